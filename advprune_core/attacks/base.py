@@ -1,0 +1,88 @@
+"""Attacks as frozen settings: what an evaluation or a training run names in its config."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.attacks.losses import AttackLoss
+from advprune_core.attacks.mode import no_trace
+from advprune_core.attacks.pgd import fgsm, pgd
+from advprune_core.settings import Component, Pixels, Registry
+
+ATTACKS: Registry[Attack] = Registry("attack", "advprune_core.attacks")
+
+
+class Attack(Component):
+    """An attack with its settings; the threat model comes from the run."""
+
+    def label(self) -> str:
+        """A short name for tables: unique among attacks with different settings."""
+        settings = self.model_dump(mode="json", exclude_defaults=True)
+        return "_".join([self.name, *(f"{name}={value}" for name, value in settings.items())])
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int) -> Tensor:
+        """Adversarial images for `x` (B, C, H, W) in [0, 1] with labels `y` (B,)."""
+        raise NotImplementedError
+
+
+@ATTACKS.register
+class FGSM(Attack):
+    """Fast gradient sign method (Goodfellow et al. 2015): one step of length eps."""
+
+    name: ClassVar[str] = "fgsm"
+    loss: Annotated[AttackLoss, Field(description="what the step maximises")] = "cross_entropy"
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int) -> Tensor:
+        """See `fgsm`; starts from the clean images."""
+        return fgsm(model, x, y, norm=threat.norm, eps=threat.eps, loss=self.loss, seed=seed)
+
+
+@ATTACKS.register
+class PGD(Attack):
+    """Projected gradient descent (Madry et al. 2018), with restarts; stops at the first success."""
+
+    name: ClassVar[str] = "pgd"
+    steps: Annotated[int, Field(ge=1, description="gradient steps")] = 40
+    step_size: Annotated[
+        Pixels | None, Field(gt=0, description="length of a step; default min(2.5 / steps, 1) eps")
+    ] = None
+    restarts: Annotated[int, Field(ge=1, description="random starts")] = 1
+    random_start: Annotated[bool, Field(description="begin at a random point of the ball")] = True
+    loss: Annotated[AttackLoss, Field(description="what is maximised")] = "cross_entropy"
+
+    def label(self) -> str:
+        """``pgd40``, ``pgd40_margin``, ``pgd10_kl_x5``, ..."""
+        parts = [f"pgd{self.steps}"]
+        parts += [self.loss] if self.loss != "cross_entropy" else []
+        parts += [f"x{self.restarts}"] if self.restarts > 1 else []
+        parts += [f"step{self.step_size:g}"] if self.step_size is not None else []
+        parts += [] if self.random_start else ["clean"]
+        return "_".join(parts)
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int) -> Tensor:
+        """See `pgd`; KL is measured from the clean logits."""
+        if self.loss == "kl":
+            with no_trace(model), torch.no_grad():
+                target = model(x)
+        else:
+            target = y
+        return pgd(
+            model,
+            x,
+            target,
+            labels=y,
+            norm=threat.norm,
+            eps=threat.eps,
+            steps=self.steps,
+            step_size=self.step_size,
+            start="random" if self.random_start else "clean",
+            restarts=self.restarts,
+            loss=self.loss,
+            seed=seed,
+            stop_early=True,
+        )

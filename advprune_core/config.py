@@ -1,0 +1,221 @@
+"""`RunConfig`: everything that determines the weights of one run, and its key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from advprune_core.data import DATASETS, Dataset, DatasetSource
+from advprune_core.datasets.digits import Digits
+from advprune_core.models import MODELS, ModelSettings, SmallCNN
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget
+from advprune_core.pruners.random import Full
+from advprune_core.settings import ConfigError, Settings, check_names, component_field
+from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective
+from advprune_core.trainers.objectives import PGDAT
+from advprune_core.trainers.policy import AttackPolicy
+from advprune_core.trainers.schedules import SCHEDULES, OneCycle, Schedule
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Optimisation(Settings):
+    """SGD with momentum, its schedule, and what is done to each batch."""
+
+    epochs: Annotated[
+        float, Field(gt=0, description="passes over the selection (may be fractional)")
+    ] = 30.0
+    batch_size: Annotated[int, Field(ge=1, description="images in every batch")] = 64
+    lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay")] = 5e-4
+    schedule: Annotated[
+        Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")
+    ] = OneCycle()
+    ema: Annotated[
+        float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")
+    ] = None
+    crop_padding: Annotated[
+        int, Field(ge=0, description="zero padding of the random crop; 0: no crop")
+    ] = 0
+    flip: Annotated[bool, Field(description="random horizontal flip")] = False
+
+
+class RunConfig(Settings):
+    """One run: what is trained, on what, how.
+
+    ``trainer`` may be given instead of an objective: a preset that sets `objective` and `attack`,
+    which explicit values override.
+    """
+
+    dataset: Annotated[DatasetSource, *component_field(DATASETS), Field(description="data set")] = Digits()
+    model: Annotated[ModelSettings, *component_field(MODELS), Field(description="network")] = SmallCNN()
+    objective: Annotated[
+        Objective, *component_field(OBJECTIVES), Field(description="training objective")
+    ] = PGDAT()
+    attack: AttackPolicy = AttackPolicy()
+    pruner: Annotated[
+        Pruner, *component_field(PRUNERS), Field(description="what chooses the training images")
+    ] = Full()
+    fraction: Annotated[float, Field(gt=0, le=1, description="share of the training images kept")] = 1.0
+    optimisation: Optimisation = Optimisation()
+    best_every: Annotated[
+        int,
+        Field(ge=0, description="epochs between PGD-10 checks on val_stop for the best checkpoint; 0: none"),
+    ] = 0
+    seed: Annotated[int, Field(ge=0, description="seed of initial weights, order, noise, selection")] = 0
+    device: Annotated[Device, Field(description="cpu, cuda, or auto: a GPU if there is one")] = "auto"
+    threads: Annotated[
+        int, Field(ge=1, description="CPU threads of the run; their number changes the bits")
+    ] = 1
+    precision: Annotated[
+        Literal["float32", "bfloat16"], Field(description="arithmetic of training (evaluation: float32)")
+    ] = "float32"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("trainer") is None:
+            return {k: v for k, v in values.items() if k != "trainer"} if isinstance(values, dict) else values
+        values = dict(values)
+        trainer = TRAINERS.parse(values.pop("trainer"))
+        attack = values.get("attack", {})
+        if isinstance(attack, dict):
+            values["attack"] = {**trainer.attack, **attack}
+        values.setdefault("objective", trainer.objective)
+        return values
+
+    @model_validator(mode="after")
+    def _resolved(self) -> RunConfig:
+        """Fill in what follows from the rest, so that equal runs have equal keys."""
+        resolved: dict[str, Any] = {}
+        if self.attack.eps is None:
+            eps = self.dataset.default_eps[self.attack.norm]
+            resolved["attack"] = self.attack.model_copy(update={"eps": eps})
+        if self.device == "auto":
+            resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
+        if isinstance(self.pruner, Full) and self.fraction < 1:
+            raise ValueError(
+                f"fraction {self.fraction:g} with the pruner 'full', which keeps everything; choose another "
+                "(advprune list pruners)"
+            )
+        if self.fraction == 1 and self.pruner.exact:
+            resolved["pruner"] = Full()
+        # The instance is frozen, and validators may not return another one.
+        for name, value in resolved.items():
+            self.__dict__[name] = value
+        return self
+
+    @classmethod
+    def flat(cls, **options: Any) -> RunConfig:
+        """Build a config from flat names: ``eps`` for ``attack.eps``, ``epochs``, ``seed``, ...
+
+        Raises
+        ------
+        ConfigError
+            Unknown names (with the near miss), values out of range.
+        """
+        paths = flat_fields()
+        check_names(options, [*paths, "trainer"], what="parameter")
+        nested: dict[str, Any] = {}
+        for name, value in options.items():
+            group, _, leaf = paths.get(name, name).rpartition(".")
+            (nested.setdefault(group, {}) if group else nested)[leaf] = value
+        return cls.create(**nested)
+
+    def with_settings(self, settings: dict[str, Any]) -> RunConfig:
+        """Set dotted paths: ``{"pruner.balanced": True, "optimisation.ema": 0.99}``."""
+        data = self.model_dump(mode="json")
+        for path, value in settings.items():
+            *parents, leaf = path.split(".")
+            place = data
+            for parent in parents:
+                check_names([parent], place, what=f"group in {path!r}: no")
+                if not isinstance(place[parent], dict):
+                    place[parent] = {place[parent]: {}}
+                place = place[parent]
+                if len(place) == 1 and isinstance(next(iter(place.values())), dict):
+                    place = next(iter(place.values()))
+            place[leaf] = value
+        return type(self).create(**data)
+
+    def train_key(self, dataset: Dataset) -> str:
+        """Hash of what determines the weights: this config and the training data's content."""
+        canonical = self.canonical()
+        if not self.objective.uses_adversarial and self.best_every == 0:
+            canonical.pop("attack", None)
+        if self.device != "cpu":
+            canonical.pop("threads", None)
+        # Content, not the name or the path of the data, and not what concerns the test images.
+        canonical["dataset"] = dataset.train_hash
+        canonical["device"] = self.device
+        return content_key(canonical)
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse what cannot be trained on this data set, before any work.
+
+        Raises
+        ------
+        ConfigError
+            A fraction that leaves a class or a batch empty; no images for the best checkpoint.
+        """
+        n = len(dataset.train)
+        k = n if isinstance(self.pruner, Full) else budget(self.fraction, n)
+        size = self.optimisation.batch_size
+        if k < size:
+            raise ConfigError(
+                f"fraction {self.fraction:g} keeps {k} of {n} images: not one full batch of {size}; "
+                f"use a fraction of at least {size / n:.3f} or a smaller batch_size"
+            )
+        if k < dataset.classes:
+            raise ConfigError(f"fraction {self.fraction:g} keeps {k} images of {dataset.classes} classes")
+        if self.optimisation.epochs * k < size:
+            raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
+        if self.best_every and len(dataset.val_stop) == 0:
+            raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
+        if not self.pruner.uses_model and self.pruner.due(0):
+            context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed)
+            check_classes(self.pruner.select(context).indices, dataset, fraction=self.fraction)
+
+    def passes(self, n: int) -> float:
+        """Expected forward-equivalents of training with `n` training images."""
+        steps = self.attack.steps.expected()
+        images = self.optimisation.epochs * (budget(self.fraction, n) if self.fraction < 1 else n)
+        return images * self.objective.cost(steps)
+
+
+def check_classes(indices: Any, dataset: Dataset, *, fraction: float) -> None:
+    """Refuse a selection without images of a class that the training split has."""
+    labels = dataset.train.labels
+    had = torch.bincount(labels, minlength=dataset.classes)
+    has = torch.bincount(labels[torch.as_tensor(indices)], minlength=dataset.classes)
+    empty = torch.nonzero((had > 0) & (has == 0)).flatten().tolist()
+    if empty:
+        raise ConfigError(
+            f"fraction {fraction:g} leaves class {empty[0]} ({int(had[empty[0]])} images) without any; "
+            "keep more, or balance the classes (pruner.balanced)"
+        )
+
+
+def content_key(data: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of canonical JSON."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flat_fields() -> dict[str, str]:
+    """Flat name to dotted path of every `RunConfig` field: ``{"eps": "attack.eps", ...}``."""
+    paths = {}
+    for name, field in RunConfig.model_fields.items():
+        if name in ("attack", "optimisation"):
+            group = type(field.get_default())
+            paths.update({leaf: f"{name}.{leaf}" for leaf in group.model_fields})
+        else:
+            paths[name] = name
+    return paths

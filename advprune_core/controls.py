@@ -1,0 +1,58 @@
+"""The controls that every pruned run is judged beside.
+
+"Less data" mixes data, steps, optimiser and selection. Each control changes one of them and is
+resolved from the finished record of the run that it matches, because only that says what the run
+really cost. What a control resolves to is a plain `RunConfig` on which nothing depends but the
+numbers in it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from advprune_core.config import RunConfig
+from advprune_core.records import RunRecord
+
+Control = Literal["same_cost", "same_steps", "cheaper_attack"]
+
+#: What each control is, for lists and legends.
+CONTROLS: dict[Control, str] = {
+    "same_cost": "full data, same cost: fewer epochs",
+    "same_steps": "the same subset, as many steps as the full run",
+    "cheaper_attack": "full data, PGD-2, same cost",
+}
+_CHEAPER_STEPS = 2
+
+
+def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig:
+    """The configuration of a control.
+
+    Parameters
+    ----------
+    control : "same_cost", "same_steps" or "cheaper_attack"
+        Same cost: full data for the number of epochs that costs as many forward-equivalents as
+        training and selection of the matched run. Same steps: the matched run for as many
+        batches as the full run takes. Cheaper attack: same cost with PGD-2.
+    config, record : RunConfig, RunRecord
+        Of the matched run, which is finished.
+    """
+    epochs = config.optimisation.epochs
+    if control == "same_steps":
+        longer = epochs * record.n * epochs / record.images_visited
+        return _with_epochs(config, longer)
+    full = config.replace(pruner="full", fraction=1.0)
+    per_image = record.passes["train"] / record.images_visited
+    if control == "cheaper_attack":
+        attack = config.attack.replace(steps=_CHEAPER_STEPS)
+        full = full.replace(attack=attack)
+        per_image = full.objective.cost(_CHEAPER_STEPS)
+    return _with_epochs(full, record.cost / (per_image * record.n))
+
+
+def _with_epochs(config: RunConfig, epochs: float) -> RunConfig:
+    return config.replace(optimisation=config.optimisation.replace(epochs=round(epochs, 6)))
+
+
+def expected_passes(control: Control, config: RunConfig, n: int) -> float:
+    """Forward-equivalents of a control before the run that it matches is finished."""
+    return config.replace(pruner="full", fraction=1.0).passes(n) if control == "same_steps" else config.passes(n)

@@ -1,0 +1,310 @@
+"""Data sets as tensors in [0, 1], with two validation splits taken out of the training images.
+
+`load_dataset` gives a `Dataset` of four splits: ``train``, ``val_select`` (for pruners that look
+at held-out data), ``val_stop`` (for the best checkpoint) and ``test`` (touched once, at the end).
+The split's seed is fixed, so that every run, whatever its seed, has the same images to train on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advprune_core.settings import Component, ConfigError, Registry
+
+DATASETS: Registry[DatasetSource] = Registry("dataset", "advprune_core.datasets")
+_SPLIT_SEED = 0
+
+
+class DataError(ConfigError):
+    """Images, labels or data files that cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images (uint8, or float32 in [0, 1]), shape (n, C, H, W), and labels (int64), shape (n,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, ids: Tensor | slice) -> Tensor:
+        """Images `ids` as float32 in [0, 1]."""
+        images = self.images[ids]
+        return images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same split on another device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with its splits.
+
+    Attributes
+    ----------
+    train, val_select, val_stop, test : Split
+    classes : int
+        Number of classes; labels are 0 .. classes - 1.
+    mean, std : tuple of float
+        Per-channel statistics of the training images, for the normalisation inside a model.
+    train_hash, test_hash : str
+        Content hashes: of everything that can determine the weights, and of the test split.
+    """
+
+    name: str
+    train: Split
+    val_select: Split
+    val_stop: Split
+    test: Split
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train_hash: str
+    test_hash: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.train.images.shape[1:]
+        return int(channels), int(height), int(width)
+
+
+class DatasetSource(Component):
+    """Where a data set comes from, and how much of it is used."""
+
+    limit: Annotated[int | None, Field(ge=1, description="stratified subset: training images")] = None
+    test_limit: Annotated[int | None, Field(ge=1, description="the same for the test images")] = None
+    val_select: Annotated[int | None, Field(ge=0, description="images of val_select")] = None
+    val_stop: Annotated[int | None, Field(ge=0, description="images of val_stop")] = None
+
+    #: Radius of the threat model where none is given, by norm.
+    default_eps: ClassVar[dict[str, float]] = {"linf": 8 / 255, "l2": 128 / 255}
+
+    def arrays(self, folder: Path) -> dict[str, np.ndarray]:
+        """Return ``x_train, y_train, x_test, y_test``; downloads go to `folder`."""
+        raise NotImplementedError
+
+
+def data_folder(folder: str | Path | None = None) -> Path:
+    """The folder of downloaded data: the argument, else ``$ADVPRUNE_DATA``, else a user cache."""
+    chosen = folder or os.environ.get("ADVPRUNE_DATA") or Path.home() / ".cache" / "advprune"
+    return Path(chosen).expanduser()
+
+
+def load_dataset(
+    source: str | dict[str, Any] | DatasetSource = "digits", *, folder: str | Path | None = None
+) -> Dataset:
+    """Load a data set.
+
+    Parameters
+    ----------
+    source : str, dict or DatasetSource
+        ``"digits"``, ``{"cifar10": {"limit": 5000}}``, ``{"npz": {"path": "mine.npz"}}``, ...
+    folder : path, optional
+        Where downloads are kept; default ``$ADVPRUNE_DATA``, else a cache in the home folder.
+
+    Raises
+    ------
+    DataError
+        Pixels outside [0, 1] or not finite, labels that do not match, a damaged file.
+    """
+    try:
+        parsed = DATASETS.parse(source)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return _load(parsed, str(data_folder(folder)))
+
+
+@lru_cache(maxsize=2)
+def _load(source: DatasetSource, folder: str) -> Dataset:
+    arrays = source.arrays(Path(folder))
+    return dataset_from_arrays(
+        arrays["x_train"],
+        arrays["y_train"],
+        arrays["x_test"],
+        arrays["y_test"],
+        name=source.name,
+        limit=source.limit,
+        test_limit=source.test_limit,
+        val_select=source.val_select,
+        val_stop=source.val_stop,
+    )
+
+
+def dataset_from_arrays(
+    x_train: np.ndarray,
+    y_train: np.ndarray,
+    x_test: np.ndarray,
+    y_test: np.ndarray,
+    *,
+    name: str = "own",
+    limit: int | None = None,
+    test_limit: int | None = None,
+    val_select: int | None = None,
+    val_stop: int | None = None,
+) -> Dataset:
+    """Check arrays and split them.
+
+    Parameters
+    ----------
+    x_train, x_test : array of uint8 in 0..255 or float in [0, 1]; NHW, NHWC or NCHW
+    y_train, y_test : array of int, shape (n,); classes are 0 .. max
+    limit, test_limit : int, optional
+        Stratified subsets.
+    val_select, val_stop : int, optional
+        Images taken out of the training set for each validation split; by default
+        ``min(1000, n // 13)`` each (100 of the 1,300 digits).
+
+    Raises
+    ------
+    DataError
+        See `load_dataset`.
+    """
+    images, labels = _check(x_train, y_train, what="x_train")
+    test_images, test_labels = _check(x_test, y_test, what="x_test")
+    if images.shape[1:] != test_images.shape[1:]:
+        raise DataError(
+            f"x_train has images of shape {images.shape[1:]}, x_test of {test_images.shape[1:]}"
+        )
+    classes = int(labels.max()) + 1
+    if int(test_labels.max()) >= classes:
+        raise DataError(
+            f"y_test has the label {int(test_labels.max())}, but y_train has only 0..{classes - 1}"
+        )
+    kept = np.arange(len(labels)) if limit is None else stratified(labels, limit, _SPLIT_SEED)
+    test_kept = slice(None) if test_limit is None else stratified(test_labels, test_limit, _SPLIT_SEED)
+    images, labels = images[kept], labels[kept]
+    test_images, test_labels = test_images[test_kept], test_labels[test_kept]
+
+    default = min(1000, len(labels) // 13)
+    sizes = [default if size is None else size for size in (val_select, val_stop)]
+    if sum(sizes) >= len(labels):
+        raise DataError(
+            f"the validation splits take {sizes[0]} + {sizes[1]} of {len(labels)} training images; "
+            "nothing is left to train on"
+        )
+    held_out = stratified(labels, sum(sizes), _SPLIT_SEED)
+    first = stratified(labels[held_out], sizes[0], _SPLIT_SEED + 1)
+    select = held_out[first]
+    stop = np.setdiff1d(held_out, select)
+    train = np.setdiff1d(np.arange(len(labels)), held_out)
+
+    def split(ids: np.ndarray) -> Split:
+        return Split(torch.from_numpy(images[ids]), torch.from_numpy(labels[ids]))
+
+    training = split(train)
+    mean, std = _channel_statistics(training.images)
+    return Dataset(
+        name=name,
+        train=training,
+        val_select=split(select),
+        val_stop=split(stop),
+        test=Split(torch.from_numpy(test_images), torch.from_numpy(test_labels)),
+        classes=classes,
+        mean=mean,
+        std=std,
+        train_hash=_hash(images, labels, select, stop),
+        test_hash=_hash(test_images, test_labels),
+    )
+
+
+def largest_remainder(total: int, counts: np.ndarray) -> np.ndarray:
+    """Share `total` out in proportion to `counts`, by largest remainder (ties: first class)."""
+    exact = counts * (total / max(int(counts.sum()), 1))
+    quotas = np.floor(exact + 1e-9).astype(np.int64)
+    order = np.argsort(-(exact - quotas), kind="stable")
+    quotas[order[: total - int(quotas.sum())]] += 1
+    return quotas
+
+
+def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Sorted indices of a random subset with the class proportions of `labels`."""
+    if size >= len(labels):
+        return np.arange(len(labels))
+    rng = np.random.default_rng(seed)
+    quotas = largest_remainder(size, np.bincount(labels))
+    chosen = [
+        rng.choice(np.flatnonzero(labels == label), quota, replace=False)
+        for label, quota in enumerate(quotas)
+    ]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def _check(x: np.ndarray, y: np.ndarray, *, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return images as (n, C, H, W) uint8 or float32, labels as int64, or raise `DataError`."""
+    x, y, labels_name = np.asarray(x), np.asarray(y), what.replace("x_", "y_")
+    if len(x) == 0 or len(x) != len(y):
+        raise DataError(f"{what} has {len(x)} images, {labels_name} has {len(y)} labels")
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or int(y.min()) < 0:
+        raise DataError(
+            f"{labels_name} must be a vector of class numbers 0, 1, ...; it is {y.dtype}{y.shape}"
+        )
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
+        x = x.transpose(0, 3, 1, 2)
+    if x.ndim != 4:
+        raise DataError(f"{what} must be NHW, NHWC or NCHW; its shape is {x.shape}")
+    if x.dtype != np.uint8:
+        if not np.issubdtype(x.dtype, np.floating):
+            raise DataError(f"{what} must be uint8 or float in [0, 1]; it is {x.dtype}")
+        low, high = float(x.min()), float(x.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise DataError(f"{what} has pixels that are not finite (NaN or infinity)")
+        if low < 0 or high > 1:
+            raise DataError(
+                f"{what} has pixels in [{low:g}, {high:g}], but images must lie in [0, 1]: scale "
+                "them and leave normalisation to the model, so that eps has the unit it says"
+            )
+        x = x.astype(np.float32)
+    return np.ascontiguousarray(x), y.astype(np.int64)
+
+
+def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    values = images.transpose(0, 1).flatten(1).to(torch.float64)
+    if images.dtype == torch.uint8:
+        values = values / 255
+    std = values.std(1).clamp_min(1e-3)
+    return tuple(values.mean(1).tolist()), tuple(std.tolist())
+
+
+def _hash(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def stack_pairs(items: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of any torch data set of (image, label) pairs, as two arrays."""
+    pairs = [items[index] for index in range(len(items))]
+    shapes = {np.asarray(image).shape for image, _ in pairs}
+    if len(shapes) != 1:
+        raise DataError(f"all images must have one shape; these have {sorted(shapes)}")
+    images = np.stack([np.asarray(image) for image, _ in pairs])
+    return images, np.array([int(label) for _, label in pairs], dtype=np.int64)
+
+
+def pack(train: Any, test: Any, path: str | Path) -> Path:
+    """Write two torch data sets of (image, label) pairs as one ``.npz`` for `load_dataset`.
+
+    Images may be PIL images or tensors in [0, 1], all of one size. Do not normalise them.
+    """
+    (x_train, y_train), (x_test, y_test) = stack_pairs(train), stack_pairs(test)
+    dataset_from_arrays(x_train, y_train, x_test, y_test)  # refuse bad input before it is written
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return Path(path)

@@ -1,0 +1,124 @@
+"""Standard data sets through torchvision's checksummed downloads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from advprune_core.data import DATASETS, DataError, DatasetSource
+
+
+def _check_files(folder: Path, files: Iterable[tuple[str, str]]) -> None:
+    """Refuse a damaged file by name; torchvision would silently try to download it again."""
+    for name, md5 in files:
+        path = folder / name
+        if path.is_file():
+            found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            if found != md5:
+                raise DataError(
+                    f"{path} is damaged: its MD5 is {found}, the published one {md5}; "
+                    "delete it, and it will be downloaded again"
+                )
+
+
+class TorchvisionSource(DatasetSource):
+    """A data set of torchvision, by its class name."""
+
+    torchvision_class: ClassVar[str]
+
+    def arrays(self, folder: Path) -> dict[str, np.ndarray]:
+        """Load from `folder`, downloading what is not there."""
+        import torchvision
+
+        cls = getattr(torchvision.datasets, self.torchvision_class)
+        self.check(cls, folder)
+        try:
+            train, test = self.load(cls, folder)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"{self.name} is not in {folder} and cannot be downloaded to it ({error}); set "
+                "ADVPRUNE_DATA to a folder that has it, or use the embedded 'digits'"
+            ) from None
+        return {
+            "x_train": np.asarray(train.data),
+            "y_train": np.asarray(self.labels(train), dtype=np.int64),
+            "x_test": np.asarray(test.data),
+            "y_test": np.asarray(self.labels(test), dtype=np.int64),
+        }
+
+    def check(self, cls: Any, folder: Path) -> None:
+        """Verify the published checksums of the files that are there."""
+
+    def load(self, cls: Any, folder: Path) -> tuple[Any, Any]:
+        """The training and the test set."""
+        return tuple(cls(str(folder), train=flag, download=True) for flag in (True, False))  # type: ignore[return-value]
+
+    def labels(self, dataset: Any) -> Any:
+        """The labels of a torchvision data set."""
+        return dataset.targets
+
+
+@DATASETS.register
+class Mnist(TorchvisionSource):
+    """MNIST: 60,000 + 10,000 handwritten digits, 28x28 grey."""
+
+    name: ClassVar[str] = "mnist"
+    torchvision_class: ClassVar[str] = "MNIST"
+    default_eps: ClassVar[dict[str, float]] = {"linf": 0.3, "l2": 1.0}
+
+    def check(self, cls: Any, folder: Path) -> None:
+        """Check the compressed files against torchvision's MD5s."""
+        _check_files(folder / cls.__name__ / "raw", cls.resources)
+
+
+@DATASETS.register
+class FashionMnist(Mnist):
+    """Fashion-MNIST: 60,000 + 10,000 articles of clothing, 28x28 grey."""
+
+    name: ClassVar[str] = "fashion_mnist"
+    torchvision_class: ClassVar[str] = "FashionMNIST"
+    default_eps: ClassVar[dict[str, float]] = {"linf": 0.1, "l2": 1.0}
+
+
+@DATASETS.register
+class Cifar10(TorchvisionSource):
+    """CIFAR-10: 50,000 + 10,000 photographs in 10 classes, 32x32 colour."""
+
+    name: ClassVar[str] = "cifar10"
+    torchvision_class: ClassVar[str] = "CIFAR10"
+
+    def check(self, cls: Any, folder: Path) -> None:
+        """Check the batches against torchvision's MD5s."""
+        _check_files(folder / cls.base_folder, [*cls.train_list, *cls.test_list])
+
+
+@DATASETS.register
+class Cifar100(Cifar10):
+    """CIFAR-100: 50,000 + 10,000 photographs in 100 classes, 32x32 colour."""
+
+    name: ClassVar[str] = "cifar100"
+    torchvision_class: ClassVar[str] = "CIFAR100"
+
+
+@DATASETS.register
+class Svhn(TorchvisionSource):
+    """SVHN: 73,257 + 26,032 house-number digits, 32x32 colour."""
+
+    name: ClassVar[str] = "svhn"
+    torchvision_class: ClassVar[str] = "SVHN"
+
+    def check(self, cls: Any, folder: Path) -> None:
+        """Check the .mat files against torchvision's MD5s."""
+        _check_files(folder, [(cls.split_list[part][1], cls.split_list[part][2]) for part in ("train", "test")])
+
+    def load(self, cls: Any, folder: Path) -> tuple[Any, Any]:
+        """The training and the test part."""
+        return tuple(cls(str(folder), split=part, download=True) for part in ("train", "test"))  # type: ignore[return-value]
+
+    def labels(self, dataset: Any) -> Any:
+        """SVHN calls its labels so."""
+        return dataset.labels

@@ -1,0 +1,113 @@
+"""Clean and robust accuracy with Wilson intervals, image by image."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from advprune_core.attacks.base import Attack
+from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.attacks.mode import no_trace
+from advprune_core.data import Split
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Which images a model got right: on clean images, and under each attack.
+
+    Attributes
+    ----------
+    clean : array of bool, shape (n,)
+    attacks : dict of str to array of bool, shape (n,)
+        True where the attack failed. An image that is wrong without an attack is False.
+    """
+
+    clean: NDArray[np.bool_]
+    attacks: dict[str, NDArray[np.bool_]]
+
+    @property
+    def robust(self) -> NDArray[np.bool_]:
+        """Right under every attack, shape (n,)."""
+        return np.logical_and.reduce([self.clean, *self.attacks.values()])
+
+
+def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of an accuracy (Wilson 1927)."""
+    interval = binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def pack_bits(values: NDArray[np.bool_]) -> str:
+    """Outcomes of n images in n / 6 characters."""
+    return base64.b64encode(np.packbits(values).tobytes()).decode()
+
+
+def unpack_bits(text: str, n: int) -> NDArray[np.bool_]:
+    """Inverse of `pack_bits`."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))[:n].astype(bool)
+
+
+def predictions(model: nn.Module, x: Tensor) -> Tensor:
+    """Predicted classes (B,) in eval mode, without gradients."""
+    with no_trace(model), torch.no_grad():
+        return model(x).argmax(1)
+
+
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    attacks: Sequence[Attack],
+    *,
+    threat: ThreatModel,
+    seed: int = 0,
+    batch_size: int = 500,
+    progress: Iterable[int] | None = None,
+) -> Outcome:
+    """Attack every image that is classified correctly.
+
+    An attack succeeds if the model misclassifies the image it returns, checked with one more
+    pass at the evaluation's batch size; the attacks run in the order given, each on the images
+    that all before it failed on.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images in [0, 1] to logits; left as it was.
+    split : Split
+        On the model's device.
+    attacks : sequence of Attack
+    threat : ThreatModel
+    seed : int
+        For random starts; each batch and attack has a stream of its own.
+    batch_size : int
+    """
+    n = len(split)
+    clean = np.zeros(n, dtype=bool)
+    standing = {attack.label(): np.zeros(n, dtype=bool) for attack in attacks}
+    for start in range(0, n, batch_size):
+        rows = slice(start, min(start + batch_size, n))
+        x, y = split.pixels(rows), split.labels[rows]
+        right = predictions(model, x) == y
+        clean[rows] = right.cpu().numpy()
+        for attack in attacks:
+            left = right.nonzero().squeeze(1)
+            if len(left):
+                x_adv = x.clone()
+                x_adv[left] = attack.perturb(model, x[left], y[left], threat=threat, seed=seed + start)
+                right = right & (predictions(model, x_adv) == y)
+            standing[attack.label()][rows] = right.cpu().numpy()
+    return Outcome(clean, standing)
+
+
+def accuracy_under(
+    model: nn.Module, split: Split, attack: Attack, *, threat: ThreatModel, seed: int = 0
+) -> float:
+    """Share of images that are right under one attack."""
+    return float(evaluate(model, split, [attack], threat=threat, seed=seed).robust.mean())

@@ -1,0 +1,154 @@
+"""What to keep: the contract of all pruners.
+
+A pruner is frozen settings plus one method, ``select(context) -> Selection``. The context is
+read-only and shows the training images, the model and the objective; it asks for what costs
+passes through the model only when the pruner does. When it is asked is part of its settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import nn
+
+from advprune_core.data import Dataset, largest_remainder
+from advprune_core.randomness import generator
+from advprune_core.settings import Component, ConfigError, Registry
+
+PRUNERS: Registry[Pruner] = Registry("pruner", "advprune_core.pruners")
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Which training images are kept, and how much each counts.
+
+    Attributes
+    ----------
+    indices : array of int64, shape (k,)
+        Distinct positions in the training split, sorted.
+    weights : array of float32, shape (k,)
+        Weights in the loss, ``sum(w * loss) / batch size``; 1 unless the pruner sets them.
+    n_filled : int
+        How many indices the pruner's own rule fell short of, and filled in another way.
+    """
+
+    indices: NDArray[np.int64]
+    weights: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    n_filled: int = 0
+
+    def __post_init__(self) -> None:
+        indices = np.asarray(self.indices, np.int64)
+        weights = np.asarray(self.weights, np.float32)
+        if indices.ndim != 1 or len(indices) == 0:
+            raise ConfigError("a selection must be a vector of at least one index")
+        weights = np.ones(len(indices), np.float32) if len(weights) == 0 else weights
+        if weights.shape != indices.shape:
+            raise ConfigError(f"a selection has {len(indices)} indices, but {len(weights)} weights")
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            raise ConfigError("weights of a selection must be finite and not negative")
+        order = np.argsort(indices, kind="stable")
+        if (np.diff(indices[order]) == 0).any() or indices[order[0]] < 0:
+            raise ConfigError("indices of a selection must be distinct and not negative")
+        object.__setattr__(self, "indices", indices[order])
+        object.__setattr__(self, "weights", weights[order])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def budget(fraction: float, n: int) -> int:
+    """Images kept of `n`: ``floor(fraction * n + 1/2)``."""
+    return int(np.floor(fraction * n + 0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a pruner may look at.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        With the training split that indices refer to, and `val_select`. Not for the test split.
+    fraction : float
+        Share to keep; `k` is the number of images.
+    seed, epoch : int
+        For `rng`, which no other draw of the run shares.
+    model : nn.Module or None
+        The network as it stands; None where a selection is checked before training.
+    """
+
+    dataset: Dataset
+    fraction: float
+    seed: int
+    epoch: int = 0
+    model: nn.Module | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of training images."""
+        return len(self.dataset.train)
+
+    @property
+    def k(self) -> int:
+        """Number of images to keep."""
+        return budget(self.fraction, self.n)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels of the training images."""
+        return np.asarray(self.dataset.train.labels.cpu().numpy())
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """A generator for this seed and epoch, the same at every call."""
+        return generator(self.seed, "pruner", self.epoch)
+
+    def quotas(self) -> NDArray[np.int64]:
+        """Images to keep of each class, by largest remainder.
+
+        Raises
+        ------
+        ConfigError
+            If a class that has training images would keep none.
+        """
+        counts = np.bincount(self.labels, minlength=self.dataset.classes)
+        quotas = largest_remainder(self.k, counts)
+        for label in np.flatnonzero((quotas == 0) & (counts > 0)):
+            raise ConfigError(
+                f"fraction {self.fraction:g} keeps {self.k} of {self.n} images and would leave class "
+                f"{label} ({counts[label]} images) empty"
+            )
+        return quotas
+
+
+class Pruner(Component):
+    """Chooses the training images of a run."""
+
+    #: Keeps exactly ``budget(fraction, n)`` images.
+    exact: ClassVar[bool] = True
+    #: Looks at the model, so that its selection is not known before training.
+    uses_model: ClassVar[bool] = False
+
+    def due(self, epoch: int) -> bool:
+        """Whether to select before `epoch`; full data is used before the first selection."""
+        return epoch == 0
+
+    def select(self, context: Context) -> Selection:
+        """Choose ``context.k`` of ``context.n`` training images."""
+        raise NotImplementedError
+
+
+class ScheduledPruner(Pruner):
+    """A pruner that can wait for warm-up epochs on full data, and select again now and then."""
+
+    warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 0
+    every: Annotated[int, Field(ge=0, description="select again every so many epochs; 0: once")] = 0
+
+    def due(self, epoch: int) -> bool:
+        """After the warm-up, then every `every` epochs."""
+        since = epoch - self.warmup_epochs
+        return since == 0 or (since > 0 and self.every > 0 and since % self.every == 0)

@@ -1,0 +1,337 @@
+"""What runs leave on disk, and how it is read back: one JSON per run, one tidy table of them.
+
+``results/runs/<key>/record.json`` is the run, beside it ``selections.npz``, ``last.pt``,
+``best.pt``, ``evaluations/<key>.json`` and ``timings/<number>.json``. Only the driver of a study
+writes these; ``work/`` belongs to the process that trains.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from advprune_core.config import RunConfig
+from advprune_core.data import Dataset
+from advprune_core.evaluate import Outcome, pack_bits, unpack_bits, wilson
+from advprune_core.files import write_atomically, write_text
+from advprune_core.models import build_model
+from advprune_core.pruners.base import Selection
+from advprune_core.settings import ConfigError
+
+SCHEMA_VERSION = 1
+#: Fields in which an interrupted or parallel run may differ from an undisturbed, serial one.
+CIRCUMSTANCES = ("seconds", "cpu_seconds", "timed_alone", "peak_memory", "environment", "git")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: Literal[1] = SCHEMA_VERSION
+
+    def comparable(self) -> dict[str, Any]:
+        """Everything but time, memory and environment."""
+        return self.model_dump(mode="json", exclude=set(CIRCUMSTANCES))
+
+
+class RunRecord(_Record):
+    """One trained model: what it was, what it cost, how it ended.
+
+    Attributes
+    ----------
+    passes : dict
+        Forward-equivalents by phase: train, select, validate.
+    seconds, cpu_seconds : dict
+        By phase, also save (checkpoints). Only runs `timed_alone` may be compared in seconds.
+    peak_memory : int
+        Bytes, sampled during the run.
+    n, kept, unique_images : int
+        Training images; images of the last selection; images trained on at least once.
+    n_filled : int
+        Images of the last selection that the pruner's rule fell short of.
+    """
+
+    key: str
+    config: dict[str, Any]
+    dataset: dict[str, Any]
+    status: Literal["ok", "collapsed", "diverged", "failed"]
+    error: str | None = None
+    passes: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    cpu_seconds: dict[str, float] = {}
+    timed_alone: bool = False
+    peak_memory: int = 0
+    n: int = 0
+    kept: int = 0
+    n_filled: int = 0
+    unique_images: int = 0
+    images_visited: int = 0
+    steps: int = 0
+    best_epoch: int | None = None
+    epochs: list[dict[str, Any]] = []
+    environment: dict[str, Any] = {}
+    git: dict[str, Any] = {}
+
+    @property
+    def cost(self) -> int:
+        """Forward-equivalents of training and selection: what pruning is judged by."""
+        return self.passes.get("train", 0) + self.passes.get("select", 0)
+
+
+class Accuracy(BaseModel):
+    """An accuracy with its 95 % Wilson interval and the outcome of every image, packed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    accuracy: float
+    low: float
+    high: float
+    images: str
+
+    @classmethod
+    def of(cls, right: np.ndarray) -> Accuracy:
+        """From outcomes of bool, shape (n,)."""
+        low, high = wilson(int(right.sum()), len(right))
+        return cls(accuracy=float(right.mean()), low=low, high=high, images=pack_bits(right))
+
+
+class EvaluationRecord(_Record):
+    """One evaluation of one checkpoint: accuracies in [0, 1] on `n` test images."""
+
+    key: str
+    train_key: str
+    config: dict[str, Any]
+    n: int
+    clean: Accuracy
+    robust: Accuracy
+    attacks: dict[str, Accuracy]
+    passes: dict[str, int]
+    seconds: dict[str, float]
+    environment: dict[str, Any] = {}
+    git: dict[str, Any] = {}
+
+    def outcome(self) -> Outcome:
+        """The outcome of every image."""
+        attacks = {name: unpack_bits(value.images, self.n) for name, value in self.attacks.items()}
+        return Outcome(unpack_bits(self.clean.images, self.n), attacks)
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+class RunStore:
+    """The folder ``results/runs``: finds, reads and writes what belongs to a run key."""
+
+    def __init__(self, results: str | Path) -> None:
+        self.results = Path(results)
+
+    def folder(self, key: str) -> Path:
+        """Folder of a run."""
+        return self.results / "runs" / key
+
+    def work(self, key: str) -> Path:
+        """Folder of the process that trains the run."""
+        return self.folder(key) / "work"
+
+    def weights(self, key: str, checkpoint: str) -> Path:
+        """File of the ``"last"`` or ``"best"`` weights."""
+        return self.folder(key) / f"{checkpoint}.pt"
+
+    def keys(self) -> list[str]:
+        """All keys that have a record."""
+        return sorted(path.parent.name for path in self.results.glob("runs/*/record.json"))
+
+    def run(self, key: str) -> RunRecord | None:
+        """The record of a run, or None if it is missing or damaged."""
+        return _read(self.folder(key) / "record.json", RunRecord)
+
+    def finished(self, key: str) -> RunRecord | None:
+        """The record of a run that is not to be trained again (and whose weights are there)."""
+        record = self.run(key)
+        if record is None or record.status == "failed" or not self.weights(key, "last").exists():
+            return None
+        return record
+
+    def evaluations(self, key: str) -> list[EvaluationRecord]:
+        """All evaluations of a run."""
+        files = sorted((self.folder(key) / "evaluations").glob("*.json"))
+        records = [_read(file, EvaluationRecord) for file in files]
+        return [record for record in records if record is not None]
+
+    def evaluation(self, key: str, evaluation_key: str) -> EvaluationRecord | None:
+        """One evaluation, or None."""
+        return _read(self.folder(key) / "evaluations" / f"{evaluation_key}.json", EvaluationRecord)
+
+    def timings(self, key: str) -> list[dict[str, Any]]:
+        """Repeated timings of a run, each ``{"seconds", "cpu_seconds", "environment"}``."""
+        files = sorted((self.folder(key) / "timings").glob("*.json"))
+        return [json.loads(file.read_text()) for file in files]
+
+    def write_run(
+        self,
+        record: RunRecord,
+        *,
+        last: dict[str, Any] | None = None,
+        best: dict[str, Any] | None = None,
+        selections: dict[int, Selection] | None = None,
+    ) -> None:
+        """Write weights and selections, and the record last: where it is, the rest is."""
+        folder = self.folder(record.key)
+        for name, weights in (("last", last), ("best", best)):
+            if weights is not None:
+                write_atomically(folder / f"{name}.pt", lambda file, w=weights: torch.save(w, file))
+        if selections:
+            arrays = {}
+            for epoch, selection in selections.items():
+                kept = np.zeros(record.n, dtype=bool)
+                kept[selection.indices] = True
+                arrays[f"kept_{epoch}"] = np.packbits(kept)
+                if not (selection.weights == 1).all():
+                    arrays[f"weights_{epoch}"] = selection.weights
+            write_atomically(folder / "selections.npz", lambda file: np.savez_compressed(file, **arrays))
+        write_text(folder / "record.json", record.model_dump_json(indent=1))
+
+    def selections(self, key: str) -> dict[int, Selection]:
+        """Selections of a run, by the epoch from which each holds."""
+        record = self.run(key)
+        path = self.folder(key) / "selections.npz"
+        if record is None or not path.exists():
+            return {}
+        result = {}
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                if name.startswith("kept_"):
+                    epoch = int(name.removeprefix("kept_"))
+                    kept = np.unpackbits(arrays[name])[: record.n]
+                    weights = arrays.get(f"weights_{epoch}", np.empty(0, np.float32))
+                    result[epoch] = Selection(np.flatnonzero(kept), weights)
+        return result
+
+    def write_evaluation(self, record: EvaluationRecord) -> None:
+        """Write an evaluation beside its run."""
+        path = self.folder(record.train_key) / "evaluations" / f"{record.key}.json"
+        write_text(path, record.model_dump_json(indent=1))
+
+    def write_timing(self, key: str, timing: dict[str, Any]) -> None:
+        """Add a repeated timing."""
+        number = len(list((self.folder(key) / "timings").glob("*.json"))) + 1
+        write_text(self.folder(key) / "timings" / f"{number}.json", json.dumps(timing, indent=1))
+
+
+def _read(path: Path, kind: type[R]) -> R | None:
+    """Read a record; one that cannot be read is set aside with a warning that names it."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, ValueError) as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        os.replace(path, aside)
+        reason = str(error).splitlines()[0]
+        warnings.warn(f"{path} is damaged ({reason}); set aside as {aside.name}, to be made again", stacklevel=3)
+        return None
+
+
+class Run:
+    """A run on disk: its record, evaluations, selections and model."""
+
+    def __init__(self, store: RunStore, record: RunRecord) -> None:
+        self.store, self.record = store, record
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return RunConfig.create(**self.record.config)
+
+    def model(self, dataset: Dataset, checkpoint: str = "last") -> nn.Module:
+        """The trained network in eval mode, on the CPU."""
+        path = self.store.weights(self.record.key, checkpoint)
+        if not path.exists():
+            raise ConfigError(f"run {self.record.key} has no {checkpoint!r} weights at {path}")
+        return load_model(self.config, dataset, path)
+
+
+def load_model(config: RunConfig, dataset: Dataset, weights: Path) -> nn.Module:
+    """Build a config's network and load its weights; nothing is unpickled."""
+    model = build_model(config.model, dataset, seed=config.seed)
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"{weights} does not fit the model: {error}") from None
+    return model.eval()
+
+
+def load_run(key: str, results: str | Path | None = None) -> Run:
+    """Find a run by its key, or the beginning of it."""
+    store = RunStore(results_root(results))
+    matches = [name for name in store.keys() if name.startswith(key)]
+    record = store.run(matches[0]) if len(matches) == 1 else None
+    if record is None:
+        found = f"{len(matches)} runs begin" if matches else "no run begins"
+        raise ConfigError(f"{found} with {key!r} in {store.results / 'runs'}")
+    return Run(store, record)
+
+
+def results_root(results: str | Path | None = None) -> Path:
+    """The results folder: the argument, else ``$ADVPRUNE_RESULTS``, else the project's.
+
+    The project is found by walking up from the current folder, so that a notebook's kernel and a
+    shell at the top level mean the same place.
+    """
+    chosen = results or os.environ.get("ADVPRUNE_RESULTS")
+    if chosen:
+        return Path(chosen).expanduser()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").exists() and (folder / "notebooks").is_dir():
+            return folder / "results"
+    return here / "results"
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions and hardware: what seconds and bits may depend on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": name,
+        "cores": os.cpu_count(),
+    }
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
+def git_state() -> dict[str, Any]:
+    """Commit of the package's checkout and whether it has uncommitted changes; {} outside one."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parent
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", "records.py"):
+            return {}
+        status = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(status)}
+    except (OSError, subprocess.CalledProcessError):
+        return {}

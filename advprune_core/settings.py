@@ -1,0 +1,224 @@
+"""Frozen settings, named components and the errors people meet when a setting is wrong.
+
+Everything that can be configured is a `Settings` object: immutable, typed, validated. A part
+that can be swapped by name (a pruner, an attack, a model, ...) is a `Component`, and each family
+of components has a `Registry` that finds its members by importing every module of its package:
+a new file is all that a new method needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+
+
+class ConfigError(ValueError):
+    """A setting, name or value that cannot be run; the message says what is allowed."""
+
+
+def near_miss(name: str, allowed: Iterable[str]) -> str:
+    """Return ``"(did you mean 'x'?) allowed: a, b, x"`` for an unknown `name`."""
+    known = sorted(allowed)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{hint}; allowed: {', '.join(known)}"
+
+
+def check_names(names: Iterable[str], allowed: Iterable[str], *, what: str) -> None:
+    """Raise `ConfigError` naming the first of `names` that is not `allowed`."""
+    known = list(allowed)
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"unknown {what} {name!r}{near_miss(name, known)}")
+
+
+def _number(value: Any) -> Any:
+    """Read ``"8/255"`` as the number it stands for; leave anything else to pydantic."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"{value!r} is not a number or a ratio such as '8/255'") from None
+    return value
+
+
+#: A length in pixel units of [0, 1]: a number, or a ratio in a string such as "8/255".
+Pixels = Annotated[float, BeforeValidator(_number)]
+
+
+class Settings(BaseModel):
+    """A frozen group of settings; unknown names are refused with the near miss named."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def create(cls, **values: Any) -> Self:
+        """Validate `values`, raising `ConfigError` with a message for people."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls)) from None
+
+    def replace(self, **values: Any) -> Self:
+        """Return a copy with some values changed, validated again."""
+        current = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).create(**{**current, **values})
+
+    def canonical(self) -> dict[str, Any]:
+        """Values that differ from their defaults, as JSON data: what a key is hashed from.
+
+        Leaving defaults out lets a new field keep old keys; a default that is a component of a
+        raised `version` is not left out, because its old results no longer hold.
+        """
+        values = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            raised = isinstance(value, Component) and value.version != 1
+            if value != field.get_default(call_default_factory=True) or raised:
+                values[name] = value.canonical() if isinstance(value, Settings) else value
+        return values
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Turn a pydantic error into lines that name the setting, the value and what is allowed."""
+    lines = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            owner: type[BaseModel] = model
+            for part in item["loc"][:-1]:
+                field = owner.model_fields.get(str(part))
+                if field is not None and inspect.isclass(field.annotation):
+                    owner = cast(type[BaseModel], field.annotation)
+            lines.append(f"unknown setting {name!r}{near_miss(name.split('.')[-1], owner.model_fields)}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{name} = {item['input']!r}: {message}" if name else message)
+    return "\n".join(lines)
+
+
+class Component(Settings):
+    """A named, swappable part of a run: frozen settings plus what they do.
+
+    The first line of the docstring is what `advprune list` prints. `version` is raised when the
+    meaning of the same settings changes, so that old results are not taken for new ones.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+    @classmethod
+    def summary(cls) -> str:
+        """First line of the docstring."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+    def spec(self) -> str | dict[str, Any]:
+        """The shortest specification of this component: its name, or ``{name: settings}``."""
+        settings = self.model_dump(mode="json", exclude_defaults=True)
+        return {self.name: settings} if settings else self.name
+
+    def canonical(self) -> dict[str, Any]:
+        """What a key is hashed from: name, settings, version, and the source if it is not ours."""
+        identity: dict[str, Any] = {"name": self.name}
+        if settings := super().canonical():
+            identity["settings"] = settings
+        if self.version != 1:
+            identity["version"] = self.version
+        if not type(self).__module__.startswith("advprune_core."):
+            identity["source"] = source_hash(type(self))
+        return identity
+
+
+def source_hash(thing: Any) -> str:
+    """Hash of the source text of a user's own class or function.
+
+    Raises
+    ------
+    ConfigError
+        If the source cannot be found, because then an edit could not be told from the original.
+    """
+    try:
+        return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        raise ConfigError(
+            f"the source of {thing!r} cannot be read; define it in a file or a notebook cell"
+        ) from None
+
+
+def import_object(path: str) -> Any:
+    """Import ``"module:attribute"``."""
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"cannot import {path!r}: {error}") from None
+
+
+C = TypeVar("C", bound=Component)
+
+
+class Registry(Generic[C]):
+    """The components of one family, by name, found in the modules of one package."""
+
+    def __init__(self, noun: str, package: str) -> None:
+        self.noun = noun
+        self._package = package
+        self._classes: dict[str, type[C]] = {}
+        self._loaded = False
+
+    def register(self, cls: type[C]) -> type[C]:
+        """Class decorator: make `cls` available under ``cls.name``."""
+        self._classes[cls.name] = cls
+        return cls
+
+    def classes(self) -> dict[str, type[C]]:
+        """Every registered class, by name, in alphabetical order."""
+        if not self._loaded:
+            self._loaded = True
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
+                importlib.import_module(f"{self._package}.{module.name}")
+        return dict(sorted(self._classes.items()))
+
+    def parse(self, spec: Any) -> Any:
+        """Turn a specification into a component.
+
+        Parameters
+        ----------
+        spec : Component, str or mapping
+            A component, its name, ``{name: settings}``, or ``"module:Class"`` for one of your own.
+        """
+        if isinstance(spec, Component):
+            return spec
+        name, settings = spec, {}
+        if isinstance(spec, Mapping) and len(spec) == 1:
+            name, settings = next(iter(spec.items()))
+        if not isinstance(name, str) or not isinstance(settings, Mapping | None):
+            raise ValueError(
+                f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {spec!r}"
+            )
+        if ":" in name:
+            cls = import_object(name)
+        else:
+            check_names([name], self.classes(), what=self.noun)
+            cls = self._classes[name]
+        try:
+            return cls.create(**(settings or {}))
+        except ConfigError as error:
+            raise ConfigError(f"{self.noun} {name}: {error}") from None
+
+
+def component_field(registry: Registry[Any]) -> Any:
+    """Annotations that let a pydantic field take a component of `registry` by name or spec."""
+    return (
+        BeforeValidator(registry.parse),
+        PlainSerializer(lambda component: component.spec()),
+    )
