@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 
+from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.data import DATASETS, Dataset, DatasetSource
 from advprune_core.datasets.digits import Digits
 from advprune_core.models import MODELS, ModelSettings, SmallCNN
@@ -128,6 +129,11 @@ class RunConfig(Settings):
             group, _, leaf = paths.get(name, name).rpartition(".")
             (nested.setdefault(group, {}) if group else nested)[leaf] = value
         return cls.create(**nested)
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The threat model of training, and of the test."""
+        return ThreatModel(norm=self.attack.norm, eps=self.attack.radius)
 
     def with_settings(self, settings: dict[str, Any]) -> RunConfig:
         """Set dotted paths: ``{"pruner.balanced": True, "optimisation.ema": 0.99}``."""

@@ -18,7 +18,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from advprune_core import augmentation
 from advprune_core.attacks.base import PGD
-from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.config import RunConfig, check_classes
 from advprune_core.data import Dataset
@@ -281,13 +280,11 @@ class _Run:
         return {name: value.detach().cpu().clone() for name, value in self._final_model().state_dict().items()}
 
     def _validate(self, epoch: int) -> float:
-        assert self.config.attack.eps is not None
-        threat = ThreatModel(norm=self.config.attack.norm, eps=self.config.attack.eps)
         attack, model = PGD(steps=10), self._final_model()
         watched = self.ledger.watch(model) if model is not self.model else self.ledger.phase("validate")
         with watched:
             robust = accuracy_under(
-                model, self.dataset.val_stop.to(self.device), attack, threat=threat, seed=self.config.seed
+                model, self.dataset.val_stop.to(self.device), attack, threat=self.config.threat, seed=self.config.seed
             )
         if robust > self.counters.best:
             self.counters.best, self.counters.best_epoch = robust, epoch

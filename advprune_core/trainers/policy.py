@@ -13,7 +13,7 @@ from advprune_core.attacks.losses import AttackLoss
 from advprune_core.attacks.mode import Mode
 from advprune_core.attacks.pgd import default_step_size, pgd, start_point
 from advprune_core.randomness import stream
-from advprune_core.settings import Component, Pixels, Registry, Settings, component_field
+from advprune_core.settings import Component, ConfigError, Pixels, Registry, Settings, component_field
 from advprune_core.trainers.base import Batch
 
 STARTS: Registry[Start] = Registry("start", "advprune_core.trainers")
@@ -133,6 +133,19 @@ class AttackPolicy(Settings):
         Mode, Field(description="mode of BatchNorm and dropout in the training attack")
     ] = "eval"
 
+    @property
+    def radius(self) -> float:
+        """`eps`, which a `RunConfig` has filled in.
+
+        Raises
+        ------
+        ConfigError
+            Outside a run, if it was not given.
+        """
+        if self.eps is None:
+            raise ConfigError("eps is not set: give the radius of the threat model")
+        return self.eps
+
     def initial_state(self, images: int, shape: tuple[int, ...]) -> PolicyState:
         """State of start and steps for a training split."""
         return {**self.start.state(images, shape), **self.steps.state()}
@@ -148,17 +161,17 @@ class AttackPolicy(Settings):
         state: PolicyState,
     ) -> Tensor:
         """Adversarial images for a batch, shape of ``batch.x``."""
-        assert self.eps is not None
+        eps = self.radius
         key = stream(seed, "attack")
-        steps, step_size = self.steps.plan(model, batch, eps=self.eps, state=state)
+        steps, step_size = self.steps.plan(model, batch, eps=eps, state=state)
         with torch.no_grad():
-            start = self.start.begin(batch, norm=self.norm, eps=self.eps, key=key, state=state)
+            start = self.start.begin(batch, norm=self.norm, eps=eps, key=key, state=state)
         x_adv = pgd(
             model,
             batch.x,
             target,
             norm=self.norm,
-            eps=self.eps,
+            eps=eps,
             steps=steps,
             step_size=step_size,
             start=start,

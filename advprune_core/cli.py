@@ -1,0 +1,364 @@
+"""The command `advprune`: thin over the package."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from advprune_core.settings import Component, ConfigError
+
+app = typer.Typer(
+    name="advprune",
+    help="Which training images to keep for faster adversarial training, and what that costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[str | None, typer.Option("--out", help="Results folder [default: $ADVPRUNE_RESULTS or ./results]")]
+Data = Annotated[str | None, typer.Option("--data", help="Folder of downloads [default: $ADVPRUNE_DATA]")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the grid and the estimated cost, and stop.")]
+
+
+def main() -> None:
+    """Entry point: errors become one message and an exit code; Ctrl-C is 130."""
+    try:
+        app()
+    except ConfigError as error:
+        print(f"advprune: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "\nadvprune: interrupted; finished runs are kept, and the same command goes on from here",
+            file=sys.stderr,
+        )
+        sys.stderr.flush()
+        os._exit(130)  # at once: threads of ended workers must not hold the exit up
+
+
+def _families() -> dict[str, Callable[[], dict[str, Any]]]:
+    from advprune_core.attacks.base import ATTACKS
+    from advprune_core.controls import CONTROLS
+    from advprune_core.data import DATASETS
+    from advprune_core.models import MODELS
+    from advprune_core.pruners.base import PRUNERS
+    from advprune_core.trainers.base import OBJECTIVES, TRAINERS
+    from advprune_core.trainers.policy import STARTS, STEPS
+    from advprune_core.trainers.schedules import SCHEDULES
+
+    return {
+        "pruners": PRUNERS.classes,
+        "attacks": ATTACKS.classes,
+        "trainers": TRAINERS.classes,
+        "objectives": OBJECTIVES.classes,
+        "starts": STARTS.classes,
+        "steps": STEPS.classes,
+        "schedules": SCHEDULES.classes,
+        "models": MODELS.classes,
+        "datasets": DATASETS.classes,
+        "controls": lambda: dict(CONTROLS),
+    }
+
+
+@app.command("list")
+def list_components(
+    family: Annotated[str | None, typer.Argument(help="pruners, attacks, trainers, models, datasets, ...")] = None,
+) -> None:
+    """List what there is, one line each; of one family, with its settings."""
+    from advprune_core.settings import check_names
+
+    families = _families()
+    if family is not None:
+        check_names([family], families, what="family")
+    for name in [family] if family else list(families):
+        print(f"{name}:")
+        for key, member in families[name]().items():
+            print(f"  {key:18} {member if isinstance(member, str) else member.summary()}")
+            if family and not isinstance(member, str):
+                _print_settings(member)
+
+
+def _print_settings(component: type[Component]) -> None:
+    for name, setting in component.model_fields.items():
+        default = "required" if setting.is_required() else setting.get_default(call_default_factory=True)
+        print(f"      {name} = {default}  {setting.description or ''}")
+
+
+def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each field of `RunConfig`, described by the field."""
+    from advprune_core.config import RunConfig, flat_fields
+
+    own = inspect.signature(command).parameters.values()
+    given = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = []
+    for name, path in {**flat_fields(), "trainer": "trainer"}.items():
+        if name == "trainer":
+            text, default = "preset of objective and training attack", None
+        else:
+            owner: Any = RunConfig
+            for part in path.split(".")[:-1]:
+                owner = owner.model_fields[part].annotation
+            setting = owner.model_fields[path.split(".")[-1]]
+            value = setting.get_default()
+            default = value.spec() if isinstance(value, Component) else value
+            text = setting.description or ""
+        shown = f"{text} [default: {default}]" if default is not None else text
+        option = typer.Option(f"--{name.replace('_', '-')}", help=shown, show_default=False)
+        annotation = Annotated[str | None, option]
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
+    command.__signature__ = inspect.Signature(parameters + given)  # type: ignore[attr-defined]
+    return command
+
+
+def _run(
+    options: dict[str, str | None],
+    *,
+    set_: list[str] | None,
+    control: str | None,
+    evaluation: list[str] | None,
+    out: str | None,
+    data: str | None,
+    dry_run: bool,
+) -> None:
+    from advprune_core.attacks.base import ATTACKS
+    from advprune_core.config import RunConfig
+    from advprune_core.controls import CONTROLS
+    from advprune_core.driver import run_entries
+    from advprune_core.notebook import shown
+    from advprune_core.records import RunStore
+    from advprune_core.settings import check_names
+    from advprune_core.study import Entry, Execution, check_entries, pruner_label
+    from advprune_core.tasks import PGD_40
+
+    config = RunConfig.flat(**{name: _value(text) for name, text in options.items() if text is not None})
+    if set_:
+        config = config.with_settings(_assignments(set_))
+    attacks = tuple(ATTACKS.parse(_value(text)) for text in evaluation) if evaluation else PGD_40
+    execution = Execution(engine="serial", timed_repeats=0, data=data, results=out)
+    label = pruner_label(config.pruner)
+    entries = [Entry(label, config.fraction, config.seed, config)]
+    if control is not None:
+        check_names([control], CONTROLS, what="control")
+        entries.append(Entry(f"{control}({label})", config.fraction, config.seed, config, control))  # type: ignore[arg-type]
+    if dry_run:
+        _print_plan(entries, execution)
+        return
+    check_entries(entries, data=data)
+    driver = run_entries(entries, execution=execution, attacks=attacks, name=entries[0].describe())
+    store = RunStore(execution.root)
+    for number, key in driver.keys.items():
+        record = store.run(key)
+        if record is None or record.status == "failed":
+            continue
+        print(f"{entries[number].describe()}: status {record.status}, {record.cost:,} forward-equivalents")
+        found = store.evaluation(key, driver.evaluation(entries[number].config).key(driver.dataset.test_hash))
+        for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
+            print(f"  {name:16} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
+        print(f"  in {shown(store.folder(key))}")
+    _report_failures(driver.failed)
+
+
+@app.command()
+@_with_run_options
+def run(
+    *,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set pruner.balanced=true")] = None,
+    control: Annotated[str | None, typer.Option(help="Also run a control of this run (advprune list controls)")] = None,
+    evaluation: Annotated[
+        list[str] | None, typer.Option(help="Attack of the test, repeatable [default: PGD-40, CE then margin]")
+    ] = None,
+    out: Out = None,
+    data: Data = None,
+    dry_run: DryRun = False,
+    **named: str | None,
+) -> None:
+    """Train and evaluate one run; what is there is not run again."""
+    _run(named, set_=set_, control=control, evaluation=evaluation, out=out, data=data, dry_run=dry_run)
+
+
+@app.command()
+def study(
+    files: Annotated[list[str] | None, typer.Argument(help="Notebooks (.ipynb) and at most one profile (.yaml)")] = None,
+    profile: Annotated[str | None, typer.Option("-f", "--profile", help="Parameter file (YAML)")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, after the profile; repeatable")
+    ] = None,
+    out: Out = None,
+    shard: Annotated[str | None, typer.Option(help="Only part i/n of the runs, without notebooks")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Carry out a study and execute its notebooks (default: accuracy_vs_fraction and runtime)."""
+    from advprune_core.driver import run_study
+    from advprune_core.experiments import check_parameters, execute, find_notebooks
+    from advprune_core.notebook import shown
+    from advprune_core.statistics import printable
+    from advprune_core.study import read_profile, study_config, study_grid
+
+    given = [Path(name) for name in files or []]
+    profiles = [path for path in given if path.suffix in (".yaml", ".yml")] + ([Path(profile)] if profile else [])
+    if len(profiles) > 1:
+        raise ConfigError(f"one profile at a time, not {len(profiles)}: {', '.join(map(str, profiles))}")
+    parameters = read_profile(profiles[0]) if profiles else {}
+    parameters |= _assignments(parameter or [])
+    if out is not None:
+        parameters["results"] = out
+    notebooks = find_notebooks([path for path in given if path not in profiles], profiles)
+    options = check_parameters(notebooks, parameters)
+    config = study_config({name: value for name, value in parameters.items() if name not in options})
+    part = _shard(shard)
+    if dry_run:
+        _print_plan(study_grid(config, shard=part), config.execution)
+        return
+    result = run_study(config, shard=part)
+    if part is None:
+        print(printable(result.table).to_string(index=False))
+        for path in execute(notebooks, parameters, config):
+            print(f"executed {shown(path)}")
+        figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
+        print(f"tables and figures in {shown(config.folder)}: {figures}")
+    print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
+    _report_failures(result.failed)
+
+
+@app.command()
+def collect(
+    results: Annotated[list[str] | None, typer.Argument(help="Results folders; records of all are put together")] = None,
+    study_name: Annotated[str | None, typer.Option("--study", help="Only the runs of this study")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Write a .csv or .tex file instead of printing")] = None,
+) -> None:
+    """Put the records of all runs into one table."""
+    from advprune_core.files import write_text
+    from advprune_core.records import results_root
+    from advprune_core.table import collect as collect_records
+
+    folders = results or [str(results_root())]
+    for folder in folders:
+        if not (Path(folder) / "runs").is_dir():
+            raise ConfigError(f"{folder} is not a results folder: it has no runs/")
+    table = collect_records(*folders, study=study_name)
+    if out is None:
+        columns = ["key", "arm", "dataset", "pruner", "fraction", "seed", "status", "clean", "robust", "cost"]
+        print(table[[name for name in columns if name in table]].to_string(index=False) if len(table) else "no runs")
+    elif out.endswith((".csv", ".tex")):
+        write_text(Path(out), table.to_csv(index=False) if out.endswith(".csv") else table.to_latex(index=False))
+        print(f"{len(table)} rows in {out}")
+    else:
+        raise ConfigError(f"--out must end in .csv or .tex, not {out!r}")
+
+
+@app.command()
+def evaluate(
+    run_key: Annotated[str | None, typer.Argument(help="Key of a run, or its beginning")] = None,
+    weights: Annotated[str | None, typer.Option(help="State dict (.pt) of your own, instead of a run")] = None,
+    model: Annotated[str, typer.Option(help="Network of --weights: a name, YAML, or module:factory")] = "small_cnn",
+    dataset: Annotated[str, typer.Option(help="Data set of --weights")] = "digits",
+    eps: Annotated[str | None, typer.Option(help="Radius in units of [0, 1] [default: the run's, or the data set's]")] = None,
+    norm: Annotated[str | None, typer.Option(help="linf or l2 [default: the run's, or linf]")] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="Attack, repeatable, cheapest first [default: PGD-40, CE then margin]")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="last or best")] = "last",
+    out: Out = None,
+    data: Data = None,
+) -> None:
+    """Evaluate a run that is there, or weights of your own."""
+    from advprune_core.experiments import evaluate_checkpoint
+
+    if (run_key is None) == (weights is None):
+        raise ConfigError("name either a run or --weights")
+    record = evaluate_checkpoint(
+        run_key=run_key,
+        weights=weights,
+        own={"model": _value(model), "dataset": _value(dataset)},
+        threat={name: value for name, value in (("eps", eps), ("norm", norm)) if value is not None},
+        attacks=[_value(text) for text in attack or []],
+        checkpoint=checkpoint,
+        results=out,
+        data=data,
+    )
+    for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
+        print(f"{name:16} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
+
+
+@app.command()
+def export(
+    study_name: Annotated[str, typer.Argument(help="Name of a study")],
+    folder: Annotated[str, typer.Argument(help="Where its records, tables, figures and notebooks are copied")],
+    out: Out = None,
+) -> None:
+    """Copy a study without weights: records, tables, figures, notebooks (for publication)."""
+    from advprune_core.experiments import export_study
+    from advprune_core.records import results_root
+
+    count = export_study(study_name, Path(folder), results=results_root(out))
+    print(f"{count} runs of {study_name} in {folder}")
+
+
+@app.command()
+def gc(
+    out: Out = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be deleted")] = False,
+) -> None:
+    """Delete runs that no study's manifest names, and left-over checkpoints."""
+    from advprune_core.experiments import garbage
+    from advprune_core.records import results_root
+
+    found = garbage(results_root(out))
+    for path, size in found:
+        print(f"{'deleted' if yes else 'would delete'} {path} ({size / 1e6:.1f} MB)")
+        if yes:
+            shutil.rmtree(path)
+    if not found:
+        print("nothing to delete")
+
+
+def _value(text: str) -> Any:
+    """A value as YAML reads it: numbers, lists, {name: {setting: value}}, plain words."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{text!r} cannot be read as a value") from None
+
+
+def _assignments(texts: list[str]) -> dict[str, Any]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} must be NAME=VALUE")
+        pairs[name.strip()] = _value(value)
+    return pairs
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        part, parts = (int(number) for number in text.split("/"))
+    except ValueError:
+        raise ConfigError(f"--shard must be i/n, such as 1/4, not {text!r}") from None
+    return part, parts
+
+
+def _print_plan(entries: list[Any], execution: Any) -> None:
+    from advprune_core.experiments import plan
+
+    print(plan(entries, execution))
+
+
+def _report_failures(failed: dict[str, str]) -> None:
+    for name, message in failed.items():
+        print(f"FAILED {name}: {message}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)

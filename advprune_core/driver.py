@@ -1,0 +1,336 @@
+"""Carries runs out: what is finished is not run again, what was interrupted goes on.
+
+The driver is the only writer of records. It keeps as many tasks under way as there are workers;
+what becomes possible when one ends (the evaluation of a run, the control that matches it) joins
+the queue.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from advprune_core.attacks.base import Attack
+from advprune_core.config import RunConfig
+from advprune_core.controls import expected_passes, resolve
+from advprune_core.data import Dataset
+from advprune_core.engines import engine
+from advprune_core.files import check_writable, write_text
+from advprune_core.progress import progress_bar
+from advprune_core.records import RunRecord, RunStore, environment
+from advprune_core.study import (
+    Entry,
+    Execution,
+    StudyConfig,
+    check_entries,
+    study_grid,
+    timed_entries,
+)
+from advprune_core.table import collect
+from advprune_core.tasks import (
+    PGD_40,
+    EvaluateTask,
+    EvaluationConfig,
+    TrainTask,
+    evaluation_record,
+    finish,
+    run_record,
+    warm_up,
+)
+
+Task = TrainTask | EvaluateTask
+
+
+class Driver:
+    """A grid under way.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        All on the data set `dataset`.
+    attacks : tuple of Attack
+        Of the test, on the threat model of each run's training.
+    execution : Execution
+        Engine, workers, folders, timings.
+    bar : tqdm
+        Counts forward-equivalents of training.
+
+    Attributes
+    ----------
+    keys : dict of int to str
+        Key of each entry that is resolved, by its place in `entries`.
+    failed : dict of str to str
+        Message of each run that failed, by what it was.
+    trained, evaluated : int
+        How much was done now.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        dataset: Dataset,
+        attacks: tuple[Attack, ...],
+        execution: Execution,
+        bar: tqdm[Any],
+    ) -> None:
+        self.entries, self.dataset, self.attacks = list(entries), dataset, attacks
+        self.execution, self.bar = execution, bar
+        self.store = RunStore(execution.root)
+        self.keys: dict[int, str] = {}
+        self.failed: dict[str, str] = {}
+        self.trained = self.evaluated = 0
+        self._ready: list[tuple[int, Task]] = []
+        self._waiting: dict[str, list[int]] = {}
+        self._known: set[str] = set()
+
+    def run(self) -> None:
+        """Carry everything out."""
+        for number, entry in enumerate(self.entries):
+            key = entry.config.train_key(self.dataset)
+            if not entry.derived:
+                self._add_run(number, entry.config, key)
+                continue
+            record = self.store.finished(key)
+            if record is None:
+                self._waiting.setdefault(key, []).append(number)
+            else:
+                self._add_control(number, record)
+        self._time_alone()
+        self._work_through()
+
+    def evaluation(self, config: RunConfig) -> EvaluationConfig:
+        """How a run is evaluated."""
+        return EvaluationConfig(attacks=self.attacks, threat=config.threat)
+
+    def _add_control(self, number: int, record: RunRecord) -> None:
+        """Resolve a control from the finished record that it matches."""
+        entry = self.entries[number]
+        assert entry.control is not None
+        if record.status != "ok":
+            self.failed[entry.describe()] = f"the run it matches has the status {record.status!r}"
+            return
+        config = resolve(entry.control, entry.config, record)
+        self._add_run(number, config, config.train_key(self.dataset))
+
+    def _add_run(self, number: int, config: RunConfig, key: str) -> None:
+        """Queue what a run still needs; a run that several entries share is queued once."""
+        self.keys[number] = key
+        if key in self._known:
+            return
+        self._known.add(key)
+        if self.store.finished(key) is not None:
+            self.bar.update(config.passes(len(self.dataset.train)))
+            self._add_evaluation(number, config, key)
+        else:
+            ex = self.execution
+            self._push(number, TrainTask(config, key, ex.data, str(ex.root), ex.checkpoint_seconds))
+
+    def _add_evaluation(self, number: int, config: RunConfig, key: str) -> None:
+        """Queue the evaluation of a trained run unless it is there."""
+        record = self.store.finished(key)
+        evaluation = self.evaluation(config)
+        there = self.store.evaluation(key, evaluation.key(self.dataset.test_hash))
+        if record is not None and record.status != "diverged" and there is None:
+            weights = self.store.weights(key, evaluation.checkpoint)
+            self._push(number, EvaluateTask(config, evaluation, self.execution.data, str(weights)))
+
+    def _push(self, number: int, task: Task) -> None:
+        """Longest training first, so that no core idles at the end; evaluations last."""
+        n = len(self.dataset.train)
+        self._ready.append((number, task))
+        self._ready.sort(key=lambda item: -item[1].config.passes(n) * isinstance(item[1], TrainTask))
+
+    def _work_through(self) -> None:
+        under_way: dict[Future[Any], tuple[int, Task]] = {}
+        workers = min(self.execution.worker_count, max(len(self._ready), 1))
+        with engine(self.execution.engine, workers) as executor:
+            while self._ready or under_way:
+                while self._ready and len(under_way) < workers:
+                    number, task = self._ready.pop(0)
+                    under_way[executor.submit(task)] = (number, task)
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    number, task = under_way.pop(future)
+                    self._done(number, task, future)
+
+    def _done(self, number: int, task: Task, future: Future[Any]) -> None:
+        """Write what came back, and queue what it makes possible."""
+        error, key = future.exception(), self.keys[number]
+        if isinstance(error, BrokenExecutor):
+            raise RuntimeError(
+                "a worker process was killed, perhaps for lack of memory; what is finished is kept: "
+                "run the same command again, with fewer workers if need be"
+            ) from error
+        name = self.entries[number].describe()
+        if isinstance(task, TrainTask):
+            if error is None:
+                self._trained(number, task.config, key, future.result())
+                return
+            self.failed[name] = _message(error)
+            self.store.write_run(run_record(key, task.config, self.dataset, _message(error)))
+            for waiting in self._waiting.pop(key, []):
+                self.failed[self.entries[waiting].describe()] = "the run it matches failed"
+        elif error is not None:
+            self.failed[f"evaluation of {name}"] = _message(error)
+        else:
+            self.store.write_evaluation(
+                evaluation_record(key, task.config, task.evaluation, self.dataset, *future.result())
+            )
+            self.evaluated += 1
+
+    def _trained(
+        self, number: int, config: RunConfig, key: str, result: Any, *, timed_alone: bool = False
+    ) -> None:
+        """Write a trained run; evaluate it; resolve the controls that waited for it."""
+        if result is not None:
+            record = run_record(key, config, self.dataset, result, timed_alone=timed_alone)
+            finish(self.store, record, result)
+            self.trained += 1
+        finished = self.store.finished(key)
+        assert finished is not None
+        if finished.status == "diverged":
+            self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
+        self.bar.update(config.passes(len(self.dataset.train)))
+        self._add_evaluation(number, config, key)
+        for waiting in self._waiting.pop(key, []):
+            self._add_control(waiting, finished)
+
+    def _time_alone(self) -> None:
+        """Train the first seed's runs with nothing beside them, and repeat what is asked for."""
+        repeats = self.execution.timed_repeats
+        pending = [(entry, self._timings_missing(entry)) for entry in timed_entries(self.entries, repeats)]
+        if any(missing > 0 for _, missing in pending):
+            warm_up(pending[0][0].config, self.dataset)
+        for repeat in range(repeats):
+            for entry, missing in pending:
+                if repeat < missing:
+                    self._time_once(entry)
+
+    def _timings_missing(self, entry: Entry) -> int:
+        """How many timings alone a run still lacks."""
+        key = entry.config.train_key(self.dataset)
+        record = self.store.finished(key)
+        there = 0 if record is None else int(record.timed_alone) + len(self.store.timings(key))
+        return self.execution.timed_repeats - there
+
+    def _time_once(self, entry: Entry) -> None:
+        """Train a run that is not there yet, timed; or time one that is, and keep only the time."""
+        key, number = entry.config.train_key(self.dataset), self.entries.index(entry)
+        ex = self.execution
+        self.bar.set_postfix_str(f"timing {entry.describe()} alone")
+        if self.store.finished(key) is None:
+            self._ready = [(i, task) for i, task in self._ready if self.keys[i] != key]
+            result = TrainTask(entry.config, key, ex.data, str(ex.root), ex.checkpoint_seconds)()
+            self._trained(number, entry.config, key, result, timed_alone=True)
+        else:
+            again = TrainTask(entry.config, key, ex.data, None)()
+            assert again is not None
+            times = {name: again.ledger[name] for name in ("seconds", "cpu_seconds")}
+            self.store.write_timing(key, {**times, "environment": environment(entry.config.device)})
+        self.bar.set_postfix_str("")
+
+
+def _message(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" (line {frames[-1].lineno} of {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def expected_total(entries: Sequence[Entry], n: int) -> float:
+    """Forward-equivalents that training a grid with `n` training images is expected to take."""
+    unique = {}
+    for entry in entries:
+        passes = entry.config.passes(n)
+        if entry.control is not None and entry.derived:
+            passes = expected_passes(entry.control, entry.config, n)
+        unique[entry.identity()] = passes
+    return sum(unique.values())
+
+
+def run_entries(
+    entries: Sequence[Entry],
+    *,
+    execution: Execution,
+    attacks: tuple[Attack, ...] = PGD_40,
+    name: str = "runs",
+    progress: bool = True,
+) -> Driver:
+    """Carry out any grid on one data set.
+
+    Raises
+    ------
+    ConfigError
+        What cannot be run, before any work; a results folder that is not writable.
+    """
+    check_writable(execution.root)
+    dataset = check_entries(entries, data=execution.data)
+    total = expected_total(entries, len(dataset.train))
+    with progress_bar(name, total, show=progress) as bar:
+        driver = Driver(entries, dataset, attacks, execution, bar)
+        driver.run()
+    return driver
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study gives: its table (see `collect`), and what did not work."""
+
+    table: pd.DataFrame
+    failed: dict[str, str] = field(default_factory=dict)
+    trained: int = 0
+    evaluated: int = 0
+
+
+def run_study(config: StudyConfig, *, progress: bool = True, shard: tuple[int, int] | None = None) -> StudyResult:
+    """Carry a study out, or take up where it stopped.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    progress : bool
+        Show a bar, in forward-equivalents, with the time left.
+    shard : (i, n), optional
+        Only the i-th of n parts (from 1), for job arrays; a last call without it makes the table.
+
+    Raises
+    ------
+    ConfigError
+        What cannot be run, before any work; a results folder that is not writable.
+    """
+    entries = study_grid(config, shard=shard)
+    driver = run_entries(
+        entries,
+        execution=config.execution,
+        attacks=config.attacks,
+        name=config.study,
+        progress=progress,
+    )
+    if shard is None:
+        write_manifest(config, driver)
+        table = collect(config.execution.root, study=config.study)
+    else:
+        table = pd.DataFrame()
+    return StudyResult(table, driver.failed, driver.trained, driver.evaluated)
+
+
+def write_manifest(config: StudyConfig, driver: Driver) -> None:
+    """Say which runs a study consists of."""
+    rows = []
+    for number, key in sorted(driver.keys.items()):
+        entry = driver.entries[number]
+        evaluation = driver.evaluation(entry.config).key(driver.dataset.test_hash)
+        place = {"arm": entry.arm, "fraction": entry.fraction, "seed": entry.seed, "control": entry.control}
+        rows.append({**place, "key": key, "evaluation": evaluation})
+    circumstances = {"results", "data", "engine", "workers"}
+    manifest = {
+        "study": config.study,
+        "config": config.model_dump(mode="json", exclude=circumstances),
+        "entries": rows,
+    }
+    write_text(config.folder / "manifest.json", json.dumps(manifest, indent=1))

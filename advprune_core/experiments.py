@@ -1,0 +1,198 @@
+"""Notebooks executed with papermill, plans, exports: what commands do beyond running a grid."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from advprune_core.attacks.base import ATTACKS
+from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.config import RunConfig
+from advprune_core.data import Dataset, load_dataset
+from advprune_core.driver import expected_total
+from advprune_core.files import write_text
+from advprune_core.records import EvaluationRecord, RunStore, load_model, load_run, results_root
+from advprune_core.settings import ConfigError, check_names
+from advprune_core.study import Entry, Execution, StudyConfig, check_entries
+from advprune_core.tasks import (
+    PGD_40,
+    EvaluationConfig,
+    evaluate_model,
+    evaluation_record,
+    warm_up,
+)
+
+#: Notebooks of a study where none are named.
+DEFAULT_NOTEBOOKS = ("accuracy_vs_fraction.ipynb", "runtime.ipynb")
+
+
+def find_notebooks(named: Sequence[Path], profiles: Sequence[Path]) -> list[Path]:
+    """The named notebooks, or the default ones beside the profile's folder or in ./notebooks."""
+    for path in named:
+        if path.suffix != ".ipynb" or not path.exists():
+            raise ConfigError(f"{path} is neither a notebook (.ipynb) nor a profile (.yaml) that exists")
+    if named:
+        return list(named)
+    places = [path.resolve().parent.parent for path in profiles] + [Path("notebooks")]
+    for place in places:
+        notebooks = [place / name for name in DEFAULT_NOTEBOOKS]
+        if all(path.exists() for path in notebooks):
+            return notebooks
+    raise ConfigError("name the notebooks to execute: the default ones are not in ./notebooks")
+
+
+def check_parameters(notebooks: Sequence[Path], parameters: dict[str, Any]) -> set[str]:
+    """Refuse a parameter that a notebook does not have; return the notebooks' own options."""
+    import papermill
+
+    options: set[str] = set()
+    for notebook in notebooks:
+        known = set(papermill.inspect_notebook(str(notebook)))
+        check_names(parameters, known, what=f"parameter of {notebook.name}")
+        options |= known - set(StudyConfig.model_fields)
+    return options
+
+
+def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: StudyConfig) -> list[Path]:
+    """Execute notebooks into ``results/<study>/``; their runs are there already, or are run."""
+    import papermill
+
+    outputs = []
+    # By the environment, not as a parameter: executed copies should not name folders of a machine.
+    given = {name: value for name, value in parameters.items() if name != "results"}
+    before = os.environ.get("ADVPRUNE_RESULTS")
+    os.environ["ADVPRUNE_RESULTS"] = str(config.execution.root.resolve())
+    try:
+        for notebook in notebooks:
+            output = config.folder / notebook.name
+            papermill.execute_notebook(
+                str(notebook), str(output), parameters=given, progress_bar=False, cwd=str(notebook.parent)
+            )
+            _forget_paths(output)
+            outputs.append(output)
+    finally:
+        os.environ.pop("ADVPRUNE_RESULTS")
+        if before is not None:
+            os.environ["ADVPRUNE_RESULTS"] = before
+    return outputs
+
+
+def _forget_paths(notebook: Path) -> None:
+    """Leave only names in what papermill notes of its paths."""
+    content = json.loads(notebook.read_text())
+    for name in ("input_path", "output_path"):
+        content["metadata"]["papermill"][name] = notebook.name
+    write_text(notebook, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def plan(entries: Sequence[Entry], execution: Execution) -> str:
+    """The grid with what is there, and the cost of the rest: what ``--dry-run`` prints.
+
+    The time is estimated from a few training batches of the first run on this machine.
+    """
+    dataset = check_entries(entries, data=execution.data)
+    n, store = len(dataset.train), RunStore(execution.root)
+    rows, missing = [], []
+    for entry in entries:
+        done = not entry.derived and store.finished(entry.config.train_key(dataset)) is not None
+        state = "there" if done else "to do"
+        if entry.derived:
+            state = "after the run it matches"
+        if not done:
+            missing.append(entry)
+        passes = expected_total([entry], n)
+        rows.append({"arm": entry.arm, "fraction": entry.fraction, "seed": entry.seed, "state": state, "passes": f"{passes:,.0f}"})
+    total = expected_total(missing, n)
+    workers = execution.worker_count
+    seconds = total / passes_per_second(entries[0].config, dataset) if missing else 0.0
+    return (
+        f"{pd.DataFrame(rows).to_string(index=False)}\n"
+        f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents, about "
+        f"{seconds / 60:.1f} minutes of one worker, {seconds / 60 / workers:.1f} with {workers}, evaluation not counted"
+    )
+
+
+def passes_per_second(config: RunConfig, dataset: Dataset) -> float:
+    """Forward-equivalents of training per second on this machine, from a few batches."""
+    warm_up(config, dataset)
+    start = time.perf_counter()
+    warm_up(config, dataset)
+    seconds = time.perf_counter() - start
+    return 5 * config.optimisation.batch_size * config.objective.cost(config.attack.steps.expected()) / seconds
+
+
+def evaluate_checkpoint(
+    *,
+    run_key: str | None,
+    weights: str | None,
+    own: dict[str, Any],
+    threat: dict[str, Any],
+    attacks: Sequence[Any],
+    checkpoint: str,
+    results: str | None,
+    data: str | None,
+) -> EvaluationRecord:
+    """Evaluate a run (kept beside it) or a state dict of one's own (only returned)."""
+    parsed = tuple(ATTACKS.parse(spec) for spec in attacks) or PGD_40
+    if run_key is not None:
+        run = load_run(run_key, results)
+        config, key = run.config, run.record.key
+        path = run.store.weights(key, checkpoint)
+        if not path.exists():
+            raise ConfigError(f"run {key} has no {checkpoint!r} weights at {path}")
+    else:
+        assert weights is not None
+        config, key, path = RunConfig.flat(**own, **threat), "own", Path(weights)
+        if not path.exists():
+            raise ConfigError(f"there is no file {path}")
+    model_of = ThreatModel.create(**{**config.threat.model_dump(), **threat})
+    evaluation = EvaluationConfig.create(attacks=parsed, threat=model_of, checkpoint=checkpoint)
+    dataset = load_dataset(config.dataset, folder=data)
+    model = load_model(config, dataset, path).to(config.device)
+    outcome, ledger = evaluate_model(model, dataset, evaluation, device=config.device)
+    record = evaluation_record(key, config, evaluation, dataset, outcome, ledger)
+    if run_key is not None:
+        RunStore(results_root(results)).write_evaluation(record)
+    return record
+
+
+def export_study(study: str, folder: Path, *, results: Path) -> int:
+    """Copy a study's manifest, tables, figures, notebooks and its runs' records, without weights."""
+    from advprune_core.table import read_manifest
+
+    store = RunStore(results)
+    manifest = read_manifest(store, study)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted((results / study).iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+    keys = sorted({entry["key"] for entry in manifest["entries"]})
+    for key in keys:
+        for pattern in ("record.json", "evaluations/*.json", "timings/*.json"):
+            for path in store.folder(key).glob(pattern):
+                target = folder / "runs" / key / path.relative_to(store.folder(key))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+    return len(keys)
+
+
+def garbage(results: Path) -> list[tuple[Path, int]]:
+    """Folders under ``runs/`` that no manifest names, and checkpoints of finished runs, with bytes."""
+    named: set[str] = set()
+    for manifest in results.glob("*/manifest.json"):
+        named |= {entry["key"] for entry in json.loads(manifest.read_text())["entries"]}
+    store = RunStore(results)
+    found = []
+    for folder in sorted(path for path in results.glob("runs/*") if path.is_dir()):
+        if folder.name not in named:
+            found.append(folder)
+        elif (folder / "work").exists() and store.finished(folder.name) is not None:
+            found.append(folder / "work")
+    return [(path, sum(f.stat().st_size for f in path.rglob("*") if f.is_file())) for path in found]

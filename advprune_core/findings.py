@@ -1,0 +1,98 @@
+"""Prose about a study, computed from its records: nothing is said that they do not show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from advprune_core.plots import arm_label, speed_ups
+from advprune_core.statistics import Estimate, estimate, paired_difference
+
+
+def _points(value: Estimate) -> str:
+    """A difference in percentage points with its interval."""
+    if np.isnan(value.low):
+        return f"{100 * value.mean:+.1f} points (one seed: no interval)"
+    return f"{100 * value.mean:+.1f} points [{100 * value.low:+.1f}, {100 * value.high:+.1f}]"
+
+
+def _verdict(value: Estimate) -> str:
+    if np.isnan(value.low):
+        return "one seed cannot tell whether that is more than chance"
+    if value.low > 0:
+        return "more than chance"
+    return "less, beyond chance" if value.high < 0 else "no difference that these seeds could see"
+
+
+def accuracy_findings(table: pd.DataFrame) -> str:
+    """Markdown: what each pruned arm loses against full data, and whether it beats its control."""
+    arms = list(dict.fromkeys(table["arm"]))
+    pruned = list(dict.fromkeys(table[table["control"].isna()]["arm"]))
+    seeds = table["seed"].nunique()
+    full = table[table["fraction"] == 1].drop_duplicates("seed")
+    lines = []
+    if len(full):
+        clean, robust = estimate(full["clean"]), estimate(full["robust"])
+        lines.append(
+            f"Full data reaches {clean.text()} % on clean images and {robust.text()} % under attack "
+            f"(mean of {seeds} seed{'s' * (seeds > 1)}, 95 % t interval)."
+        )
+    for arm in pruned:
+        controls = [other for other in arms if other.endswith(f"({arm})")]
+        for fraction in sorted(table[table["arm"] == arm]["fraction"].unique(), reverse=True):
+            if fraction == 1:
+                continue
+            lines.append(_loss(table, arm, fraction))
+            for control in controls:
+                difference = paired_difference(table, arm, control, fraction=fraction)
+                if difference.seeds:
+                    lines.append(
+                        f"  - against *{arm_label(control)}*: {_points(difference)} robust; {_verdict(difference)}."
+                    )
+    unhappy = table[table["status"] != "ok"].drop_duplicates("key")
+    if len(unhappy):
+        counts = ", ".join(f"{n} {status}" for status, n in unhappy["status"].value_counts().items())
+        lines.append(f"Not every run ended well: {counts}.")
+    return "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
+
+
+def _loss(table: pd.DataFrame, arm: str, fraction: float) -> str:
+    rows = table[table["arm"] == arm].set_index(["fraction", "seed"])
+    share = rows["cost"][fraction].mean()
+    text = f"**{arm_label(arm)}, {100 * fraction:g} %**"
+    if 1.0 not in rows.index.get_level_values("fraction"):
+        return f"{text}: {estimate(rows['robust'][fraction]).text()} % robust."
+    share /= rows["cost"][1.0].mean()
+    robust = estimate((rows["robust"][fraction] - rows["robust"][1.0]).dropna())
+    clean = estimate((rows["clean"][fraction] - rows["clean"][1.0]).dropna())
+    return (
+        f"{text}: {_points(robust)} robust and {_points(clean)} clean against full data, at {100 * share:.0f} % of its cost."
+    )
+
+
+def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:
+    """Markdown: what each fraction costs in both units, against the fraction itself."""
+    runs = table[table["control"].isna()]
+    lines = []
+    for _, row in speed_ups(runs, timings).iterrows():
+        if row["fraction"] == 1:
+            continue
+        text = (
+            f"- **{arm_label(row['arm'])}, {100 * row['fraction']:g} %**: {row['cost']:.4f} of the full run's "
+            f"forward-equivalents, a speed-up of {row['speed_up_passes']:.2f}"
+        )
+        if not np.isnan(row["seconds_ratio"]):
+            text += (
+                f"; {row['cpu_seconds']:.2f} processor seconds, {row['seconds_ratio']:.3f} of the full run's "
+                f"= {row['seconds_ratio'] / row['fraction']:.3f} f, a speed-up of {row['speed_up_seconds']:.2f}"
+            )
+        lines.append(text + ".")
+    if len(timings) == 0:
+        lines.append("- No run was timed alone, so nothing is said about seconds.")
+    else:
+        repeats = timings.groupby("key").size()
+        lines.append(
+            f"- Seconds are medians of {int(repeats.min())} timing{'s' * (int(repeats.min()) > 1)} of each run, alone on "
+            f"the machine, of training and selection, without the final test."
+        )
+    return "\n".join(lines)

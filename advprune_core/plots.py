@@ -1,0 +1,202 @@
+"""Every figure, from the tidy table alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from advprune_core.controls import CONTROLS
+from advprune_core.statistics import estimate
+
+_PHASES = {"train": "training", "select": "selection", "validate": "validation attacks"}
+
+
+def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
+    """What a legend says of an arm; controls are described, pruners named."""
+    control, bracket, matched = arm.partition("(")
+    if bracket and control in CONTROLS:
+        several = len({other.partition("(")[2] for other in arms if other.startswith(f"{control}(")}) > 1
+        text = CONTROLS[control]  # type: ignore[index]
+        return f"{text} (as {matched.rstrip(')')})" if several else text
+    return {"random": "static random subset", "redraw": "random subset, redrawn each epoch"}.get(arm, arm)
+
+
+def _arms(table: pd.DataFrame) -> list[str]:
+    """Pruners first, controls after them, each in order of appearance."""
+    found = list(dict.fromkeys(table["arm"]))
+    return sorted(found, key=lambda arm: arm.partition("(")[0] in CONTROLS)
+
+
+def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
+    """Clean and robust accuracy against the share of the data kept.
+
+    Lines are means over seeds with 95 % t intervals, dots are single runs. A control stands at
+    the fraction of the run that it matches.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with a study.
+    """
+    arms = _arms(table)
+    colours = dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, layout="constrained")
+    titles = {"clean": "clean test images", "robust": f"under attack ({_threat(table)})"}
+    for axis, (value, title) in zip(axes, titles.items(), strict=True):
+        for place, arm in enumerate(arms):
+            rows = table[(table["arm"] == arm) & table[value].notna()]
+            dashed = bool(rows["control"].notna().any())
+            _line(axis, rows, value, colour=colours[arm], dashed=dashed, shift=0.006 * place, label=arm_label(arm, arms))
+        axis.set_xlabel("training images kept (control: of the run it matches), %")
+        axis.set_title(title, fontsize=11)
+        fractions = sorted(table["fraction"].unique())
+        axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("accuracy, %")
+    axes[1].legend(frameon=False, fontsize=9, loc="lower right")
+    seeds = table["seed"].nunique()
+    figure.suptitle(f"{_names(table)}: mean of {seeds} seed{'s' * (seeds > 1)}, 95 % interval, single runs", fontsize=10)
+    return figure
+
+
+def _line(
+    axis: Axes, rows: pd.DataFrame, value: str, *, colour: Any, dashed: bool, shift: float, label: str
+) -> None:
+    """One arm: interval, mean, single runs."""
+    points = [(fraction, estimate(group[value])) for fraction, group in rows.groupby("fraction")]
+    x = np.array([fraction for fraction, _ in points]) + shift
+    means = 100 * np.array([e.mean for _, e in points])
+    spread = 100 * np.array([[e.mean - e.low, e.high - e.mean] for _, e in points]).T
+    style = "--" if dashed else "-"
+    axis.errorbar(x, means, yerr=np.nan_to_num(spread), color=colour, linestyle=style, marker="o", ms=5, capsize=3, label=label)
+    axis.plot(rows["fraction"] + shift, 100 * rows[value], ".", color=colour, alpha=0.35, ms=5)
+
+
+def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
+    """Cost by phase against the share of data kept, and the speed-up in both units.
+
+    Left: forward-equivalents of all runs, as a share of the full run's. Middle: processor seconds
+    of the runs that were timed alone. Right: how many times cheaper than the full run, with the
+    line 1/f that a free selection would reach.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with a study; controls are left out.
+    timings : DataFrame
+        From `collect_timings`; may be empty.
+    """
+    runs = table[table["control"].isna()]
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    fractions = sorted(runs["fraction"].unique())
+    arms = _arms(runs)
+    width = 0.13 / len(arms)
+    full = runs[runs["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
+    colours = dict(zip(_PHASES, sns.color_palette("muted", len(_PHASES)), strict=True))
+    for place, arm in enumerate(arms):
+        bottom = np.zeros(len(fractions))
+        for phase, name in _PHASES.items():
+            column = f"passes_{phase}"
+            if column not in runs:
+                continue
+            means = np.array([_share(runs, arm, fraction, column, full) for fraction in fractions])
+            if not means.any():
+                continue
+            x = np.array(fractions) + (place - (len(arms) - 1) / 2) * width
+            axes[0].bar(x, means, width=0.9 * width, bottom=bottom, color=colours[phase], label=name if place == 0 else None)
+            bottom += means
+    axes[0].plot([0, 1], [0, 1], color="grey", linestyle=":", label="fraction f")
+    axes[0].set_ylabel("forward-equivalents / full run's training")
+    axes[0].set_title(f"cost by phase, {runs['seed'].nunique()} seeds", fontsize=11)
+
+    if len(timings):
+        palette = dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
+        for arm, group in timings.groupby("arm"):
+            seconds = group.groupby("fraction")["cpu_seconds"].median()
+            axes[1].plot(seconds.index, seconds, "o-", color=palette[arm], label=arm_label(str(arm), arms))
+            axes[1].plot(group["fraction"], group["cpu_seconds"], ".", color=palette[arm], alpha=0.4)
+            if 1.0 in seconds.index:
+                axes[1].plot([0, 1], [0, seconds[1.0]], color="grey", linestyle=":")
+        axes[1].set_title(f"processor seconds, {int(_repeats(timings))} timing{'s' * (_repeats(timings) > 1)} alone", fontsize=11)
+        axes[1].set_ylim(bottom=0)
+    else:
+        axes[1].text(0.5, 0.5, "no run was timed alone\n(timed_repeats = 0)", ha="center", transform=axes[1].transAxes)
+    axes[1].set_ylabel("seconds of training + selection")
+
+    grid = np.linspace(min(fractions), 1, 100)
+    axes[2].plot(grid, 1 / grid, color="grey", linestyle=":", label="1/f")
+    table_ = speed_ups(runs, timings)
+    for arm, group in table_.groupby("arm", sort=False):
+        label = arm_label(str(arm), arms)
+        axes[2].plot(group["fraction"], group["speed_up_passes"], "o-", label=f"{label}, forward-equivalents")
+        if group["speed_up_seconds"].notna().any():
+            axes[2].plot(group["fraction"], group["speed_up_seconds"], "s--", label=f"{label}, seconds")
+    axes[2].set_ylabel("speed-up against the full run")
+    axes[2].set_title("speed-up", fontsize=11)
+    for axis in axes:
+        axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
+        axis.set_xlabel("training images kept, %")
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False, fontsize=8)
+    figure.suptitle(_names(table), fontsize=10)
+    return figure
+
+
+def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
+    """Speed-up against the full run of the same seed, in forward-equivalents and in seconds.
+
+    Returns
+    -------
+    DataFrame
+        ``arm, fraction, cost, speed_up_passes, cpu_seconds, seconds_ratio, speed_up_seconds``:
+        `cost` and `seconds_ratio` relative to the full run; seconds are medians over the timings
+        alone and NaN where there are none, or where device or threads differ.
+    """
+    full = runs[runs["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
+    rows = []
+    for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
+        share = float((group.set_index("seed")["cost"] / full).mean())
+        row = {"arm": arm, "fraction": fraction, "cost": share, "speed_up_passes": 1 / share}
+        row |= {"cpu_seconds": np.nan, "seconds_ratio": np.nan, "speed_up_seconds": np.nan}
+        if len(timings):
+            own = timings[(timings["arm"] == arm) & (timings["fraction"] == fraction)]
+            whole = timings[timings["fraction"] == 1]
+            places = pd.concat([own, whole])[["device", "threads"]].drop_duplicates()
+            if len(own) and len(whole) and len(places) == 1:
+                seconds, reference = own["cpu_seconds"].median(), whole["cpu_seconds"].median()
+                row |= {
+                    "cpu_seconds": seconds,
+                    "seconds_ratio": seconds / reference,
+                    "speed_up_seconds": reference / seconds,
+                }
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values(["arm", "fraction"], ascending=[True, False], ignore_index=True)
+
+
+def _share(runs: pd.DataFrame, arm: str, fraction: float, column: str, full: pd.Series) -> float:
+    rows = runs[(runs["arm"] == arm) & (runs["fraction"] == fraction)].set_index("seed")
+    return float((rows[column].fillna(0) / full).mean()) if len(rows) else 0.0
+
+
+def _repeats(timings: pd.DataFrame) -> int:
+    return int(timings.groupby("key").size().median())
+
+
+def _threat(table: pd.DataFrame) -> str:
+    norm = {"linf": "L-inf", "l2": "L2"}.get(str(table["norm"].iloc[0]), "")
+    eps = f"{float(table['eps'].iloc[0]):.3g}"
+    attacks = [column.removeprefix("robust_") for column in table if column.startswith("robust_")]
+    names = [name for name in attacks if name not in ("low", "high")]
+    return f"{norm} {eps}; {', '.join(names)}"
+
+
+def _names(table: pd.DataFrame) -> str:
+    return f"{table['dataset'].iloc[0]}, {table['model'].iloc[0]}, {table['objective'].iloc[0]}"

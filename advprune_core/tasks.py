@@ -1,0 +1,208 @@
+"""The two pieces of work of a study: train a run, evaluate a checkpoint. Both run anywhere."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from filelock import FileLock
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from advprune_core.attacks.base import ATTACKS, PGD, Attack
+from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.config import RunConfig, content_key
+from advprune_core.data import Dataset, load_dataset
+from advprune_core.engines import stop_if_orphaned
+from advprune_core.evaluate import Outcome, evaluate
+from advprune_core.ledger import Ledger
+from advprune_core.records import (
+    Accuracy,
+    EvaluationRecord,
+    RunRecord,
+    RunStore,
+    environment,
+    git_state,
+    load_model,
+)
+from advprune_core.settings import Settings
+from advprune_core.trainers.loop import TrainResult, train
+
+
+def _attacks(specs: Any) -> Any:
+    return tuple(ATTACKS.parse(spec) for spec in ([specs] if isinstance(specs, str | dict) else specs))
+
+
+Attacks = Annotated[
+    tuple[Attack, ...],
+    BeforeValidator(_attacks),
+    PlainSerializer(lambda attacks: [attack.spec() for attack in attacks]),
+]
+
+#: PGD-40 with cross-entropy, then with the CW margin on what withstood: the quick standard here.
+PGD_40: tuple[Attack, ...] = (PGD(), PGD(loss="margin"))
+
+
+class EvaluationConfig(Settings):
+    """How a checkpoint is evaluated on the test images."""
+
+    attacks: Annotated[Attacks, Field(min_length=1, description="attacks, cheapest first")] = PGD_40
+    threat: ThreatModel = ThreatModel()
+    checkpoint: Annotated[Literal["last", "best"], Field(description="which weights")] = "last"
+    seed: Annotated[int, Field(ge=0, description="seed of the random starts")] = 0
+    batch_size: Annotated[int, Field(ge=1, description="images at once")] = 500
+
+    def key(self, test_hash: str) -> str:
+        """Hash of what determines the outcome, the weights aside."""
+        canonical = self.canonical()
+        canonical["attacks"] = [attack.canonical() for attack in self.attacks]
+        return content_key({**canonical, "test": test_hash})
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """Train one run, with checkpoints under its key in the results folder (None: without)."""
+
+    config: RunConfig
+    key: str
+    data: str | None
+    results: str | None
+    checkpoint_seconds: float = 30.0
+
+    def __call__(self) -> TrainResult | None:
+        """The result, or None if another process finished the run meanwhile."""
+        torch.set_num_threads(self.config.threads)
+        dataset = load_dataset(self.config.dataset, folder=self.data)
+        if self.results is None:
+            return train(self.config, dataset)
+        store = RunStore(self.results)
+        with run_lock(store, self.key):
+            if store.finished(self.key) is not None:
+                return None
+            return train(
+                self.config,
+                dataset,
+                work=store.work(self.key),
+                checkpoint_seconds=self.checkpoint_seconds,
+                on_epoch=lambda row: stop_if_orphaned(),
+            )
+
+
+def run_lock(store: RunStore, key: str) -> FileLock:
+    """Held by whoever trains a run or writes its files, so that two studies can share it."""
+    store.folder(key).mkdir(parents=True, exist_ok=True)
+    return FileLock(store.folder(key) / ".lock")
+
+
+def warm_up(config: RunConfig, dataset: Dataset) -> None:
+    """Train a few batches and forget them: first calls load and compile what later ones reuse."""
+    full = config.replace(pruner="full", fraction=1.0, best_every=0)
+    epochs = 5 * config.optimisation.batch_size / len(dataset.train)
+    train(full.replace(optimisation=full.optimisation.replace(epochs=epochs)), dataset)
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    """Evaluate one checkpoint."""
+
+    config: RunConfig
+    evaluation: EvaluationConfig
+    data: str | None
+    weights: str
+
+    def __call__(self) -> tuple[Outcome, dict[str, Any]]:
+        """The outcome of every image, and the ledger's state."""
+        torch.set_num_threads(self.config.threads)
+        dataset = load_dataset(self.config.dataset, folder=self.data)
+        model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
+        return evaluate_model(model, dataset, self.evaluation, device=self.config.device)
+
+
+def evaluate_model(
+    model: torch.nn.Module, dataset: Dataset, evaluation: EvaluationConfig, *, device: str = "cpu"
+) -> tuple[Outcome, dict[str, Any]]:
+    """Evaluate any network on a data set's test images: outcomes, and the ledger's state."""
+    ledger = Ledger(device)
+    with ledger.watch(model), ledger.phase("evaluate"):
+        outcome = evaluate(
+            model,
+            dataset.test.to(device),
+            evaluation.attacks,
+            threat=evaluation.threat,
+            seed=evaluation.seed,
+            batch_size=evaluation.batch_size,
+        )
+    return outcome, ledger.state()
+
+
+def run_record(
+    key: str, config: RunConfig, dataset: Dataset, result: TrainResult | str, *, timed_alone: bool = False
+) -> RunRecord:
+    """The record of a finished run, or of one that failed with a message."""
+    facts: dict[str, Any] = {
+        "key": key,
+        "config": config.model_dump(mode="json"),
+        "dataset": {
+            "name": dataset.name,
+            "train_hash": dataset.train_hash,
+            "test_hash": dataset.test_hash,
+            "classes": dataset.classes,
+            "image_shape": dataset.image_shape,
+        },
+        "n": len(dataset.train),
+        "environment": environment(config.device),
+        "git": git_state(),
+    }
+    if isinstance(result, str):
+        return RunRecord(status="failed", error=result, **facts)
+    selection = result.selections[max(result.selections)] if result.selections else None
+    ledger = result.ledger
+    return RunRecord(
+        status=result.status,
+        passes=ledger["passes"],
+        seconds=ledger["seconds"],
+        cpu_seconds=ledger["cpu_seconds"],
+        peak_memory=ledger["peak_memory"],
+        timed_alone=timed_alone,
+        kept=len(selection) if selection is not None else len(dataset.train),
+        n_filled=selection.n_filled if selection is not None else 0,
+        unique_images=result.unique_images,
+        images_visited=result.images_visited,
+        steps=result.steps,
+        best_epoch=result.best_epoch,
+        epochs=result.metrics,
+        **facts,
+    )
+
+
+def evaluation_record(
+    train_key: str,
+    config: RunConfig,
+    evaluation: EvaluationConfig,
+    dataset: Dataset,
+    outcome: Outcome,
+    ledger: dict[str, Any],
+) -> EvaluationRecord:
+    """The record of an evaluation."""
+    return EvaluationRecord(
+        key=evaluation.key(dataset.test_hash),
+        train_key=train_key,
+        config=evaluation.model_dump(mode="json"),
+        n=len(dataset.test),
+        clean=Accuracy.of(outcome.clean),
+        robust=Accuracy.of(outcome.robust),
+        attacks={name: Accuracy.of(right) for name, right in outcome.attacks.items()},
+        passes=ledger["passes"],
+        seconds=ledger["seconds"],
+        environment=environment(config.device),
+        git=git_state(),
+    )
+
+
+def finish(store: RunStore, record: RunRecord, result: TrainResult) -> None:
+    """Write a run's files, then drop its checkpoints."""
+    with run_lock(store, record.key):
+        store.write_run(record, last=result.last, best=result.best, selections=result.selections)
+        shutil.rmtree(store.work(record.key), ignore_errors=True)
