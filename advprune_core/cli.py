@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 import sys
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
+from advprune_core.options import assignments, shard_of, value_of, with_run_options
 from advprune_core.settings import Component, ConfigError
 
 app = typer.Typer(
@@ -65,7 +64,7 @@ def _families() -> dict[str, Callable[[], dict[str, Any]]]:
         "schedules": SCHEDULES.classes,
         "models": MODELS.classes,
         "datasets": DATASETS.classes,
-        "controls": lambda: dict(CONTROLS),
+        "controls": lambda: {str(name): text for name, text in CONTROLS.items()},
     }
 
 
@@ -93,34 +92,6 @@ def _print_settings(component: type[Component]) -> None:
         print(f"      {name} = {default}  {setting.description or ''}")
 
 
-def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option for each field of `RunConfig`, described by the field."""
-    from advprune_core.config import RunConfig, flat_fields
-
-    own = inspect.signature(command).parameters.values()
-    given = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    parameters = []
-    for name, path in {**flat_fields(), "trainer": "trainer"}.items():
-        if name == "trainer":
-            text, default = "preset of objective and training attack", None
-        else:
-            owner: Any = RunConfig
-            for part in path.split(".")[:-1]:
-                owner = owner.model_fields[part].annotation
-            setting = owner.model_fields[path.split(".")[-1]]
-            value = setting.get_default()
-            default = value.spec() if isinstance(value, Component) else value
-            text = setting.description or ""
-        shown = f"{text} [default: {default}]" if default is not None else text
-        option = typer.Option(f"--{name.replace('_', '-')}", help=shown, show_default=False)
-        annotation = Annotated[str | None, option]
-        parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        )
-    command.__signature__ = inspect.Signature(parameters + given)  # type: ignore[attr-defined]
-    return command
-
-
 def _run(
     options: dict[str, str | None],
     *,
@@ -141,10 +112,10 @@ def _run(
     from advprune_core.study import Entry, Execution, check_entries, pruner_label
     from advprune_core.tasks import PGD_40
 
-    config = RunConfig.flat(**{name: _value(text) for name, text in options.items() if text is not None})
+    config = RunConfig.flat(**{name: value_of(text) for name, text in options.items() if text is not None})
     if set_:
-        config = config.with_settings(_assignments(set_))
-    attacks = tuple(ATTACKS.parse(_value(text)) for text in evaluation) if evaluation else PGD_40
+        config = config.with_settings(assignments(set_))
+    attacks = tuple(ATTACKS.parse(value_of(text)) for text in evaluation) if evaluation else PGD_40
     execution = Execution(engine="serial", timed_repeats=0, data=data, results=out)
     label = pruner_label(config.pruner)
     entries = [Entry(label, config.fraction, config.seed, config)]
@@ -170,7 +141,7 @@ def _run(
 
 
 @app.command()
-@_with_run_options
+@with_run_options
 def run(
     *,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set pruner.balanced=true")] = None,
@@ -189,7 +160,9 @@ def run(
 
 @app.command()
 def study(
-    files: Annotated[list[str] | None, typer.Argument(help="Notebooks (.ipynb) and at most one profile (.yaml)")] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Notebooks (.ipynb) and at most one profile (.yaml)")
+    ] = None,
     profile: Annotated[str | None, typer.Option("-f", "--profile", help="Parameter file (YAML)")] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, after the profile; repeatable")
@@ -210,13 +183,13 @@ def study(
     if len(profiles) > 1:
         raise ConfigError(f"one profile at a time, not {len(profiles)}: {', '.join(map(str, profiles))}")
     parameters = read_profile(profiles[0]) if profiles else {}
-    parameters |= _assignments(parameter or [])
+    parameters |= assignments(parameter or [])
     if out is not None:
         parameters["results"] = out
     notebooks = find_notebooks([path for path in given if path not in profiles], profiles)
     options = check_parameters(notebooks, parameters)
     config = study_config({name: value for name, value in parameters.items() if name not in options})
-    part = _shard(shard)
+    part = shard_of(shard)
     if dry_run:
         _print_plan(study_grid(config, shard=part), config.execution)
         return
@@ -233,7 +206,9 @@ def study(
 
 @app.command()
 def collect(
-    results: Annotated[list[str] | None, typer.Argument(help="Results folders; records of all are put together")] = None,
+    results: Annotated[
+        list[str] | None, typer.Argument(help="Results folders; records of all are put together")
+    ] = None,
     study_name: Annotated[str | None, typer.Option("--study", help="Only the runs of this study")] = None,
     out: Annotated[str | None, typer.Option("--out", help="Write a .csv or .tex file instead of printing")] = None,
 ) -> None:
@@ -263,7 +238,9 @@ def evaluate(
     weights: Annotated[str | None, typer.Option(help="State dict (.pt) of your own, instead of a run")] = None,
     model: Annotated[str, typer.Option(help="Network of --weights: a name, YAML, or module:factory")] = "small_cnn",
     dataset: Annotated[str, typer.Option(help="Data set of --weights")] = "digits",
-    eps: Annotated[str | None, typer.Option(help="Radius in units of [0, 1] [default: the run's, or the data set's]")] = None,
+    eps: Annotated[
+        str | None, typer.Option(help="Radius in units of [0, 1] [default: the run's, or the data set's]")
+    ] = None,
     norm: Annotated[str | None, typer.Option(help="linf or l2 [default: the run's, or linf]")] = None,
     attack: Annotated[
         list[str] | None, typer.Option(help="Attack, repeatable, cheapest first [default: PGD-40, CE then margin]")
@@ -280,9 +257,9 @@ def evaluate(
     record = evaluate_checkpoint(
         run_key=run_key,
         weights=weights,
-        own={"model": _value(model), "dataset": _value(dataset)},
+        own={"model": value_of(model), "dataset": value_of(dataset)},
         threat={name: value for name, value in (("eps", eps), ("norm", norm)) if value is not None},
-        attacks=[_value(text) for text in attack or []],
+        attacks=[value_of(text) for text in attack or []],
         checkpoint=checkpoint,
         results=out,
         data=data,
@@ -321,34 +298,6 @@ def gc(
             shutil.rmtree(path)
     if not found:
         print("nothing to delete")
-
-
-def _value(text: str) -> Any:
-    """A value as YAML reads it: numbers, lists, {name: {setting: value}}, plain words."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"{text!r} cannot be read as a value") from None
-
-
-def _assignments(texts: list[str]) -> dict[str, Any]:
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"{text!r} must be NAME=VALUE")
-        pairs[name.strip()] = _value(value)
-    return pairs
-
-
-def _shard(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    try:
-        part, parts = (int(number) for number in text.split("/"))
-    except ValueError:
-        raise ConfigError(f"--shard must be i/n, such as 1/4, not {text!r}") from None
-    return part, parts
 
 
 def _print_plan(entries: list[Any], execution: Any) -> None:

@@ -27,22 +27,14 @@ Device = Literal["auto", "cpu", "cuda"]
 class Optimisation(Settings):
     """SGD with momentum, its schedule, and what is done to each batch."""
 
-    epochs: Annotated[
-        float, Field(gt=0, description="passes over the selection (may be fractional)")
-    ] = 30.0
+    epochs: Annotated[float, Field(gt=0, description="passes over the selection (may be fractional)")] = 30.0
     batch_size: Annotated[int, Field(ge=1, description="images in every batch")] = 64
     lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
     weight_decay: Annotated[float, Field(ge=0, description="weight decay")] = 5e-4
-    schedule: Annotated[
-        Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")
-    ] = OneCycle()
-    ema: Annotated[
-        float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")
-    ] = None
-    crop_padding: Annotated[
-        int, Field(ge=0, description="zero padding of the random crop; 0: no crop")
-    ] = 0
+    schedule: Annotated[Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")] = OneCycle()
+    ema: Annotated[float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")] = None
+    crop_padding: Annotated[int, Field(ge=0, description="zero padding of the random crop; 0: no crop")] = 0
     flip: Annotated[bool, Field(description="random horizontal flip")] = False
 
 
@@ -55,13 +47,9 @@ class RunConfig(Settings):
 
     dataset: Annotated[DatasetSource, *component_field(DATASETS), Field(description="data set")] = Digits()
     model: Annotated[ModelSettings, *component_field(MODELS), Field(description="network")] = SmallCNN()
-    objective: Annotated[
-        Objective, *component_field(OBJECTIVES), Field(description="training objective")
-    ] = PGDAT()
+    objective: Annotated[Objective, *component_field(OBJECTIVES), Field(description="training objective")] = PGDAT()
     attack: AttackPolicy = AttackPolicy()
-    pruner: Annotated[
-        Pruner, *component_field(PRUNERS), Field(description="what chooses the training images")
-    ] = Full()
+    pruner: Annotated[Pruner, *component_field(PRUNERS), Field(description="what chooses the training images")] = Full()
     fraction: Annotated[float, Field(gt=0, le=1, description="share of the training images kept")] = 1.0
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
@@ -70,9 +58,7 @@ class RunConfig(Settings):
     ] = 0
     seed: Annotated[int, Field(ge=0, description="seed of initial weights, order, noise, selection")] = 0
     device: Annotated[Device, Field(description="cpu, cuda, or auto: a GPU if there is one")] = "auto"
-    threads: Annotated[
-        int, Field(ge=1, description="CPU threads of the run; their number changes the bits")
-    ] = 1
+    threads: Annotated[int, Field(ge=1, description="CPU threads of the run; their number changes the bits")] = 1
     precision: Annotated[
         Literal["float32", "bfloat16"], Field(description="arithmetic of training (evaluation: float32)")
     ] = "float32"

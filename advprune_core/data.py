@@ -176,14 +176,10 @@ def dataset_from_arrays(
     images, labels = _check(x_train, y_train, what="x_train")
     test_images, test_labels = _check(x_test, y_test, what="x_test")
     if images.shape[1:] != test_images.shape[1:]:
-        raise DataError(
-            f"x_train has images of shape {images.shape[1:]}, x_test of {test_images.shape[1:]}"
-        )
+        raise DataError(f"x_train has images of shape {images.shape[1:]}, x_test of {test_images.shape[1:]}")
     classes = int(labels.max()) + 1
     if int(test_labels.max()) >= classes:
-        raise DataError(
-            f"y_test has the label {int(test_labels.max())}, but y_train has only 0..{classes - 1}"
-        )
+        raise DataError(f"y_test has the label {int(test_labels.max())}, but y_train has only 0..{classes - 1}")
     kept = np.arange(len(labels)) if limit is None else stratified(labels, limit, _SPLIT_SEED)
     test_kept = slice(None) if test_limit is None else stratified(test_labels, test_limit, _SPLIT_SEED)
     images, labels = images[kept], labels[kept]
@@ -236,10 +232,7 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
         return np.arange(len(labels))
     rng = np.random.default_rng(seed)
     quotas = largest_remainder(size, np.bincount(labels))
-    chosen = [
-        rng.choice(np.flatnonzero(labels == label), quota, replace=False)
-        for label, quota in enumerate(quotas)
-    ]
+    chosen = [rng.choice(np.flatnonzero(labels == label), quota, replace=False) for label, quota in enumerate(quotas)]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
@@ -249,9 +242,7 @@ def _check(x: np.ndarray, y: np.ndarray, *, what: str) -> tuple[np.ndarray, np.n
     if len(x) == 0 or len(x) != len(y):
         raise DataError(f"{what} has {len(x)} images, {labels_name} has {len(y)} labels")
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or int(y.min()) < 0:
-        raise DataError(
-            f"{labels_name} must be a vector of class numbers 0, 1, ...; it is {y.dtype}{y.shape}"
-        )
+        raise DataError(f"{labels_name} must be a vector of class numbers 0, 1, ...; it is {y.dtype}{y.shape}")
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):

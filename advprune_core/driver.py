@@ -184,9 +184,7 @@ class Driver:
             )
             self.evaluated += 1
 
-    def _trained(
-        self, number: int, config: RunConfig, key: str, result: Any, *, timed_alone: bool = False
-    ) -> None:
+    def _trained(self, number: int, config: RunConfig, key: str, result: Any, *, timed_alone: bool = False) -> None:
         """Write a trained run; evaluate it; resolve the controls that waited for it."""
         if result is not None:
             record = run_record(key, config, self.dataset, result, timed_alone=timed_alone)
@@ -207,6 +205,9 @@ class Driver:
         pending = [(entry, self._timings_missing(entry)) for entry in timed_entries(self.entries, repeats)]
         if any(missing > 0 for _, missing in pending):
             warm_up(pending[0][0].config, self.dataset)
+        for entry, missing in pending:
+            again = missing - (self.store.finished(entry.config.train_key(self.dataset)) is None)
+            self.bar.total += max(again, 0) * entry.config.passes(len(self.dataset.train))
         for repeat in range(repeats):
             for entry, missing in pending:
                 if repeat < missing:
@@ -233,6 +234,7 @@ class Driver:
             assert again is not None
             times = {name: again.ledger[name] for name in ("seconds", "cpu_seconds")}
             self.store.write_timing(key, {**times, "environment": environment(entry.config.device)})
+            self.bar.update(entry.config.passes(len(self.dataset.train)))
         self.bar.set_postfix_str("")
 
 

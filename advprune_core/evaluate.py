@@ -106,8 +106,6 @@ def evaluate(
     return Outcome(clean, standing)
 
 
-def accuracy_under(
-    model: nn.Module, split: Split, attack: Attack, *, threat: ThreatModel, seed: int = 0
-) -> float:
+def accuracy_under(model: nn.Module, split: Split, attack: Attack, *, threat: ThreatModel, seed: int = 0) -> float:
     """Share of images that are right under one attack."""
     return float(evaluate(model, split, [attack], threat=threat, seed=seed).robust.mean())

@@ -73,7 +73,12 @@ def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: Study
         for notebook in notebooks:
             output = config.folder / notebook.name
             papermill.execute_notebook(
-                str(notebook), str(output), parameters=given, progress_bar=False, cwd=str(notebook.parent)
+                str(notebook),
+                str(output),
+                parameters=given,
+                progress_bar=False,
+                cwd=str(notebook.parent),
+                extra_arguments=["--IPKernelApp.log_level=40"],
             )
             _forget_paths(output)
             outputs.append(output)
@@ -108,7 +113,15 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         if not done:
             missing.append(entry)
         passes = expected_total([entry], n)
-        rows.append({"arm": entry.arm, "fraction": entry.fraction, "seed": entry.seed, "state": state, "passes": f"{passes:,.0f}"})
+        rows.append(
+            {
+                "arm": entry.arm,
+                "fraction": entry.fraction,
+                "seed": entry.seed,
+                "state": state,
+                "passes": f"{passes:,.0f}",
+            }
+        )
     total = expected_total(missing, n)
     workers = execution.worker_count
     seconds = total / passes_per_second(entries[0].config, dataset) if missing else 0.0

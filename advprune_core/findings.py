@@ -65,9 +65,8 @@ def _loss(table: pd.DataFrame, arm: str, fraction: float) -> str:
     share /= rows["cost"][1.0].mean()
     robust = estimate((rows["robust"][fraction] - rows["robust"][1.0]).dropna())
     clean = estimate((rows["clean"][fraction] - rows["clean"][1.0]).dropna())
-    return (
-        f"{text}: {_points(robust)} robust and {_points(clean)} clean against full data, at {100 * share:.0f} % of its cost."
-    )
+    cost = f"at {100 * share:.0f} % of its cost"
+    return f"{text}: {_points(robust)} robust and {_points(clean)} clean against full data, {cost}."
 
 
 def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:
@@ -90,9 +89,9 @@ def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:
     if len(timings) == 0:
         lines.append("- No run was timed alone, so nothing is said about seconds.")
     else:
-        repeats = timings.groupby("key").size()
+        repeats = int(timings.groupby("key").size().min())
         lines.append(
-            f"- Seconds are medians of {int(repeats.min())} timing{'s' * (int(repeats.min()) > 1)} of each run, alone on "
-            f"the machine, of training and selection, without the final test."
+            f"- Seconds are medians of {repeats} timing{'s' * (repeats > 1)} of each run, alone on the machine, of "
+            "training and selection, without the final test."
         )
     return "\n".join(lines)

@@ -21,9 +21,9 @@ def injected_names(cells: Iterable[str]) -> list[str]:
     names = []
     for source in cells:
         if source.startswith("# Parameters\n"):
-            for statement in ast.parse(source).body:
-                if isinstance(statement, ast.Assign):
-                    names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
+            assignments = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
+            targets = [target for assignment in assignments for target in assignment.targets]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
     return names
 
 

@@ -23,7 +23,7 @@ def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
     control, bracket, matched = arm.partition("(")
     if bracket and control in CONTROLS:
         several = len({other.partition("(")[2] for other in arms if other.startswith(f"{control}(")}) > 1
-        text = CONTROLS[control]  # type: ignore[index]
+        text = CONTROLS[control]
         return f"{text} (as {matched.rstrip(')')})" if several else text
     return {"random": "static random subset", "redraw": "random subset, redrawn each epoch"}.get(arm, arm)
 
@@ -53,7 +53,9 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
         for place, arm in enumerate(arms):
             rows = table[(table["arm"] == arm) & table[value].notna()]
             dashed = bool(rows["control"].notna().any())
-            _line(axis, rows, value, colour=colours[arm], dashed=dashed, shift=0.006 * place, label=arm_label(arm, arms))
+            _line(
+                axis, rows, value, colour=colours[arm], dashed=dashed, shift=0.006 * place, label=arm_label(arm, arms)
+            )
         axis.set_xlabel("training images kept (control: of the run it matches), %")
         axis.set_title(title, fontsize=11)
         fractions = sorted(table["fraction"].unique())
@@ -62,20 +64,22 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("accuracy, %")
     axes[1].legend(frameon=False, fontsize=9, loc="lower right")
     seeds = table["seed"].nunique()
-    figure.suptitle(f"{_names(table)}: mean of {seeds} seed{'s' * (seeds > 1)}, 95 % interval, single runs", fontsize=10)
+    figure.suptitle(
+        f"{_names(table)}: mean of {seeds} seed{'s' * (seeds > 1)}, 95 % interval, single runs", fontsize=10
+    )
     return figure
 
 
-def _line(
-    axis: Axes, rows: pd.DataFrame, value: str, *, colour: Any, dashed: bool, shift: float, label: str
-) -> None:
+def _line(axis: Axes, rows: pd.DataFrame, value: str, *, colour: Any, dashed: bool, shift: float, label: str) -> None:
     """One arm: interval, mean, single runs."""
     points = [(fraction, estimate(group[value])) for fraction, group in rows.groupby("fraction")]
     x = np.array([fraction for fraction, _ in points]) + shift
     means = 100 * np.array([e.mean for _, e in points])
     spread = 100 * np.array([[e.mean - e.low, e.high - e.mean] for _, e in points]).T
     style = "--" if dashed else "-"
-    axis.errorbar(x, means, yerr=np.nan_to_num(spread), color=colour, linestyle=style, marker="o", ms=5, capsize=3, label=label)
+    axis.errorbar(
+        x, means, yerr=np.nan_to_num(spread), color=colour, linestyle=style, marker="o", ms=5, capsize=3, label=label
+    )
     axis.plot(rows["fraction"] + shift, 100 * rows[value], ".", color=colour, alpha=0.35, ms=5)
 
 
@@ -110,7 +114,9 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
             if not means.any():
                 continue
             x = np.array(fractions) + (place - (len(arms) - 1) / 2) * width
-            axes[0].bar(x, means, width=0.9 * width, bottom=bottom, color=colours[phase], label=name if place == 0 else None)
+            axes[0].bar(
+                x, means, width=0.9 * width, bottom=bottom, color=colours[phase], label=name if place == 0 else None
+            )
             bottom += means
     axes[0].plot([0, 1], [0, 1], color="grey", linestyle=":", label="fraction f")
     axes[0].set_ylabel("forward-equivalents / full run's training")
@@ -118,13 +124,16 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
 
     if len(timings):
         palette = dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
-        for arm, group in timings.groupby("arm"):
+        for arm in dict.fromkeys(timings["arm"]):
+            group = timings[timings["arm"] == arm]
             seconds = group.groupby("fraction")["cpu_seconds"].median()
-            axes[1].plot(seconds.index, seconds, "o-", color=palette[arm], label=arm_label(str(arm), arms))
+            axes[1].plot(seconds.index, seconds, "o-", color=palette[arm], label=arm_label(arm, arms))
             axes[1].plot(group["fraction"], group["cpu_seconds"], ".", color=palette[arm], alpha=0.4)
             if 1.0 in seconds.index:
                 axes[1].plot([0, 1], [0, seconds[1.0]], color="grey", linestyle=":")
-        axes[1].set_title(f"processor seconds, {int(_repeats(timings))} timing{'s' * (_repeats(timings) > 1)} alone", fontsize=11)
+        axes[1].set_title(
+            f"processor seconds, {int(_repeats(timings))} timing{'s' * (_repeats(timings) > 1)} alone", fontsize=11
+        )
         axes[1].set_ylim(bottom=0)
     else:
         axes[1].text(0.5, 0.5, "no run was timed alone\n(timed_repeats = 0)", ha="center", transform=axes[1].transAxes)
@@ -133,8 +142,9 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     grid = np.linspace(min(fractions), 1, 100)
     axes[2].plot(grid, 1 / grid, color="grey", linestyle=":", label="1/f")
     table_ = speed_ups(runs, timings)
-    for arm, group in table_.groupby("arm", sort=False):
-        label = arm_label(str(arm), arms)
+    for arm in dict.fromkeys(table_["arm"]):
+        group = table_[table_["arm"] == arm]
+        label = arm_label(arm, arms)
         axes[2].plot(group["fraction"], group["speed_up_passes"], "o-", label=f"{label}, forward-equivalents")
         if group["speed_up_seconds"].notna().any():
             axes[2].plot(group["fraction"], group["speed_up_seconds"], "s--", label=f"{label}, seconds")
@@ -193,7 +203,7 @@ def _repeats(timings: pd.DataFrame) -> int:
 def _threat(table: pd.DataFrame) -> str:
     norm = {"linf": "L-inf", "l2": "L2"}.get(str(table["norm"].iloc[0]), "")
     eps = f"{float(table['eps'].iloc[0]):.3g}"
-    attacks = [column.removeprefix("robust_") for column in table if column.startswith("robust_")]
+    attacks = [column.removeprefix("robust_") for column in map(str, table) if column.startswith("robust_")]
     names = [name for name in attacks if name not in ("low", "high")]
     return f"{norm} {eps}; {', '.join(names)}"
 

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import warnings
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,14 +29,13 @@ from advprune_core.models import build_model
 from advprune_core.pruners.base import Selection
 from advprune_core.settings import ConfigError
 
-SCHEMA_VERSION = 1
 #: Fields in which an interrupted or parallel run may differ from an undisturbed, serial one.
 CIRCUMSTANCES = ("seconds", "cpu_seconds", "timed_alone", "peak_memory", "environment", "git")
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
 
     def comparable(self) -> dict[str, Any]:
         """Everything but time, memory and environment."""
@@ -145,7 +144,7 @@ class RunStore:
         """File of the ``"last"`` or ``"best"`` weights."""
         return self.folder(key) / f"{checkpoint}.pt"
 
-    def keys(self) -> list[str]:
+    def run_keys(self) -> list[str]:
         """All keys that have a record."""
         return sorted(path.parent.name for path in self.results.glob("runs/*/record.json"))
 
@@ -187,9 +186,9 @@ class RunStore:
         folder = self.folder(record.key)
         for name, weights in (("last", last), ("best", best)):
             if weights is not None:
-                write_atomically(folder / f"{name}.pt", lambda file, w=weights: torch.save(w, file))
+                write_atomically(folder / f"{name}.pt", partial(torch.save, weights))
         if selections:
-            arrays = {}
+            arrays: dict[str, Any] = {}
             for epoch, selection in selections.items():
                 kept = np.zeros(record.n, dtype=bool)
                 kept[selection.indices] = True
@@ -273,7 +272,7 @@ def load_model(config: RunConfig, dataset: Dataset, weights: Path) -> nn.Module:
 def load_run(key: str, results: str | Path | None = None) -> Run:
     """Find a run by its key, or the beginning of it."""
     store = RunStore(results_root(results))
-    matches = [name for name in store.keys() if name.startswith(key)]
+    matches = [name for name in store.run_keys() if name.startswith(key)]
     record = store.run(matches[0]) if len(matches) == 1 else None
     if record is None:
         found = f"{len(matches)} runs begin" if matches else "no run begins"

@@ -90,7 +90,11 @@ class Settings(BaseModel):
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Turn a pydantic error into lines that name the setting, the value and what is allowed."""
     lines = []
-    for item in error.errors():
+    items = error.errors()
+    for item in items:
+        # An item that was refused also leaves its list short, which explains nothing.
+        if item["type"] == "too_short" and any(other["loc"][:-1] == item["loc"] for other in items):
+            continue
         name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             owner: type[BaseModel] = model
@@ -148,9 +152,7 @@ def source_hash(thing: Any) -> str:
     try:
         return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]
     except (OSError, TypeError):
-        raise ConfigError(
-            f"the source of {thing!r} cannot be read; define it in a file or a notebook cell"
-        ) from None
+        raise ConfigError(f"the source of {thing!r} cannot be read; define it in a file or a notebook cell") from None
 
 
 def import_object(path: str) -> Any:
@@ -198,13 +200,12 @@ class Registry(Generic[C]):
         """
         if isinstance(spec, Component):
             return spec
-        name, settings = spec, {}
+        name: Any = spec
+        settings: Any = {}
         if isinstance(spec, Mapping) and len(spec) == 1:
             name, settings = next(iter(spec.items()))
         if not isinstance(name, str) or not isinstance(settings, Mapping | None):
-            raise ValueError(
-                f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {spec!r}"
-            )
+            raise ValueError(f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {spec!r}")
         if ":" in name:
             cls = import_object(name)
         else:

@@ -25,21 +25,18 @@ from advprune_core.records import results_root
 from advprune_core.settings import ConfigError, Pixels, Settings, check_names
 from advprune_core.tasks import PGD_40
 
+
 class Execution(Settings):
     """How a grid is carried out; nothing here changes a result."""
 
     engine: Annotated[EngineName, Field(description="serial, or processes: one run per core")] = "processes"
     workers: Annotated[int | None, Field(ge=1, description="processes; none: one per core")] = None
-    timed_repeats: Annotated[
-        int, Field(ge=0, description="how often the first seed's runs are timed alone")
-    ] = 1
+    timed_repeats: Annotated[int, Field(ge=0, description="how often the first seed's runs are timed alone")] = 1
     data: Annotated[str | None, Field(description="folder of downloads; none: $ADVPRUNE_DATA")] = None
-    results: Annotated[
-        str | None, Field(description="results folder; none: $ADVPRUNE_RESULTS, or the project's")
-    ] = None
-    checkpoint_seconds: Annotated[
-        float, Field(ge=0, description="least time between checkpoints of a run")
-    ] = 30.0
+    results: Annotated[str | None, Field(description="results folder; none: $ADVPRUNE_RESULTS, or the project's")] = (
+        None
+    )
+    checkpoint_seconds: Annotated[float, Field(ge=0, description="least time between checkpoints of a run")] = 30.0
 
     @property
     def root(self) -> Path:
@@ -55,18 +52,14 @@ class Execution(Settings):
 class StudyConfig(Settings):
     """A study: the fields are exactly the parameters of the experiment notebooks."""
 
-    study: Annotated[
-        str, Field(pattern=r"^[\w.-]+$", description="name: tables, figures go to results/<study>/")
-    ] = "digits"
-    dataset: Annotated[Any, Field(description="data set: a name or {name: settings}")] = "digits"
-    model: Annotated[Any, Field(description="network: a name, {name: settings} or 'module:factory'")] = (
-        "small_cnn"
+    study: Annotated[str, Field(pattern=r"^[\w.-]+$", description="name: tables, figures go to results/<study>/")] = (
+        "digits"
     )
+    dataset: Annotated[Any, Field(description="data set: a name or {name: settings}")] = "digits"
+    model: Annotated[Any, Field(description="network: a name, {name: settings} or 'module:factory'")] = "small_cnn"
     trainer: Annotated[Any, Field(description="preset of objective and training attack")] = "pgd_at"
     norm: Annotated[Norm, Field(description="norm of the threat model: linf or l2")] = "linf"
-    eps: Annotated[
-        Pixels | None, Field(gt=0, description="radius in units of [0, 1]; none: the data set's own")
-    ] = None
+    eps: Annotated[Pixels | None, Field(gt=0, description="radius in units of [0, 1]; none: the data set's own")] = None
     steps: Annotated[Any, Field(description="steps of the training attack; none: the trainer's own")] = None
     epochs: Annotated[float, Field(gt=0, description="passes over the selection")] = 30.0
     batch_size: Annotated[int, Field(ge=1, description="images in every batch")] = 64
@@ -79,16 +72,14 @@ class StudyConfig(Settings):
         tuple[Annotated[float, Field(gt=0, le=1)], ...],
         Field(min_length=1, description="shares of the training images kept, in (0, 1]"),
     ] = (1.0, 0.8, 0.6, 0.4, 0.2)
-    controls: Annotated[tuple[Control, ...], Field(description=f"any of {', '.join(CONTROLS)}")] = (
-        "same_cost",
-    )
+    controls: Annotated[tuple[Control, ...], Field(description=f"any of {', '.join(CONTROLS)}")] = ("same_cost",)
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(min_length=1, description="one run of everything for each seed"),
     ] = (0, 1, 2, 3, 4)
-    evaluation: Annotated[
-        tuple[Any, ...], Field(min_length=1, description="attacks of the test, cheapest first")
-    ] = tuple(attack.spec() for attack in PGD_40)
+    evaluation: Annotated[tuple[Any, ...], Field(min_length=1, description="attacks of the test, cheapest first")] = (
+        tuple(attack.spec() for attack in PGD_40)
+    )
     device: Annotated[Device, Field(description="auto, cpu or cuda")] = "auto"
     threads: Annotated[int, Field(ge=1, description="CPU threads of a run; changes the bits")] = 1
     timed_repeats: Annotated[int, Field(ge=0)] = 1
@@ -117,7 +108,18 @@ class StudyConfig(Settings):
         """The run on full data with the first seed, that all others are variations of."""
         options = {
             name: getattr(self, name)
-            for name in ("dataset", "model", "trainer", "norm", "eps", "epochs", "batch_size", "lr", "device", "threads")
+            for name in (
+                "dataset",
+                "model",
+                "trainer",
+                "norm",
+                "eps",
+                "epochs",
+                "batch_size",
+                "lr",
+                "device",
+                "threads",
+            )
         }
         if self.steps is not None:
             options["steps"] = self.steps

@@ -97,11 +97,10 @@ def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
 
 
 def _all_rows(store: RunStore) -> Iterator[dict[str, Any]]:
-    for key in store.keys():
+    for key in store.run_keys():
         record = store.run(key)
         if record is not None:
-            for evaluation in store.evaluations(key) or [None]:
-                yield _row(record, evaluation)
+            yield from [_row(record, found) for found in store.evaluations(key)] or [_row(record, None)]
 
 
 def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:

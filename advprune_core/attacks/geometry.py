@@ -17,9 +17,7 @@ class ThreatModel(Settings):
     """What the adversary may do: move an image by at most `eps` in `norm`, inside [0, 1]."""
 
     norm: Annotated[Norm, Field(description="linf or l2")] = "linf"
-    eps: Annotated[
-        Pixels, Field(gt=0, description="radius in pixel units of [0, 1]; a number or '8/255'")
-    ] = 8 / 255
+    eps: Annotated[Pixels, Field(gt=0, description="radius in pixel units of [0, 1]; a number or '8/255'")] = 8 / 255
 
 
 def _per_image(values: Tensor, like: Tensor) -> Tensor:

@@ -64,4 +64,3 @@ class ImageFolder(DatasetSource):
             raise DataError(f"{root}: train has the classes {train.classes}, test {test.classes}")
         (x_train, y_train), (x_test, y_test) = stack_pairs(train), stack_pairs(test)
         return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
-

@@ -55,7 +55,7 @@ class TorchvisionSource(DatasetSource):
 
     def load(self, cls: Any, folder: Path) -> tuple[Any, Any]:
         """The training and the test set."""
-        return tuple(cls(str(folder), train=flag, download=True) for flag in (True, False))  # type: ignore[return-value]
+        return tuple(cls(str(folder), train=flag, download=True) for flag in (True, False))
 
     def labels(self, dataset: Any) -> Any:
         """The labels of a torchvision data set."""
@@ -117,7 +117,7 @@ class Svhn(TorchvisionSource):
 
     def load(self, cls: Any, folder: Path) -> tuple[Any, Any]:
         """The training and the test part."""
-        return tuple(cls(str(folder), split=part, download=True) for part in ("train", "test"))  # type: ignore[return-value]
+        return tuple(cls(str(folder), split=part, download=True) for part in ("train", "test"))
 
     def labels(self, dataset: Any) -> Any:
         """SVHN calls its labels so."""

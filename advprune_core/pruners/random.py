@@ -22,10 +22,7 @@ def random_subset(context: Context, *, balanced: bool = False) -> Selection:
     if not balanced:
         return Selection(rng.permutation(context.n)[: context.k])
     labels = context.labels
-    kept = [
-        rng.permutation(np.flatnonzero(labels == label))[:quota]
-        for label, quota in enumerate(context.quotas())
-    ]
+    kept = [rng.permutation(np.flatnonzero(labels == label))[:quota] for label, quota in enumerate(context.quotas())]
     return Selection(np.concatenate(kept))
 
 

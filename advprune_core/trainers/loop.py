@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,7 @@ class _Run:
         self.selections: dict[int, Selection] = {}
         self.best: Weights | None = None
 
-    def train(
-        self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None
-    ) -> TrainResult:
+    def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         epochs = self.config.optimisation.epochs
         self._resume()
         saved = time.monotonic()
@@ -227,12 +226,8 @@ class _Run:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             batch = self._batch(batch_ids, epochs, weights)
-            with torch.autocast(
-                self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"
-            ):
-                outputs = config.objective.step(
-                    self.model, batch, self._attack, lambda losses, b=batch: self._update(losses, b)
-                )
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
+                outputs = config.objective.step(self.model, batch, self._attack, partial(self._update, batch))
             loss += outputs.losses.float().sum()
             correct += (outputs.logits.argmax(1) == batch.y).sum()
             images += size
@@ -249,9 +244,9 @@ class _Run:
         }
 
     def _batch(self, ids: np.ndarray, epochs: np.ndarray, weights: np.ndarray) -> Batch:
-        where = {"device": self.device, "non_blocking": True}
-        rows = torch.from_numpy(ids).to(**where)
-        drawn = torch.from_numpy(epochs).to(**where)
+        rows, drawn, importance = (
+            torch.from_numpy(array).to(self.device, non_blocking=True) for array in (ids, epochs, weights)
+        )
         x = self.split.pixels(rows)
         optimisation = self.config.optimisation
         if optimisation.crop_padding or optimisation.flip:
@@ -259,13 +254,13 @@ class _Run:
             crops = augmentation.sample(key, rows, drawn, padding=padding, flip=optimisation.flip)
             x = augmentation.apply(augmentation.pad(x, padding), crops, padding=padding)
         labels = self.split.labels[rows]
-        return Batch(x=x, y=labels, ids=rows, epochs=drawn, weights=torch.from_numpy(weights).to(**where))
+        return Batch(x=x, y=labels, ids=rows, epochs=drawn, weights=importance)
 
     def _attack(self, batch: Batch, target: Tensor, loss: AttackLoss) -> Tensor:
         policy, seed = self.config.attack, self.config.seed
         return policy.attack(self.model, batch, target, loss, seed=seed, state=self.policy_state)
 
-    def _update(self, losses: Tensor, batch: Batch) -> None:
+    def _update(self, batch: Batch, losses: Tensor) -> None:
         self.optimiser.zero_grad(set_to_none=True)
         ((losses * batch.weights).sum() / len(losses)).backward()
         self.ledger.full_backward()

@@ -116,22 +116,18 @@ class AttackPolicy(Settings):
     norm: Annotated[Norm, Field(description="norm of the threat model: linf or l2")] = "linf"
     eps: Annotated[
         Pixels | None,
-        Field(
-            gt=0, description="radius in units of [0, 1], a number or '8/255'; default: the data set's"
-        ),
+        Field(gt=0, description="radius in units of [0, 1], a number or '8/255'; default: the data set's"),
     ] = None
-    start: Annotated[
-        Start, *component_field(STARTS), Field(description="where the training attack starts")
-    ] = RandomStart()
+    start: Annotated[Start, *component_field(STARTS), Field(description="where the training attack starts")] = (
+        RandomStart()
+    )
     steps: Annotated[
         Steps,
         BeforeValidator(_steps),
         PlainSerializer(lambda steps: steps.spec()),
         Field(description="attack steps: a number, or a policy of steps per image"),
     ] = FixedSteps()
-    attack_mode: Annotated[
-        Mode, Field(description="mode of BatchNorm and dropout in the training attack")
-    ] = "eval"
+    attack_mode: Annotated[Mode, Field(description="mode of BatchNorm and dropout in the training attack")] = "eval"
 
     @property
     def radius(self) -> float:

@@ -1,0 +1,47 @@
+# Every target sets up what it needs in .venv; a second time that is skipped.
+# No make? The commands under each target are all there is to it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: study test test-fast lab lint bench clean
+
+study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png, runtime.png
+	$(BIN)/advprune study notebooks/profiles/digits.yaml
+
+test: $(VENV)/.tests  ## all tests
+	$(BIN)/python -m pytest -n auto
+
+test-fast: $(VENV)/.tests  ## without the slow ones
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+lab: $(VENV)/.package  ## JupyterLab on this machine only; it prints its address with the token
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/accuracy_vs_fraction.ipynb
+
+lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.tests  ## measurements side by side, alternating; minutes
+	$(BIN)/python benchmarks/attacks.py
+	$(BIN)/python benchmarks/engines.py
+
+clean:  ## the environment and caches; never results
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find advprune_core tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "advprune needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.package: pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up $(VENV): PyTorch and JupyterLab are large, this takes some minutes once."
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.tests: tests/oracles.txt $(VENV)/.package
+	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps --requirement tests/oracles.txt
+	touch $@

@@ -1,0 +1,67 @@
+"""Command-line options made from settings, and the values people type for them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from advprune_core.config import RunConfig, flat_fields
+from advprune_core.settings import Component, ConfigError
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each field of `RunConfig`, described by the field."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    given = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = []
+    for name, path in {**flat_fields(), "trainer": "trainer"}.items():
+        if name == "trainer":
+            text, default = "preset of objective and training attack", None
+        else:
+            owner: Any = RunConfig
+            for part in path.split(".")[:-1]:
+                owner = owner.model_fields[part].annotation
+            setting = owner.model_fields[path.split(".")[-1]]
+            value = setting.get_default()
+            default = value.spec() if isinstance(value, Component) else value
+            text = setting.description or ""
+        shown = f"{text} [default: {default}]" if default is not None else text
+        option = typer.Option(f"--{name.replace('_', '-')}", help=shown, show_default=False)
+        annotation = Annotated[str | None, option]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    command.__signature__ = inspect.Signature(parameters + given)  # type: ignore[attr-defined]
+    return command
+
+
+def value_of(text: str) -> Any:
+    """A value as YAML reads it: numbers, lists, {name: {setting: value}}, plain words."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{text!r} cannot be read as a value") from None
+
+
+def assignments(texts: list[str]) -> dict[str, Any]:
+    """``["a=1", "b=[2]"]`` to ``{"a": 1, "b": [2]}``."""
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} must be NAME=VALUE")
+        pairs[name.strip()] = value_of(value)
+    return pairs
+
+
+def shard_of(text: str | None) -> tuple[int, int] | None:
+    """``"1/4"`` to ``(1, 4)``."""
+    if text is None:
+        return None
+    try:
+        part, parts = (int(number) for number in text.split("/"))
+    except ValueError:
+        raise ConfigError(f"--shard must be i/n, such as 1/4, not {text!r}") from None
+    return part, parts

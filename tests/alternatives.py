@@ -1,0 +1,98 @@
+"""Another value for every setting of every component, and what each component does with it.
+
+`test_components` proves that a change is seen in what the component does, `test_config` that it
+changes a run's key. A new component or field needs an entry here; the tests say which.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from advprune_core.attacks import ATTACKS
+from advprune_core.data import DATASETS
+from advprune_core.models import MODELS
+from advprune_core.pruners import PRUNERS
+from advprune_core.settings import Component, Registry
+from advprune_core.trainers.base import OBJECTIVES, TRAINERS
+from advprune_core.trainers.policy import STARTS, STEPS
+from advprune_core.trainers.schedules import SCHEDULES
+
+#: Families whose settings change what a run or an evaluation computes.
+FAMILIES: dict[str, Registry[Any]] = {
+    "pruner": PRUNERS,
+    "attack": ATTACKS,
+    "objective": OBJECTIVES,
+    "start": STARTS,
+    "steps": STEPS,
+    "schedule": SCHEDULES,
+    "model": MODELS,
+}
+#: These as well are components, but what they do needs files, or is data alone.
+ALL_FAMILIES = FAMILIES | {"dataset": DATASETS, "trainer": TRAINERS}
+
+_SMOOTHING: dict[str, list[Any]] = {"label_smoothing": [0.1, 0.5]}
+_RESCHEDULED: dict[str, list[Any]] = {"warmup_epochs": [1, 3], "every": [2, 3]}
+
+#: Family/name to {field: [other values]}; each alone must change what the component does.
+ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
+    "pruner/full": {},
+    "pruner/random": {**_RESCHEDULED, "balanced": [True]},
+    "pruner/redraw": {**_RESCHEDULED, "balanced": [True]},
+    "attack/fgsm": {"loss": ["margin"]},
+    "attack/pgd": {
+        "steps": [3, 10],
+        "step_size": [0.01, "3/255"],
+        "restarts": [2],
+        "random_start": [False],
+        "loss": ["margin", "kl"],
+    },
+    "objective/standard": _SMOOTHING,
+    "objective/pgd_at": _SMOOTHING,
+    "start/random": {},
+    "start/clean": {},
+    "steps/fixed": {"count": [1, 10], "step_size": [0.01, "3/255"]},
+    "schedule/one_cycle": {"peak_at": [0.5], "start_factor": [0.0, 0.5]},
+    "schedule/cosine": {"warmup": [0.2]},
+    "schedule/piecewise": {"at": [(0.25, 0.75)], "factors": [(0.5, 0.01), (0.1, 0.0)], "linear": [True]},
+    "schedule/constant": {},
+    "model/small_cnn": {"width": [4]},
+    "model/preact_resnet18": {"width": [4]},
+    "model/resnet18": {"width": [4]},
+    "model/wrn_28_10": {"width": [1]},
+}
+
+#: Settings without a default, for those components that have one.
+REQUIRED: dict[str, dict[str, Any]] = {"dataset/npz": {"path": "a.npz"}, "dataset/folder": {"path": "a"}}
+
+
+def components(families: dict[str, Registry[Any]]) -> list[tuple[str, str]]:
+    """(family, name) of every component of the package, tests' own ones aside."""
+    return [
+        (family, name)
+        for family, registry in families.items()
+        for name, cls in registry.classes().items()
+        if cls.__module__.startswith("advprune_core.")
+    ]
+
+
+def component(family: str, name: str, **settings: Any) -> Component:
+    """A component with settings, and what it requires."""
+    return ALL_FAMILIES[family].classes()[name].create(**{**REQUIRED.get(f"{family}/{name}", {}), **settings})
+
+
+def changes(families: dict[str, Registry[Any]]) -> list[tuple[str, str, str, Any]]:
+    """(family, name, field, value) for every entry of the table, and for every field that lacks one."""
+    rows = []
+    for family, name in components(families):
+        table = ALTERNATIVES.get(f"{family}/{name}", {})
+        for field in ALL_FAMILIES[family].classes()[name].model_fields:
+            rows += [(family, name, field, value) for value in table.get(field, [MISSING])]
+    return rows
+
+
+MISSING = "no other value listed"
+
+
+def demand(family: str, name: str, field: str, value: Any) -> None:
+    """Fail with the place to edit if the table has no value for a field."""
+    assert value is not MISSING, f"add another value of {field!r} to tests/alternatives.py under '{family}/{name}'"

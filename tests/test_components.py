@@ -1,0 +1,177 @@
+"""Every component, generically: no setting is idle, and specifications are honest."""
+
+from __future__ import annotations
+
+import json
+import typing
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from alternatives import ALL_FAMILIES, ALTERNATIVES, FAMILIES, changes, component, components, demand
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from advprune_core.attacks import ThreatModel
+from advprune_core.data import Dataset, dataset_from_arrays
+from advprune_core.pruners import Context
+from advprune_core.settings import Component, ConfigError
+from advprune_core.trainers.base import Batch
+from advprune_core.trainers.policy import AttackPolicy
+
+EPS = 0.03  # some of the images break, some stand: restarts matter only then
+
+
+@lru_cache
+def world() -> tuple[Dataset, nn.Module, Tensor, Tensor, Batch]:
+    """An unbalanced data set, a smooth little network, and some of its images."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat(np.arange(4), (90, 50, 20, 12)))
+    images = rng.random((len(labels), 6, 6)).astype(np.float32)
+    dataset = dataset_from_arrays(images, labels, images, labels)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.Tanh(), nn.Linear(16, 4)).eval()
+    x = dataset.train.pixels(slice(0, 32))
+    # Labels the model gives are right at first, so that attacks have something to break.
+    y = model(x).argmax(1)
+    ids = torch.arange(32)
+    return dataset, model, x, y, Batch(x, y, ids, torch.zeros_like(ids), torch.ones(32))
+
+
+def flat(*tensors: Any) -> list[float]:
+    return [float(value) for tensor in tensors for value in torch.as_tensor(tensor, dtype=torch.float64).flatten()]
+
+
+def pruner_effect(pruner: Any) -> Any:
+    dataset = world()[0]
+    contexts = [Context(dataset=dataset, fraction=0.4, seed=0, epoch=epoch) for epoch in range(8)]
+    return [pruner.select(c).indices.tolist() if pruner.due(c.epoch) else None for c in contexts]
+
+
+def attack_effect(attack: Any) -> Any:
+    _, model, x, y, _ = world()
+    return flat(attack.perturb(model, x, y, threat=ThreatModel(norm="linf", eps=EPS), seed=0))
+
+
+def objective_effect(objective: Any) -> Any:
+    _, model, x, y, _ = world()
+    with torch.no_grad():
+        losses = objective.per_sample(model(x), model(x.flip(3)), y)
+    return flat(losses, objective.cost(1), objective.cost(5))
+
+
+def start_effect(start: Any) -> Any:
+    batch = world()[4]
+    return flat(start.begin(batch, norm="linf", eps=EPS, key=1, state=start.state(32, (1, 6, 6))))
+
+
+def steps_effect(steps: Any) -> Any:
+    _, model, _, _, batch = world()
+    return flat(*steps.plan(model, batch, eps=EPS, state=steps.state()), steps.expected())
+
+
+def schedule_effect(schedule: Any) -> Any:
+    return [schedule.factor(step / 50) for step in range(51)]
+
+
+def model_effect(settings: Any) -> Any:
+    with torch.device("meta"):
+        network = settings.network(3, 10, (32, 32))
+    return [str(network), [(name, tuple(value.shape)) for name, value in network.state_dict().items()]]
+
+
+EFFECTS = {
+    "pruner": pruner_effect,
+    "attack": attack_effect,
+    "objective": objective_effect,
+    "start": start_effect,
+    "steps": steps_effect,
+    "schedule": schedule_effect,
+    "model": model_effect,
+}
+
+
+def test_every_family_has_an_effect_and_no_entry_is_stale() -> None:
+    assert set(EFFECTS) == set(FAMILIES)
+    known = {f"{family}/{name}" for family, name in components(FAMILIES)}
+    assert set(ALTERNATIVES) == known, "tests/alternatives.py must list the components that are registered"
+    for key, table in ALTERNATIVES.items():
+        family, _, name = key.partition("/")
+        fields = set(FAMILIES[family].classes()[name].model_fields)
+        assert set(table) == fields, f"tests/alternatives.py, '{key}': the fields are {sorted(fields)}"
+
+
+@pytest.mark.parametrize(("family", "name", "field", "value"), changes(FAMILIES))
+def test_every_setting_changes_what_the_component_does(family: str, name: str, field: str, value: Any) -> None:
+    demand(family, name, field, value)
+    effect = EFFECTS[family]
+    assert effect(component(family, name, **{field: value})) != effect(component(family, name)), f"{field} is idle"
+
+
+@pytest.mark.parametrize(("family", "name"), components(FAMILIES))
+def test_the_effect_is_a_function_of_the_settings(family: str, name: str) -> None:
+    effect = EFFECTS[family]
+    first = effect(component(family, name))
+    torch.rand(3)
+    np.random.random(3)  # noqa: NPY002 (draws from global generators must not matter)
+    assert effect(component(family, name)) == first
+
+
+def literal_values() -> list[tuple[str, str, str, Any]]:
+    rows = []
+    for family, name in components(FAMILIES):
+        for field, info in FAMILIES[family].classes()[name].model_fields.items():
+            if typing.get_origin(info.annotation) is typing.Literal:
+                rows += [(family, name, field, value) for value in typing.get_args(info.annotation)]
+    return rows
+
+
+# BUG: fgsm with loss "kl" is accepted, then dies on labels taken for logits.
+@pytest.mark.parametrize(("family", "name", "field", "value"), literal_values())
+def test_every_allowed_choice_works(family: str, name: str, field: str, value: Any) -> None:
+    assert EFFECTS[family](component(family, name, **{field: value}))
+
+
+@pytest.mark.parametrize(("family", "name"), components(ALL_FAMILIES))
+class TestContract:
+    def test_name_and_summary(self, family: str, name: str) -> None:
+        cls = ALL_FAMILIES[family].classes()[name]
+        assert cls.name == name
+        assert "name" in vars(cls), f"{cls.__name__} must have a name of its own"
+        assert vars(cls).get("__doc__"), f"{cls.__name__} needs a docstring of its own"
+        assert 10 < len(cls.summary()) <= 110
+        assert "\n" not in cls.summary()
+
+    def test_fields_are_described(self, family: str, name: str) -> None:
+        for field, info in ALL_FAMILIES[family].classes()[name].model_fields.items():
+            assert info.description, f"{family} {name}: {field} has no description"
+
+    def test_frozen_and_hashable(self, family: str, name: str) -> None:
+        made = component(family, name)
+        assert made == component(family, name)
+        assert hash(made) == hash(component(family, name))
+        for field in type(made).model_fields:
+            with pytest.raises(ValidationError, match="frozen"):
+                setattr(made, field, getattr(made, field))
+
+    def test_unknown_settings_are_refused(self, family: str, name: str) -> None:
+        with pytest.raises(ConfigError, match="no_such_setting"):
+            component(family, name, no_such_setting=1)
+
+    def test_equals_itself_after_spec_and_parse(self, family: str, name: str) -> None:
+        table = ALTERNATIVES.get(f"{family}/{name}", {})
+        variants: list[dict[str, Any]] = [{}, *({f: v} for f, vs in table.items() for v in vs)]
+        for settings in variants:
+            made = component(family, name, **settings)
+            spec = json.loads(json.dumps(made.spec()))
+            assert parse(family, spec) == made
+            full = {made.name: made.model_dump(mode="json")}
+            assert parse(family, json.loads(json.dumps(full))) == made
+
+
+def parse(family: str, spec: Any) -> Component:
+    """Through the field that takes it, where a short form is only known there."""
+    return AttackPolicy(steps=spec).steps if family == "steps" else ALL_FAMILIES[family].parse(spec)
