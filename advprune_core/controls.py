@@ -38,8 +38,9 @@ def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig
     """
     epochs = config.optimisation.epochs
     if control == "same_steps":
-        longer = epochs * record.n * epochs / record.images_visited
-        return _with_epochs(config, longer)
+        # As many images drawn as in the full run; the epochs added are like the last one.
+        drawn = sum(row["kept"] * min(1.0, epochs - row["epoch"]) for row in record.epochs)
+        return _with_epochs(config, epochs + (epochs * record.n - drawn) / record.kept)
     full = config.replace(pruner="full", fraction=1.0)
     per_image = record.passes["train"] / record.images_visited
     if control == "cheaper_attack":

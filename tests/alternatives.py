@@ -64,6 +64,34 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
 #: Settings without a default, for those components that have one.
 REQUIRED: dict[str, dict[str, Any]] = {"dataset/npz": {"path": "a.npz"}, "dataset/folder": {"path": "a"}}
 
+#: Another value for every field of a run that a flat name can set.
+RUN_OPTIONS: dict[str, Any] = {
+    "dataset": {"digits": {"limit": 500}},
+    "model": {"small_cnn": {"width": 4}},
+    "objective": "standard",
+    "norm": "l2",
+    "eps": "1/16",
+    "start": "clean",
+    "steps": 3,
+    "attack_mode": "train",
+    "pruner": "redraw",
+    "fraction": 0.5,
+    "epochs": 2.5,
+    "batch_size": 32,
+    "lr": 0.05,
+    "momentum": 0.5,
+    "weight_decay": 0,
+    "schedule": "cosine",
+    "ema": 0.99,
+    "crop_padding": 1,
+    "flip": True,
+    "best_every": 1,
+    "seed": 1,
+    "device": "cuda",
+    "threads": 2,
+    "precision": "bfloat16",
+}
+
 
 def components(families: dict[str, Registry[Any]]) -> list[tuple[str, str]]:
     """(family, name) of every component of the package, tests' own ones aside."""

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from advprune_core.data import (
     DataError,
@@ -19,7 +18,6 @@ from advprune_core.data import (
     dataset_from_arrays,
     largest_remainder,
     load_dataset,
-    pack,
     stratified,
 )
 from advprune_core.settings import ConfigError
@@ -259,40 +257,6 @@ def test_hashes_see_what_they_should_and_no_more(case: str) -> None:
     change, same = HASHED[case]
     before, after = dataset_from_arrays(**arrays()), dataset_from_arrays(**change(arrays()))
     assert (before.train_hash == after.train_hash, before.test_hash == after.test_hash) == same
-
-
-def test_pack_takes_torch_data_sets(tmp_path: Path) -> None:
-    images = torch.rand(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(40) % 4
-    tensors = torch.utils.data.TensorDataset(images, labels)
-    path = pack(tensors, tensors, tmp_path / "own.npz")
-    dataset = load_dataset({"npz": {"path": str(path), "val_select": 0, "val_stop": 0}})
-    assert torch.equal(dataset.train.images, images)
-    assert torch.equal(dataset.test.labels, labels)
-
-
-def test_pack_takes_pil_images(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 5, 6, 3), dtype=np.uint8)
-    pairs = [(Image.fromarray(image), number % 2) for number, image in enumerate(pixels)]
-    path = pack(pairs, pairs, tmp_path / "own.npz")
-    dataset = load_dataset({"npz": {"path": str(path), "val_select": 0, "val_stop": 0}})
-    assert np.array_equal(dataset.train.images.permute(0, 2, 3, 1).numpy(), pixels)
-
-
-BAD_PAIRS = {
-    "two shapes": ([(torch.zeros(1, 4, 4), 0), (torch.zeros(1, 5, 5), 1)], "one shape"),
-    "normalised": ([(torch.full((1, 4, 4), -1.0), 0), (torch.zeros(1, 4, 4), 1)], r"\[0, 1\]"),
-    # BUG: int() cuts a target such as 0.7 down to class 0 without a word.
-    "targets of a regression": ([(torch.zeros(1, 4, 4), 0.7), (torch.zeros(1, 4, 4), 1.2)], "label|class"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_PAIRS)
-def test_pack_refuses_bad_input_before_writing(case: str, tmp_path: Path) -> None:
-    pairs, message = BAD_PAIRS[case]
-    with pytest.raises(DataError, match=message):
-        pack(pairs, pairs, tmp_path / "own.npz")
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,134 @@
+"""Everything of a run that changes between its epochs, and the checkpoint that holds it all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from advprune_core.config import RunConfig
+from advprune_core.data import Dataset
+from advprune_core.files import write_atomically
+from advprune_core.ledger import Ledger
+from advprune_core.models import build_model, check_model
+from advprune_core.pruners.base import Selection
+from advprune_core.trainers.batches import BatchQueue
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Counters:
+    """Running totals of a run."""
+
+    epoch: int = 0
+    steps: int = 0
+    visited: int = 0
+    best: float = -1.0
+    best_epoch: int | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+
+class RunState:
+    """The mutable state of a run.
+
+    Attributes
+    ----------
+    model, average : nn.Module
+        The network, and its moving average (None without).
+    queue : BatchQueue
+        Images drawn but not trained on yet.
+    policy : dict of str to Tensor
+        What the attack policy keeps between batches.
+    selection, selections
+        The images kept now; all selections so far, by the epoch from which each holds.
+    seen : array of bool, shape (n,)
+        Images trained on at least once.
+    best : state dict or None
+        Weights at the best epoch so far.
+    """
+
+    def __init__(self, config: RunConfig, dataset: Dataset, model: nn.Module | None) -> None:
+        optimisation, n = config.optimisation, len(dataset.train)
+        self.device = torch.device(config.device)
+        if model is None:
+            model = build_model(config.model, dataset, seed=config.seed)
+        else:
+            check_model(model, dataset)
+        self.model = model.to(self.device)
+        self.optimiser = torch.optim.SGD(
+            self.model.parameters(),
+            lr=optimisation.lr,
+            momentum=optimisation.momentum,
+            weight_decay=optimisation.weight_decay,
+        )
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(optimisation.ema), use_buffers=True)
+            if optimisation.ema
+            else None
+        )
+        self.queue = BatchQueue(optimisation.batch_size)
+        self.policy = config.attack.initial_state(n, dataset.image_shape)
+        self.ledger = Ledger(self.device)
+        self.counters = Counters()
+        self.seen = np.zeros(n, dtype=bool)
+        self.selection = Selection(np.arange(n))
+        self.selections: dict[int, Selection] = {}
+        self.best: Weights | None = None
+
+    @property
+    def final_model(self) -> nn.Module:
+        """What is evaluated: the moving average where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def weights(self) -> Weights:
+        """A copy of the final model's state on the CPU."""
+        state = self.final_model.state_dict()
+        return {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, whole or not at all."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "queue": self.queue.state(),
+            "policy": self.policy,
+            "ledger": self.ledger.state(),
+            "counters": dict(vars(self.counters)),
+            "seen": torch.from_numpy(self.seen),
+            "selections": {
+                epoch: (torch.from_numpy(s.indices), torch.from_numpy(s.weights), s.n_filled)
+                for epoch, s in self.selections.items()
+            },
+            "best": self.best,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+        write_atomically(path, lambda file: torch.save(state, file))
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint; nothing is unpickled."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.queue.load({name: value.cpu() for name, value in state["queue"].items()})
+        self.policy = state["policy"]
+        self.ledger.load(state["ledger"])
+        self.counters = Counters(**state["counters"])
+        self.seen = state["seen"].cpu().numpy()
+        for epoch, (indices, weights, filled) in state["selections"].items():
+            self.selections[epoch] = Selection(indices.cpu().numpy(), weights.cpu().numpy(), filled)
+        if self.selections:
+            self.selection = self.selections[max(self.selections)]
+        self.best = None if state["best"] is None else {k: v.cpu() for k, v in state["best"].items()}
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)

@@ -1,0 +1,127 @@
+"""Records and tables made up by hand, for what reads them: no training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from advprune_core.config import RunConfig
+from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStore
+
+#: Settings of the smallest run that still trains, by flat name.
+TINY: dict[str, Any] = {
+    "dataset": {"digits": {"limit": 300, "test_limit": 100}},
+    "model": {"small_cnn": {"width": 4}},
+    "epochs": 1,
+    "steps": 1,
+    "batch_size": 16,
+}
+#: And of the smallest study of such runs.
+TINY_STUDY: dict[str, Any] = {
+    **TINY,
+    "study": "tiny",
+    "fractions": [1.0, 0.5],
+    "seeds": [0],
+    "timed_repeats": 0,
+    "engine": "serial",
+    "evaluation": [{"pgd": {"steps": 2}}],
+}
+
+
+def run_record(key: str, *, config: dict[str, Any] | None = None, **facts: Any) -> RunRecord:
+    """A record of a run with plausible numbers."""
+    given: dict[str, Any] = {
+        "status": "ok",
+        "dataset": {"name": "digits"},
+        "passes": {"train": 900, "select": 100, "validate": 7},
+        "seconds": {"train": 3.0, "select": 0.5, "validate": 20.0, "save": 40.0},
+        "cpu_seconds": {"train": 2.0, "select": 0.25, "validate": 10.0, "save": 30.0},
+        "n": 21,
+        "kept": 11,
+        "steps": 17,
+        "environment": {"device": "some processor"},
+    }
+    return RunRecord(key=key, config=config or RunConfig.flat(**TINY).model_dump(mode="json"), **{**given, **facts})
+
+
+def evaluation_record(key: str, train_key: str, clean: Any, attacks: dict[str, Any]) -> EvaluationRecord:
+    """A record of an evaluation with the outcomes given."""
+    right = {name: np.asarray(values, bool) for name, values in {"clean": clean, **attacks}.items()}
+    return EvaluationRecord(
+        key=key,
+        train_key=train_key,
+        config={"checkpoint": "last"},
+        n=len(right["clean"]),
+        clean=Accuracy.of(right["clean"]),
+        robust=Accuracy.of(np.logical_and.reduce(list(right.values()))),
+        attacks={name: Accuracy.of(right[name]) for name in attacks},
+        passes={"evaluate": 1},
+        seconds={"evaluate": 0.1},
+    )
+
+
+def write_finished(store: RunStore, record: RunRecord, *evaluations: EvaluationRecord) -> None:
+    """Write a run with (empty) weights, and its evaluations."""
+    store.write_run(record, last={})
+    for evaluation in evaluations:
+        store.write_evaluation(evaluation)
+
+
+def write_manifest(results: Path, study: str, entries: Sequence[tuple[Any, ...]]) -> None:
+    """Write a manifest from (arm, fraction, seed, control, key, evaluation) rows."""
+    names = ("arm", "fraction", "seed", "control", "key", "evaluation")
+    rows = [dict(zip(names, entry, strict=True)) for entry in entries]
+    (results / study).mkdir(parents=True, exist_ok=True)
+    (results / study / "manifest.json").write_text(json.dumps({"study": study, "config": {}, "entries": rows}))
+
+
+Points = dict[tuple[str, float], Sequence[tuple[float, float]]]
+
+
+def study_table(points: Points, *, costs: dict[tuple[str, float], dict[str, int]] | None = None) -> pd.DataFrame:
+    """A study's table from ``{(arm, fraction): [(clean, robust) of seed 0, of seed 1, ...]}``.
+
+    Training costs ``1000 * fraction`` forward-equivalents unless `costs` has passes by phase.
+    """
+    rows = []
+    for (arm, fraction), values in points.items():
+        passes = {"train": round(1000 * fraction), **(costs or {}).get((arm, fraction), {})}
+        control = arm.partition("(")[0] if "(" in arm else None
+        for seed, (clean, robust) in enumerate(values):
+            rows.append(
+                {
+                    "key": f"{arm if fraction < 1 else 'full'}-{fraction}-{seed}",
+                    "arm": arm,
+                    "fraction": fraction,
+                    "seed": seed,
+                    "control": control,
+                    "status": "ok",
+                    "dataset": "digits",
+                    "model": "small_cnn",
+                    "objective": "pgd_at",
+                    "norm": "linf",
+                    "eps": 0.125,
+                    "clean": clean,
+                    "robust": robust,
+                    "robust_low": robust - 0.05,
+                    "robust_high": robust + 0.05,
+                    "robust_pgd40": robust,
+                    "cost": passes["train"] + passes.get("select", 0),
+                    **{f"passes_{phase}": value for phase, value in passes.items()},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def timing_table(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
+    """Timings from (arm, fraction, cpu_seconds) rows, or with (..., device, threads) as well."""
+    names = ("arm", "fraction", "cpu_seconds", "device", "threads")
+    filled = [(*row, *("processor", 1)[len(row) - 3 :]) for row in rows]
+    table = pd.DataFrame(filled, columns=list(names))
+    keys = [f"{arm if fraction < 1 else 'full'}-{fraction}-0" for arm, fraction, *_ in filled]
+    return table.assign(seconds=2 * table["cpu_seconds"], seed=0, key=keys)

@@ -1,0 +1,143 @@
+"""Keys of runs: everything that changes the weights changes the key, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from alternatives import ALL_FAMILIES, RUN_OPTIONS, changes, component, components, demand
+
+from advprune_core.config import RunConfig, content_key
+from advprune_core.data import Dataset, DatasetSource, dataset_from_arrays, load_dataset
+from advprune_core.settings import Settings
+from advprune_core.trainers.base import TRAINERS
+from advprune_core.trainers.policy import FixedSteps
+from advprune_core.trainers.schedules import OneCycle
+
+PRUNED = RunConfig(pruner="random", fraction=0.8, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_auto_takes_a_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert RunConfig().device == "cuda"
+    assert RunConfig().train_key(digits) == RunConfig(device="cuda").train_key(digits)
+    assert RunConfig().train_key(digits) != RunConfig(device="cpu").train_key(digits)
+    # Threads change the bits on a CPU only.
+    assert RunConfig(threads=2).train_key(digits) == RunConfig().train_key(digits)
+
+
+@pytest.mark.parametrize("name", [n for n in RUN_OPTIONS if n not in ("dataset", "device")])
+def test_every_field_changes_the_key(name: str, digits: Dataset) -> None:
+    options = {"pruner": "random", "fraction": 0.8}
+    other = RunConfig.flat(**{**options, name: RUN_OPTIONS[name]})
+    assert other.train_key(digits) != RunConfig.flat(**options).train_key(digits)
+
+
+FIELD = {"start": "attack.start", "steps": "attack.steps", "schedule": "optimisation.schedule"}
+IN_RUNS = {name: registry for name, registry in ALL_FAMILIES.items() if name not in ("attack", "dataset", "trainer")}
+
+
+@pytest.mark.parametrize(("family", "name", "field", "value"), changes(IN_RUNS))
+def test_every_setting_of_every_component_changes_the_key(
+    family: str, name: str, field: str, value: Any, digits: Dataset
+) -> None:
+    demand(family, name, field, value)
+    keys = set()
+    for made in (component(family, name), component(family, name, **{field: value})):
+        group, _, part = FIELD.get(family, family).rpartition(".")
+        given = {group: {part: made}} if group else {part: made}
+        keys.add(RunConfig.create(**{"pruner": "random", "fraction": 0.8, **given}).train_key(digits))
+    assert len(keys) == 2
+
+
+def test_components_have_different_keys(digits: Dataset) -> None:
+    for family, registry in IN_RUNS.items():
+        made = [component(family, name) for owner, name in components({family: registry}) if owner == family]
+        assert len({content_key(each.canonical()) for each in made}) == len(made)
+
+
+#: Another value for every setting of a data set, and whether training can tell.
+DATA = {"limit": (500, True), "test_limit": (50, False), "val_select": (20, True), "val_stop": (20, True)}
+
+
+@pytest.mark.parametrize("field", DatasetSource.model_fields)
+def test_data_settings_change_the_key_if_they_change_training(field: str, digits: Dataset) -> None:
+    assert field in DATA, f"give the new data setting {field!r} another value in DATA"
+    value, matters = DATA[field]
+    source = {"digits": {field: value}}
+    other = RunConfig(dataset=source).train_key(load_dataset(source))
+    assert (other != RunConfig().train_key(digits)) == matters
+
+
+def test_keys_are_of_content_not_of_names(digits: Dataset) -> None:
+    parts = (digits.train, digits.val_select, digits.val_stop)
+    assert PRUNED.train_key(digits) == RunConfig(pruner="random", fraction=0.8, attack={"eps": "2/16"}).train_key(
+        digits
+    )
+    x = torch.cat([part.images for part in parts]).numpy()
+    y = torch.cat([part.labels for part in parts]).numpy()
+    shuffled = dataset_from_arrays(x, y, digits.test.images.numpy(), digits.test.labels.numpy())
+    assert PRUNED.train_key(shuffled) != PRUNED.train_key(digits)
+
+
+def everything(config: Settings) -> dict[str, Any]:
+    """All values, defaults too, as plain data."""
+    data: dict[str, Any] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, Settings):
+            inner = everything(value)
+            value = {value.name: inner} if hasattr(value, "spec") else inner
+        data[name] = value
+    return data
+
+
+def test_defaults_given_explicitly_keep_the_key(digits: Dataset) -> None:
+    for config in (RunConfig(), PRUNED):
+        explicit = RunConfig.create(**json.loads(json.dumps(everything(config))))
+        assert explicit == config
+        assert explicit.train_key(digits) == config.train_key(digits)
+
+
+EQUAL = [
+    ({"trainer": "standard"}, {"objective": "standard"}),
+    ({"pruner": "random", "fraction": 1}, {"pruner": "full"}),
+    ({"pruner": "redraw"}, {}),
+    ({"trainer": "standard", "eps": 0.3}, {"trainer": "standard"}),
+    ({"trainer": "standard", "steps": 3, "start": "clean"}, {"trainer": "standard"}),
+    ({"eps": "2/16"}, {"eps": 0.125}),
+    ({"device": "auto"}, {"device": "cpu"}),
+    ({"epochs": 30}, {"epochs": 30.0}),
+    ({"steps": {"fixed": {"count": 7}}}, {"steps": 7}),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), EQUAL)
+def test_equal_runs_have_equal_keys(first: dict[str, Any], second: dict[str, Any], digits: Dataset) -> None:
+    assert RunConfig.flat(**first).train_key(digits) == RunConfig.flat(**second).train_key(digits)
+
+
+def test_the_radius_counts_where_the_checkpoint_is_chosen_by_it(digits: Dataset) -> None:
+    keys = {RunConfig.flat(trainer="standard", best_every=1, eps=eps).train_key(digits) for eps in (0.1, 0.2)}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("name", TRAINERS.classes())
+def test_a_trainer_is_its_objective_and_attack(name: str, digits: Dataset) -> None:
+    preset = TRAINERS.classes()[name]
+    assert RunConfig.flat(trainer=name) == RunConfig(objective=preset.objective, attack=preset.attack)
+
+
+def test_a_raised_version_of_a_default_makes_new_keys(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
+    """BUG for the schedule: `optimisation` equals its default, and is left out with it."""
+    for cls in (type(PRUNED.model), type(PRUNED.objective), FixedSteps, OneCycle):
+        before = PRUNED.train_key(digits)
+        monkeypatch.setattr(cls, "version", 2)
+        assert PRUNED.train_key(digits) != before, cls.__name__

@@ -1,0 +1,267 @@
+"""Studies carried out: engines, resumption, failures, timings, damaged files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_run, tiny_study
+
+from advprune_core.driver import run_entries, run_study
+from advprune_core.pruners.base import Context, ScheduledPruner, Selection
+from advprune_core.records import RunStore
+from advprune_core.settings import ConfigError
+from advprune_core.study import Entry, Execution, StudyConfig
+from advprune_core.table import collect_timings
+
+
+def contents(results: Path | str) -> dict[str, Any]:
+    """Every record, weight and selection under a results folder, circumstances aside."""
+    store = RunStore(results)
+    found: dict[str, Any] = {}
+    for key in store.run_keys():
+        record = store.run(key)
+        assert record is not None
+        weights = torch.load(store.weights(key, "last"), weights_only=True) if record.status == "ok" else {}
+        found[key] = {
+            "record": record.comparable(),
+            "evaluations": [evaluation.comparable() for evaluation in store.evaluations(key)],
+            "weights": {name: value.numpy().tobytes() for name, value in weights.items()},
+            "selections": {epoch: s.indices.tolist() for epoch, s in store.selections(key).items()},
+        }
+    return found
+
+
+def test_a_study_is_complete_and_a_second_time_does_nothing(tmp_path: Path) -> None:
+    config = tiny_study(tmp_path)
+    first = run_study(config, progress=False)
+    assert (first.trained, first.evaluated, first.failed) == (6, 6, {})
+    assert len(first.table) == 8
+    assert set(first.table["status"]) == {"ok"}
+    before = contents(tmp_path)
+    second = run_study(config, progress=False)
+    assert (second.trained, second.evaluated) == (0, 0)
+    assert contents(tmp_path) == before
+    assert not list(tmp_path.glob("runs/*/work"))
+    more = run_study(tiny_study(tmp_path, evaluation=[{"pgd": {"steps": 3}}]), progress=False)
+    assert (more.trained, more.evaluated) == (0, 6), "a new attack never retrains"
+
+
+def test_controls_match_what_they_control(tmp_path: Path) -> None:
+    controls = ["same_cost", "same_steps", "cheaper_attack"]
+    table = run_study(
+        tiny_study(tmp_path, controls=controls, steps=3, fractions=[1.0, 0.5], epochs=4, seeds=[0]), progress=False
+    ).table.set_index(["arm", "fraction"])
+    pruned, full = table.loc[("random", 0.5)], table.loc[("random", 1.0)]
+    batch = 16 * 9
+    assert abs(table.loc[("same_cost(random)", 0.5)]["cost"] - pruned["cost"]) <= batch
+    assert abs(table.loc[("cheaper_attack(random)", 0.5)]["cost"] - pruned["cost"]) <= batch
+    assert abs(table.loc[("same_steps(random)", 0.5)]["steps"] - full["steps"]) <= 1
+    assert table.loc[("same_steps(random)", 0.5)]["unique_images"] == pruned["kept"]
+    assert table.loc[("same_cost(random)", 0.5)]["kept"] == full["n"]
+    assert table.loc[("cheaper_attack(random)", 0.5)]["passes_train"] % (2 * 2 + 3) == 0
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_records_as_serial(tmp_path: Path) -> None:
+    for engine in ("serial", "processes"):
+        result = run_study(tiny_study(tmp_path / engine, engine=engine, workers=2), progress=False)
+        assert result.failed == {}
+    assert contents(tmp_path / "serial") == contents(tmp_path / "processes")
+
+
+class Grumpy(ScheduledPruner):
+    """Fails in its second selection, unless told otherwise by the environment."""
+
+    name: ClassVar[str] = "grumpy"
+    every: int = 1
+
+    def select(self, context: Context) -> Selection:
+        if context.epoch == 1 and "ADVPRUNE_TEST_CALM" not in os.environ:
+            raise RuntimeError("not today")
+        return Selection(np.arange(context.k))
+
+
+def test_a_failed_run_is_a_record_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_study(tmp_path, pruners=["random", Grumpy()], seeds=[0], fractions=[0.4])
+    result = run_study(config, progress=False)
+    assert len(result.failed) == 2, "the run, and the control that matches it"
+    assert "not today" in result.failed["grumpy 40 % seed 0"]
+    statuses = result.table.set_index("arm")["status"]
+    assert statuses["random"] == statuses["same_cost(random)"] == "ok"
+    assert statuses["grumpy"] == "failed"
+    monkeypatch.setenv("ADVPRUNE_TEST_CALM", "1")
+    again = run_study(config, progress=False)
+    assert again.failed == {}
+    assert set(again.table["status"]) == {"ok"}
+
+
+def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
+    config = tiny_study(tmp_path, lr=1e30, seeds=[0], fractions=[1.0], controls=[])
+    assert "diverged" in next(iter(run_study(config, progress=False).failed.values()))
+    again = run_study(config, progress=False)
+    assert again.trained == 0, "only failed and interrupted runs are run again"
+    assert set(again.table["status"]) == {"diverged"}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "empty"])
+def test_a_damaged_record_is_set_aside_and_made_again(tmp_path: Path, damage: str) -> None:
+    config = tiny_study(tmp_path, seeds=[0], fractions=[1.0], controls=[])
+    run_study(config, progress=False)
+    before = contents(tmp_path)
+    (path,) = tmp_path.glob("runs/*/record.json")
+    text = path.read_text()
+    path.write_text({"truncate": text[: len(text) // 2], "garbage": "{]", "empty": ""}[damage])
+    with pytest.warns(UserWarning, match=r"record\.json is damaged"):
+        result = run_study(config, progress=False)
+    assert result.trained == 1
+    assert path.with_name("record.json.damaged").exists()
+    assert contents(tmp_path) == before
+
+
+def test_the_reference_is_never_a_cache(tmp_path: Path) -> None:
+    config = tiny_study(tmp_path, seeds=[0], fractions=[1.0], controls=[])
+    run_study(config, progress=False)
+    (tmp_path / "reference" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs").rename(tmp_path / "reference" / "tiny" / "runs")
+    assert run_study(config, progress=False).trained == 1
+
+
+def test_timings_are_separate_and_nothing_is_recomputed(tmp_path: Path) -> None:
+    run_study(tiny_study(tmp_path, timed_repeats=1), progress=False)
+    once = collect_timings(tmp_path, study="tiny")
+    assert len(once) == 2, "the first seed's runs, controls aside"
+    store = RunStore(tmp_path)
+    alone = [key for key in store.run_keys() if (record := store.run(key)) and record.timed_alone]
+    assert sorted(once["key"]) == sorted(alone)
+    before = contents(tmp_path)
+    result = run_study(tiny_study(tmp_path, timed_repeats=3), progress=False)
+    assert result.trained == 0
+    assert contents(tmp_path) == before
+    thrice = collect_timings(tmp_path, study="tiny")
+    assert list(thrice.groupby("key").size()) == [3, 3]
+    assert len(list(tmp_path.glob("runs/*/timings/*.json"))) == 4
+    assert (thrice["cpu_seconds"] > 0).all()
+
+
+def test_shards_part_the_study(tmp_path: Path) -> None:
+    config = tiny_study(tmp_path)
+    trained = [run_study(config, shard=(part, 3), progress=False).trained for part in (1, 2, 3)]
+    assert sum(trained) == 6
+    result = run_study(config, progress=False)
+    assert (result.trained, len(result.table)) == (0, 8)
+    with pytest.raises(ConfigError, match=r"1\.\.3"):
+        run_study(config, shard=(4, 3), progress=False)
+
+
+def test_nothing_starts_if_one_run_of_the_grid_cannot(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="random 5 % seed 0"):
+        run_study(tiny_study(tmp_path, fractions=[1.0, 0.05]), progress=False)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        run_study(tiny_study(blocked), progress=False)
+    entries = [Entry("a", 1.0, 0, tiny_run()), Entry("b", 1.0, 0, tiny_run(dataset="digits"))]
+    with pytest.raises(ConfigError, match="one data set"):
+        run_entries(entries, execution=Execution(results=str(tmp_path)), progress=False)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_own_pruner_reaches_the_workers(tmp_path: Path) -> None:
+    """A class that no worker can import, as in a notebook, and its source in the key."""
+    script = """
+from typing import ClassVar
+import numpy as np
+from advprune_core.pruners.base import Context, Pruner, Selection
+from advprune_core.driver import run_study
+from tiny import tiny_study
+
+class First(Pruner):
+    "The first k images of each class."
+    name: ClassVar[str] = "first"
+    def select(self, context: Context) -> Selection:
+        quotas = context.quotas()
+        return Selection(np.concatenate([np.flatnonzero(context.labels == c)[:q] for c, q in enumerate(quotas)]))
+
+result = run_study(tiny_study(RESULTS, pruners=[First()], engine="processes", workers=2, controls=[]), progress=False)
+print(result.trained, result.failed)
+"""
+    path = tmp_path / "own.py"
+    path.write_text(f"RESULTS = {str(tmp_path / 'r')!r}\n{script}")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    for expected in ("4 {}", "0 {}"):
+        done = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == expected, done.stderr
+    path.write_text(path.read_text().replace("[:q]", "[-q:]"))
+    done = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "2 {}", "an edited pruner must not return the old result"
+
+
+STUDY = """
+import sys
+from pathlib import Path
+from advprune_core.driver import run_entries, write_manifest
+from advprune_core.study import study_grid
+from tiny import tiny_study
+config = tiny_study(Path(sys.argv[1]), epochs=40, engine="processes", workers=2)
+execution = config.execution.replace(checkpoint_seconds=0)
+if __name__ == "__main__":
+    driver = run_entries(study_grid(config), execution=execution, attacks=config.attacks, progress=False)
+    print(driver.trained)
+"""
+
+
+def wait_for(condition: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
+    """What was finished stays, what was under way goes on from its checkpoint, bit for bit."""
+    script = tmp_path / "study.py"
+    script.write_text(STUDY)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+
+    def start(results: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, str(script), str(results)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    process = start(killed)
+    wait_for(lambda: list(killed.glob("runs/*/record.json")) and list(killed.glob("runs/*/work/checkpoint.pt")))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in killed.glob("runs/*/record.json")}
+    assert 0 < len(finished) < 6
+    assert list(killed.glob("runs/*/work/checkpoint.pt"))
+    output, _ = start(killed).communicate(timeout=300)
+    assert int(output) == 6 - len(finished), "finished runs are not trained again"
+    assert all(path.stat().st_mtime_ns == before for path, before in finished.items())
+    start(undisturbed).communicate(timeout=300)
+    assert contents(killed) == contents(undisturbed)
+    assert not list(killed.glob("runs/*/work"))
+
+
+@pytest.mark.slow
+def test_two_drivers_share_the_runs(tmp_path: Path) -> None:
+    script = tmp_path / "study.py"
+    script.write_text(STUDY.replace("epochs=40", "epochs=10"))
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(script), str(tmp_path / "r")]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert all(process.wait(timeout=300) == 0 for process in both)
+    alone = StudyConfig.create(**tiny_study(tmp_path / "alone", epochs=10).model_dump())
+    run_study(alone, progress=False)
+    assert contents(tmp_path / "r") == contents(tmp_path / "alone")

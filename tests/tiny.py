@@ -1,0 +1,37 @@
+"""Tiny runs and studies that several tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from advprune_core.config import RunConfig
+from advprune_core.study import StudyConfig, study_config
+
+DATASET = {"digits": {"limit": 300, "test_limit": 100}}
+MODEL = {"small_cnn": {"width": 4}}
+
+
+def tiny_run(**options: Any) -> RunConfig:
+    """A run of a fraction of a second: 254 images, 3 epochs, PGD-1."""
+    defaults: dict[str, Any] = {"dataset": DATASET, "model": MODEL, "epochs": 3, "steps": 1, "batch_size": 16}
+    return RunConfig.flat(**defaults | options)
+
+
+def tiny_study(results: Path, **parameters: Any) -> StudyConfig:
+    """A study of runs like `tiny_run`: two fractions, two seeds, one control."""
+    defaults: dict[str, Any] = {
+        "study": "tiny",
+        "dataset": DATASET,
+        "model": MODEL,
+        "epochs": 2,
+        "steps": 1,
+        "batch_size": 16,
+        "fractions": [1.0, 0.4],
+        "seeds": [0, 1],
+        "evaluation": [{"pgd": {"steps": 2}}],
+        "timed_repeats": 0,
+        "engine": "serial",
+        "results": str(results),
+    }
+    return study_config(defaults | parameters)

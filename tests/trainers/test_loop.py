@@ -1,0 +1,259 @@
+"""The training loop: bits, resumption, schedule, batches, checkpoints, ledger."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_run
+from torch import Tensor, nn
+
+from advprune_core.attacks import PGD
+from advprune_core.config import RunConfig
+from advprune_core.data import Dataset, load_dataset
+from advprune_core.evaluate import accuracy_under
+from advprune_core.models import build_model
+from advprune_core.pruners.base import Context, Pruner, Selection
+from advprune_core.settings import ConfigError
+from advprune_core.trainers.loop import TrainResult, train
+
+# One setting of everything that keeps state between epochs.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "standard": {"objective": "standard"},
+    "subset": {"pruner": "random", "fraction": 0.3},
+    "redraw": {"pruner": "redraw", "fraction": 0.3},
+    "warm-up": {"pruner": {"random": {"warmup_epochs": 1}}, "fraction": 0.4},
+    "average and best": {"ema": 0.9, "best_every": 1},
+    "augmentation": {"crop_padding": 1, "flip": True},
+    "fractional epochs": {"epochs": 2.5},
+    "BatchNorm": {"model": {"preact_resnet18": {"width": 2}}, "epochs": 2, "fraction": 0.3, "pruner": "random"},
+    "bfloat16": {"precision": "bfloat16"},
+    "L2": {"norm": "l2", "eps": 0.5},
+}
+
+
+def data(config: RunConfig) -> Dataset:
+    return load_dataset(config.dataset)
+
+
+def same(first: TrainResult, second: TrainResult) -> bool:
+    """Equal in everything but seconds and memory."""
+    weights = all(torch.equal(first.last[name], second.last[name]) for name in first.last)
+    best = (first.best is None) == (second.best is None)
+    if first.best is not None and second.best is not None:
+        best = all(torch.equal(first.best[name], second.best[name]) for name in first.best)
+    facts = ("status", "metrics", "best_epoch", "steps", "images_visited", "unique_images")
+    return (
+        weights
+        and best
+        and all(getattr(first, name) == getattr(second, name) for name in facts)
+        and first.ledger["passes"] == second.ledger["passes"]
+        and first.selections.keys() == second.selections.keys()
+    )
+
+
+class Stop(Exception):
+    """Stands for a killed process."""
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_same_bits_again_and_after_an_interruption(name: str, tmp_path: Path) -> None:
+    config = tiny_run(**CONFIGS[name])
+    dataset = data(config)
+    undisturbed = train(config, dataset)
+    torch.manual_seed(123)  # the global generator has no say
+    state = torch.get_rng_state()
+    assert same(undisturbed, train(config, dataset))
+    assert torch.equal(state, torch.get_rng_state())
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["epoch"] == 0:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(config, dataset, work=tmp_path / "work", checkpoint_seconds=0, on_epoch=stop)
+    assert (tmp_path / "work" / "checkpoint.pt").exists()
+    epochs: list[int] = []
+    resumed = train(
+        config, dataset, work=tmp_path / "work", checkpoint_seconds=0, on_epoch=lambda r: epochs.append(r["epoch"])
+    )
+    assert epochs[0] == 1, "the first epoch must not be repeated"
+    assert same(undisturbed, resumed)
+    lines = (tmp_path / "work" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == undisturbed.metrics
+
+
+def test_a_finished_checkpoint_is_not_trained_again(tmp_path: Path) -> None:
+    config = tiny_run()
+    first = train(config, data(config), work=tmp_path)
+    calls: list[Any] = []
+    assert same(first, train(config, data(config), work=tmp_path, on_epoch=calls.append))
+    assert not calls
+
+
+class Dropout(nn.Module):
+    """A network that draws from the global generator while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x - 0.5)
+
+
+def test_own_model_with_dropout_resumes_with_the_same_bits(tmp_path: Path) -> None:
+    config = tiny_run()
+
+    def fresh() -> Dropout:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return Dropout()
+
+    def stop(row: dict[str, Any]) -> None:
+        raise Stop
+
+    undisturbed = train(config, data(config), model=fresh())
+    with pytest.raises(Stop):
+        train(config, data(config), model=fresh(), work=tmp_path, checkpoint_seconds=0, on_epoch=stop)
+    assert same(undisturbed, train(config, data(config), model=fresh(), work=tmp_path))
+
+
+def test_cost_is_the_fraction_and_every_batch_is_full() -> None:
+    full = train(tiny_run(), data(tiny_run()))
+    n = len(data(tiny_run()).train)
+    for fraction in (0.8, 0.5, 0.2):
+        config = tiny_run(pruner="random", fraction=fraction)
+        result = train(config, data(config))
+        kept = int(np.floor(fraction * n + 0.5))
+        assert result.images_visited == 16 * (3 * kept // 16)
+        assert result.images_visited == 16 * result.steps
+        assert result.ledger["passes"]["train"] == 5 * result.images_visited
+        assert abs(result.ledger["passes"]["train"] / full.ledger["passes"]["train"] - fraction) < 16 / (3 * n) + 0.002
+        assert result.ledger["passes"]["select"] == 0
+        assert result.unique_images <= kept
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.37])
+def test_the_schedule_spans_the_steps_that_are_taken(fraction: float) -> None:
+    progress: list[float] = []
+
+    config = tiny_run(pruner="random", fraction=fraction, epochs=4)
+    schedule = config.optimisation.schedule
+    spy = type(schedule).factor
+
+    def factor(self: Any, at: float) -> float:
+        progress.append(at)
+        return spy(self, at)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(schedule), "factor", factor)
+        result = train(config, data(config))
+    assert len(progress) == result.steps
+    assert progress[0] == 0
+    assert np.allclose(np.diff(progress), 1 / (4 * round(fraction * 254) / 16), atol=0.004)
+    assert 1 - 2.5 / result.steps < progress[-1] < 1
+    assert result.metrics[-1]["lr"] < 0.03 * config.optimisation.lr
+
+
+def test_seeds_pair_runs() -> None:
+    """Runs of one seed share initial weights, and the attack noise of the images they share."""
+    dataset = data(tiny_run())
+    one, other = (build_model(tiny_run(seed=3, fraction=f, pruner="random").model, dataset, seed=3) for f in (1.0, 0.3))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_best_checkpoint_is_that_of_the_best_epoch() -> None:
+    config = tiny_run(best_every=1, epochs=6, lr=0.05)
+    dataset = data(config)
+    result = train(config, dataset)
+    values = [row["val_pgd"] for row in result.metrics]
+    assert result.best_epoch == int(np.argmax(values))
+    model = build_model(config.model, dataset)
+    assert result.best is not None
+    model.load_state_dict(result.best)
+    again = accuracy_under(model, dataset.val_stop, PGD(steps=10), threat=config.threat, seed=config.seed)
+    assert again == max(values)
+    # 1 + 1 clean and checking passes an image, and 2 for each step that an image still stands.
+    assert 2 * 6 * len(dataset.val_stop) <= result.ledger["passes"]["validate"]
+
+
+def test_average_is_the_exponential_average_of_the_steps() -> None:
+    """Against a hand-made loop over recorded weights."""
+    config = tiny_run(ema=0.8, epochs=1)
+    dataset = data(config)
+    history: list[Tensor] = []
+    from advprune_core.trainers import loop
+
+    update = loop._Run._update
+
+    def spy(self: Any, batch: Any, losses: Tensor) -> None:
+        update(self, batch, losses)
+        history.append(self.state.model[1][0].bias.detach().clone())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "_update", spy)
+        result = train(config, dataset)
+    average = history[0]
+    for value in history[1:]:
+        average = 0.8 * average + 0.2 * value
+    assert torch.allclose(result.last["1.0.bias"], average, atol=1e-6)
+
+
+class Weighted(Pruner):
+    """Keeps everything and counts half of it double."""
+
+    name: ClassVar[str] = "weighted"
+    exact: ClassVar[bool] = False
+    factor: float = 2.0
+
+    def select(self, context: Context) -> Selection:
+        weights = np.ones(context.n, np.float32)
+        weights[::2] = self.factor
+        return Selection(np.arange(context.n), weights)
+
+
+def test_weights_reach_the_loss() -> None:
+    config = tiny_run(pruner=Weighted(factor=2.0))
+    same_as_full = train(tiny_run(pruner=Weighted(factor=1.0)), data(config))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(same_as_full.last.values(), train(tiny_run(), data(config)).last.values(), strict=True)
+    )
+    assert not same(train(config, data(config)), same_as_full)
+
+
+def test_divergence_is_a_status() -> None:
+    config = tiny_run(lr=1e30)
+    assert train(config, data(config)).status == "diverged"
+
+
+def test_bad_input_is_refused_before_work(tmp_path: Path) -> None:
+    dataset = data(tiny_run())
+    with pytest.raises(ConfigError, match="one full batch of 16"):
+        train(tiny_run(pruner="random", fraction=0.05), dataset, work=tmp_path / "w")
+    with pytest.raises(ConfigError, match="10 classes"):
+        train(tiny_run(), dataset, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), work=tmp_path / "w")
+    with pytest.raises(ConfigError, match=r"nn\.Module"):
+        train(tiny_run(), dataset, model="small_cnn", work=tmp_path / "w")  # type: ignore[arg-type]
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_digits_reach_what_a_bare_loop_reaches() -> None:
+    """A bare loop of these settings reaches .765 at 100 %, .581 at 20 % (mean of 4 seeds)."""
+    from advprune_core.evaluate import evaluate
+    from advprune_core.tasks import PGD_40
+
+    for fraction, expected in ((1.0, 0.765), (0.2, 0.581)):
+        config = RunConfig.flat(pruner="random", fraction=fraction)
+        dataset = data(config)
+        model = build_model(config.model, dataset)
+        model.load_state_dict(train(config, dataset).last)
+        robust = evaluate(model, dataset.test, PGD_40, threat=config.threat).robust.mean()
+        assert robust > expected - 0.04
