@@ -92,3 +92,9 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
         shown["cost / full run"] = f"{row['cost']:.3f}"
         rows.append(shown)
     return pd.DataFrame(rows)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

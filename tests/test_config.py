@@ -18,19 +18,16 @@ from advprune_core.settings import ConfigError, Settings
 from advprune_core.trainers.policy import CleanStart, FixedSteps
 from advprune_core.trainers.schedules import OneCycle, Piecewise
 
-PRUNED = RunConfig(pruner="random", fraction=0.8)
+PRUNED = RunConfig(pruner="random", fraction=0.8, device="cpu")
 
 
-@pytest.fixture(autouse=True)
-def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend there is a GPU, or none, so that tests say the same everywhere."""
-    there = "with_gpu" in request.fixturenames
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
 
 
-@pytest.fixture
-def with_gpu() -> None:
-    """A mark that `gpu` looks for."""
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, False)
 
 
 def leaf(config: Any, path: str) -> Any:
@@ -44,19 +41,15 @@ def test_the_table_has_every_field() -> None:
 
 
 @pytest.mark.parametrize("name", RUN_OPTIONS)
-def test_every_flat_name_sets_its_field(name: str, with_gpu: None) -> None:
+def test_every_flat_name_sets_its_field(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, True)
     config = RunConfig.flat(**{"pruner": "random", "fraction": 0.8, name: RUN_OPTIONS[name]})
     path = flat_fields()[name]
     assert leaf(config, path) != leaf(PRUNED, path)
-    spec = {"eps": 1 / 16}.get(name, RUN_OPTIONS[name])
-    assert dumped(config, path) == spec
-
-
-def dumped(config: RunConfig, path: str) -> Any:
-    data: Any = config.model_dump(mode="json")
-    for name in path.split("."):
-        data = data[name]
-    return data
+    dumped: Any = config.model_dump(mode="json")
+    for part in path.split("."):
+        dumped = dumped[part]
+    assert dumped == {"eps": 1 / 16}.get(name, RUN_OPTIONS[name])
 
 
 def test_flat_names_are_unique_over_the_groups() -> None:
@@ -182,7 +175,8 @@ def test_unknown_paths_are_errors(path: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", *RUN_OPTIONS])
-def test_configs_survive_json(name: str, with_gpu: None) -> None:
+def test_configs_survive_json(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch, True)
     options = {"pruner": "random", "fraction": 0.8} | ({} if name == "nothing" else {name: RUN_OPTIONS[name]})
     config = RunConfig.flat(**options)
     assert RunConfig.create(**json.loads(json.dumps(config.model_dump(mode="json")))) == config

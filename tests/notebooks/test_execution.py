@@ -1,0 +1,124 @@
+"""Every notebook is stored clean, has the study's parameters, and runs on a tiny grid."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import papermill
+import pytest
+import yaml
+from papermill.exceptions import PapermillExecutionError
+from tiny import DATASET, MODEL
+
+from advprune_core.cli import app
+from advprune_core.study import StudyConfig, read_profile, study_config, study_grid
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PROFILES = sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))
+FIGURES = {"accuracy_vs_fraction": "accuracy_vs_fraction.png", "runtime": "runtime.png"}
+TINY: dict[str, Any] = {
+    "study": "tiny",
+    "dataset": DATASET,
+    "model": MODEL,
+    "epochs": 1,
+    "steps": 1,
+    "batch_size": 16,
+    "fractions": [1.0, 0.4],
+    "seeds": [0, 1],
+    "evaluation": [{"pgd": {"steps": 2}}],
+    "engine": "serial",
+}
+
+
+def cells(path: Path, kind: str = "code") -> list[dict[str, Any]]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_without_outputs_and_with_one_commented_parameters_cell(notebook: Path) -> None:
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells(notebook))
+    tagged = [cell for cell in cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
+    assert tagged == cells(notebook)[:1]
+    lines = "".join(tagged[0]["source"]).splitlines()
+    assert all("  # " in line for line in lines if not line.startswith("#")), "every parameter has a comment"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_are_the_fields_of_the_study(notebook: Path) -> None:
+    body = ast.parse("".join(cells(notebook)[0]["source"])).body
+    values = {
+        statement.target.id if isinstance(statement, ast.AnnAssign) else statement.targets[0].id: statement.value  # type: ignore[attr-defined]
+        for statement in body
+    }
+    options = {"figure_dpi"}
+    assert set(values) == set(StudyConfig.model_fields) | options
+    parsed = {name: ast.literal_eval(value) for name, value in values.items() if name not in options}
+    assert study_config(parsed) == StudyConfig(), "a notebook's defaults are the study's"
+    assert set(papermill.inspect_notebook(str(notebook))) == set(values)
+    assert all(entry["help"] for entry in papermill.inspect_notebook(str(notebook)).values())
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_profiles_are_valid_studies(profile: Path) -> None:
+    assert study_grid(study_config(read_profile(profile)))
+
+
+@pytest.mark.slow
+def test_the_command_executes_both_and_a_second_time_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    profile = tmp_path / "tiny.yaml"
+    profile.write_text(yaml.safe_dump(TINY))
+    monkeypatch.chdir(ROOT)
+    results = tmp_path / "results"
+    for expected in ("6 runs trained and 6 evaluated", "0 runs trained and 0 evaluated"):
+        done = CliRunner().invoke(app, ["study", "-f", str(profile), "--out", str(results)])
+        assert done.exit_code == 0, done.output
+        assert expected in done.output
+        assert "same_cost(random)" in done.output
+    for name, figure in FIGURES.items():
+        executed = json.loads((results / "tiny" / f"{name}.ipynb").read_text())
+        outputs = [output for cell in executed["cells"] for output in cell.get("outputs", [])]
+        assert not [output for output in outputs if output["output_type"] == "error"]
+        assert [output for output in outputs if "image/png" in output.get("data", {})]
+        assert (results / "tiny" / figure).read_bytes().startswith(b"\x89PNG")
+        assert executed["metadata"]["papermill"]["input_path"] == f"{name}.ipynb"
+
+
+@pytest.mark.slow
+def test_plain_papermill_runs_a_profile_and_refuses_unknown_names(tmp_path: Path) -> None:
+    profile = tmp_path / "tiny.yaml"
+    profile.write_text(yaml.safe_dump(TINY | {"results": str(tmp_path / "results")}))
+    notebook = ROOT / "notebooks" / "accuracy_vs_fraction.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb"), "-f", str(profile)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 6
+    with pytest.raises(PapermillExecutionError, match="did you mean 'epochs'"):
+        papermill.execute_notebook(
+            str(notebook), str(tmp_path / "bad.ipynb"), parameters={**TINY, "epoch": 3}, progress_bar=False
+        )
+    bad = json.loads((tmp_path / "bad.ipynb").read_text())
+    assert not [
+        cell
+        for cell in bad["cells"]
+        if "run_study" in "".join(cell["source"]) and cell.get("execution_count", 0) and not cell["outputs"]
+    ]
+
+
+def test_every_parameter_is_used() -> None:
+    """A field of the study that nothing reads would be a promise that is not kept."""
+    import advprune_core.driver
+    import advprune_core.study
+
+    source = inspect.getsource(advprune_core.study) + inspect.getsource(advprune_core.driver)
+    for name in StudyConfig.model_fields:
+        assert source.count(name) > 1, name

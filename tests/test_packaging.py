@@ -1,0 +1,182 @@
+"""What is committed: one place for versions, usable targets, clean notebooks, no machine's paths."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from functools import lru_cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
+EXTRAS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT["optional-dependencies"].items()}
+#: Declared, but used without an import of ours: what uses it.
+UNSEEN = {
+    "jupyterlab": "make lab",
+    "ipywidgets": "notebooks",
+    "jinja2": "pandas, for LaTeX tables",
+    "torchvision": "imported in functions, where it is used",
+}
+
+
+@lru_cache
+def tracked() -> list[Path]:
+    """Files under version control."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: there is no list of committed files")
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True, check=True)
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_environment_and_pyproject_agree() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert len(pip) == 1, "versions stand in pyproject.toml alone"
+    target = re.fullmatch(r"(?:-e|--editable) \.\[([\w,-]+)\]", pip[0])
+    assert target is not None
+    extras = target[1].split(",")
+    assert "test" in extras
+    assert set(extras) <= set(EXTRAS)
+    bounds = {Requirement(entry).name: str(Requirement(entry).specifier) for entry in conda}
+    assert bounds.pop("python") == PROJECT["requires-python"]
+    assert "pip" in bounds
+    assert set(bounds.values()) == {""}, "conda pins nothing but Python"
+
+
+@pytest.mark.parametrize("requirement", [*RUNTIME, *(r for extra in EXTRAS.values() for r in extra)], ids=str)
+def test_ranges_not_pins(requirement: Requirement) -> None:
+    assert {specifier.operator for specifier in requirement.specifier} <= {">="}
+    assert requirement.url is None
+
+
+def test_extras_and_their_peers() -> None:
+    assert {"test", "cluster", "bench"} <= set(EXTRAS)
+    assert "pytest" in {requirement.name for requirement in EXTRAS["test"]}
+    assert "ray" in {requirement.name for requirement in EXTRAS["cluster"]}
+    runtime = {canonicalize_name(requirement.name) for requirement in RUNTIME}
+    forbidden = {"cords", "scrapbook", "torchattacks", "foolbox", "pyautoattack", "autoattack", "datacull"}
+    assert not runtime & forbidden
+    assert not runtime & {canonicalize_name(r.name) for extra in EXTRAS.values() for r in extra}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of every absolute import of a file, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(str(node.module))
+    return {name.partition(".")[0] for name in names}
+
+
+def test_everything_imported_is_declared_and_the_other_way_round() -> None:
+    names = set().union(*(imported(path) for path in (ROOT / "advprune_core").rglob("*.py")))
+    names -= sys.stdlib_module_names | {"advprune_core"}
+    providers = packages_distributions()
+    declared = {canonicalize_name(requirement.name) for requirement in RUNTIME}
+    optional = {canonicalize_name(r.name) for r in EXTRAS["cluster"]}
+    used = set()
+    for name in names:
+        found = {canonicalize_name(distribution) for distribution in providers.get(name, [name])}
+        assert found & (declared | optional), f"advprune_core imports {name}, which pyproject.toml does not declare"
+        used |= found
+    assert declared <= used | set(UNSEEN), "declared, but not used"
+
+
+def rules() -> dict[str, list[str]]:
+    """Target to its recipe."""
+    found: dict[str, list[str]] = {}
+    recipe: list[str] = []
+    for line in (ROOT / "Makefile").read_text().splitlines():
+        if line.startswith("\t"):
+            recipe.append(line.strip())
+        elif match := re.match(r"([\w./$()-]+):(?!=)", line):
+            recipe = found[match[1]] = []
+    return found
+
+
+@pytest.mark.parametrize("target", ["study", "test", "test-fast", "lab", "lint", "bench", "clean"])
+def test_make_has_the_target(target: str) -> None:
+    recipe = rules()
+    assert recipe.get(target), f"make {target} does nothing"
+    phony = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert phony is not None
+    assert target in phony[1].split()
+
+
+def test_make_clean_keeps_results_and_lab_stays_on_loopback() -> None:
+    recipes = rules()
+    assert not any("result" in line or line.split()[-1] in (".", "./", "*") for line in recipes["clean"])
+    assert not any("git clean" in line for line in recipes["clean"])
+    lab = " ".join(recipes["lab"])
+    assert "--ip=127.0.0.1" in lab
+    assert "token" not in lab.replace("with the token", "")
+
+
+def test_gate_is_executable_and_runs_the_tests() -> None:
+    gate = ROOT / ".ci" / "run"
+    assert os.access(gate, os.X_OK)
+    lines = [line.strip() for line in gate.read_text().splitlines()]
+    assert lines[0].startswith("#!")
+    assert "make test" in lines
+    assert any("set -e" in line for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").rglob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_are_stored_without_outputs(path: Path) -> None:
+    notebook = json.loads(path.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert code
+    for cell in code:
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+        assert "execution" not in cell["metadata"]
+    assert "papermill" not in notebook["metadata"]
+    assert "widgets" not in notebook["metadata"]
+
+
+def test_the_installed_command_is_main() -> None:
+    from advprune_core import cli
+
+    module, _, function = PROJECT["scripts"]["advprune"].partition(":")
+    assert module == cli.__name__
+    assert callable(getattr(cli, function))
+
+
+def test_no_path_of_a_machine_is_committed() -> None:
+    folders = "|".join(("work", "farm", "root", "home"))
+    absolute = re.compile(rf"(?<![\w.~$}})>*-])/(?:{folders})/[\w.-]".encode())
+    for path in tracked():
+        data = path.read_bytes()
+        if b"\0" not in data:
+            found = absolute.search(data)
+            assert found is None, f"{path.relative_to(ROOT)}: {data[found.start() - 20 : found.end() + 20]!r}"
+
+
+def test_committed_files_are_small() -> None:
+    large = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked() if path.stat().st_size > 2_000_000}
+    assert large == {}
+
+
+def test_local_things_are_not_committed() -> None:
+    names = {path.relative_to(ROOT).as_posix() for path in tracked()}
+    for name in names:
+        assert not name.endswith((".pt", ".npz", ".pyc", ".log")), f"{name} is local"
+        assert not name.startswith(("results/runs/", "data/", ".venv/")), f"{name} is local"
+    assert {"LICENSE", ".gitignore", "pyproject.toml", "Makefile", ".ci/run"} <= names

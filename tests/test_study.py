@@ -1,0 +1,105 @@
+"""Study parameters, grids and what is timed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_study
+
+from advprune_core.config import RunConfig
+from advprune_core.pruners.random import Full
+from advprune_core.settings import ConfigError
+from advprune_core.study import grid, read_profile, study_config, study_grid, timed_entries
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"fractions": [0]}, "greater than 0"),
+        ({"fractions": [1.5]}, "less than or equal to 1"),
+        ({"fractions": [0.5, 0.5]}, "repeated"),
+        ({"seeds": []}, "at least 1"),
+        ({"seeds": [1, 1]}, "repeated"),
+        ({"pruners": ["randm"]}, "did you mean 'random'"),
+        ({"pruners": ["random", "random"]}, "twice"),
+        ({"controls": ["same"]}, "same_cost"),
+        ({"trainer": "pgd"}, "did you mean 'pgd_at'"),
+        ({"model": {"small_cnn": {"widht": 3}}}, "did you mean 'width'"),
+        ({"dataset": "digit"}, "did you mean 'digits'"),
+        ({"evaluation": ["pdg"]}, "did you mean 'pgd'"),
+        ({"evaluation": ["pgd", "pgd"]}, "twice"),
+        ({"settings": {"optimisation.emma": 0.9}}, "did you mean 'ema'"),
+        ({"eps": "8/0"}, "8/255"),
+        ({"engine": "threads"}, "serial"),
+        ({"study": "../x"}, "pattern"),
+        ({"steps": 0}, "greater than or equal to 1"),
+        ({"workers": 0}, "greater than or equal to 1"),
+    ],
+    ids=str,
+)
+def test_bad_parameters(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        study_config(parameters)
+
+
+def test_parameters_reach_the_runs() -> None:
+    config = study_config(
+        {
+            "model": {"small_cnn": {"width": 8}},
+            "trainer": "standard",
+            "norm": "l2",
+            "eps": "1/2",
+            "steps": 3,
+            "epochs": 2,
+            "batch_size": 32,
+            "lr": 0.05,
+            "threads": 2,
+            "settings": {"optimisation.ema": 0.9, "best_every": 2},
+        }
+    ).base_config()
+    expected = RunConfig.flat(
+        model={"small_cnn": {"width": 8}}, objective="standard", norm="l2", eps=0.5, steps=3, epochs=2,
+        batch_size=32, lr=0.05, threads=2, ema=0.9, best_every=2, start="random",
+    )  # fmt: skip
+    assert config == expected
+
+
+def test_grid_has_every_point_once() -> None:
+    entries = grid(
+        RunConfig(), pruners=["random", "redraw"], fractions=[1.0, 0.4], seeds=[0, 7], controls=["same_cost"]
+    )
+    points = {(entry.arm, entry.fraction, entry.seed) for entry in entries}
+    arms = ["random", "redraw", "same_cost(random)", "same_cost(redraw)"]
+    assert points == {(arm, f, s) for arm in arms for f in (1.0, 0.4) for s in (0, 7)}
+    assert len(points) == len(entries)
+    for entry in entries:
+        assert entry.config.seed == entry.seed
+        assert isinstance(entry.config.pruner, Full) == (entry.fraction == 1)
+        assert entry.derived == (entry.control is not None and entry.fraction < 1)
+    full = {entry.identity() for entry in entries if entry.fraction == 1 and entry.seed == 0}
+    assert len(full) == 1, "all arms share the run on full data"
+
+
+def test_timed_runs_are_the_first_seeds_in_random_order(tmp_path: Path) -> None:
+    entries = study_grid(tiny_study(tmp_path, fractions=[1.0, 0.8, 0.6, 0.4, 0.2], seeds=[3, 4]))
+    timed = timed_entries(entries, repeats=1)
+    assert {(e.seed, e.control) for e in timed} == {(3, None)}
+    order = [entry.fraction for entry in timed]
+    assert sorted(order) == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert order != sorted(order)
+    assert order != sorted(order, reverse=True)
+    assert timed_entries(entries, repeats=0) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [", "not YAML"), ("- 1\n", "name: value"), (None, "cannot be read")]
+)
+def test_bad_profiles(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "profile.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_profile(path)

@@ -1,0 +1,61 @@
+"""Pieces of work: evaluation settings, warm-up, locks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import Timeout
+from tiny import tiny_run
+
+from advprune_core.attacks import PGD, ThreatModel
+from advprune_core.data import load_dataset
+from advprune_core.records import RunStore
+from advprune_core.tasks import EvaluationConfig, TrainTask, finish, run_lock, run_record, warm_up
+
+CHANGES = {
+    "attacks": (PGD(steps=3),),
+    "threat": ThreatModel(eps=0.1),
+    "checkpoint": "best",
+    "seed": 5,
+    "batch_size": 7,
+}
+
+
+def test_every_setting_changes_the_evaluation_key() -> None:
+    assert set(CHANGES) == set(EvaluationConfig.model_fields)
+    base = EvaluationConfig()
+    keys = {base.replace(**{name: value}).key("test") for name, value in CHANGES.items()}
+    assert len(keys | {base.key("test"), base.key("other images")}) == len(CHANGES) + 2
+
+
+def test_an_evaluation_is_json_and_back() -> None:
+    config = EvaluationConfig(attacks=(PGD(steps=3, loss="margin"),), threat=ThreatModel(norm="l2", eps=0.5))
+    assert EvaluationConfig.create(**config.model_dump(mode="json")) == config
+
+
+def test_warm_up_leaves_nothing() -> None:
+    state = torch.get_rng_state()
+    warm_up(tiny_run(), load_dataset(tiny_run().dataset))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_run_that_another_process_finished_is_not_trained(tmp_path: Path) -> None:
+    config = tiny_run()
+    dataset = load_dataset(config.dataset)
+    key = config.train_key(dataset)
+    store = RunStore(tmp_path)
+    task = TrainTask(config, key, None, str(tmp_path))
+    result = task()
+    assert result is not None
+    assert store.work(key).exists()
+    finish(store, run_record(key, config, dataset, result), result)
+    assert not store.work(key).exists()
+    assert task() is None
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    with run_lock(store, "k"), pytest.raises(Timeout):
+        run_lock(store, "k").acquire(timeout=0)
