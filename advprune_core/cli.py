@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,18 +30,26 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the grid and the 
 
 
 def main() -> None:
-    """Entry point: errors become one message and an exit code; Ctrl-C is 130."""
+    """Entry point: a mistake is one message and exit code 2, Ctrl-C is 130."""
+    sys.path.insert(0, os.getcwd())  # "module:factory" may lie beside the shell, as for python -m
     try:
         app()
     except ConfigError as error:
         print(f"advprune: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Say on Ctrl-C what becomes of the work."""
+    try:
+        yield
     except KeyboardInterrupt:
         print(
             "\nadvprune: interrupted; finished runs are kept, and the same command goes on from here",
             file=sys.stderr,
+            flush=True,
         )
-        sys.stderr.flush()
         os._exit(130)  # at once: threads of ended workers must not hold the exit up
 
 
@@ -126,7 +135,8 @@ def _run(
         _print_plan(entries, execution)
         return
     check_entries(entries, data=data)
-    driver = run_entries(entries, execution=execution, attacks=attacks, name=entries[0].describe())
+    with _interruptible():
+        driver = run_entries(entries, execution=execution, attacks=attacks, name=entries[0].describe())
     store = RunStore(execution.root)
     for number, key in driver.keys.items():
         record = store.run(key)
@@ -193,11 +203,13 @@ def study(
     if dry_run:
         _print_plan(study_grid(config, shard=part), config.execution)
         return
-    result = run_study(config, shard=part)
+    with _interruptible():
+        result = run_study(config, shard=part)
+        if part is None:
+            print(printable(result.table).to_string(index=False))
+            for path in execute(notebooks, parameters, config):
+                print(f"executed {shown(path)}")
     if part is None:
-        print(printable(result.table).to_string(index=False))
-        for path in execute(notebooks, parameters, config):
-            print(f"executed {shown(path)}")
         figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
         print(f"tables and figures in {shown(config.folder)}: {figures}")
     print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
@@ -213,8 +225,8 @@ def collect(
     out: Annotated[str | None, typer.Option("--out", help="Write a .csv or .tex file instead of printing")] = None,
 ) -> None:
     """Put the records of all runs into one table."""
+    from advprune_core.environment import results_root
     from advprune_core.files import write_text
-    from advprune_core.records import results_root
     from advprune_core.table import collect as collect_records
 
     folders = results or [str(results_root())]
@@ -275,8 +287,8 @@ def export(
     out: Out = None,
 ) -> None:
     """Copy a study without weights: records, tables, figures, notebooks (for publication)."""
+    from advprune_core.environment import results_root
     from advprune_core.experiments import export_study
-    from advprune_core.records import results_root
 
     count = export_study(study_name, Path(folder), results=results_root(out))
     print(f"{count} runs of {study_name} in {folder}")
@@ -288,8 +300,8 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be deleted")] = False,
 ) -> None:
     """Delete runs that no study's manifest names, and left-over checkpoints."""
+    from advprune_core.environment import results_root
     from advprune_core.experiments import garbage
-    from advprune_core.records import results_root
 
     found = garbage(results_root(out))
     for path, size in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, Literal
 
 import torch
@@ -122,20 +123,25 @@ class RunConfig(Settings):
         return ThreatModel(norm=self.attack.norm, eps=self.attack.radius)
 
     def with_settings(self, settings: dict[str, Any]) -> RunConfig:
-        """Set dotted paths: ``{"pruner.balanced": True, "optimisation.ema": 0.99}``."""
-        data = self.model_dump(mode="json")
-        for path, value in settings.items():
-            *parents, leaf = path.split(".")
-            place = data
-            for parent in parents:
-                check_names([parent], place, what=f"group in {path!r}: no")
-                if not isinstance(place[parent], dict):
-                    place[parent] = {place[parent]: {}}
-                place = place[parent]
-                if len(place) == 1 and isinstance(next(iter(place.values())), dict):
-                    place = next(iter(place.values()))
-            place[leaf] = value
-        return type(self).create(**data)
+        """Set dotted paths: ``{"pruner.balanced": True, "optimisation.ema": 0.99}``.
+
+        ``trainer`` sets objective, start and steps. A radius that is the data set's own follows a
+        changed norm or data set.
+        """
+        config, changes = self, dict(settings)
+        if "trainer" in changes:
+            trainer = TRAINERS.parse(changes.pop("trainer"))
+            presets = {"objective": trainer.objective, **{f"attack.{k}": v for k, v in trainer.attack.items()}}
+            changes = presets | changes
+        own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
+        if own and not {"attack", "attack.eps"} & set(changes):
+            config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
+        for path, value in changes.items():
+            try:
+                config = config.with_path(path, value)
+            except ConfigError as error:
+                raise ConfigError(f"setting {path!r}: {error}") from None
+        return config.replace() if own else config
 
     def train_key(self, dataset: Dataset) -> str:
         """Hash of what determines the weights: this config and the training data's content."""
@@ -171,8 +177,10 @@ class RunConfig(Settings):
             raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
         if self.best_every and len(dataset.val_stop) == 0:
             raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
-        if not self.pruner.uses_model and self.pruner.due(0):
-            context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed)
+        # What needs no model is known now; the same draw comes again when it is due.
+        epochs = range(0 if self.pruner.uses_model else math.ceil(self.optimisation.epochs))
+        for epoch in filter(self.pruner.due, epochs):
+            context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, epoch=epoch)
             check_classes(self.pruner.select(context).indices, dataset, fraction=self.fraction)
 
     def passes(self, n: int) -> float:

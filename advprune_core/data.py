@@ -82,6 +82,7 @@ class Dataset:
         return int(channels), int(height), int(width)
 
 
+@DATASETS.family
 class DatasetSource(Component):
     """Where a data set comes from, and how much of it is used."""
 
@@ -92,6 +93,10 @@ class DatasetSource(Component):
 
     #: Radius of the threat model where none is given, by norm.
     default_eps: ClassVar[dict[str, float]] = {"linf": 8 / 255, "l2": 128 / 255}
+
+    def stamp(self) -> tuple[int, ...]:
+        """What changes when the user's own files do."""
+        return ()
 
     def arrays(self, folder: Path) -> dict[str, np.ndarray]:
         """Return ``x_train, y_train, x_test, y_test``; downloads go to `folder`."""
@@ -125,11 +130,11 @@ def load_dataset(
         parsed = DATASETS.parse(source)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return _load(parsed, str(data_folder(folder)))
+    return _load(parsed, str(data_folder(folder)), parsed.stamp())
 
 
 @lru_cache(maxsize=2)
-def _load(source: DatasetSource, folder: str) -> Dataset:
+def _load(source: DatasetSource, folder: str, stamp: tuple[int, ...]) -> Dataset:
     arrays = source.arrays(Path(folder))
     return dataset_from_arrays(
         arrays["x_train"],
@@ -219,9 +224,8 @@ def dataset_from_arrays(
 
 def largest_remainder(total: int, counts: np.ndarray) -> np.ndarray:
     """Share `total` out in proportion to `counts`, by largest remainder (ties: first class)."""
-    exact = counts * (total / max(int(counts.sum()), 1))
-    quotas = np.floor(exact + 1e-9).astype(np.int64)
-    order = np.argsort(-(exact - quotas), kind="stable")
+    quotas, remainders = np.divmod(counts.astype(np.int64) * total, max(int(counts.sum()), 1))
+    order = np.argsort(-remainders, kind="stable")
     quotas[order[: total - int(quotas.sum())]] += 1
     return quotas
 
@@ -239,16 +243,18 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 def _check(x: np.ndarray, y: np.ndarray, *, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images as (n, C, H, W) uint8 or float32, labels as int64, or raise `DataError`."""
     x, y, labels_name = np.asarray(x), np.asarray(y), what.replace("x_", "y_")
+    if x.ndim not in (3, 4):
+        raise DataError(f"{what} must be NHW, NHWC or NCHW; its shape is {x.shape}")
+    if y.ndim != 1:
+        raise DataError(f"{labels_name} must be a vector of class numbers 0, 1, ...; its shape is {y.shape}")
     if len(x) == 0 or len(x) != len(y):
         raise DataError(f"{what} has {len(x)} images, {labels_name} has {len(y)} labels")
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or int(y.min()) < 0:
+    if not np.issubdtype(y.dtype, np.integer) or int(y.min()) < 0:
         raise DataError(f"{labels_name} must be a vector of class numbers 0, 1, ...; it is {y.dtype}{y.shape}")
     if x.ndim == 3:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
         x = x.transpose(0, 3, 1, 2)
-    if x.ndim != 4:
-        raise DataError(f"{what} must be NHW, NHWC or NCHW; its shape is {x.shape}")
     if x.dtype != np.uint8:
         if not np.issubdtype(x.dtype, np.floating):
             raise DataError(f"{what} must be uint8 or float in [0, 1]; it is {x.dtype}")
@@ -287,7 +293,7 @@ def stack_pairs(items: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(shapes) != 1:
         raise DataError(f"all images must have one shape; these have {sorted(shapes)}")
     images = np.stack([np.asarray(image) for image, _ in pairs])
-    return images, np.array([int(label) for _, label in pairs], dtype=np.int64)
+    return images, np.array([np.asarray(label).item() for _, label in pairs])
 
 
 def pack(train: Any, test: Any, path: str | Path) -> Path:

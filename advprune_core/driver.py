@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -22,9 +23,10 @@ from advprune_core.config import RunConfig
 from advprune_core.controls import expected_passes, resolve
 from advprune_core.data import Dataset
 from advprune_core.engines import engine
+from advprune_core.environment import environment
 from advprune_core.files import check_writable, write_text
 from advprune_core.progress import progress_bar
-from advprune_core.records import RunRecord, RunStore, environment
+from advprune_core.records import RunRecord, RunStore, Timing
 from advprune_core.study import (
     Entry,
     Execution,
@@ -61,6 +63,8 @@ class Driver:
         Engine, workers, folders, timings.
     bar : tqdm
         Counts forward-equivalents of training.
+    on_key : callable
+        Called whenever an entry's key becomes known, before its run is trained.
 
     Attributes
     ----------
@@ -79,9 +83,10 @@ class Driver:
         attacks: tuple[Attack, ...],
         execution: Execution,
         bar: tqdm[Any],
+        on_key: Callable[[Driver], None] = lambda driver: None,
     ) -> None:
         self.entries, self.dataset, self.attacks = list(entries), dataset, attacks
-        self.execution, self.bar = execution, bar
+        self.execution, self.bar, self.on_key = execution, bar, on_key
         self.store = RunStore(execution.root)
         self.keys: dict[int, str] = {}
         self.failed: dict[str, str] = {}
@@ -122,6 +127,7 @@ class Driver:
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:
         """Queue what a run still needs; a run that several entries share is queued once."""
         self.keys[number] = key
+        self.on_key(self)
         if key in self._known:
             return
         self._known.add(key)
@@ -233,7 +239,7 @@ class Driver:
             again = TrainTask(entry.config, key, ex.data, None)()
             assert again is not None
             times = {name: again.ledger[name] for name in ("seconds", "cpu_seconds")}
-            self.store.write_timing(key, {**times, "environment": environment(entry.config.device)})
+            self.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
             self.bar.update(entry.config.passes(len(self.dataset.train)))
         self.bar.set_postfix_str("")
 
@@ -262,6 +268,7 @@ def run_entries(
     attacks: tuple[Attack, ...] = PGD_40,
     name: str = "runs",
     progress: bool = True,
+    on_key: Callable[[Driver], None] = lambda driver: None,
 ) -> Driver:
     """Carry out any grid on one data set.
 
@@ -274,7 +281,7 @@ def run_entries(
     dataset = check_entries(entries, data=execution.data)
     total = expected_total(entries, len(dataset.train))
     with progress_bar(name, total, show=progress) as bar:
-        driver = Driver(entries, dataset, attacks, execution, bar)
+        driver = Driver(entries, dataset, attacks, execution, bar, on_key)
         driver.run()
     return driver
 
@@ -312,12 +319,9 @@ def run_study(config: StudyConfig, *, progress: bool = True, shard: tuple[int, i
         attacks=config.attacks,
         name=config.study,
         progress=progress,
+        on_key=(lambda driver: None) if shard else partial(write_manifest, config),
     )
-    if shard is None:
-        write_manifest(config, driver)
-        table = collect(config.execution.root, study=config.study)
-    else:
-        table = pd.DataFrame()
+    table = collect(config.execution.root, study=config.study) if shard is None else pd.DataFrame()
     return StudyResult(table, driver.failed, driver.trained, driver.evaluated)
 
 

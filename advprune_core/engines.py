@@ -1,4 +1,4 @@
-"""Where runs are carried out: in this process, or one per core.
+"""Where runs are carried out: in this process, one per core, or on a Ray cluster.
 
 An engine is an executor: ``submit(function, *arguments)`` gives a future. Results do not depend
 on which one it is.
@@ -6,6 +6,7 @@ on which one it is.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from advprune_core.settings import ConfigError
 
-EngineName = Literal["serial", "processes"]
+EngineName = Literal["serial", "processes", "ray"]
 
 
 class SerialExecutor(Executor):
@@ -29,6 +30,35 @@ class SerialExecutor(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+class RayExecutor(Executor):
+    """Tasks on a Ray cluster, one core each: the one at ``RAY_ADDRESS``, else a local one.
+
+    All nodes must see the results folder.
+    """
+
+    def __init__(self, workers: int) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError("the engine 'ray' needs Ray: pip install 'advprune[cluster]'") from None
+        self._ray = ray
+        local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
+        ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, **local)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Send `fn` to the cluster."""
+
+        def call() -> Any:
+            return fn(*args, **kwargs)
+
+        future: Future[Any] = self._ray.remote(num_cpus=1, max_retries=0)(call).remote().future()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the cluster, or end the local one."""
+        self._ray.shutdown()
 
 
 def _start_worker() -> None:
@@ -59,11 +89,15 @@ def engine(name: EngineName, workers: int) -> Iterator[Executor]:
     if name == "serial":
         yield SerialExecutor()
         return
+    if name == "ray":
+        with RayExecutor(workers) as executor:
+            yield executor
+        return
     from loky import get_reusable_executor
 
-    executor = get_reusable_executor(max_workers=workers, timeout=60, initializer=_start_worker)
+    processes = get_reusable_executor(max_workers=workers, timeout=60, initializer=_start_worker)
     try:
-        yield executor
+        yield processes
     except BaseException:
-        executor.shutdown(wait=False, kill_workers=True)
+        processes.shutdown(wait=True, kill_workers=True)
         raise

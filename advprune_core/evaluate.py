@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from advprune_core.attacks.base import Attack
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.attacks.mode import no_trace
 from advprune_core.data import Split
+from advprune_core.randomness import stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,6 @@ def evaluate(
     threat: ThreatModel,
     seed: int = 0,
     batch_size: int = 500,
-    progress: Iterable[int] | None = None,
 ) -> Outcome:
     """Attack every image that is classified correctly.
 
@@ -91,16 +91,17 @@ def evaluate(
     n = len(split)
     clean = np.zeros(n, dtype=bool)
     standing = {attack.label(): np.zeros(n, dtype=bool) for attack in attacks}
-    for start in range(0, n, batch_size):
+    for batch, start in enumerate(range(0, n, batch_size)):
         rows = slice(start, min(start + batch_size, n))
         x, y = split.pixels(rows), split.labels[rows]
         right = predictions(model, x) == y
         clean[rows] = right.cpu().numpy()
-        for attack in attacks:
+        for number, attack in enumerate(attacks):
             left = right.nonzero().squeeze(1)
             if len(left):
                 x_adv = x.clone()
-                x_adv[left] = attack.perturb(model, x[left], y[left], threat=threat, seed=seed + start)
+                key = stream(seed, "evaluate", batch, number)
+                x_adv[left] = attack.perturb(model, x[left], y[left], threat=threat, seed=key)
                 right = right & (predictions(model, x_adv) == y)
             standing[attack.label()][rows] = right.cpu().numpy()
     return Outcome(clean, standing)

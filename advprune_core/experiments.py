@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import Timeout
 
 from advprune_core.attacks.base import ATTACKS
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.config import RunConfig
+from advprune_core.controls import resolve
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.driver import expected_total
+from advprune_core.environment import results_root
 from advprune_core.files import write_text
-from advprune_core.records import EvaluationRecord, RunStore, load_model, load_run, results_root
+from advprune_core.records import EvaluationRecord, RunStore
+from advprune_core.runs import load_model, load_run
 from advprune_core.settings import ConfigError, check_names
 from advprune_core.study import Entry, Execution, StudyConfig, check_entries
 from advprune_core.tasks import (
@@ -26,6 +30,7 @@ from advprune_core.tasks import (
     EvaluationConfig,
     evaluate_model,
     evaluation_record,
+    run_lock,
     warm_up,
 )
 
@@ -55,7 +60,7 @@ def check_parameters(notebooks: Sequence[Path], parameters: dict[str, Any]) -> s
     options: set[str] = set()
     for notebook in notebooks:
         known = set(papermill.inspect_notebook(str(notebook)))
-        check_names(parameters, known, what=f"parameter of {notebook.name}")
+        check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}")
         options |= known - set(StudyConfig.model_fields)
     return options
 
@@ -104,14 +109,17 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     """
     dataset = check_entries(entries, data=execution.data)
     n, store = len(dataset.train), RunStore(execution.root)
-    rows, missing = [], []
+    rows, missing = [], {}
     for entry in entries:
-        done = not entry.derived and store.finished(entry.config.train_key(dataset)) is not None
-        state = "there" if done else "to do"
-        if entry.derived:
+        matched = store.finished(entry.config.train_key(dataset))
+        state = "to do" if matched is None else "there"
+        if entry.control is not None and entry.derived:
             state = "after the run it matches"
-        if not done:
-            missing.append(entry)
+            if matched is not None and matched.status == "ok":
+                config = resolve(entry.control, entry.config, matched)
+                state = "to do" if store.finished(config.train_key(dataset)) is None else "there"
+        if state != "there":
+            missing[entry.identity()] = entry
         passes = expected_total([entry], n)
         rows.append(
             {
@@ -122,7 +130,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
                 "passes": f"{passes:,.0f}",
             }
         )
-    total = expected_total(missing, n)
+    total = expected_total(list(missing.values()), n)
     workers = execution.worker_count
     seconds = total / passes_per_second(entries[0].config, dataset) if missing else 0.0
     return (
@@ -157,6 +165,7 @@ def evaluate_checkpoint(
     if run_key is not None:
         run = load_run(run_key, results)
         config, key = run.config, run.record.key
+        EvaluationConfig.create(checkpoint=checkpoint)
         path = run.store.weights(key, checkpoint)
         if not path.exists():
             raise ConfigError(f"run {key} has no {checkpoint!r} weights at {path}")
@@ -165,8 +174,10 @@ def evaluate_checkpoint(
         config, key, path = RunConfig.flat(**own, **threat), "own", Path(weights)
         if not path.exists():
             raise ConfigError(f"there is no file {path}")
-    model_of = ThreatModel.create(**{**config.threat.model_dump(), **threat})
-    evaluation = EvaluationConfig.create(attacks=parsed, threat=model_of, checkpoint=checkpoint)
+    if threat.get("norm", config.threat.norm) != config.threat.norm and "eps" not in threat:
+        raise ConfigError(f"another norm than the run's ({config.threat.norm}) needs its own eps")
+    facts = {**config.threat.model_dump(), **threat}
+    evaluation = EvaluationConfig.create(attacks=parsed, threat=ThreatModel.create(**facts), checkpoint=checkpoint)
     dataset = load_dataset(config.dataset, folder=data)
     model = load_model(config, dataset, path).to(config.device)
     outcome, ledger = evaluate_model(model, dataset, evaluation, device=config.device)
@@ -204,6 +215,12 @@ def garbage(results: Path) -> list[tuple[Path, int]]:
     store = RunStore(results)
     found = []
     for folder in sorted(path for path in results.glob("runs/*") if path.is_dir()):
+        lock = run_lock(store, folder.name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue  # under way
+        lock.release()
         if folder.name not in named:
             found.append(folder)
         elif (folder / "work").exists() and store.finished(folder.name) is not None:

@@ -21,7 +21,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink(missing_ok=True)
         raise
 
 

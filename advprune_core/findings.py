@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from advprune_core.plots import arm_label, speed_ups
-from advprune_core.statistics import Estimate, estimate, paired_difference
+from advprune_core.statistics import Estimate, estimate, paired_difference, with_accuracies
 
 
 def _points(value: Estimate) -> str:
@@ -26,10 +26,11 @@ def _verdict(value: Estimate) -> str:
 
 def accuracy_findings(table: pd.DataFrame) -> str:
     """Markdown: what each pruned arm loses against full data, and whether it beats its control."""
+    table = with_accuracies(table)
     arms = list(dict.fromkeys(table["arm"]))
     pruned = list(dict.fromkeys(table[table["control"].isna()]["arm"]))
-    seeds = table["seed"].nunique()
-    full = table[table["fraction"] == 1].drop_duplicates("seed")
+    full = table[(table["fraction"] == 1) & table["robust"].notna()].drop_duplicates("seed")
+    seeds = len(full)
     lines = []
     if len(full):
         clean, robust = estimate(full["clean"]), estimate(full["robust"])
@@ -58,13 +59,14 @@ def accuracy_findings(table: pd.DataFrame) -> str:
 
 def _loss(table: pd.DataFrame, arm: str, fraction: float) -> str:
     rows = table[table["arm"] == arm].set_index(["fraction", "seed"])
-    share = rows["cost"][fraction].mean()
     text = f"**{arm_label(arm)}, {100 * fraction:g} %**"
     if 1.0 not in rows.index.get_level_values("fraction"):
-        return f"{text}: {estimate(rows['robust'][fraction]).text()} % robust."
-    share /= rows["cost"][1.0].mean()
+        return f"{text}: {estimate(rows['robust'][fraction].dropna()).text()} % robust."
+    share = (rows["cost"][fraction] / rows["cost"][1.0]).mean()
     robust = estimate((rows["robust"][fraction] - rows["robust"][1.0]).dropna())
     clean = estimate((rows["clean"][fraction] - rows["clean"][1.0]).dropna())
+    if robust.seeds == 0:
+        return f"{text}: no seed has both this run and the full one."
     cost = f"at {100 * share:.0f} % of its cost"
     return f"{text}: {_points(robust)} robust and {_points(clean)} clean against full data, {cost}."
 
@@ -74,7 +76,7 @@ def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:
     runs = table[table["control"].isna()]
     lines = []
     for _, row in speed_ups(runs, timings).iterrows():
-        if row["fraction"] == 1:
+        if row["fraction"] == 1 or np.isnan(row["cost"]):
             continue
         text = (
             f"- **{arm_label(row['arm'])}, {100 * row['fraction']:g} %**: {row['cost']:.4f} of the full run's "
@@ -86,10 +88,12 @@ def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:
                 f"= {row['seconds_ratio'] / row['fraction']:.3f} f, a speed-up of {row['speed_up_seconds']:.2f}"
             )
         lines.append(text + ".")
+    if not lines:
+        lines.append("- Without runs on all data there is nothing to compare costs with.")
     if len(timings) == 0:
         lines.append("- No run was timed alone, so nothing is said about seconds.")
     else:
-        repeats = int(timings.groupby("key").size().min())
+        repeats = int(timings.groupby(["arm", "key"]).size().min())
         lines.append(
             f"- Seconds are medians of {repeats} timing{'s' * (repeats > 1)} of each run, alone on the machine, of "
             "training and selection, without the final test."

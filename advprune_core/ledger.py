@@ -65,8 +65,9 @@ class Ledger:
     def watch(self, *models: nn.Module) -> Iterator[Ledger]:
         """Count every pass of `models` during a block."""
         hooks = [model.register_forward_pre_hook(self._on_forward) for model in models]
+        nested = _ACTIVE.get() is self
         token = _ACTIVE.set(self)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and not nested:
             torch.cuda.reset_peak_memory_stats(self.device)
         try:
             yield self

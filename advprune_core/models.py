@@ -60,6 +60,7 @@ class _ModelRegistry(Registry[ModelSettings]):
 
 
 MODELS: Registry[ModelSettings] = _ModelRegistry("model", "advprune_core.models")
+MODELS.family(ModelSettings)
 
 
 class Normalise(nn.Module):
@@ -101,9 +102,13 @@ def check_model(model: Any, dataset: Dataset) -> None:
         raise ConfigError(f"the model must be an nn.Module, not {type(model).__name__}")
     from advprune_core.attacks.mode import no_trace
 
-    with no_trace(model), torch.no_grad():
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        logits = model(dataset.train.pixels(slice(0, 2)).to(device))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    images = dataset.train.pixels(slice(0, 2)).to(device)
+    try:
+        with no_trace(model), torch.no_grad():
+            logits = model(images)
+    except RuntimeError as error:
+        raise ConfigError(f"the model cannot take images of shape {tuple(images.shape)}: {error}") from None
     if logits.shape != (2, dataset.classes):
         raise ConfigError(
             f"the model gives outputs of shape {tuple(logits.shape)} for 2 images; "

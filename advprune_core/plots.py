@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advprune_core.controls import CONTROLS
-from advprune_core.statistics import estimate
+from advprune_core.statistics import estimate, with_accuracies
 
 _PHASES = {"train": "training", "select": "selection", "validate": "validation attacks"}
 
@@ -45,6 +45,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     table : DataFrame
         From `collect` with a study.
     """
+    table = with_accuracies(table)
     arms = _arms(table)
     colours = dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, layout="constrained")
@@ -104,6 +105,7 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     width = 0.13 / len(arms)
     full = runs[runs["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
     colours = dict(zip(_PHASES, sns.color_palette("muted", len(_PHASES)), strict=True))
+    named: set[str] = set()
     for place, arm in enumerate(arms):
         bottom = np.zeros(len(fractions))
         for phase, name in _PHASES.items():
@@ -114,9 +116,9 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
             if not means.any():
                 continue
             x = np.array(fractions) + (place - (len(arms) - 1) / 2) * width
-            axes[0].bar(
-                x, means, width=0.9 * width, bottom=bottom, color=colours[phase], label=name if place == 0 else None
-            )
+            label = None if phase in named else name
+            axes[0].bar(x, means, width=0.9 * width, bottom=bottom, color=colours[phase], label=label)
+            named.add(phase)
             bottom += means
     axes[0].plot([0, 1], [0, 1], color="grey", linestyle=":", label="fraction f")
     axes[0].set_ylabel("forward-equivalents / full run's training")
@@ -197,7 +199,7 @@ def _share(runs: pd.DataFrame, arm: str, fraction: float, column: str, full: pd.
 
 
 def _repeats(timings: pd.DataFrame) -> int:
-    return int(timings.groupby("key").size().median())
+    return int(timings.groupby(["arm", "key"]).size().median())
 
 
 def _threat(table: pd.DataFrame) -> str:

@@ -7,27 +7,20 @@ writes these; ``work/`` belongs to the process that trains.
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
-import platform
-import subprocess
 import warnings
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import nn
 
-from advprune_core.config import RunConfig
-from advprune_core.data import Dataset
 from advprune_core.evaluate import Outcome, pack_bits, unpack_bits, wilson
 from advprune_core.files import write_atomically, write_text
-from advprune_core.models import build_model
 from advprune_core.pruners.base import Selection
-from advprune_core.settings import ConfigError
 
 #: Fields in which an interrupted or parallel run may differ from an undisturbed, serial one.
 CIRCUMSTANCES = ("seconds", "cpu_seconds", "timed_alone", "peak_memory", "environment", "git")
@@ -84,6 +77,14 @@ class RunRecord(_Record):
     def cost(self) -> int:
         """Forward-equivalents of training and selection: what pruning is judged by."""
         return self.passes.get("train", 0) + self.passes.get("select", 0)
+
+
+class Timing(_Record):
+    """Seconds of one more training of a run, alone on the machine."""
+
+    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
+    environment: dict[str, Any] = {}
 
 
 class Accuracy(BaseModel):
@@ -169,10 +170,10 @@ class RunStore:
         """One evaluation, or None."""
         return _read(self.folder(key) / "evaluations" / f"{evaluation_key}.json", EvaluationRecord)
 
-    def timings(self, key: str) -> list[dict[str, Any]]:
-        """Repeated timings of a run, each ``{"seconds", "cpu_seconds", "environment"}``."""
+    def timings(self, key: str) -> list[Timing]:
+        """Repeated timings of a run."""
         files = sorted((self.folder(key) / "timings").glob("*.json"))
-        return [json.loads(file.read_text()) for file in files]
+        return [timing for timing in (_read(file, Timing) for file in files) if timing is not None]
 
     def write_run(
         self,
@@ -193,6 +194,8 @@ class RunStore:
                 kept = np.zeros(record.n, dtype=bool)
                 kept[selection.indices] = True
                 arrays[f"kept_{epoch}"] = np.packbits(kept)
+                if selection.n_filled:
+                    arrays[f"filled_{epoch}"] = np.array(selection.n_filled)
                 if not (selection.weights == 1).all():
                     arrays[f"weights_{epoch}"] = selection.weights
             write_atomically(folder / "selections.npz", lambda file: np.savez_compressed(file, **arrays))
@@ -211,7 +214,8 @@ class RunStore:
                     epoch = int(name.removeprefix("kept_"))
                     kept = np.unpackbits(arrays[name])[: record.n]
                     weights = arrays.get(f"weights_{epoch}", np.empty(0, np.float32))
-                    result[epoch] = Selection(np.flatnonzero(kept), weights)
+                    filled = int(arrays.get(f"filled_{epoch}", 0))
+                    result[epoch] = Selection(np.flatnonzero(kept), weights, filled)
         return result
 
     def write_evaluation(self, record: EvaluationRecord) -> None:
@@ -219,10 +223,11 @@ class RunStore:
         path = self.folder(record.train_key) / "evaluations" / f"{record.key}.json"
         write_text(path, record.model_dump_json(indent=1))
 
-    def write_timing(self, key: str, timing: dict[str, Any]) -> None:
+    def write_timing(self, key: str, timing: Timing) -> None:
         """Add a repeated timing."""
-        number = len(list((self.folder(key) / "timings").glob("*.json"))) + 1
-        write_text(self.folder(key) / "timings" / f"{number}.json", json.dumps(timing, indent=1))
+        folder = self.folder(key) / "timings"
+        number = next(n for n in itertools.count(1) if not list(folder.glob(f"{n}.json*")))
+        write_text(folder / f"{number}.json", timing.model_dump_json(indent=1))
 
 
 def _read(path: Path, kind: type[R]) -> R | None:
@@ -237,100 +242,3 @@ def _read(path: Path, kind: type[R]) -> R | None:
         reason = str(error).splitlines()[0]
         warnings.warn(f"{path} is damaged ({reason}); set aside as {aside.name}, to be made again", stacklevel=3)
         return None
-
-
-class Run:
-    """A run on disk: its record, evaluations, selections and model."""
-
-    def __init__(self, store: RunStore, record: RunRecord) -> None:
-        self.store, self.record = store, record
-
-    @property
-    def config(self) -> RunConfig:
-        """The run's configuration."""
-        return RunConfig.create(**self.record.config)
-
-    def model(self, dataset: Dataset, checkpoint: str = "last") -> nn.Module:
-        """The trained network in eval mode, on the CPU."""
-        path = self.store.weights(self.record.key, checkpoint)
-        if not path.exists():
-            raise ConfigError(f"run {self.record.key} has no {checkpoint!r} weights at {path}")
-        return load_model(self.config, dataset, path)
-
-
-def load_model(config: RunConfig, dataset: Dataset, weights: Path) -> nn.Module:
-    """Build a config's network and load its weights; nothing is unpickled."""
-    model = build_model(config.model, dataset, seed=config.seed)
-    state = torch.load(weights, map_location="cpu", weights_only=True)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(f"{weights} does not fit the model: {error}") from None
-    return model.eval()
-
-
-def load_run(key: str, results: str | Path | None = None) -> Run:
-    """Find a run by its key, or the beginning of it."""
-    store = RunStore(results_root(results))
-    matches = [name for name in store.run_keys() if name.startswith(key)]
-    record = store.run(matches[0]) if len(matches) == 1 else None
-    if record is None:
-        found = f"{len(matches)} runs begin" if matches else "no run begins"
-        raise ConfigError(f"{found} with {key!r} in {store.results / 'runs'}")
-    return Run(store, record)
-
-
-def results_root(results: str | Path | None = None) -> Path:
-    """The results folder: the argument, else ``$ADVPRUNE_RESULTS``, else the project's.
-
-    The project is found by walking up from the current folder, so that a notebook's kernel and a
-    shell at the top level mean the same place.
-    """
-    chosen = results or os.environ.get("ADVPRUNE_RESULTS")
-    if chosen:
-        return Path(chosen).expanduser()
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").exists() and (folder / "notebooks").is_dir():
-            return folder / "results"
-    return here / "results"
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Versions and hardware: what seconds and bits may depend on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": name,
-        "cores": os.cpu_count(),
-    }
-
-
-@lru_cache(maxsize=1)
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-@lru_cache(maxsize=1)
-def git_state() -> dict[str, Any]:
-    """Commit of the package's checkout and whether it has uncommitted changes; {} outside one."""
-
-    def git(*arguments: str) -> str:
-        here = Path(__file__).parent
-        command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if not git("ls-files", "records.py"):
-            return {}
-        status = git("status", "--porcelain", "--untracked-files=no", "--", ".")
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(status)}
-    except (OSError, subprocess.CalledProcessError):
-        return {}

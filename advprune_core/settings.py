@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
@@ -81,10 +82,31 @@ class Settings(BaseModel):
         values = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            raised = isinstance(value, Component) and value.version != 1
-            if value != field.get_default(call_default_factory=True) or raised:
+            if value != field.get_default(call_default_factory=True) or _raised(value):
                 values[name] = value.canonical() if isinstance(value, Settings) else value
         return values
+
+    def with_path(self, path: str, value: Any) -> Self:
+        """Return a copy with the setting at a dotted path changed: ``"steps.count"``."""
+        name, _, rest = path.partition(".")
+        if not rest:
+            return self.replace(**{name: value})
+        check_names([name], type(self).model_fields, what="group")
+        group = getattr(self, name)
+        if not isinstance(group, Settings):
+            raise ConfigError(f"{name!r} is one value, it has no setting {rest!r}")
+        try:
+            return self.replace(**{name: group.with_path(rest, value)})
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+
+
+def _raised(value: Any) -> bool:
+    """Whether a component of a raised version is in `value`."""
+    if not isinstance(value, Settings):
+        return False
+    own = isinstance(value, Component) and value.version != 1
+    return own or any(_raised(getattr(value, name)) for name in type(value).model_fields)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -118,6 +140,8 @@ class Component(Settings):
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
+    #: Whether a registry knows the class by its name.
+    registered: ClassVar[bool] = False
 
     @classmethod
     def summary(cls) -> str:
@@ -125,9 +149,14 @@ class Component(Settings):
         return (inspect.getdoc(cls) or "").partition("\n")[0]
 
     def spec(self) -> str | dict[str, Any]:
-        """The shortest specification of this component: its name, or ``{name: settings}``."""
-        settings = self.model_dump(mode="json", exclude_defaults=True)
-        return {self.name: settings} if settings else self.name
+        """The shortest specification of this component: its name, or ``{name: settings}``.
+
+        A class of your own that is not registered is ``"module:Class"``, so that it can be found.
+        """
+        settings, cls = self.model_dump(mode="json", exclude_defaults=True), type(self)
+        known = self.registered or cls.__module__ == "__main__"
+        name = self.name if known else f"{cls.__module__}:{cls.__qualname__}"
+        return {name: settings} if settings else name
 
     def canonical(self) -> dict[str, Any]:
         """What a key is hashed from: name, settings, version, and the source if it is not ours."""
@@ -142,7 +171,9 @@ class Component(Settings):
 
 
 def source_hash(thing: Any) -> str:
-    """Hash of the source text of a user's own class or function.
+    """Hash of the source text of a user's own class or function, with the file that it is in.
+
+    The file, because what it calls may stand beside it; in a notebook, the class and its own bases.
 
     Raises
     ------
@@ -150,8 +181,13 @@ def source_hash(thing: Any) -> str:
         If the source cannot be found, because then an edit could not be told from the original.
     """
     try:
-        return hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()[:16]
-    except (OSError, TypeError):
+        if thing.__module__ != "__main__":
+            text = inspect.getsource(sys.modules[thing.__module__])
+        else:
+            own = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
+            text = "\n".join(inspect.getsource(part) for part in own)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    except (OSError, TypeError, KeyError, AttributeError):
         raise ConfigError(f"the source of {thing!r} cannot be read; define it in a file or a notebook cell") from None
 
 
@@ -175,10 +211,23 @@ class Registry(Generic[C]):
         self._package = package
         self._classes: dict[str, type[C]] = {}
         self._loaded = False
+        self._family: type[Component] = Component
+
+    def family(self, cls: type[C]) -> type[C]:
+        """Class decorator: `cls` is the base class of this family."""
+        self._family = cls
+        return cls
 
     def register(self, cls: type[C]) -> type[C]:
-        """Class decorator: make `cls` available under ``cls.name``."""
+        """Class decorator: make `cls` available under ``cls.name``.
+
+        Defining a class again, as a notebook cell does, replaces it; another class may not take its name.
+        """
+        known = self._classes.get(cls.name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ConfigError(f"the {self.noun} {cls.name!r} exists: {known.__module__}:{known.__qualname__}")
         self._classes[cls.name] = cls
+        cls.registered = True
         return cls
 
     def classes(self) -> dict[str, type[C]]:
@@ -199,6 +248,8 @@ class Registry(Generic[C]):
             A component, its name, ``{name: settings}``, or ``"module:Class"`` for one of your own.
         """
         if isinstance(spec, Component):
+            if not isinstance(spec, self._family):
+                raise ConfigError(f"{spec!r} is not a {self.noun}")
             return spec
         name: Any = spec
         settings: Any = {}
@@ -206,13 +257,18 @@ class Registry(Generic[C]):
             name, settings = next(iter(spec.items()))
         if not isinstance(name, str) or not isinstance(settings, Mapping | None):
             raise ValueError(f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {spec!r}")
+        settings = dict(settings or {})
+        if any(not isinstance(key, str) for key in settings):
+            raise ConfigError(f"{self.noun} {name}: settings have names, not {list(settings)}")
         if ":" in name:
             cls = import_object(name)
+            if not (inspect.isclass(cls) and issubclass(cls, self._family)):
+                raise ConfigError(f"{name!r} is not the class of a {self.noun}")
         else:
             check_names([name], self.classes(), what=self.noun)
             cls = self._classes[name]
         try:
-            return cls.create(**(settings or {}))
+            return cls.create(**settings)
         except ConfigError as error:
             raise ConfigError(f"{self.noun} {name}: {error}") from None
 

@@ -36,6 +36,8 @@ class Estimate:
 def estimate(values: pd.Series | np.ndarray, confidence: float = 0.95) -> Estimate:
     """Mean of one value per seed, with Student's t interval."""
     x = np.asarray(values, dtype=np.float64)
+    if len(x) == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
     if len(x) < 2:
         return Estimate(float(x.mean()), float("nan"), float("nan"), len(x))
     half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
@@ -54,6 +56,12 @@ def paired_difference(
     return estimate(difference)
 
 
+def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with columns ``clean`` and ``robust``, empty where no run could be tested."""
+    missing = {name: np.nan for name in ("clean", "robust") if name not in table}
+    return table.assign(**missing) if missing else table
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per arm and fraction: clean and robust accuracy in per cent, cost of the full run.
 
@@ -64,6 +72,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         accuracies in [0, 1]; `cost` is the share of the full run's forward-equivalents, `speed_up`
         its inverse.
     """
+    table = with_accuracies(table)
     full = table[table["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
     rows = []
     for (arm, fraction), group in table.groupby(["arm", "fraction"], sort=False):

@@ -18,10 +18,10 @@ from advprune_core.config import Device, RunConfig
 from advprune_core.controls import CONTROLS, Control
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.engines import EngineName, default_workers
+from advprune_core.environment import results_root
 from advprune_core.models import build_model, check_model
 from advprune_core.pruners.base import PRUNERS, Pruner
 from advprune_core.pruners.random import Full
-from advprune_core.records import results_root
 from advprune_core.settings import ConfigError, Pixels, Settings, check_names
 from advprune_core.tasks import PGD_40
 
@@ -29,7 +29,9 @@ from advprune_core.tasks import PGD_40
 class Execution(Settings):
     """How a grid is carried out; nothing here changes a result."""
 
-    engine: Annotated[EngineName, Field(description="serial, or processes: one run per core")] = "processes"
+    engine: Annotated[EngineName, Field(description="serial; processes: one run per core; ray: a cluster")] = (
+        "processes"
+    )
     workers: Annotated[int | None, Field(ge=1, description="processes; none: one per core")] = None
     timed_repeats: Annotated[int, Field(ge=0, description="how often the first seed's runs are timed alone")] = 1
     data: Annotated[str | None, Field(description="folder of downloads; none: $ADVPRUNE_DATA")] = None
@@ -52,7 +54,7 @@ class Execution(Settings):
 class StudyConfig(Settings):
     """A study: the fields are exactly the parameters of the experiment notebooks."""
 
-    study: Annotated[str, Field(pattern=r"^[\w.-]+$", description="name: tables, figures go to results/<study>/")] = (
+    study: Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="name: tables, figures go to results/<study>/")] = (
         "digits"
     )
     dataset: Annotated[Any, Field(description="data set: a name or {name: settings}")] = "digits"
@@ -91,6 +93,8 @@ class StudyConfig(Settings):
     @model_validator(mode="after")
     def _valid_parts(self) -> StudyConfig:
         """Names and values inside the parts are checked here, before anything is loaded."""
+        if self.study in ("runs", "reference"):
+            raise ValueError(f"study = {self.study!r}: results/{self.study}/ has another use; take another name")
         pruners = [PRUNERS.parse(spec) for spec in self.pruners]
         labels = [pruner_label(pruner) for pruner in pruners]
         for repeated in {label for label in labels if labels.count(label) > 1}:
@@ -135,7 +139,10 @@ class StudyConfig(Settings):
     def execution(self) -> Execution:
         """How the study is carried out."""
         names = ("engine", "workers", "timed_repeats", "data", "results")
-        return Execution(**{name: getattr(self, name) for name in names})
+        options = {name: getattr(self, name) for name in names}
+        if options["workers"] is None and self.base_config().device == "cuda":
+            options["workers"] = 1  # runs that share a GPU slow each other down and may not fit
+        return Execution(**options)
 
     @property
     def folder(self) -> Path:
@@ -170,11 +177,8 @@ def read_profile(path: str | Path) -> dict[str, Any]:
 
 def pruner_label(pruner: Pruner) -> str:
     """Name of a pruner's arm: ``random``, ``random balanced=True``, ..."""
-    spec = pruner.spec()
-    if isinstance(spec, str):
-        return spec
-    settings = " ".join(f"{name}={value}" for name, value in spec[pruner.name].items())
-    return f"{pruner.name} {settings}"
+    settings = pruner.model_dump(mode="json", exclude_defaults=True)
+    return " ".join([pruner.name, *(f"{name}={value}" for name, value in settings.items())])
 
 
 @dataclass(frozen=True)

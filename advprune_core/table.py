@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from advprune_core.config import flat_fields
-from advprune_core.records import EvaluationRecord, RunRecord, RunStore
+from advprune_core.records import EvaluationRecord, RunRecord, RunStore, Timing
 from advprune_core.settings import ConfigError, near_miss
 
 
@@ -55,17 +55,15 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
             record = store.run(entry["key"])
             if record is None or entry["control"] is not None:
                 continue
-            timings = store.timings(record.key)
-            if record.timed_alone:
-                timings.insert(0, record.model_dump())
-            for timing in timings:
+            timings: list[RunRecord | Timing] = [record] if record.timed_alone else []
+            for timing in timings + store.timings(record.key):
                 rows.append(
                     {
                         **{name: entry[name] for name in ("key", "arm", "fraction", "seed")},
-                        "device": timing["environment"].get("device"),
+                        "device": timing.environment.get("device"),
                         "threads": record.config.get("threads", 1),
                         **{
-                            name: sum(timing[name].get(phase, 0.0) for phase in ("train", "select"))
+                            name: sum(getattr(timing, name).get(phase, 0.0) for phase in ("train", "select"))
                             for name in ("seconds", "cpu_seconds")
                         },
                     }
@@ -131,10 +129,10 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         "n_filled",
         "unique_images",
         "images_visited",
-        "steps",
         "best_epoch",
         "error",
     ):
         row[name] = getattr(record, name)
+    row["optimiser_steps"] = record.steps
     row["run_device"] = record.environment.get("device")
     return row

@@ -16,17 +16,11 @@ from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.config import RunConfig, content_key
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.engines import stop_if_orphaned
+from advprune_core.environment import environment, git_state
 from advprune_core.evaluate import Outcome, evaluate
 from advprune_core.ledger import Ledger
-from advprune_core.records import (
-    Accuracy,
-    EvaluationRecord,
-    RunRecord,
-    RunStore,
-    environment,
-    git_state,
-    load_model,
-)
+from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStore
+from advprune_core.runs import load_model
 from advprune_core.settings import Settings
 from advprune_core.trainers.loop import TrainResult, train
 

@@ -1,14 +1,17 @@
-"""Records and tables made up by hand, for what reads them: no training."""
+"""Records and tables made up by hand, tiny settings, and the command in this process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from advprune_core.config import RunConfig
 from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStore
@@ -125,3 +128,41 @@ def timing_table(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
     table = pd.DataFrame(filled, columns=list(names))
     keys = [f"{arm if fraction < 1 else 'full'}-{fraction}-0" for arm, fraction, *_ in filled]
     return table.assign(seconds=2 * table["cpu_seconds"], seed=0, key=keys)
+
+
+Command = Callable[..., tuple[int, str, str]]
+#: A tiny run on the command line, and its test.
+RUN = ["run", *(text for name, value in TINY.items() for text in (f"--{name.replace('_', '-')}", str(value)))]
+QUICK = ["--evaluation", "{pgd: {steps: 2}}"]
+
+
+def study_options(results: Path, **change: Any) -> list[str]:
+    """A tiny study on the command line."""
+    pairs = {**TINY_STUDY, **change}.items()
+    return [text for name, value in pairs for text in ("-p", f"{name}={value}")] + ["--out", str(results)]
+
+
+def entry_point(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process: arguments to exit code, standard output, standard error."""
+    from advprune_core.cli import main
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["advprune", *arguments])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def refused(code: int, out: str, err: str, message: str) -> None:
+    """One message that says what is wrong, and exit code 2."""
+    assert code == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert re.search(message, err, re.DOTALL), err
+    assert len(re.findall(r"^(?:advprune:|Error:)", err, re.MULTILINE)) == 1

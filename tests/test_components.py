@@ -129,7 +129,6 @@ def literal_values() -> list[tuple[str, str, str, Any]]:
     return rows
 
 
-# BUG: fgsm with loss "kl" is accepted, then dies on labels taken for logits.
 @pytest.mark.parametrize(("family", "name", "field", "value"), literal_values())
 def test_every_allowed_choice_works(family: str, name: str, field: str, value: Any) -> None:
     assert EFFECTS[family](component(family, name, **{field: value}))

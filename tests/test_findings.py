@@ -118,7 +118,6 @@ def test_unhappy_runs_are_counted_once_each() -> None:
     assert "Not every run" not in accuracy_findings(study_table(points()))
 
 
-# BUG: one full run without a test (diverged) turns the means of all into "nan".
 @pytest.mark.parametrize("where", [1.0, 0.5])
 def test_a_run_without_a_test_does_not_hide_the_others(where: float) -> None:
     table = study_table(points())
@@ -155,7 +154,6 @@ def test_nothing_is_claimed_about_seconds_that_were_not_taken(timings: pd.DataFr
     assert "nan" not in text
 
 
-# BUG: without a full run, costs are given as "nan of the full run's".
 def test_no_speed_up_without_a_full_run() -> None:
     text = runtime_findings(study_table({("random", 0.5): HALF}), timing_table([]))
     assert "nan" not in text

@@ -156,7 +156,6 @@ def test_bars_by_phase_sum_to_the_cost(arms: tuple[str, ...]) -> None:
     assert sorted(stacks.values()) == pytest.approx(sorted(expected))
 
 
-# BUG: phases that the first arm does not have are not in the legend.
 @pytest.mark.parametrize("arms", [("scored", "random"), ("random", "scored")])
 def test_every_phase_drawn_is_in_the_legend(arms: tuple[str, ...]) -> None:
     axis = runtime(cost_table(*arms), pd.DataFrame()).axes[0]

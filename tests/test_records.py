@@ -21,17 +21,11 @@ from made_up import TINY, evaluation_record, run_record, write_finished
 
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
+from advprune_core.environment import environment, git_state, results_root
 from advprune_core.files import write_atomically
 from advprune_core.pruners import Selection
-from advprune_core.records import (
-    Accuracy,
-    RunStore,
-    environment,
-    git_state,
-    load_model,
-    load_run,
-    results_root,
-)
+from advprune_core.records import Accuracy, RunStore, Timing
+from advprune_core.runs import load_model, load_run
 from advprune_core.settings import ConfigError
 from advprune_core.tasks import finish
 from advprune_core.tasks import run_record as record_of
@@ -172,9 +166,8 @@ def test_damaged_evaluation_is_named_and_set_aside(store: RunStore, how: str) ->
     assert store.finished(KEY) is not None
 
 
-# BUG: a truncated timing ends every study with a JSONDecodeError instead of being set aside.
 def test_damaged_timing_is_named_and_set_aside(store: RunStore) -> None:
-    timings = [{"seconds": {"train": float(i)}, "cpu_seconds": {}, "environment": {}} for i in range(3)]
+    timings = [Timing(seconds={"train": float(i)}, cpu_seconds={"train": 0.5}) for i in range(3)]
     for timing in timings[:2]:
         store.write_timing(KEY, timing)
     path = store.folder(KEY) / "timings" / "1.json"
@@ -272,6 +265,17 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseE
         write_atomically(path, half)
     assert files_below(tmp_path) == ["sub/a.json"]
     assert path.read_bytes() == b"whole"
+
+
+def test_interruption_right_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(source: Any, target: Any) -> None:
+        Path(source).rename(target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", rename)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.json", lambda file: file.write(b"whole"))
+    assert files_below(tmp_path) == ["a.json"]
 
 
 @pytest.mark.parametrize(("module", "function"), [(torch, "save"), (np, "savez_compressed")])

@@ -80,7 +80,6 @@ REFUSED = [
     ({"width": "wide"}, "width = 'wide'"),
     ({"width": float("nan")}, "width"),
     ({"width": float("inf")}, "width"),
-    # BUG: TypeError ("keywords must be strings"), as from YAML with a number for a name.
     ({"tool": {"hammer": {1: 2}}}, "hammer"),
 ]
 
@@ -171,7 +170,6 @@ def test_a_raised_version_is_seen_though_the_component_is_the_default(monkeypatc
 
 
 def test_a_raised_version_is_seen_in_a_group_that_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BUG: `inner` equals its default and is no Component, so it is left out with the raised `tool` in it."""
     before = Outer().canonical()
     monkeypatch.setattr(Saw, "version", 2)
     assert Inner().canonical()["tool"]["version"] == 2
@@ -227,7 +225,6 @@ def test_own_components_by_module_and_class(own: Any) -> None:
 
 
 def test_own_components_come_back_from_their_spec(own: Any) -> None:
-    """BUG: the spec of a class named "module:Class" is its bare name, which no registry knows."""
     cls = own("own_e", "0")
     assert PRUNERS.parse(cls(start=2).spec()) == cls(start=2)
 
@@ -247,7 +244,6 @@ def test_imports_that_fail_are_named(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["math:sqrt", "advprune_core.trainers.schedules:Cosine"])
 def test_what_is_imported_must_be_of_the_family(path: str) -> None:
-    """BUG: AttributeError for what is no component; another family's component passes."""
     with pytest.raises(ConfigError, match="pruner"):
         PRUNERS.parse(path)
 

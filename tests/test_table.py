@@ -6,14 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from made_up import TINY, evaluation_record, run_record, write_finished, write_manifest
 
 from advprune_core.config import RunConfig, flat_fields
-from advprune_core.records import RunStore
+from advprune_core.findings import accuracy_findings
+from advprune_core.plots import accuracy_vs_fraction
+from advprune_core.records import RunStore, Timing
 from advprune_core.settings import ConfigError
+from advprune_core.statistics import printable
 from advprune_core.table import collect, collect_timings
 
 #: Other values than the defaults, by flat name.
@@ -89,7 +93,6 @@ def test_costs_are_those_of_the_record(tmp_path: Path) -> None:
     assert (failed["status"], failed["error"], failed["cost"]) == ("failed", "no luck", 0)
 
 
-# BUG: the column `steps` is overwritten: the record's updates replace the attack's steps.
 def test_every_setting_is_a_column_by_its_flat_name(tmp_path: Path) -> None:
     config = RunConfig.flat(**UNUSUAL)
     write_finished(RunStore(tmp_path), run_record("a", config=config.model_dump(mode="json"), steps=12345))
@@ -165,8 +168,8 @@ def test_timings_count_the_record_and_the_repetitions(tmp_path: Path) -> None:
     write_finished(store, run_record("full", timed_alone=True))  # train 2 + select 0.25, wall 3 + 0.5
     for number in (1, 2):
         times = {"train": 10.0 * number, "select": 1.0, "validate": 99.0, "save": 99.0}
-        timing = {"seconds": {**times, "train": 20.0 * number}, "cpu_seconds": times}
-        store.write_timing("half", {**timing, "environment": {"device": "another"}})
+        wall = {**times, "train": 20.0 * number}
+        store.write_timing("half", Timing(seconds=wall, cpu_seconds=times, environment={"device": "another"}))
     timings = collect_timings(tmp_path, study="mine")
     columns = ["key", "arm", "fraction", "seed", "device", "threads", "cpu_seconds", "seconds"]
     assert timings[columns].to_numpy().tolist() == [
@@ -187,3 +190,16 @@ def test_unknown_study_names_the_near_miss(tmp_path: Path, read: Any) -> None:
     write_manifest(tmp_path, "cifar", [])
     with pytest.raises(ConfigError, match=r"no study 'mime'.*did you mean 'mine'.*allowed: cifar, mine"):
         read(tmp_path, study="mime")
+
+
+@pytest.mark.parametrize("read", [printable, accuracy_findings, accuracy_vs_fraction])
+def test_a_study_of_which_nothing_could_be_tested_can_be_read(tmp_path: Path, read: Any) -> None:
+    store, entries = RunStore(tmp_path), []
+    for seed in (0, 1):
+        for fraction, kept in ((1.0, {}), (0.5, {"pruner": "random", "fraction": 0.5})):
+            key, config = f"{fraction}-{seed}", RunConfig.flat(**TINY, **kept, seed=seed)
+            write_finished(store, run_record(key, config=config.model_dump(mode="json"), status="diverged"))
+            entries.append(("random", fraction, seed, None, key, "e"))
+    write_manifest(tmp_path, "mine", entries)
+    read(collect(tmp_path, study="mine"))
+    plt.close("all")

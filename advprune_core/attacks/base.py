@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import ThreatModel
@@ -17,6 +17,7 @@ from advprune_core.settings import Component, Pixels, Registry
 ATTACKS: Registry[Attack] = Registry("attack", "advprune_core.attacks")
 
 
+@ATTACKS.family
 class Attack(Component):
     """An attack with its settings; the threat model comes from the run."""
 
@@ -35,7 +36,7 @@ class FGSM(Attack):
     """Fast gradient sign method (Goodfellow et al. 2015): one step of length eps."""
 
     name: ClassVar[str] = "fgsm"
-    loss: Annotated[AttackLoss, Field(description="what the step maximises")] = "cross_entropy"
+    loss: Annotated[Literal["cross_entropy", "margin"], Field(description="what the step maximises")] = "cross_entropy"
 
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int) -> Tensor:
         """See `fgsm`; starts from the clean images."""
@@ -54,6 +55,12 @@ class PGD(Attack):
     restarts: Annotated[int, Field(ge=1, description="random starts")] = 1
     random_start: Annotated[bool, Field(description="begin at a random point of the ball")] = True
     loss: Annotated[AttackLoss, Field(description="what is maximised")] = "cross_entropy"
+
+    @model_validator(mode="after")
+    def _moves(self) -> PGD:
+        if self.loss == "kl" and not self.random_start:
+            raise ValueError("KL has no gradient at the clean image: it needs random_start")
+        return self
 
     def label(self) -> str:
         """``pgd40``, ``pgd40_margin``, ``pgd10_kl_x5``, ..."""

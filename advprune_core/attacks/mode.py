@@ -16,8 +16,8 @@ Mode = Literal["eval", "train"]
 def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     """Put `model` in a mode for a block, then restore every module's mode and all that it changed.
 
-    In ``"eval"`` a model changes nothing of its own. In ``"train"`` its buffers (BatchNorm
-    statistics) and the global generators (dropout) are put back as well.
+    The global generators are put back, for models that draw from them; in ``"train"`` the buffers
+    (BatchNorm statistics) as well.
     """
     modules = list(model.modules())
     before = [module.training for module in modules]
@@ -27,11 +27,8 @@ def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
         model.train(wanted)
     saved = [buffer.clone() for buffer in model.buffers()] if wanted else []
     try:
-        if wanted:
-            devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-            with torch.random.fork_rng(devices=devices):
-                yield
-        else:
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
         for module, flag in zip(modules, before, strict=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,14 @@ from advprune_core.randomness import normal, stream, uniform
 Start = Literal["clean", "random"] | Tensor
 
 
-def default_step_size(eps: float, steps: int) -> float:
+@overload
+def default_step_size(eps: float, steps: int) -> float: ...
+@overload
+def default_step_size(eps: float, steps: Tensor) -> Tensor: ...
+def default_step_size(eps: float, steps: int | Tensor) -> float | Tensor:
     """min(2.5 / k, 1) eps: far enough to cross the ball, never more than its radius."""
+    if isinstance(steps, Tensor):
+        return ((2.5 / steps.double()).clamp(max=1.0) * eps).float()
     return min(2.5 / max(steps, 1), 1.0) * eps
 
 
@@ -85,9 +91,9 @@ def pgd(
     steps : int or Tensor of int64, shape (B,)
         Steps for all images, or for each. Images without steps left are not passed any more.
     step_size : float or Tensor, shape (B,), optional
-        Default ``min(2.5 / steps, 1) * eps``. Above ``2 * eps`` warns.
+        Default ``min(2.5 / steps, 1) * eps``, of each image's own steps. Above ``2 * eps`` warns.
     start : "clean", "random" or Tensor, shape of `x`
-        Where the attack starts; a tensor is used as it is.
+        Where the attack starts; a tensor is used as it is (with `stop_early`, projected first).
     restarts : int
         With more than one, an image keeps its first misclassified result (else its last one).
     loss : "cross_entropy", "kl" or "margin"
@@ -112,12 +118,13 @@ def pgd(
         Images outside [0, 1]; steps, restarts, eps or step size out of range; a start of another
         shape; KL without labels where they are needed.
     """
+    x = x.detach()
     labels = target if labels is None and target.dim() == 1 else labels
     most = int(steps.max()) if isinstance(steps, Tensor) else steps
     _check(x, steps, eps=eps, step_size=step_size, start=start, restarts=restarts)
     if labels is None and (restarts > 1 or stop_early):
         raise ValueError("restarts and stop_early need `labels` where the target holds logits")
-    size = default_step_size(eps, most) if step_size is None else step_size
+    size = default_step_size(eps, steps) if step_size is None else step_size
     everything = torch.arange(len(x), device=x.device)
 
     def random_start(rows: Tensor, key: int) -> Tensor:
@@ -144,6 +151,8 @@ def pgd(
 
     if isinstance(start, Tensor):
         first = start.detach().clone()
+        if stop_early:  # an image may stay where it starts, so that has to be in the ball
+            first = project(first, x, norm=norm, eps=eps)
     else:
         first = random_start(everything, seed) if start == "random" else x.detach().clone()
     with no_trace(model, mode):
@@ -188,7 +197,7 @@ def _check(
     if len(x) == 0:
         raise ValueError("the batch is empty")
     check_images(x)
-    if eps <= 0:
+    if not eps > 0:
         raise ValueError(f"eps must be above 0, not {eps}")
     if (int(steps.min()) < 0) if isinstance(steps, Tensor) else (steps < 1):
         raise ValueError(f"steps must be at least 1 (0 where given per image), not {steps}")
@@ -197,11 +206,12 @@ def _check(
     if isinstance(start, Tensor) and start.shape != x.shape:
         raise ValueError(f"start has shape {tuple(start.shape)}, the images {tuple(x.shape)}")
     if step_size is not None:
-        sizes = torch.as_tensor(step_size)
-        if float(sizes.min()) <= 0:
-            raise ValueError(f"step_size must be above 0, not {float(sizes.min()):g}")
-        if float(sizes.max()) > 2 * eps:
+        sizes = (step_size, step_size) if isinstance(step_size, float | int) else torch.aminmax(step_size)
+        low, high = (float(size) for size in sizes)
+        if not low > 0:
+            raise ValueError(f"step_size must be above 0, not {low:g}")
+        if high > 2 * eps * (1 + 1e-6):
             warnings.warn(
-                f"a step of {float(sizes.max()):g} is more than the ball's diameter, 2 eps = {2 * eps:g}",
+                f"a step of {high:g} is more than the ball's diameter, 2 eps = {2 * eps:g}",
                 stacklevel=3,
             )

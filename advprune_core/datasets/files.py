@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -23,6 +24,11 @@ class Npz(DatasetSource):
     path: Annotated[str, Field(description="the .npz file")]
     sha256: Annotated[str | None, Field(description="checksum the file must have")] = None
 
+    def stamp(self) -> tuple[int, ...]:
+        """Time and size of the file."""
+        path = Path(self.path).expanduser()
+        return (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else ()
+
     def arrays(self, folder: Path) -> dict[str, np.ndarray]:
         """Read the four arrays; nothing is unpickled."""
         path = Path(self.path).expanduser()
@@ -33,12 +39,15 @@ class Npz(DatasetSource):
             if found != self.sha256.lower():
                 raise DataError(f"{path} has the SHA-256 {found}, not {self.sha256}: a wrong or damaged file")
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            archive = np.load(path, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} holds one array; an .npz with {', '.join(_ARRAYS)} is needed")
+            with archive:
                 missing = [name for name in _ARRAYS if name not in archive.files]
                 if missing:
                     raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(archive.files)}")
                 return {name: archive[name] for name in _ARRAYS}
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{path} cannot be read as an .npz of plain arrays: {error}") from None
@@ -51,6 +60,11 @@ class ImageFolder(DatasetSource):
     name: ClassVar[str] = "folder"
     path: Annotated[str, Field(description="the folder with train/ and test/ inside")]
 
+    def stamp(self) -> tuple[int, ...]:
+        """Time of the newest file or folder, and how many there are."""
+        times = [path.stat().st_mtime_ns for path in Path(self.path).expanduser().rglob("*")]
+        return (max(times, default=0), len(times))
+
     def arrays(self, folder: Path) -> dict[str, np.ndarray]:
         """Read every image."""
         from torchvision.datasets import ImageFolder as Folder
@@ -62,5 +76,8 @@ class ImageFolder(DatasetSource):
             raise DataError(f"{root} must hold train/CLASS/... and test/CLASS/...: {error}") from None
         if train.classes != test.classes:
             raise DataError(f"{root}: train has the classes {train.classes}, test {test.classes}")
-        (x_train, y_train), (x_test, y_test) = stack_pairs(train), stack_pairs(test)
+        try:
+            (x_train, y_train), (x_test, y_test) = stack_pairs(train), stack_pairs(test)
+        except OSError as error:
+            raise DataError(f"an image in {root} cannot be read: {error}") from None
         return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,9 +39,12 @@ class TorchvisionSource(DatasetSource):
         self.check(cls, folder)
         try:
             train, test = self.load(cls, folder)
+        except (ValueError, AssertionError, EOFError, zlib.error) as error:
+            reason = str(error) or type(error).__name__
+            raise DataError(f"{self.name} in {folder} is damaged ({reason}): delete its unpacked files") from None
         except (OSError, RuntimeError) as error:
             raise DataError(
-                f"{self.name} is not in {folder} and cannot be downloaded to it ({error}); set "
+                f"{self.name} is not in {folder}, or damaged there, and cannot be downloaded to it ({error}); set "
                 "ADVPRUNE_DATA to a folder that has it, or use the embedded 'digits'"
             ) from None
         return {

@@ -41,10 +41,13 @@ class Selection:
     n_filled: int = 0
 
     def __post_init__(self) -> None:
+        given = np.asarray(self.indices)
+        if given.ndim != 1 or len(given) == 0:
+            raise ConfigError("a selection must be a vector of at least one index")
+        if not np.issubdtype(given.dtype, np.integer):
+            raise ConfigError("indices of a selection must be whole numbers (of a mask: np.flatnonzero)")
         indices = np.asarray(self.indices, np.int64)
         weights = np.asarray(self.weights, np.float32)
-        if indices.ndim != 1 or len(indices) == 0:
-            raise ConfigError("a selection must be a vector of at least one index")
         weights = np.ones(len(indices), np.float32) if len(weights) == 0 else weights
         if weights.shape != indices.shape:
             raise ConfigError(f"a selection has {len(indices)} indices, but {len(weights)} weights")
@@ -125,6 +128,7 @@ class Context:
         return quotas
 
 
+@PRUNERS.family
 class Pruner(Component):
     """Chooses the training images of a run."""
 

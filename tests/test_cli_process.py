@@ -1,0 +1,73 @@
+"""The command in a process of its own: own modules, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from made_up import QUICK, RUN, study_options
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+OWN = """
+import torch
+
+def network():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+"""
+
+
+@pytest.mark.slow
+def test_own_model_beside_the_shell(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    start = "import sys; sys.path.remove(''); from advprune_core.cli import main; main()"  # as an installed script
+    command = [sys.executable, "-c", start, *RUN, *QUICK, "--model", "mine:network", "--out", "r"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def workers(group: int) -> list[int]:
+    """Processes of a group that carry runs out."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and "popen_loky" in " ".join(process.cmdline()):
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return found
+
+
+# terminal's pipes open (`advprune ... 2>&1 | tee log` hangs that long).
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["serial", "processes"])
+def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(tmp_path: Path, engine: str) -> None:
+    results, seeds = tmp_path / "results", [0, 1, 2, 3]
+    change = {"engine": engine, "workers": 2, "seeds": seeds, "fractions": [1.0], "controls": [], "epochs": 40}
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", f"{start}from advprune_core.cli import main; main()", "study"]
+    command += [*map(str, sorted(NOTEBOOKS.glob("*.ipynb"))), *study_options(results, **change), "--shard", "1/1"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+        while not list(results.glob("runs/*/record.json")):
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the driver and its workers
+        assert process.wait() == 130, log.read_text()
+    assert "interrupted; finished runs are kept" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    finished = {path: path.read_bytes() for path in results.glob("runs/*/record.json")}
+    assert 1 <= len(finished) < len(seeds)
+    assert not list(results.rglob(".record.json.*"))
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(seeds) - len(finished)} runs trained" in again.stdout
+    assert len(list(results.glob("runs/*/record.json"))) == len(seeds)
+    assert {path: path.read_bytes() for path in finished} == finished
+    assert workers(process.pid) == [], "workers of the interrupted study are still there"

@@ -1,0 +1,152 @@
+"""Controls: what each resolves to, from records with round numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import pytest
+
+from advprune_core.config import RunConfig
+from advprune_core.controls import CONTROLS, Control, expected_passes, resolve
+from advprune_core.data import Dataset
+from advprune_core.pruners import budget
+from advprune_core.pruners.random import Full
+from advprune_core.records import RunRecord
+from advprune_core.trainers.policy import FixedSteps
+
+
+def record(
+    config: RunConfig, *, n: int, visited: int, per_image: int, select: int = 0, kept: list[int] | None = None
+) -> RunRecord:
+    """A finished run that visited so many images, and kept so many in each epoch (all the same by default)."""
+    rows = kept or [budget(config.fraction, n)] * math.ceil(config.optimisation.epochs)
+    return RunRecord(
+        key="0" * 16,
+        config=config.model_dump(mode="json"),
+        dataset={},
+        status="ok",
+        passes={"train": visited * per_image, "select": select, "validate": 12345},
+        n=n,
+        kept=rows[-1],
+        images_visited=visited,
+        epochs=[{"epoch": epoch, "kept": count} for epoch, count in enumerate(rows)],
+    )
+
+
+def matched(**options: Any) -> RunConfig:
+    return RunConfig.flat(
+        **{"pruner": {"random": {"balanced": True}}, "fraction": 0.2, "seed": 3, "epochs": 10} | options
+    )
+
+
+BY_HAND = [
+    # 1,000 images, 200 kept, 10 epochs: 2,000 images of 2 * 7 + 3 = 17 passes.
+    ("same_cost", {}, {"visited": 2000, "per_image": 17}, 2.0),
+    # Selection that costs as much as training: twice the epochs.
+    ("same_cost", {}, {"visited": 2000, "per_image": 17, "select": 34000}, 4.0),
+    ("same_cost", {"trainer": "standard"}, {"visited": 2000, "per_image": 3}, 2.0),
+    # Steps that cost 8 an image cost the full run as much: the epochs are the same.
+    ("same_cost", {}, {"visited": 2000, "per_image": 8}, 2.0),
+    ("same_steps", {}, {"visited": 2000, "per_image": 17}, 50.0),
+    ("same_steps", {"epochs": 4}, {"visited": 800, "per_image": 17}, 20.0),
+    ("same_steps", {"fraction": 0.5}, {"visited": 5000, "per_image": 17}, 20.0),
+    # 2 epochs of warm-up and 8 of 200 images draw 3,600 of 10,000: 6,400 / 200 = 32 epochs more.
+    ("same_steps", {}, {"visited": 3600, "per_image": 17, "kept": [1000] * 2 + [200] * 8}, 42.0),
+    ("same_steps", {"epochs": 2.5}, {"visited": 500, "per_image": 17}, 12.5),
+    # PGD-2 costs 7 an image: 34,000 / 7 / 1,000 epochs.
+    ("cheaper_attack", {}, {"visited": 2000, "per_image": 17}, 34000 / 7000),
+    ("cheaper_attack", {}, {"visited": 2000, "per_image": 17, "select": 1000}, 5.0),
+]
+
+
+@pytest.mark.parametrize(("control", "options", "cost", "epochs"), BY_HAND)
+def test_epochs_by_hand(control: Control, options: dict[str, Any], cost: dict[str, int], epochs: float) -> None:
+    config = matched(**options)
+    resolved = resolve(control, config, record(config, n=1000, **cost))
+    assert resolved.optimisation.epochs == pytest.approx(epochs, abs=1e-6)
+
+
+@pytest.mark.parametrize("control", get_args(Control))
+def test_a_control_changes_one_thing(control: Control) -> None:
+    config = matched(ema=0.9, schedule="cosine", batch_size=50, lr=0.05)
+    resolved = resolve(control, config, record(config, n=1000, visited=2000, per_image=17))
+    changed = {name for name in RunConfig.model_fields if getattr(resolved, name) != getattr(config, name)}
+    assert (
+        changed
+        == {
+            "same_cost": {"pruner", "fraction", "optimisation"},
+            "same_steps": {"optimisation"},
+            "cheaper_attack": {"pruner", "fraction", "optimisation", "attack"},
+        }[control]
+    )
+    assert resolved.optimisation.replace(epochs=10) == config.optimisation
+    if control != "same_steps":
+        assert (resolved.pruner, resolved.fraction) == (Full(), 1.0)
+    if control == "cheaper_attack":
+        assert resolved.attack == config.attack.replace(steps=2)
+        assert resolved.attack.steps == FixedSteps(count=2)
+
+
+def images(config: RunConfig, n: int) -> int:
+    """Images that a run draws: whole epochs, and the rounded part of a last one."""
+    kept = budget(config.fraction, n)
+    whole = math.floor(config.optimisation.epochs)
+    return whole * kept + round((config.optimisation.epochs - whole) * kept)
+
+
+CASES = [
+    (n, f, size, epochs) for n in (1000, 1100) for f in (0.8, 0.6, 0.4, 0.2) for size, epochs in ((64, 30), (50, 7))
+]
+
+
+@pytest.mark.parametrize(("n", "fraction", "size", "epochs"), CASES)
+def test_costs_come_out_as_they_were_matched(n: int, fraction: float, size: int, epochs: int) -> None:
+    """Of the images drawn, those in whole batches are trained on: the matched cost is met to a batch."""
+    config = matched(fraction=fraction, batch_size=size, epochs=epochs)
+    visited = images(config, n) // size * size
+    done = record(config, n=n, visited=visited, per_image=17)
+    assert images(resolve("same_cost", config, done), n) // size * size == visited
+    cheaper = images(resolve("cheaper_attack", config, done), n) // size * size
+    assert 0 <= 17 * visited - 7 * cheaper < 7 * size + 7
+
+
+@pytest.mark.parametrize(("n", "fraction", "size", "epochs"), CASES)
+def test_same_steps_takes_as_many_batches_as_the_full_run(n: int, fraction: float, size: int, epochs: int) -> None:
+    config = matched(fraction=fraction, batch_size=size, epochs=epochs)
+    done = record(config, n=n, visited=images(config, n) // size * size, per_image=17)
+    assert images(resolve("same_steps", config, done), n) // size == n * epochs // size
+
+
+@pytest.mark.parametrize("control", get_args(Control))
+def test_controls_are_runs_like_any_other(control: Control, digits: Dataset) -> None:
+    config = matched()
+    done = record(config, n=1100, visited=2176, per_image=17)
+    resolved = resolve(control, config, done)
+    resolved.check(digits)
+    again = RunConfig.create(**resolved.model_dump(mode="json"))
+    assert again.train_key(digits) == resolve(control, config, done).train_key(digits)
+    assert resolved.train_key(digits) != config.train_key(digits)
+    # The time and memory of the matched run are no part of what its control is.
+    other = done.model_copy(update={"seconds": {"train": 9.0}, "peak_memory": 7, "timed_alone": True})
+    assert resolve(control, config, other) == resolved
+
+
+@pytest.mark.parametrize("control", get_args(Control))
+def test_validation_is_no_part_of_the_cost(control: Control) -> None:
+    config = matched()
+    done = record(config, n=1000, visited=2000, per_image=17)
+    without = done.model_copy(update={"passes": {"train": 34000}})
+    assert resolve(control, config, done) == resolve(control, config, without)
+
+
+@pytest.mark.parametrize(
+    ("control", "passes"), [("same_cost", 34000), ("cheaper_attack", 34000), ("same_steps", 170000)]
+)
+def test_costs_expected_before_the_run(control: Control, passes: float) -> None:
+    assert expected_passes(control, matched(), 1000) == pytest.approx(passes)
+
+
+def test_every_control_is_described() -> None:
+    assert set(CONTROLS) == set(get_args(Control))
+    assert all(CONTROLS.values())

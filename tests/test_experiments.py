@@ -1,0 +1,271 @@
+"""Beyond running a grid: notebooks, plans, evaluations, exports, what may be deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from made_up import TINY, TINY_STUDY, evaluation_record, run_record, write_finished, write_manifest
+
+from advprune_core.config import RunConfig
+from advprune_core.data import load_dataset
+from advprune_core.driver import run_study
+from advprune_core.experiments import (
+    DEFAULT_NOTEBOOKS,
+    check_parameters,
+    evaluate_checkpoint,
+    execute,
+    export_study,
+    find_notebooks,
+    garbage,
+    plan,
+)
+from advprune_core.models import build_model
+from advprune_core.records import RunStore
+from advprune_core.runs import load_run
+from advprune_core.settings import ConfigError
+from advprune_core.study import StudyConfig, study_config, study_grid
+from advprune_core.table import collect
+from advprune_core.tasks import run_lock
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+def write_notebook(path: Path, parameters: dict[str, Any], code: str = "") -> Path:
+    lines = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    cells = [nbformat.v4.new_code_cell(lines, metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(code)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results folder of a tiny study: full data, half of it, and the control of that."""
+    results = tmp_path_factory.mktemp("results")
+    run_study(study_config({**TINY_STUDY, "results": str(results)}), progress=False)
+    return results
+
+
+class TestFindNotebooks:
+    def test_named(self, tmp_path: Path) -> None:
+        named = [write_notebook(tmp_path / "a.ipynb", {}), write_notebook(tmp_path / "b.ipynb", {})]
+        assert find_notebooks(named, [tmp_path / "p.yaml"]) == named
+
+    @pytest.mark.parametrize("where", ["beside the profile", "in the current folder"])
+    def test_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        folder = tmp_path / ("other" if where == "beside the profile" else "notebooks")
+        for name in DEFAULT_NOTEBOOKS:
+            write_notebook(folder / name, {})
+        found = find_notebooks([], [tmp_path / "other" / "profiles" / "p.yaml"])
+        assert [path.resolve() for path in found] == [folder / name for name in DEFAULT_NOTEBOOKS]
+
+    @pytest.mark.parametrize("name", ["missing.ipynb", "notes.txt"])
+    def test_neither_notebook_nor_profile(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "notes.txt").touch()
+        with pytest.raises(ConfigError, match=f"{name} is neither a notebook"):
+            find_notebooks([tmp_path / name], [])
+
+    def test_nothing_named_nothing_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ConfigError, match="name the notebooks"):
+            find_notebooks([], [])
+
+
+def test_own_options_of_the_committed_notebooks() -> None:
+    """Their parameters are the fields of a study, and few of their own."""
+    notebooks = [NOTEBOOKS / name for name in DEFAULT_NOTEBOOKS]
+    everything = study_config({}).model_dump()
+    assert check_parameters(notebooks, everything) == {"figure_dpi"}
+
+
+def test_parameters_that_a_notebook_lacks_are_refused(tmp_path: Path) -> None:
+    some = write_notebook(tmp_path / "some.ipynb", {"epochs": 1, "colour": "red"})
+    other = write_notebook(tmp_path / "other.ipynb", {"epochs": 1})
+    assert check_parameters([some, other], {"epochs": 2}) == {"colour"}
+    with pytest.raises(ConfigError, match=r"parameter of some.ipynb 'epocs'.*did you mean 'epochs'"):
+        check_parameters([some, other], {"epocs": 2})
+    with pytest.raises(ConfigError, match=r"parameter of other.ipynb 'colour'"):
+        check_parameters([some, other], {"colour": "blue"})
+
+
+def test_execute_gives_the_kernel_its_parameters_and_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADVPRUNE_RESULTS", "as before")
+    code = (
+        "import os\nassert os.environ['ADVPRUNE_RESULTS'].endswith('kept')\nprint(study, epochs, results, os.listdir())"
+    )
+    notebook = write_notebook(tmp_path / "nb" / "a.ipynb", {"study": "x", "epochs": 1, "results": None}, code)
+    config = study_config({"study": "mine", "epochs": 3, "results": str(tmp_path / "kept")})
+    config.folder.mkdir(parents=True)
+    given = {"study": "mine", "epochs": 3, "results": str(tmp_path / "kept")}
+    (output,) = execute([notebook], given, config)
+    assert output == tmp_path / "kept" / "mine" / "a.ipynb"
+    assert os.environ["ADVPRUNE_RESULTS"] == "as before"
+    printed = [
+        cell.outputs[0].text for cell in nbformat.read(output, 4).cells if cell.cell_type == "code" and cell.outputs
+    ]
+    assert printed == ["mine 3 None ['a.ipynb']\n"]
+    assert str(tmp_path) not in output.read_text()
+    assert nbformat.read(notebook, 4).cells[1].outputs == []
+
+
+def counts(text: str) -> tuple[int, int, float]:
+    """Entries, runs to train, and forward-equivalents, as a plan says them."""
+    found = re.search(r"(\d+) entries, at most (\d+) to train: ([\d,]+) forward-equivalents", text)
+    assert found is not None
+    return int(found[1]), int(found[2]), float(found[3].replace(",", ""))
+
+
+def test_plan_counts_runs_and_their_cost(tmp_path: Path) -> None:
+    config = study_config({**TINY_STUDY, "seeds": [0, 1], "results": str(tmp_path / "none")})
+    text = plan(study_grid(config), config.execution)
+    images = 300 - 2 * (300 // 13)  # without the two validation splits
+    per_image = 2 * 1 + 3  # PGD-1
+    half = (images + 1) // 2
+    assert counts(text) == (2 * 4, 2 * 3, 2 * per_image * (images + half + half))
+    assert text.count("same_cost(random)") == 4
+    assert not (tmp_path / "none").exists()
+
+
+def test_plan_says_what_is_there(trained: Path) -> None:
+    more = study_config({**TINY_STUDY, "fractions": [1.0, 0.5, 0.25], "controls": [], "results": str(trained)})
+    text = plan(study_grid(more), more.execution)
+    assert counts(text)[:2] == (3, 1)
+    states = [line.split()[3] for line in text.splitlines()[1:4]]
+    assert states == ["there", "there", "to"]
+
+
+def test_plan_of_a_finished_study_has_nothing_to_do(trained: Path) -> None:
+    config = study_config({**TINY_STUDY, "results": str(trained)})
+    assert counts(plan(study_grid(config), config.execution)) == (4, 0, 0)
+
+
+def by_hand(model: torch.nn.Module, eps: float) -> tuple[float, float]:
+    """Clean accuracy, and accuracy after one signed gradient step of size `eps`."""
+    split = load_dataset(TINY["dataset"]).test
+    x = split.images.clone().requires_grad_()
+    logits = model(x)
+    F.cross_entropy(logits, split.labels, reduction="sum").backward()
+    right = logits.argmax(1) == split.labels
+    moved = (x + eps * x.grad.sign()).clamp(0, 1).detach()
+    return float(right.double().mean()), float((right & (model(moved).argmax(1) == split.labels)).double().mean())
+
+
+def evaluation_of(**given: Any) -> Any:
+    nothing = {"run_key": None, "weights": None, "own": {}, "threat": {}, "results": None, "data": None}
+    return evaluate_checkpoint(**{**nothing, "attacks": ["fgsm"], "checkpoint": "last", **given})
+
+
+@pytest.mark.parametrize("eps", [None, 0.02, "1/16"])
+def test_evaluation_of_a_run_is_kept_beside_it(trained: Path, eps: Any) -> None:
+    table = collect(trained, study="tiny")
+    key = str(table["key"].iloc[0])
+    radius = {None: 2 / 16, "1/16": 1 / 16}.get(eps, eps)
+    record = evaluation_of(run_key=key[:8], threat={} if eps is None else {"eps": eps}, results=str(trained))
+    model = load_run(key, trained).model(load_dataset(TINY["dataset"]))
+    clean, robust = by_hand(model, radius)
+    assert (record.clean.accuracy, record.attacks["fgsm"].accuracy, record.robust.accuracy) == (clean, robust, robust)
+    assert record.config["threat"]["eps"] == radius
+    assert RunStore(trained).evaluation(key, record.key) == record
+    pd.testing.assert_frame_equal(collect(trained, study="tiny"), table)  # the study's own evaluation stays
+
+
+def test_evaluation_of_own_weights_is_only_returned(tmp_path: Path) -> None:
+    own = {"dataset": TINY["dataset"], "model": {"small_cnn": {"width": 2}}}
+    model = build_model(RunConfig.flat(**own).model, load_dataset(own["dataset"]), seed=5)
+    torch.save(model.state_dict(), tmp_path / "mine.pt")
+    record = evaluation_of(weights=str(tmp_path / "mine.pt"), own=own, threat={"eps": 0.1}, results=str(tmp_path / "r"))
+    assert (record.clean.accuracy, record.attacks["fgsm"].accuracy) == by_hand(model, 0.1)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"run_key": "zzz"}, "no run begins with 'zzz'"),
+        ({"run_key": "", "checkpoint": "best"}, "runs begin with ''"),
+        ({"run_key": "KEY", "checkpoint": "best"}, "has no 'best' weights"),
+        ({"run_key": "KEY", "checkpoint": "first"}, "first.*(last|best)"),
+        ({"run_key": "KEY", "attacks": ["fgms"]}, "unknown attack 'fgms'.*did you mean 'fgsm'"),
+        ({"run_key": "KEY", "threat": {"eps": -1}}, "eps = -1"),
+        ({"run_key": "KEY", "threat": {"norm": "l2"}}, "eps"),
+        ({"weights": "missing.pt"}, "there is no file missing.pt"),
+        ({"weights": "notes.pt"}, "notes.pt"),
+        ({"weights": "list.pt"}, "list.pt"),
+        ({"weights": "other.pt"}, "other.pt does not fit the model"),
+    ],
+)
+def test_what_cannot_be_evaluated(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.pt").write_text("not weights")
+    torch.save([1, 2], "list.pt")
+    torch.save({"a": torch.ones(2)}, "other.pt")
+    if given.get("run_key") == "KEY":
+        given = {**given, "run_key": RunStore(trained).run_keys()[0]}
+    with pytest.raises(ConfigError, match=message):
+        evaluation_of(results=str(trained), **given)
+
+
+def test_export_has_everything_but_weights(trained: Path, tmp_path: Path) -> None:
+    write_finished(RunStore(trained), run_record("unrelated"))
+    (trained / "tiny" / "table.csv").write_text("a\n1\n")
+    copy = tmp_path / "copy"
+    assert export_study("tiny", copy, results=trained) == 3
+    pd.testing.assert_frame_equal(collect(copy, study="tiny"), collect(trained, study="tiny"))
+    names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert {"manifest.json", "table.csv"} <= names
+    assert {name.rpartition(".")[2] for name in names} == {"json", "csv"}
+    assert not any("unrelated" in name for name in names)
+    with pytest.raises(ConfigError, match=r"no study 'tinny'.*did you mean 'tiny'"):
+        export_study("tinny", tmp_path / "b", results=trained)
+    assert not (tmp_path / "b").exists()
+
+
+def small_results(results: Path) -> RunStore:
+    store = RunStore(results)
+    write_finished(store, run_record("named"), evaluation_record("e", "named", [True], {"pgd": [True]}))
+    write_manifest(results, "mine", [("random", 1.0, 0, None, "named", "e")])
+    return store
+
+
+def test_garbage_is_what_no_study_names(tmp_path: Path) -> None:
+    store = small_results(tmp_path)
+    assert garbage(tmp_path) == []
+    write_finished(store, run_record("loose"))
+    for key, size in (("named", 100), ("begun", 1000)):
+        (store.work(key)).mkdir(parents=True)
+        (store.work(key) / "checkpoint.pt").write_bytes(b"0" * size)
+    found = dict(garbage(tmp_path))
+    assert set(found) == {store.work("named"), store.folder("loose"), store.folder("begun")}
+    assert found[store.work("named")] == 100
+    assert found[store.folder("begun")] == 1000
+    loose = (store.folder("loose") / name for name in os.listdir(store.folder("loose")))
+    assert found[store.folder("loose")] == sum(path.stat().st_size for path in loose)
+
+
+def test_runs_under_way_are_not_garbage(tmp_path: Path) -> None:
+    store = small_results(tmp_path)
+    store.work("now").mkdir(parents=True)
+    with run_lock(store, "now"):
+        assert garbage(tmp_path) == []
+
+
+def test_the_manifest_names_the_whole_study(trained: Path) -> None:
+    manifest = json.loads((trained / "tiny" / "manifest.json").read_text())
+    arms = [(entry["arm"], entry["fraction"]) for entry in manifest["entries"]]
+    assert arms == [(arm, f) for f in (1.0, 0.5) for arm in ("random", "same_cost(random)")]
+    assert study_config(manifest["config"]) == StudyConfig(**{**TINY_STUDY, "engine": "processes"})
+    assert str(trained) not in json.dumps(manifest)

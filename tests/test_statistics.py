@@ -1,0 +1,145 @@
+"""Means, intervals and paired differences over seeds, against scipy and by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from advprune_core.statistics import Estimate, estimate, paired_difference, printable, summary
+
+VALUES = st.lists(st.floats(0, 1, allow_subnormal=False), min_size=2, max_size=20)
+
+
+@given(VALUES, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_intervals_are_students(values: list[float], confidence: float) -> None:
+    got = estimate(np.array(values), confidence)
+    error = stats.sem(values)
+    assert got.seeds == len(values)
+    assert got.mean == pytest.approx(math.fsum(values) / len(values))
+    if error > 1e-12:
+        low, high = stats.t.interval(confidence, len(values) - 1, loc=np.mean(values), scale=error)
+        assert (got.low, got.high) == pytest.approx((low, high))
+        # The interval says just which means a t test would not refuse.
+        assert stats.ttest_1samp(values, got.high).pvalue == pytest.approx(1 - confidence, abs=1e-6)
+
+
+def test_an_interval_by_hand() -> None:
+    # Mean 2, standard deviation 1, standard error 1 / sqrt(3), t(0.975, 2) = 4.302653.
+    got = estimate(pd.Series([1.0, 2.0, 3.0]))
+    assert got.mean == 2
+    assert got.high - 2 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert 2 - got.low == pytest.approx(got.high - 2)
+
+
+def test_one_seed_has_no_interval() -> None:
+    got = estimate(np.array([0.25]))
+    assert (got.mean, got.seeds) == (0.25, 1)
+    assert math.isnan(got.low)
+    assert math.isnan(got.high)
+
+
+def test_equal_values_have_an_interval_of_a_point() -> None:
+    assert estimate(np.array([0.5, 0.5, 0.5])) == Estimate(0.5, 0.5, 0.5, 3)
+
+
+TEXTS: list[tuple[Estimate, dict[str, Any], str]] = [
+    (Estimate(0.751, 0.74, 0.762, 5), {}, "75.1 [74.0, 76.2]"),
+    (Estimate(0.751, math.nan, math.nan, 1), {}, "75.1"),
+    (Estimate(2.0, 1.5, 2.5, 3), {"scale": 1, "digits": 2}, "2.00 [1.50, 2.50]"),
+    (Estimate(-0.01, -0.02, 0.0, 3), {}, "-1.0 [-2.0, 0.0]"),
+]
+
+
+@pytest.mark.parametrize(("value", "options", "text"), TEXTS)
+def test_texts(value: Estimate, options: dict[str, Any], text: str) -> None:
+    assert value.text(**options) == text
+
+
+def table() -> pd.DataFrame:
+    """Two arms at 40 %, three seeds; the full run costs 100 and 200."""
+    rows = [
+        ("random", 1.0, 0, 0.90, 0.60, 100.0),
+        ("random", 1.0, 1, 0.92, 0.62, 200.0),
+        ("random", 0.4, 0, 0.80, 0.50, 40.0),
+        ("random", 0.4, 1, 0.82, 0.54, 80.0),
+        ("same_cost(random)", 0.4, 0, 0.84, 0.55, 41.0),
+        ("same_cost(random)", 0.4, 1, 0.85, 0.56, 78.0),
+    ]
+    return pd.DataFrame(rows, columns=["arm", "fraction", "seed", "clean", "robust", "cost"])
+
+
+def test_differences_are_paired_by_seed() -> None:
+    got = paired_difference(table(), "same_cost(random)", "random", fraction=0.4)
+    # 0.05 and 0.02: mean 0.035, standard error 0.015, t(0.975, 1) = 12.7062.
+    assert got.mean == pytest.approx(0.035)
+    assert got.high - got.mean == pytest.approx(12.7062 * 0.015, rel=1e-4)
+    assert got.seeds == 2
+    other = paired_difference(table(), "random", "same_cost(random)", fraction=0.4)
+    assert (other.mean, other.low, other.high) == pytest.approx((-got.mean, -got.high, -got.low))
+    assert paired_difference(table(), "same_cost(random)", "random", fraction=0.4, value="clean").mean == pytest.approx(
+        0.035
+    )
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    shuffled = table().sample(frac=1, random_state=0)
+    got = paired_difference(shuffled, "same_cost(random)", "random", fraction=0.4)
+    assert got.mean == pytest.approx(0.035)
+
+
+def test_seeds_of_one_arm_only_are_left_out() -> None:
+    more = pd.DataFrame([("random", 0.4, 7, 0.1, 0.1, 40.0), ("same_cost(random)", 0.4, 8, 0.9, 0.9, 40.0)])
+    more.columns = table().columns
+    failed = pd.DataFrame([("random", 0.4, 9, np.nan, np.nan, 1.0), ("same_cost(random)", 0.4, 9, 0.9, 0.9, 1.0)])
+    failed.columns = table().columns
+    got = paired_difference(pd.concat([table(), more, failed]), "same_cost(random)", "random", fraction=0.4)
+    assert (got.mean, got.seeds) == (pytest.approx(0.035), 2)
+
+
+@pytest.mark.parametrize(
+    ("arm", "reference", "fraction"),
+    [("redraw", "random", 0.4), ("random", "redraw", 0.4), ("random", "same_cost(random)", 0.3)],
+)
+def test_what_was_not_run_has_no_difference(arm: str, reference: str, fraction: float) -> None:
+    got = paired_difference(table(), arm, reference, fraction=fraction)
+    assert got.seeds == 0
+    assert math.isnan(got.mean)
+
+
+def test_the_summary_by_hand() -> None:
+    got = summary(table())
+    assert got["arm"].tolist() == ["random", "random", "same_cost(random)"]
+    assert got["fraction"].tolist() == [1.0, 0.4, 0.4]
+    assert got["seeds"].tolist() == [2, 2, 2]
+    assert got["clean"].tolist() == pytest.approx([0.91, 0.81, 0.845])
+    assert got["robust"].tolist() == pytest.approx([0.61, 0.52, 0.555])
+    # Each seed's cost against its own full run: 41 / 100 and 78 / 200.
+    assert got["cost"].tolist() == pytest.approx([1.0, 0.4, 0.4])
+    assert got["speed_up"].tolist() == pytest.approx([1.0, 2.5, 2.5])
+    assert got["robust_high"].tolist()[1] == pytest.approx(0.52 + 12.7062 * 0.02, rel=1e-4)
+
+
+def test_runs_without_an_accuracy_stay_in_the_summary() -> None:
+    data = table()
+    data.loc[data["fraction"] == 0.4, ["clean", "robust"]] = np.nan
+    got = summary(data)
+    assert len(got) == 3
+    assert got["robust"].isna().tolist() == [False, True, True]
+    assert got["cost"].notna().all()
+
+
+def test_the_printed_table() -> None:
+    shown = printable(table())
+    assert shown["data kept"].tolist() == ["100 %", "40 %", "40 %"]
+    assert shown["cost / full run"].tolist() == ["1.000", "0.400", "0.400"]
+    assert shown["robust accuracy, %"][0].startswith("61.0 [")
+    one = printable(table()[table()["seed"] == 0])
+    assert one["robust accuracy, %"].tolist() == ["60.0", "50.0", "55.0"]
+    assert one["clean accuracy, %"].tolist() == ["90.0", "80.0", "84.0"]
