@@ -135,7 +135,7 @@ def test_a_trainer_is_its_objective_and_attack(name: str, digits: Dataset) -> No
     assert RunConfig.flat(trainer=name) == RunConfig(objective=preset.objective, attack=preset.attack)
 
 
-# BUG for the schedule: `optimisation` equals its default, and is left out with all that is in it.
+# The schedule lies in a group that equals its default, and must not be left out with it.
 @pytest.mark.parametrize("path", ["model", "objective", "attack.start", "attack.steps", "optimisation.schedule"])
 def test_a_raised_version_of_a_default_makes_new_keys(
     path: str, monkeypatch: pytest.MonkeyPatch, digits: Dataset
