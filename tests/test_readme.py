@@ -10,7 +10,7 @@ import pytest
 
 from advprune_core.data import load_dataset
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.statistics import markdown, printable
+from advprune_core.statistics import markdown, paired_difference, printable, summary
 from advprune_core.table import collect
 
 ROOT = Path(__file__).parents[1]
@@ -52,11 +52,20 @@ def test_the_table_is_that_of_the_committed_records() -> None:
     assert between.strip() == markdown(printable(table))
 
 
+def test_what_is_said_of_the_study_is_what_its_records_show() -> None:
+    table = collect(ROOT / "results" / "reference" / "digits", study="digits")
+    assert "at 60 % and less it loses more than a shorter run" in TEXT
+    worse = {f: paired_difference(table, "random", "same_cost(random)", fraction=f) for f in (0.8, 0.6, 0.4, 0.2)}
+    assert [fraction for fraction, difference in worse.items() if difference.high < 0] == [0.6, 0.4, 0.2]
+    full = summary(table).query("arm == 'random'").set_index("fraction")["robust"]
+    assert (full.drop(1.0) < full[1.0]).all()
+
+
 def test_links_and_targets_exist() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT):
         assert (ROOT / target).exists(), target
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`?make (\w+)", TEXT.split("Without make")[0]):
+    for target in re.findall(r"(?:^    |`)make (\w+)", TEXT, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {"test", "cluster", "bench"} <= set(extras)
