@@ -118,7 +118,7 @@ def _run(
     from advprune_core.notebook import shown
     from advprune_core.records import RunStore
     from advprune_core.settings import check_names
-    from advprune_core.study import Entry, Execution, check_entries, pruner_label
+    from advprune_core.study import Entry, Execution, pruner_label
     from advprune_core.tasks import PGD_40
 
     config = RunConfig.flat(**{name: value_of(text) for name, text in options.items() if text is not None})
@@ -134,7 +134,6 @@ def _run(
     if dry_run:
         _print_plan(entries, execution)
         return
-    check_entries(entries, data=data)
     with _interruptible():
         driver = run_entries(entries, execution=execution, attacks=attacks, name=entries[0].describe())
     store = RunStore(execution.root)

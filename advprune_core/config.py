@@ -22,6 +22,9 @@ from advprune_core.trainers.objectives import PGDAT
 from advprune_core.trainers.policy import AttackPolicy
 from advprune_core.trainers.schedules import SCHEDULES, OneCycle, Schedule
 
+#: Raised when the training loop, `Optimisation` or `AttackPolicy` give other results than before.
+LOOP_VERSION = 1
+
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -153,6 +156,8 @@ class RunConfig(Settings):
         # Content, not the name or the path of the data, and not what concerns the test images.
         canonical["dataset"] = dataset.train_hash
         canonical["device"] = self.device
+        if LOOP_VERSION != 1:
+            canonical["loop"] = LOOP_VERSION
         return content_key(canonical)
 
     def check(self, dataset: Dataset) -> None:

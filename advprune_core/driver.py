@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from bisect import insort
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
@@ -22,10 +23,11 @@ from advprune_core.attacks.base import Attack
 from advprune_core.config import RunConfig
 from advprune_core.controls import expected_passes, resolve
 from advprune_core.data import Dataset
-from advprune_core.engines import engine
+from advprune_core.engines import SerialExecutor, engine
 from advprune_core.environment import environment
 from advprune_core.files import check_writable, write_text
-from advprune_core.progress import progress_bar
+from advprune_core.progress import following, progress_bar
+from advprune_core.pruners.base import PRUNERS
 from advprune_core.records import RunRecord, RunStore, Timing
 from advprune_core.study import (
     Entry,
@@ -64,7 +66,7 @@ class Driver:
     bar : tqdm
         Counts forward-equivalents of training.
     on_key : callable
-        Called whenever an entry's key becomes known, before its run is trained.
+        Called when the keys of runs, and later of controls, have become known, before they are trained.
 
     Attributes
     ----------
@@ -91,9 +93,11 @@ class Driver:
         self.keys: dict[int, str] = {}
         self.failed: dict[str, str] = {}
         self.trained = self.evaluated = 0
-        self._ready: list[tuple[int, Task]] = []
+        self._ready: list[tuple[float, int, Task]] = []
         self._waiting: dict[str, list[int]] = {}
         self._known: set[str] = set()
+        self._passes = 0.0
+        self._training: dict[str, RunConfig] = {}
 
     def run(self) -> None:
         """Carry everything out."""
@@ -107,8 +111,21 @@ class Driver:
                 self._waiting.setdefault(key, []).append(number)
             else:
                 self._add_control(number, record)
-        self._time_alone()
-        self._work_through()
+        self.on_key(self)
+        with following(self.bar, self._position):
+            self._time_alone()
+            self._work_through()
+
+    def _position(self) -> float:
+        """Forward-equivalents that are done, runs under way included."""
+        passes = self._passes
+        for key, config in list(self._training.items()):
+            try:
+                lines = (self.store.work(key) / "metrics.jsonl").read_text().count("\n")
+            except OSError:
+                continue
+            passes += config.passes(len(self.dataset.train)) * min(1.0, lines / config.optimisation.epochs)
+        return passes
 
     def evaluation(self, config: RunConfig) -> EvaluationConfig:
         """How a run is evaluated."""
@@ -123,16 +140,16 @@ class Driver:
             return
         config = resolve(entry.control, entry.config, record)
         self._add_run(number, config, config.train_key(self.dataset))
+        self.on_key(self)
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:
         """Queue what a run still needs; a run that several entries share is queued once."""
         self.keys[number] = key
-        self.on_key(self)
         if key in self._known:
             return
         self._known.add(key)
         if self.store.finished(key) is not None:
-            self.bar.update(config.passes(len(self.dataset.train)))
+            self._passes += config.passes(len(self.dataset.train))
             self._add_evaluation(number, config, key)
         else:
             ex = self.execution
@@ -149,25 +166,31 @@ class Driver:
 
     def _push(self, number: int, task: Task) -> None:
         """Longest training first, so that no core idles at the end; evaluations last."""
-        n = len(self.dataset.train)
-        self._ready.append((number, task))
-        self._ready.sort(key=lambda item: -item[1].config.passes(n) * isinstance(item[1], TrainTask))
+        cost = task.config.passes(len(self.dataset.train)) if isinstance(task, TrainTask) else 0.0
+        insort(self._ready, (cost, number, task), key=lambda item: -item[0])
+
+    def _begin(self, number: int, task: Task) -> None:
+        if isinstance(task, TrainTask):
+            self._training[self.keys[number]] = task.config
 
     def _work_through(self) -> None:
         under_way: dict[Future[Any], tuple[int, Task]] = {}
-        workers = min(self.execution.worker_count, max(len(self._ready), 1))
+        possible = len(self._ready) + sum(len(numbers) for numbers in self._waiting.values())
+        workers = min(self.execution.worker_count, max(possible, 1))
         with engine(self.execution.engine, workers) as executor:
             while self._ready or under_way:
                 while self._ready and len(under_way) < workers:
-                    number, task = self._ready.pop(0)
+                    _, number, task = self._ready.pop(0)
+                    self._begin(number, task)
                     under_way[executor.submit(task)] = (number, task)
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     number, task = under_way.pop(future)
                     self._done(number, task, future)
 
-    def _done(self, number: int, task: Task, future: Future[Any]) -> None:
+    def _done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
         """Write what came back, and queue what it makes possible."""
         error, key = future.exception(), self.keys[number]
+        self._training.pop(key, None)
         if isinstance(error, BrokenExecutor):
             raise RuntimeError(
                 "a worker process was killed, perhaps for lack of memory; what is finished is kept: "
@@ -176,7 +199,7 @@ class Driver:
         name = self.entries[number].describe()
         if isinstance(task, TrainTask):
             if error is None:
-                self._trained(number, task.config, key, future.result())
+                self._trained(number, task.config, key, future.result(), timed_alone=timed_alone)
                 return
             self.failed[name] = _message(error)
             self.store.write_run(run_record(key, task.config, self.dataset, _message(error)))
@@ -200,7 +223,7 @@ class Driver:
         assert finished is not None
         if finished.status == "diverged":
             self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
-        self.bar.update(config.passes(len(self.dataset.train)))
+        self._passes += config.passes(len(self.dataset.train))
         self._add_evaluation(number, config, key)
         for waiting in self._waiting.pop(key, []):
             self._add_control(waiting, finished)
@@ -209,15 +232,18 @@ class Driver:
         """Train the first seed's runs with nothing beside them, and repeat what is asked for."""
         repeats = self.execution.timed_repeats
         pending = [(entry, self._timings_missing(entry)) for entry in timed_entries(self.entries, repeats)]
-        if any(missing > 0 for _, missing in pending):
+        pending = [(entry, missing) for entry, missing in pending if missing > 0]
+        if pending:
             warm_up(pending[0][0].config, self.dataset)
         for entry, missing in pending:
             again = missing - (self.store.finished(entry.config.train_key(self.dataset)) is None)
-            self.bar.total += max(again, 0) * entry.config.passes(len(self.dataset.train))
+            self.bar.total += again * entry.config.passes(len(self.dataset.train))
         for repeat in range(repeats):
             for entry, missing in pending:
                 if repeat < missing:
+                    self.bar.set_postfix_str(f"timing {entry.describe()} alone")
                     self._time_once(entry)
+        self.bar.set_postfix_str("")
 
     def _timings_missing(self, entry: Entry) -> int:
         """How many timings alone a run still lacks."""
@@ -229,19 +255,23 @@ class Driver:
     def _time_once(self, entry: Entry) -> None:
         """Train a run that is not there yet, timed; or time one that is, and keep only the time."""
         key, number = entry.config.train_key(self.dataset), self.entries.index(entry)
-        ex = self.execution
-        self.bar.set_postfix_str(f"timing {entry.describe()} alone")
-        if self.store.finished(key) is None:
-            self._ready = [(i, task) for i, task in self._ready if self.keys[i] != key]
-            result = TrainTask(entry.config, key, ex.data, str(ex.root), ex.checkpoint_seconds)()
-            self._trained(number, entry.config, key, result, timed_alone=True)
-        else:
-            again = TrainTask(entry.config, key, ex.data, None)()
-            assert again is not None
-            times = {name: again.ledger[name] for name in ("seconds", "cpu_seconds")}
+        queued = [item for item in self._ready if self.keys[item[1]] == key and isinstance(item[2], TrainTask)]
+        if queued:
+            # What a checkpoint left by other company brings along is no time alone.
+            alone = not (self.store.work(key) / "checkpoint.pt").exists()
+            self._ready.remove(queued[0])
+            task = queued[0][2]
+            self._begin(number, task)
+            self._done(number, task, SerialExecutor().submit(task), timed_alone=alone)
+        elif self.store.finished(key) is not None:
+            task = TrainTask(entry.config, key, self.execution.data, None)
+            future = SerialExecutor().submit(task)
+            if (error := future.exception()) is not None:
+                self.failed[f"timing of {entry.describe()}"] = _message(error)
+                return
+            times = {name: future.result().ledger[name] for name in ("seconds", "cpu_seconds")}
             self.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
-            self.bar.update(entry.config.passes(len(self.dataset.train)))
-        self.bar.set_postfix_str("")
+            self._passes += entry.config.passes(len(self.dataset.train))
 
 
 def _message(error: BaseException) -> str:
@@ -313,9 +343,11 @@ def run_study(config: StudyConfig, *, progress: bool = True, shard: tuple[int, i
         What cannot be run, before any work; a results folder that is not writable.
     """
     entries = study_grid(config, shard=shard)
+    # Jobs of an array share machines: their seconds would not be those of runs alone.
+    execution = config.execution if shard is None else config.execution.replace(timed_repeats=0)
     driver = run_entries(
         entries,
-        execution=config.execution,
+        execution=execution,
         attacks=config.attacks,
         name=config.study,
         progress=progress,
@@ -333,10 +365,11 @@ def write_manifest(config: StudyConfig, driver: Driver) -> None:
         evaluation = driver.evaluation(entry.config).key(driver.dataset.test_hash)
         place = {"arm": entry.arm, "fraction": entry.fraction, "seed": entry.seed, "control": entry.control}
         rows.append({**place, "key": key, "evaluation": evaluation})
+    pruners = [PRUNERS.parse(spec).spec() for spec in config.pruners]
     circumstances = {"results", "data", "engine", "workers"}
     manifest = {
         "study": config.study,
-        "config": config.model_dump(mode="json", exclude=circumstances),
+        "config": {**config.model_dump(mode="json", exclude=circumstances | {"pruners"}), "pruners": pruners},
         "entries": rows,
     }
     write_text(config.folder / "manifest.json", json.dumps(manifest, indent=1))

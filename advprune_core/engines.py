@@ -53,7 +53,12 @@ class RayExecutor(Executor):
         def call() -> Any:
             return fn(*args, **kwargs)
 
-        future: Future[Any] = self._ray.remote(num_cpus=1, max_retries=0)(call).remote().future()
+        config = getattr(fn, "config", None)
+        needs: dict[str, Any] = {
+            "num_cpus": getattr(config, "threads", 1),
+            "num_gpus": int(getattr(config, "device", "") == "cuda"),
+        }
+        future: Future[Any] = self._ray.remote(**needs, max_retries=0)(call).remote().future()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

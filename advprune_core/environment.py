@@ -63,7 +63,7 @@ def git_state() -> dict[str, Any]:
     try:
         if not git("ls-files", "environment.py"):
             return {}
-        status = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        status = git("status", "--porcelain", "--", ".")
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(status)}
     except (OSError, subprocess.CalledProcessError):
         return {}

@@ -81,27 +81,30 @@ def evaluate(
     model : nn.Module
         Images in [0, 1] to logits; left as it was.
     split : Split
-        On the model's device.
+        On any device; batches go to the model's.
     attacks : sequence of Attack
     threat : ThreatModel
     seed : int
-        For random starts; each batch and attack has a stream of its own.
+        For random starts: each attack has a stream of its own, and each image its own noise in it,
+        whatever the batch and the model.
     batch_size : int
     """
     n = len(split)
+    device = next((p.device for p in model.parameters()), split.labels.device)
     clean = np.zeros(n, dtype=bool)
     standing = {attack.label(): np.zeros(n, dtype=bool) for attack in attacks}
-    for batch, start in enumerate(range(0, n, batch_size)):
+    for start in range(0, n, batch_size):
         rows = slice(start, min(start + batch_size, n))
-        x, y = split.pixels(rows), split.labels[rows]
+        x, y = split.pixels(rows).to(device), split.labels[rows].to(device)
+        ids = torch.arange(start, start + len(x), device=device)
         right = predictions(model, x) == y
         clean[rows] = right.cpu().numpy()
         for number, attack in enumerate(attacks):
             left = right.nonzero().squeeze(1)
             if len(left):
+                key = stream(seed, "evaluate", number)
                 x_adv = x.clone()
-                key = stream(seed, "evaluate", batch, number)
-                x_adv[left] = attack.perturb(model, x[left], y[left], threat=threat, seed=key)
+                x_adv[left] = attack.perturb(model, x[left], y[left], threat=threat, seed=key, ids=ids[left])
                 right = right & (predictions(model, x_adv) == y)
             standing[attack.label()][rows] = right.cpu().numpy()
     return Outcome(clean, standing)

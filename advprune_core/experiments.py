@@ -82,7 +82,7 @@ def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: Study
                 str(output),
                 parameters=given,
                 progress_bar=False,
-                cwd=str(notebook.parent),
+                cwd=os.getcwd(),  # relative paths and modules mean the same there as here
                 extra_arguments=["--IPKernelApp.log_level=40"],
             )
             _forget_paths(output)
@@ -194,6 +194,7 @@ def export_study(study: str, folder: Path, *, results: Path) -> int:
     store = RunStore(results)
     manifest = read_manifest(store, study)
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "runs", ignore_errors=True)
     for path in sorted((results / study).iterdir()):
         if path.is_file():
             shutil.copyfile(path, folder / path.name)

@@ -50,6 +50,11 @@ def accuracy_findings(table: pd.DataFrame) -> str:
                     lines.append(
                         f"  - against *{arm_label(control)}*: {_points(difference)} robust; {_verdict(difference)}."
                     )
+    comparisons = sum(line.startswith("  ") for line in lines)
+    if comparisons > 1:
+        lines.append(
+            f"Each interval is for its comparison alone; with {comparisons} of them, one or another may miss by chance."
+        )
     unhappy = table[table["status"] != "ok"].drop_duplicates("key")
     if len(unhappy):
         counts = ", ".join(f"{n} {status}" for status, n in unhappy["status"].value_counts().items())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -26,3 +29,28 @@ def progress_bar(name: str, total: float, *, show: bool = True) -> tqdm[Any]:
         bar_format=_FORMAT,
         dynamic_ncols=True,
     )
+
+
+@contextmanager
+def following(bar: tqdm[Any], position: Callable[[], float]) -> Iterator[None]:
+    """Let a bar follow `position()`, asked now and then, whatever the block is busy with."""
+    stop = threading.Event()
+
+    def show() -> None:
+        bar.n = min(position(), bar.total)
+        bar.refresh()
+
+    def follow() -> None:
+        while not stop.wait(bar.mininterval):
+            show()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    if not bar.disable:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if not bar.disable:
+            thread.join()
+            show()

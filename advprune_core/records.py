@@ -8,6 +8,7 @@ writes these; ``work/`` belongs to the process that trains.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import warnings
 from functools import partial
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from advprune_core.evaluate import Outcome, pack_bits, unpack_bits, wilson
 from advprune_core.files import write_atomically, write_text
 from advprune_core.pruners.base import Selection
+from advprune_core.settings import ConfigError
 
 #: Fields in which an interrupted or parallel run may differ from an undisturbed, serial one.
 CIRCUMSTANCES = ("seconds", "cpu_seconds", "timed_alone", "peak_memory", "environment", "git")
@@ -128,10 +130,13 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class RunStore:
-    """The folder ``results/runs``: finds, reads and writes what belongs to a run key."""
+    """The folder ``results/runs``: finds, reads and writes what belongs to a run key.
 
-    def __init__(self, results: str | Path) -> None:
-        self.results = Path(results)
+    Damaged records are set aside, or left where they are with `read_only`.
+    """
+
+    def __init__(self, results: str | Path, *, read_only: bool = False) -> None:
+        self.results, self._keep = Path(results), read_only
 
     def folder(self, key: str) -> Path:
         """Folder of a run."""
@@ -151,7 +156,7 @@ class RunStore:
 
     def run(self, key: str) -> RunRecord | None:
         """The record of a run, or None if it is missing or damaged."""
-        return _read(self.folder(key) / "record.json", RunRecord)
+        return _read(self.folder(key) / "record.json", RunRecord, keep=self._keep)
 
     def finished(self, key: str) -> RunRecord | None:
         """The record of a run that is not to be trained again (and whose weights are there)."""
@@ -163,17 +168,17 @@ class RunStore:
     def evaluations(self, key: str) -> list[EvaluationRecord]:
         """All evaluations of a run."""
         files = sorted((self.folder(key) / "evaluations").glob("*.json"))
-        records = [_read(file, EvaluationRecord) for file in files]
+        records = [_read(file, EvaluationRecord, keep=self._keep) for file in files]
         return [record for record in records if record is not None]
 
     def evaluation(self, key: str, evaluation_key: str) -> EvaluationRecord | None:
         """One evaluation, or None."""
-        return _read(self.folder(key) / "evaluations" / f"{evaluation_key}.json", EvaluationRecord)
+        return _read(self.folder(key) / "evaluations" / f"{evaluation_key}.json", EvaluationRecord, keep=self._keep)
 
     def timings(self, key: str) -> list[Timing]:
         """Repeated timings of a run."""
         files = sorted((self.folder(key) / "timings").glob("*.json"))
-        return [timing for timing in (_read(file, Timing) for file in files) if timing is not None]
+        return [timing for timing in (_read(file, Timing, keep=self._keep) for file in files) if timing is not None]
 
     def write_run(
         self,
@@ -230,15 +235,32 @@ class RunStore:
         write_text(folder / f"{number}.json", timing.model_dump_json(indent=1))
 
 
-def _read(path: Path, kind: type[R]) -> R | None:
-    """Read a record; one that cannot be read is set aside with a warning that names it."""
+def _read(path: Path, kind: type[R], *, keep: bool) -> R | None:
+    """Read a record; one that cannot be read is named in a warning and set aside (unless `keep`)."""
     try:
-        return kind.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
+    try:
+        return kind.model_validate_json(text)
     except (ValidationError, ValueError) as error:
-        aside = path.with_name(f"{path.name}.damaged")
-        os.replace(path, aside)
+        version = _version(text)
+        if version not in (None, 1):
+            raise ConfigError(f"{path} has the schema version {version}; this advprune reads version 1") from None
         reason = str(error).splitlines()[0]
-        warnings.warn(f"{path} is damaged ({reason}); set aside as {aside.name}, to be made again", stacklevel=3)
+        fate = "left out"
+        if not keep:
+            aside = path.with_name(f"{path.name}.damaged")
+            os.replace(path, aside)
+            fate = f"set aside as {aside.name}, to be made again"
+        warnings.warn(f"{path} is damaged ({reason}); {fate}", stacklevel=3)
         return None
+
+
+def _version(text: bytes) -> Any:
+    """Schema version of a record that is JSON; None of one that is not."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content.get("schema_version") if isinstance(content, dict) else None

@@ -12,10 +12,12 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import linecache
 import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
@@ -170,6 +172,7 @@ class Component(Settings):
         return identity
 
 
+@lru_cache(maxsize=256)
 def source_hash(thing: Any) -> str:
     """Hash of the source text of a user's own class or function, with the file that it is in.
 
@@ -185,10 +188,24 @@ def source_hash(thing: Any) -> str:
             text = inspect.getsource(sys.modules[thing.__module__])
         else:
             own = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
-            text = "\n".join(inspect.getsource(part) for part in own)
+            text = "\n".join(_source(part) for part in own)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
     except (OSError, TypeError, KeyError, AttributeError):
         raise ConfigError(f"the source of {thing!r} cannot be read; define it in a file or a notebook cell") from None
+
+
+def _source(thing: Any) -> str:
+    """Source of a class or function of a script or a notebook cell."""
+    try:
+        return inspect.getsource(thing)
+    except OSError:
+        # A notebook has no file for a class, but its methods know the cell that they come from.
+        functions = [value for value in vars(thing).values() if inspect.isfunction(value)]
+        cells = dict.fromkeys(function.__code__.co_filename for function in functions)
+        text = "".join(line for cell in cells for line in linecache.getlines(cell))
+        if not text:
+            raise
+        return text
 
 
 def import_object(path: str) -> Any:

@@ -76,7 +76,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     full = table[table["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
     rows = []
     for (arm, fraction), group in table.groupby(["arm", "fraction"], sort=False):
-        row: dict[str, object] = {"arm": arm, "fraction": fraction, "seeds": group["seed"].nunique()}
+        row: dict[str, object] = {
+            "arm": arm,
+            "fraction": fraction,
+            "seeds": group[group["robust"].notna()]["seed"].nunique(),
+        }
         for name in ("clean", "robust"):
             value = estimate(group[name].dropna()) if group[name].notna().any() else None
             if value is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from advprune_core.config import flat_fields
@@ -34,7 +35,7 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for folder in results:
-        store = RunStore(folder)
+        store = RunStore(folder, read_only=True)
         rows += list(_study_rows(store, study) if study else _all_rows(store))
     return pd.DataFrame(rows)
 
@@ -50,7 +51,7 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
     """
     rows = []
     for folder in results:
-        store = RunStore(folder)
+        store = RunStore(folder, read_only=True)
         for entry in read_manifest(store, study)["entries"]:
             record = store.run(entry["key"])
             if record is None or entry["control"] is not None:
@@ -118,7 +119,8 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "checkpoint": evaluation.config["checkpoint"],
             "test_images": evaluation.n,
         }
-    row["cost"] = record.cost
+    # What a run that did not get to its end has cost is no cost of training.
+    row["cost"] = record.cost if record.status in ("ok", "collapsed") else np.nan
     for name in ("passes", "seconds", "cpu_seconds"):
         row |= {f"{name}_{phase}": value for phase, value in getattr(record, name).items()}
     for name in (

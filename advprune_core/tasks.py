@@ -22,6 +22,7 @@ from advprune_core.ledger import Ledger
 from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStore
 from advprune_core.runs import load_model
 from advprune_core.settings import Settings
+from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.loop import TrainResult, train
 
 
@@ -67,7 +68,6 @@ class TrainTask:
 
     def __call__(self) -> TrainResult | None:
         """The result, or None if another process finished the run meanwhile."""
-        torch.set_num_threads(self.config.threads)
         dataset = load_dataset(self.config.dataset, folder=self.data)
         if self.results is None:
             return train(self.config, dataset)
@@ -108,10 +108,10 @@ class EvaluateTask:
 
     def __call__(self) -> tuple[Outcome, dict[str, Any]]:
         """The outcome of every image, and the ledger's state."""
-        torch.set_num_threads(self.config.threads)
         dataset = load_dataset(self.config.dataset, folder=self.data)
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
-        return evaluate_model(model, dataset, self.evaluation, device=self.config.device)
+        with arithmetic(self.config):
+            return evaluate_model(model, dataset, self.evaluation, device=self.config.device)
 
 
 def evaluate_model(
@@ -122,7 +122,7 @@ def evaluate_model(
     with ledger.watch(model), ledger.phase("evaluate"):
         outcome = evaluate(
             model,
-            dataset.test.to(device),
+            dataset.test,
             evaluation.attacks,
             threat=evaluation.threat,
             seed=evaluation.seed,
@@ -198,5 +198,7 @@ def evaluation_record(
 def finish(store: RunStore, record: RunRecord, result: TrainResult) -> None:
     """Write a run's files, then drop its checkpoints."""
     with run_lock(store, record.key):
+        if store.finished(record.key) is not None:
+            return  # by another study meanwhile
         store.write_run(record, last=result.last, best=result.best, selections=result.selections)
         shutil.rmtree(store.work(record.key), ignore_errors=True)

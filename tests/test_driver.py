@@ -92,8 +92,12 @@ class Grumpy(ScheduledPruner):
         return Selection(np.arange(context.k))
 
 
-def test_a_failed_run_is_a_record_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_study(tmp_path, pruners=["random", Grumpy()], seeds=[0], fractions=[0.4])
+@pytest.mark.parametrize("timed", [0, 1])
+def test_a_failed_run_is_a_record_and_the_rest_goes_on(
+    timed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruners = ["random", Grumpy()]
+    config = tiny_study(tmp_path, pruners=pruners, seeds=[0], fractions=[0.4], timed_repeats=timed)
     result = run_study(config, progress=False)
     assert len(result.failed) == 2, "the run, and the control that matches it"
     assert "not today" in result.failed["grumpy 40 % seed 0"]
@@ -206,6 +210,28 @@ print(result.trained, result.failed)
     path.write_text(path.read_text().replace("[:q]", "[-q:]"))
     done = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "2 {}", "an edited pruner must not return the old result"
+
+
+def test_own_pruner_of_a_notebook_cell(tmp_path: Path) -> None:
+    """A notebook's classes have no file; their source is that of their cell."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    cell = """
+from typing import ClassVar
+from advprune_core import Pruner, Selection
+class Cell(Pruner):
+    "The last images."
+    name: ClassVar[str] = "cell"
+    def select(self, context):
+        return Selection(range(context.n - context.k, context.n))
+"""
+    shell = InteractiveShell()
+    keys = []
+    for text in (cell, cell, cell.replace("context.n - context.k, context.n", "context.k")):
+        assert shell.run_cell(text).success
+        pruner = shell.user_ns["Cell"]()
+        keys.append(tiny_run(pruner=pruner, fraction=0.5).canonical()["pruner"]["source"])
+    assert keys[0] == keys[1] != keys[2]
 
 
 STUDY = """

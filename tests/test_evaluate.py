@@ -150,8 +150,13 @@ class Recorder(Attack):
     def label(self) -> str:
         return self.title
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int) -> Tensor:
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
+    ) -> Tensor:
+        places = ids
         ids = (x[:, 0, 0, 0] * 100).round().long()
+        assert places is not None
+        assert torch.equal(ids, places), "noise is keyed by the image's place in the data set"
         self.calls.append((self.title, ids.tolist(), seed))
         assert torch.equal(y, ids % 2)
         x_adv = x.clone()
@@ -196,14 +201,26 @@ def test_an_attack_without_images_is_not_called() -> None:
     assert not outcome.robust.any()
 
 
-def test_every_batch_and_attack_has_a_stream_of_its_own() -> None:
-
+def test_every_attack_has_a_stream_of_its_own_and_batches_share_it() -> None:
     Recorder.calls.clear()
     for seed in (0, 4):
         attacks = [Recorder(title="a"), Recorder(title="b")]
         evaluate(Parity(), numbered(12), attacks, threat=ThreatModel(), seed=seed, batch_size=4)
     seeds = [seed for _, _, seed in Recorder.calls]
-    assert len(set(seeds)) == len(seeds) == 12
+    assert len(seeds) == 12
+    assert len(set(seeds)) == 4
+
+
+def test_noise_does_not_depend_on_the_batches_nor_on_the_other_images(digits: Dataset) -> None:
+    """One step from the random start shows the start; a broken image must not shift its neighbours' noise."""
+    model = build_model(SmallCNN(width=4), digits)
+    x, y = digits.test.pixels(slice(0, 40)), digits.test.labels[:40]
+    ids, threat = torch.arange(40), ThreatModel(eps=0.1)
+    kwargs = {"threat": threat, "seed": 3}
+    whole = PGD(steps=1, step_size=1e-6).perturb(model, x, y, ids=ids, **kwargs)
+    some = torch.tensor([1, 5, 6, 39])
+    part = PGD(steps=1, step_size=1e-6).perturb(model, x[some], y[some], ids=ids[some], **kwargs)
+    assert torch.allclose(whole[some], part, atol=1e-5)
 
 
 def test_a_real_network(digits: Dataset) -> None:

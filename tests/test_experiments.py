@@ -108,14 +108,17 @@ def test_execute_gives_the_kernel_its_parameters_and_no_paths(tmp_path: Path, mo
     notebook = write_notebook(tmp_path / "nb" / "a.ipynb", {"study": "x", "epochs": 1, "results": None}, code)
     config = study_config({"study": "mine", "epochs": 3, "results": str(tmp_path / "kept")})
     config.folder.mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.npz").touch()
     given = {"study": "mine", "epochs": 3, "results": str(tmp_path / "kept")}
+    monkeypatch.chdir(tmp_path / "here")
     (output,) = execute([notebook], given, config)
     assert output == tmp_path / "kept" / "mine" / "a.ipynb"
     assert os.environ["ADVPRUNE_RESULTS"] == "as before"
     printed = [
         cell.outputs[0].text for cell in nbformat.read(output, 4).cells if cell.cell_type == "code" and cell.outputs
     ]
-    assert printed == ["mine 3 None ['a.ipynb']\n"]
+    assert printed == ["mine 3 None ['mine.npz']\n"], "the kernel works where the command does"
     assert str(tmp_path) not in output.read_text()
     assert nbformat.read(notebook, 4).cells[1].outputs == []
 

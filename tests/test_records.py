@@ -134,7 +134,25 @@ def spoiled(text: str) -> dict[str, str]:
     }
 
 
-HOW = ["empty", "truncated", "not json", "other schema", "field missing", "field unknown"]
+HOW = ["empty", "truncated", "not json", "field missing", "field unknown"]
+
+
+def test_a_record_of_another_version_is_not_damaged(store: RunStore) -> None:
+    store.write_run(run_record(KEY))
+    path = store.folder(KEY) / "record.json"
+    path.write_text(spoiled(path.read_text())["other schema"])
+    with pytest.raises(ConfigError, match="schema version 2"):
+        store.run(KEY)
+    assert path.exists()
+
+
+def test_reading_for_a_table_renames_nothing(store: RunStore) -> None:
+    path = store.folder(KEY) / "record.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{")
+    with pytest.warns(UserWarning, match="left out"):
+        assert RunStore(store.results, read_only=True).run(KEY) is None
+    assert path.exists()
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -324,7 +342,7 @@ def test_git_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str) 
         (tmp_path / "other.py").write_text("b = 2\n")
     expected: dict[str, Any] = {}
     if state in ("clean", "untracked file", "changed file"):
-        expected = {"commit": git("rev-parse", "HEAD"), "dirty": state == "changed file"}
+        expected = {"commit": git("rev-parse", "HEAD"), "dirty": state != "clean"}
     if state == "no git":
         monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     monkeypatch.setattr(module, "__file__", str(source))

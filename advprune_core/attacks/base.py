@@ -26,8 +26,13 @@ class Attack(Component):
         settings = self.model_dump(mode="json", exclude_defaults=True)
         return "_".join([self.name, *(f"{name}={value}" for name, value in settings.items())])
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int) -> Tensor:
-        """Adversarial images for `x` (B, C, H, W) in [0, 1] with labels `y` (B,)."""
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
+    ) -> Tensor:
+        """Adversarial images for `x` (B, C, H, W) in [0, 1] with labels `y` (B,).
+
+        Noise is keyed by `seed` and `ids` (B,), the images' places in their data set.
+        """
         raise NotImplementedError
 
 
@@ -38,7 +43,9 @@ class FGSM(Attack):
     name: ClassVar[str] = "fgsm"
     loss: Annotated[Literal["cross_entropy", "margin"], Field(description="what the step maximises")] = "cross_entropy"
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int) -> Tensor:
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
+    ) -> Tensor:
         """See `fgsm`; starts from the clean images."""
         return fgsm(model, x, y, norm=threat.norm, eps=threat.eps, loss=self.loss, seed=seed)
 
@@ -71,7 +78,9 @@ class PGD(Attack):
         parts += [] if self.random_start else ["clean"]
         return "_".join(parts)
 
-    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int) -> Tensor:
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
+    ) -> Tensor:
         """See `pgd`; KL is measured from the clean logits."""
         if self.loss == "kl":
             with no_trace(model), torch.no_grad():
@@ -91,5 +100,6 @@ class PGD(Attack):
             restarts=self.restarts,
             loss=self.loss,
             seed=seed,
+            ids=ids,
             stop_early=True,
         )

@@ -74,6 +74,7 @@ def pgd(
     seed: int = 0,
     mode: Mode = "eval",
     labels: Tensor | None = None,
+    ids: Tensor | None = None,
     stop_early: bool = False,
 ) -> Tensor:
     """Projected gradient descent on images in [0, 1].
@@ -104,6 +105,8 @@ def pgd(
         Mode of the model (BatchNorm, dropout) during the attack.
     labels : Tensor, shape (B,), optional
         Labels that decide what is misclassified, where `target` holds logits.
+    ids : Tensor of int64, shape (B,), optional
+        What the noise of each image is keyed by, with `seed`; default: its place in the batch.
     stop_early : bool
         Leave an image at its first misclassified iterate: cheaper, and never a weaker attack.
 
@@ -126,10 +129,11 @@ def pgd(
         raise ValueError("restarts and stop_early need `labels` where the target holds logits")
     size = default_step_size(eps, steps) if step_size is None else step_size
     everything = torch.arange(len(x), device=x.device)
+    names = everything if ids is None else ids
 
     def random_start(rows: Tensor, key: int) -> Tensor:
         epochs = torch.zeros_like(rows)
-        return start_point(x[rows], norm=norm, eps=eps, key=key, ids=rows, epochs=epochs)
+        return start_point(x[rows], norm=norm, eps=eps, key=key, ids=names[rows], epochs=epochs)
 
     def climb(x_adv: Tensor, active: Tensor) -> Tensor:
         """Take the steps; images that have none left, or are broken, leave the batch."""

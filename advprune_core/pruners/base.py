@@ -8,16 +8,20 @@ passes through the model only when the pruner does. When it is asked is part of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from advprune_core.data import Dataset, largest_remainder
 from advprune_core.randomness import generator
 from advprune_core.settings import Component, ConfigError, Registry
+
+if TYPE_CHECKING:
+    from advprune_core.trainers.base import Batch, Objective, Outputs
+    from advprune_core.trainers.policy import AttackPolicy
 
 PRUNERS: Registry[Pruner] = Registry("pruner", "advprune_core.pruners")
 
@@ -82,6 +86,10 @@ class Context:
         For `rng`, which no other draw of the run shares.
     model : nn.Module or None
         The network as it stands; None where a selection is checked before training.
+    objective, attack : Objective, AttackPolicy or None
+        What the run trains with; None like the model.
+    state : dict of str to Tensor
+        What `Pruner.observe` has kept.
     """
 
     dataset: Dataset
@@ -89,6 +97,9 @@ class Context:
     seed: int
     epoch: int = 0
     model: nn.Module | None = None
+    objective: Objective | None = None
+    attack: AttackPolicy | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -140,6 +151,9 @@ class Pruner(Component):
     def due(self, epoch: int) -> bool:
         """Whether to select before `epoch`; full data is used before the first selection."""
         return epoch == 0
+
+    def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
+        """Look at a batch that was trained on, at no cost; `state` is part of every checkpoint."""
 
     def select(self, context: Context) -> Selection:
         """Choose ``context.k`` of ``context.n`` training images."""

@@ -23,6 +23,7 @@ from advprune_core.data import Dataset
 from advprune_core.evaluate import accuracy_under
 from advprune_core.pruners.base import Context, Selection
 from advprune_core.randomness import stream, torch_stream
+from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.base import Batch
 from advprune_core.trainers.batches import epoch_order
 from advprune_core.trainers.state import RunState, Weights
@@ -89,13 +90,8 @@ def train(
         What cannot be trained, before any work.
     """
     config.check(dataset)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads if config.device == "cpu" else threads)
-    try:
-        with torch_stream(config.seed, "training"):
-            return _Run(config, dataset, model, work).train(checkpoint_seconds, on_epoch)
-    finally:
-        torch.set_num_threads(threads)
+    with arithmetic(config), torch_stream(config.seed, "training"):
+        return _Run(config, dataset, model, work).train(checkpoint_seconds, on_epoch)
 
 
 class _Run:
@@ -127,7 +123,8 @@ class _Run:
                 state.counters.epoch += 1
                 with state.ledger.phase("save"):
                     self._append_metrics(row)
-                    if self.work is not None and (last or time.monotonic() - saved >= checkpoint_seconds):
+                    due = last or time.monotonic() - saved >= checkpoint_seconds
+                    if self.work is not None and due and status == "ok":
                         state.save(self.work / "checkpoint.pt")
                         saved = time.monotonic()
                 if on_epoch is not None:
@@ -165,7 +162,14 @@ class _Run:
         if not config.pruner.due(epoch):
             return
         context = Context(
-            dataset=self.dataset, fraction=config.fraction, seed=config.seed, epoch=epoch, model=state.model
+            dataset=self.dataset,
+            fraction=config.fraction,
+            seed=config.seed,
+            epoch=epoch,
+            model=state.model,
+            objective=config.objective,
+            attack=config.attack,
+            state=state.pruner,
         )
         with state.ledger.phase("select"):
             state.selection = config.pruner.select(context)
@@ -193,6 +197,7 @@ class _Run:
             bf16 = config.precision == "bfloat16"
             with torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=bf16):
                 outputs = config.objective.step(state.model, batch, self._attack, partial(self._update, batch))
+            config.pruner.observe(batch, outputs, state.pruner)
             loss += outputs.losses.float().sum()
             correct += (outputs.logits.argmax(1) == batch.y).sum()
             images += size
@@ -229,6 +234,7 @@ class _Run:
         ((losses * batch.weights).sum() / len(losses)).backward()
         state.ledger.full_backward()
         state.optimiser.step()
+        torch.clear_autocast_cache()  # its copies are of the weights before this step
         state.counters.steps += 1
         if state.average is not None:
             state.average.update_parameters(state.model)
@@ -237,7 +243,7 @@ class _Run:
         state = self.state
         robust = accuracy_under(
             state.final_model,
-            self.dataset.val_stop.to(state.device),
+            self.dataset.val_stop,
             PGD(steps=10),
             threat=self.config.threat,
             seed=self.config.seed,

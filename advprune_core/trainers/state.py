@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from advprune_core.files import write_atomically
 from advprune_core.ledger import Ledger
 from advprune_core.models import build_model, check_model
 from advprune_core.pruners.base import Selection
+from advprune_core.settings import ConfigError
 from advprune_core.trainers.batches import BatchQueue
 
 Weights = dict[str, Tensor]
+_FORMAT = 1
 
 
 @dataclass
@@ -45,6 +48,10 @@ class RunState:
         Images drawn but not trained on yet.
     policy : dict of str to Tensor
         What the attack policy keeps between batches.
+    pruner : dict of str to Tensor
+        What the pruner keeps of the batches that it has observed.
+    key : str
+        Of the run, so that a checkpoint is taken up by its own run only.
     selection, selections
         The images kept now; all selections so far, by the epoch from which each holds.
     seen : array of bool, shape (n,)
@@ -74,6 +81,8 @@ class RunState:
         )
         self.queue = BatchQueue(optimisation.batch_size)
         self.policy = config.attack.initial_state(n, dataset.image_shape)
+        self.pruner: dict[str, Tensor] = {}
+        self.key = config.train_key(dataset)
         self.ledger = Ledger(self.device)
         self.counters = Counters()
         self.seen = np.zeros(n, dtype=bool)
@@ -94,6 +103,9 @@ class RunState:
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
         state = {
+            "format": _FORMAT,
+            "key": self.key,
+            "pruner": self.pruner,
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -113,8 +125,20 @@ class RunState:
         write_atomically(path, lambda file: torch.save(state, file))
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint; nothing is unpickled."""
+        """Go on from a checkpoint; nothing is unpickled.
+
+        Raises
+        ------
+        ConfigError
+            If it is another run's.
+        """
         state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["key"] != self.key:
+            raise ConfigError(f"{path} is the checkpoint of another run ({state['key']}); use another folder")
+        if state["format"] != _FORMAT:
+            warnings.warn(f"{path} has another format; the run begins anew", stacklevel=2)
+            return
+        self.pruner = state["pruner"]
         self.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])

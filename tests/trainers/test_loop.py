@@ -17,8 +17,9 @@ from advprune_core.config import RunConfig
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.evaluate import accuracy_under
 from advprune_core.models import build_model
-from advprune_core.pruners.base import Context, Pruner, Selection
+from advprune_core.pruners.base import Context, Pruner, ScheduledPruner, Selection
 from advprune_core.settings import ConfigError
+from advprune_core.trainers.base import Batch, Outputs
 from advprune_core.trainers.loop import TrainResult, train
 
 # One setting of everything that keeps state between epochs.
@@ -226,6 +227,43 @@ def test_weights_reach_the_loss() -> None:
         for a, b in zip(same_as_full.last.values(), train(tiny_run(), data(config)).last.values(), strict=True)
     )
     assert not same(train(config, data(config)), same_as_full)
+
+
+class Counting(ScheduledPruner):
+    """Keeps the images that were seen least so far."""
+
+    name: ClassVar[str] = "counting"
+    uses_model: ClassVar[bool] = True
+    every: int = 1
+
+    def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
+        visits = state.setdefault("visits", torch.zeros(254, dtype=torch.int64))
+        visits[batch.ids] += 1
+        assert outputs.losses.shape == batch.ids.shape
+
+    def select(self, context: Context) -> Selection:
+        visits = context.state.get("visits", torch.zeros(context.n, dtype=torch.int64))
+        return Selection(np.argsort(visits.numpy(), kind="stable")[: context.k])
+
+
+def test_what_a_pruner_observes_is_part_of_the_checkpoint(tmp_path: Path) -> None:
+    config = tiny_run(pruner=Counting(), fraction=0.4, epochs=4)
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["epoch"] == 1:
+            raise Stop
+
+    undisturbed = train(config, data(config))
+    assert undisturbed.unique_images > 0.75 * 254
+    with pytest.raises(Stop):
+        train(config, data(config), work=tmp_path, checkpoint_seconds=0, on_epoch=stop)
+    assert same(undisturbed, train(config, data(config), work=tmp_path))
+
+
+def test_a_checkpoint_is_taken_up_by_its_own_run_only(tmp_path: Path) -> None:
+    train(tiny_run(), data(tiny_run()), work=tmp_path)
+    with pytest.raises(ConfigError, match="checkpoint of another run"):
+        train(tiny_run(seed=1), data(tiny_run()), work=tmp_path)
 
 
 def test_divergence_is_a_status() -> None:
