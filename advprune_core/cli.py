@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from advprune_core.options import assignments, shard_of, value_of, with_run_options
-from advprune_core.settings import Component, ConfigError
+from advprune_core.settings import ConfigError
 
 app = typer.Typer(
     name="advprune",
@@ -53,52 +53,14 @@ def _interruptible() -> Iterator[None]:
         os._exit(130)  # at once: threads of ended workers must not hold the exit up
 
 
-def _families() -> dict[str, Callable[[], dict[str, Any]]]:
-    from advprune_core.attacks.base import ATTACKS
-    from advprune_core.controls import CONTROLS
-    from advprune_core.data import DATASETS
-    from advprune_core.models import MODELS
-    from advprune_core.pruners.base import PRUNERS
-    from advprune_core.trainers.base import OBJECTIVES, TRAINERS
-    from advprune_core.trainers.policy import STARTS, STEPS
-    from advprune_core.trainers.schedules import SCHEDULES
-
-    return {
-        "pruners": PRUNERS.classes,
-        "attacks": ATTACKS.classes,
-        "trainers": TRAINERS.classes,
-        "objectives": OBJECTIVES.classes,
-        "starts": STARTS.classes,
-        "steps": STEPS.classes,
-        "schedules": SCHEDULES.classes,
-        "models": MODELS.classes,
-        "datasets": DATASETS.classes,
-        "controls": lambda: {str(name): text for name, text in CONTROLS.items()},
-    }
-
-
 @app.command("list")
 def list_components(
     family: Annotated[str | None, typer.Argument(help="pruners, attacks, trainers, models, datasets, ...")] = None,
 ) -> None:
     """List what there is, one line each; of one family, with its settings."""
-    from advprune_core.settings import check_names
+    from advprune_core.catalogue import catalogue
 
-    families = _families()
-    if family is not None:
-        check_names([family], families, what="family")
-    for name in [family] if family else list(families):
-        print(f"{name}:")
-        for key, member in families[name]().items():
-            print(f"  {key:18} {member if isinstance(member, str) else member.summary()}")
-            if family and not isinstance(member, str):
-                _print_settings(member)
-
-
-def _print_settings(component: type[Component]) -> None:
-    for name, setting in component.model_fields.items():
-        default = "required" if setting.is_required() else setting.get_default(call_default_factory=True)
-        print(f"      {name} = {default}  {setting.description or ''}")
+    print(catalogue(family))
 
 
 def _run(
@@ -114,9 +76,9 @@ def _run(
     from advprune_core.attacks.base import ATTACKS
     from advprune_core.config import RunConfig
     from advprune_core.controls import CONTROLS
-    from advprune_core.driver import run_entries
     from advprune_core.notebook import shown
     from advprune_core.records import RunStore
+    from advprune_core.runner import run_entries
     from advprune_core.settings import check_names
     from advprune_core.study import Entry, Execution, pruner_label
     from advprune_core.tasks import PGD_40
@@ -181,9 +143,9 @@ def study(
     dry_run: DryRun = False,
 ) -> None:
     """Carry out a study and execute its notebooks (default: accuracy_vs_fraction and runtime)."""
-    from advprune_core.driver import run_study
     from advprune_core.experiments import check_parameters, execute, find_notebooks
     from advprune_core.notebook import shown
+    from advprune_core.runner import run_study
     from advprune_core.statistics import printable
     from advprune_core.study import read_profile, study_config, study_grid
 

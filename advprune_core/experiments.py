@@ -18,10 +18,10 @@ from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.config import RunConfig
 from advprune_core.controls import resolve
 from advprune_core.data import Dataset, load_dataset
-from advprune_core.driver import expected_total
 from advprune_core.environment import results_root
 from advprune_core.files import write_text
 from advprune_core.records import EvaluationRecord, RunStore
+from advprune_core.runner import expected_total
 from advprune_core.runs import load_model, load_run
 from advprune_core.settings import ConfigError, check_names
 from advprune_core.study import Entry, Execution, StudyConfig, check_entries

@@ -15,9 +15,9 @@ import pytest
 import torch
 from tiny import tiny_run, tiny_study
 
-from advprune_core.driver import run_entries, run_study
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
 from advprune_core.records import RunStore
+from advprune_core.runner import run_entries, run_study
 from advprune_core.settings import ConfigError
 from advprune_core.study import Entry, Execution, StudyConfig
 from advprune_core.table import collect_timings
@@ -188,7 +188,7 @@ def test_own_pruner_reaches_the_workers(tmp_path: Path) -> None:
 from typing import ClassVar
 import numpy as np
 from advprune_core.pruners.base import Context, Pruner, Selection
-from advprune_core.driver import run_study
+from advprune_core.runner import run_study
 from tiny import tiny_study
 
 class First(Pruner):
@@ -237,7 +237,7 @@ class Cell(Pruner):
 STUDY = """
 import sys
 from pathlib import Path
-from advprune_core.driver import run_entries, write_manifest
+from advprune_core.runner import run_entries, write_manifest
 from advprune_core.study import study_grid
 from tiny import tiny_study
 config = tiny_study(Path(sys.argv[1]), epochs=40, engine="processes", workers=2)

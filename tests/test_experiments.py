@@ -17,7 +17,6 @@ from made_up import TINY, TINY_STUDY, evaluation_record, run_record, write_finis
 
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
-from advprune_core.driver import run_study
 from advprune_core.experiments import (
     DEFAULT_NOTEBOOKS,
     check_parameters,
@@ -30,6 +29,7 @@ from advprune_core.experiments import (
 )
 from advprune_core.models import build_model
 from advprune_core.records import RunStore
+from advprune_core.runner import run_study
 from advprune_core.runs import load_run
 from advprune_core.settings import ConfigError
 from advprune_core.study import StudyConfig, study_config, study_grid

@@ -116,9 +116,9 @@ def test_plain_papermill_runs_a_profile_and_refuses_unknown_names(tmp_path: Path
 
 def test_every_parameter_is_used() -> None:
     """A field of the study that nothing reads would be a promise that is not kept."""
-    import advprune_core.driver
+    import advprune_core.runner
     import advprune_core.study
 
-    source = inspect.getsource(advprune_core.study) + inspect.getsource(advprune_core.driver)
+    source = inspect.getsource(advprune_core.study) + inspect.getsource(advprune_core.runner)
     for name in StudyConfig.model_fields:
         assert source.count(name) > 1, name
