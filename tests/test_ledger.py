@@ -83,6 +83,10 @@ RUNS: list[tuple[dict[str, Any], int]] = [
     ({"objective": "pgd_at", "steps": 7}, 17),
     ({"objective": "pgd_at", "steps": 2, "attack_mode": "train"}, 7),
     ({"objective": "pgd_at", "steps": 2, "start": "clean", "norm": "l2", "eps": 0.5}, 7),
+    ({"objective": "trades", "steps": 2}, 11),
+    ({"trainer": "trades"}, 27),
+    ({"objective": "mart", "steps": 2}, 10),
+    ({"trainer": "mart"}, 26),
     ({"trainer": "pgd_at", "epochs": 3, "fraction": 0.5, "pruner": "random"}, 17),
     ({"objective": "pgd_at", "steps": 2, "epochs": 3, "crop_padding": 1, "ema": 0.9}, 7),
 ]
@@ -100,7 +104,8 @@ def test_training(options: dict[str, Any], each: int, best_every: int, small_dig
     assert each == config.objective.cost(config.attack.steps.expected())
     # The network has also seen the two images that its shape was checked with.
     assert sum(passes.values()) == model.tally.passes() - 2
-    assert model.tally.to_weights == result.images_visited
+    in_the_loss = int(config.objective.uses_clean) + int(config.objective.uses_adversarial)
+    assert model.tally.to_weights == in_the_loss * result.images_visited
     assert (passes.get("validate", 0) > 0) == (best_every == 1)
     assert set(passes) <= {"train", "validate", "select", "save"}
 

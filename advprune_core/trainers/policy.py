@@ -8,11 +8,11 @@ import torch
 from pydantic import BeforeValidator, Field, PlainSerializer
 from torch import Tensor, nn
 
-from advprune_core.attacks.geometry import Norm
+from advprune_core.attacks.geometry import Norm, project
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.attacks.mode import Mode
 from advprune_core.attacks.pgd import default_step_size, pgd, start_point
-from advprune_core.randomness import stream
+from advprune_core.randomness import normal, stream
 from advprune_core.settings import Component, ConfigError, Pixels, Registry, Settings, component_field
 from advprune_core.trainers.base import Batch
 
@@ -59,6 +59,19 @@ class CleanStart(Start):
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
         """The images as they are."""
         return batch.x
+
+
+@STARTS.register
+class NearStart(Start):
+    """Beside the clean image, where TRADES and MART start: Gaussian noise of `sigma`, in the ball."""
+
+    name: ClassVar[str] = "near"
+    sigma: Annotated[Pixels, Field(gt=0, description="standard deviation of the noise")] = 0.001
+
+    def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
+        """Noise keyed by seed, epoch and image, projected onto ball and box."""
+        noise = normal(key, batch.ids, batch.epochs, tuple(batch.x.shape[1:]))
+        return project(batch.x + self.sigma * noise, batch.x, norm=norm, eps=eps)
 
 
 @STEPS.family

@@ -1,0 +1,49 @@
+"""A linear classifier in float64 NumPy, for objectives with a clean and an adversarial term."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.optimize import check_grad
+from torch import Tensor
+
+#: (losses from probabilities of clean and adversarial images, labels, one-hot labels) -> (B,)
+Losses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+IMAGES, PIXELS, CLASSES = 12, 5, 4
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """KL(p || q), row by row."""
+    return (p * (np.log(p) - np.log(q))).sum(1)
+
+
+def problem(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, clean images, adversarial images and labels."""
+    rng = np.random.default_rng(seed)
+    x = rng.random((IMAGES, PIXELS))
+    x_adv = np.clip(x + rng.uniform(-0.2, 0.2, x.shape), 0, 1)
+    return rng.normal(0, 2, (PIXELS, CLASSES)), x, x_adv, rng.integers(0, CLASSES, IMAGES)
+
+
+def compare(seed: int, per_sample: Callable[[Tensor, Tensor, Tensor], Tensor], losses: Losses) -> None:
+    """Loss and gradient with respect to the weights, against the formula and its differences."""
+    w, x, x_adv, y = problem(seed)
+
+    def mean(flat: np.ndarray) -> float:
+        weights = flat.reshape(w.shape)
+        return float(losses(softmax(x @ weights), softmax(x_adv @ weights), y).mean())
+
+    weights = torch.tensor(w, requires_grad=True)
+    ours = per_sample(torch.tensor(x) @ weights, torch.tensor(x_adv) @ weights, torch.tensor(y))
+    np.testing.assert_allclose(ours.detach().numpy(), losses(softmax(x @ w), softmax(x_adv @ w), y), rtol=1e-9)
+    ours.mean().backward()
+    assert weights.grad is not None
+    gradient = weights.grad.numpy().ravel()
+    assert check_grad(mean, lambda flat: gradient, w.ravel()) < 1e-6 * max(1.0, float(np.linalg.norm(gradient)))
