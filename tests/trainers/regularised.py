@@ -47,3 +47,13 @@ def compare(seed: int, per_sample: Callable[[Tensor, Tensor, Tensor], Tensor], l
     assert weights.grad is not None
     gradient = weights.grad.numpy().ravel()
     assert check_grad(mean, lambda flat: gradient, w.ravel()) < 1e-6 * max(1.0, float(np.linalg.norm(gradient)))
+
+
+def assert_finite(per_sample: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Loss and gradients where probabilities underflow to 0 and saturate at 1."""
+    clean = torch.tensor([[200.0, 0.0, -200.0], [0.0, 0.0, 300.0]], requires_grad=True)
+    adversarial = torch.tensor([[-200.0, 0.0, 200.0], [0.0, 0.0, 300.0]], requires_grad=True)
+    losses = per_sample(clean, adversarial, torch.tensor([0, 2]))
+    assert losses.isfinite().all()
+    gradients = torch.autograd.grad(losses.sum(), (clean, adversarial))
+    assert all(gradient.isfinite().all() for gradient in gradients)
