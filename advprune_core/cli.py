@@ -63,16 +63,21 @@ def list_components(
     print(catalogue(family))
 
 
-def _run(
-    options: dict[str, str | None],
+@app.command()
+@with_run_options
+def run(
     *,
-    set_: list[str] | None,
-    control: str | None,
-    evaluation: list[str] | None,
-    out: str | None,
-    data: str | None,
-    dry_run: bool,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set pruner.balanced=true")] = None,
+    control: Annotated[str | None, typer.Option(help="Also run a control of this run (advprune list controls)")] = None,
+    evaluation: Annotated[
+        list[str] | None, typer.Option(help="Attack of the test, repeatable [default: PGD-40, CE then margin]")
+    ] = None,
+    out: Out = None,
+    data: Data = None,
+    dry_run: DryRun = False,
+    **named: str | None,
 ) -> None:
+    """Train and evaluate one run; what is there is not run again."""
     from advprune_core.attacks.base import ATTACKS
     from advprune_core.config import RunConfig
     from advprune_core.controls import CONTROLS
@@ -83,7 +88,7 @@ def _run(
     from advprune_core.study import Entry, Execution, pruner_label
     from advprune_core.tasks import PGD_40
 
-    config = RunConfig.flat(**{name: value_of(text) for name, text in options.items() if text is not None})
+    config = RunConfig.flat(**{name: value_of(text) for name, text in named.items() if text is not None})
     if set_:
         config = config.with_settings(assignments(set_))
     attacks = tuple(ATTACKS.parse(value_of(text)) for text in evaluation) if evaluation else PGD_40
@@ -109,24 +114,6 @@ def _run(
             print(f"  {name:16} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
         print(f"  in {shown(store.folder(key))}")
     _report_failures(driver.failed)
-
-
-@app.command()
-@with_run_options
-def run(
-    *,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set pruner.balanced=true")] = None,
-    control: Annotated[str | None, typer.Option(help="Also run a control of this run (advprune list controls)")] = None,
-    evaluation: Annotated[
-        list[str] | None, typer.Option(help="Attack of the test, repeatable [default: PGD-40, CE then margin]")
-    ] = None,
-    out: Out = None,
-    data: Data = None,
-    dry_run: DryRun = False,
-    **named: str | None,
-) -> None:
-    """Train and evaluate one run; what is there is not run again."""
-    _run(named, set_=set_, control=control, evaluation=evaluation, out=out, data=data, dry_run=dry_run)
 
 
 @app.command()

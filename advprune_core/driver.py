@@ -137,20 +137,20 @@ class Driver:
         if key in self._known:
             return
         self._known.add(key)
-        if self.store.finished(key) is not None:
+        record = self.store.finished(key)
+        if record is not None:
             self._passes += config.passes(len(self.dataset.train))
-            self._add_evaluation(number, config, key)
+            self._add_evaluation(number, config, record)
         else:
             ex = self.execution
             self._push(number, TrainTask(config, key, ex.data, str(ex.root), ex.checkpoint_seconds))
 
-    def _add_evaluation(self, number: int, config: RunConfig, key: str) -> None:
+    def _add_evaluation(self, number: int, config: RunConfig, record: RunRecord) -> None:
         """Queue the evaluation of a trained run unless it is there."""
-        record = self.store.finished(key)
         evaluation = self.evaluation(config)
-        there = self.store.evaluation(key, evaluation.key(self.dataset.test_hash))
-        if record is not None and record.status != "diverged" and there is None:
-            weights = self.store.weights(key, evaluation.checkpoint)
+        there = self.store.evaluation(record.key, evaluation.key(self.dataset.test_hash))
+        if record.status != "diverged" and there is None:
+            weights = self.store.weights(record.key, evaluation.checkpoint)
             self._push(number, EvaluateTask(config, evaluation, self.execution.data, str(weights)))
 
     def _push(self, number: int, task: Task) -> None:
@@ -213,7 +213,7 @@ class Driver:
         if finished.status == "diverged":
             self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
         self._passes += config.passes(len(self.dataset.train))
-        self._add_evaluation(number, config, key)
+        self._add_evaluation(number, config, finished)
         for waiting in self._waiting.pop(key, []):
             self._add_control(waiting, finished)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.base import Attack
 from advprune_core.attacks.geometry import ThreatModel
-from advprune_core.attacks.mode import no_trace
+from advprune_core.attacks.mode import quiet_logits
 from advprune_core.data import Split
 from advprune_core.randomness import stream
 
@@ -57,8 +57,7 @@ def unpack_bits(text: str, n: int) -> NDArray[np.bool_]:
 
 def predictions(model: nn.Module, x: Tensor) -> Tensor:
     """Predicted classes (B,) in eval mode, without gradients."""
-    with no_trace(model), torch.no_grad():
-        return model(x).argmax(1)
+    return quiet_logits(model, x).argmax(1)
 
 
 def evaluate(

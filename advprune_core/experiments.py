@@ -22,13 +22,14 @@ from advprune_core.environment import results_root
 from advprune_core.files import write_text
 from advprune_core.records import EvaluationRecord, RunStore
 from advprune_core.runner import expected_total
-from advprune_core.runs import load_model, load_run
+from advprune_core.runs import load_run
 from advprune_core.settings import ConfigError, check_names
 from advprune_core.study import Entry, Execution, StudyConfig, check_entries
+from advprune_core.table import read_manifest
 from advprune_core.tasks import (
     PGD_40,
+    EvaluateTask,
     EvaluationConfig,
-    evaluate_model,
     evaluation_record,
     run_lock,
     warm_up,
@@ -178,9 +179,8 @@ def evaluate_checkpoint(
         raise ConfigError(f"another norm than the run's ({config.threat.norm}) needs its own eps")
     facts = {**config.threat.model_dump(), **threat}
     evaluation = EvaluationConfig.create(attacks=parsed, threat=ThreatModel.create(**facts), checkpoint=checkpoint)
+    outcome, ledger = EvaluateTask(config, evaluation, data, str(path))()
     dataset = load_dataset(config.dataset, folder=data)
-    model = load_model(config, dataset, path).to(config.device)
-    outcome, ledger = evaluate_model(model, dataset, evaluation, device=config.device)
     record = evaluation_record(key, config, evaluation, dataset, outcome, ledger)
     if run_key is not None:
         RunStore(results_root(results)).write_evaluation(record)
@@ -189,8 +189,6 @@ def evaluate_checkpoint(
 
 def export_study(study: str, folder: Path, *, results: Path) -> int:
     """Copy a study's manifest, tables, figures, notebooks and its runs' records, without weights."""
-    from advprune_core.table import read_manifest
-
     store = RunStore(results)
     manifest = read_manifest(store, study)
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from advprune_core.attacks.mode import quiet_logits
 from advprune_core.data import Dataset
 from advprune_core.randomness import torch_stream
 from advprune_core.settings import (
@@ -100,13 +101,10 @@ def check_model(model: Any, dataset: Dataset) -> None:
     """Refuse what is not a classifier of this data set's images."""
     if not isinstance(model, nn.Module):
         raise ConfigError(f"the model must be an nn.Module, not {type(model).__name__}")
-    from advprune_core.attacks.mode import no_trace
-
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = dataset.train.pixels(slice(0, 2)).to(device)
     try:
-        with no_trace(model), torch.no_grad():
-            logits = model(images)
+        logits = quiet_logits(model, images)
     except RuntimeError as error:
         raise ConfigError(f"the model cannot take images of shape {tuple(images.shape)}: {error}") from None
     if logits.shape != (2, dataset.classes):

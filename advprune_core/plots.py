@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advprune_core.controls import CONTROLS
-from advprune_core.statistics import estimate, with_accuracies
+from advprune_core.statistics import estimate, full_cost, with_accuracies
 
 _PHASES = {"train": "training", "select": "selection", "validate": "validation attacks"}
 
@@ -103,7 +103,7 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     fractions = sorted(runs["fraction"].unique())
     arms = _arms(runs)
     width = 0.13 / len(arms)
-    full = runs[runs["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
+    full = full_cost(runs)
     colours = dict(zip(_PHASES, sns.color_palette("muted", len(_PHASES)), strict=True))
     named: set[str] = set()
     for place, arm in enumerate(arms):
@@ -172,7 +172,7 @@ def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
         `cost` and `seconds_ratio` relative to the full run; seconds are medians over the timings
         alone and NaN where there are none, or where device or threads differ.
     """
-    full = runs[runs["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
+    full = full_cost(runs)
     rows = []
     for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
         share = float((group.set_index("seed")["cost"] / full).mean())

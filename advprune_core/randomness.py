@@ -36,10 +36,17 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
 
 
 @contextmanager
-def torch_stream(seed: int, *names: str | int) -> Iterator[None]:
-    """Run a block under torch's global generators seeded for a named stream, then restore them."""
+def generators_kept() -> Iterator[None]:
+    """Put torch's global generators back after a block."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextmanager
+def torch_stream(seed: int, *names: str | int) -> Iterator[None]:
+    """Run a block under torch's global generators seeded for a named stream, then restore them."""
+    with generators_kept():
         torch.manual_seed(stream(seed, *names))
         yield
 

@@ -62,6 +62,11 @@ def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**missing) if missing else table
 
 
+def full_cost(table: pd.DataFrame) -> pd.Series:
+    """Forward-equivalents of the run on full data, by seed: what costs are shares of."""
+    return table[table["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per arm and fraction: clean and robust accuracy in per cent, cost of the full run.
 
@@ -73,7 +78,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         its inverse.
     """
     table = with_accuracies(table)
-    full = table[table["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
+    full = full_cost(table)
     rows = []
     for (arm, fraction), group in table.groupby(["arm", "fraction"], sort=False):
         row: dict[str, object] = {

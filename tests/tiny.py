@@ -10,6 +10,18 @@ from advprune_core.study import StudyConfig, study_config
 
 DATASET = {"digits": {"limit": 300, "test_limit": 100}}
 MODEL = {"small_cnn": {"width": 4}}
+STUDY: dict[str, Any] = {
+    "study": "tiny",
+    "dataset": DATASET,
+    "model": MODEL,
+    "epochs": 2,
+    "steps": 1,
+    "batch_size": 16,
+    "fractions": [1.0, 0.4],
+    "seeds": [0, 1],
+    "evaluation": [{"pgd": {"steps": 2}}],
+    "engine": "serial",
+}
 
 
 def tiny_run(**options: Any) -> RunConfig:
@@ -20,18 +32,4 @@ def tiny_run(**options: Any) -> RunConfig:
 
 def tiny_study(results: Path, **parameters: Any) -> StudyConfig:
     """A study of runs like `tiny_run`: two fractions, two seeds, one control."""
-    defaults: dict[str, Any] = {
-        "study": "tiny",
-        "dataset": DATASET,
-        "model": MODEL,
-        "epochs": 2,
-        "steps": 1,
-        "batch_size": 16,
-        "fractions": [1.0, 0.4],
-        "seeds": [0, 1],
-        "evaluation": [{"pgd": {"steps": 2}}],
-        "timed_repeats": 0,
-        "engine": "serial",
-        "results": str(results),
-    }
-    return study_config(defaults | parameters)
+    return study_config(STUDY | {"timed_repeats": 0, "results": str(results)} | parameters)

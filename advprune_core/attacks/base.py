@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.attacks.losses import AttackLoss
-from advprune_core.attacks.mode import no_trace
+from advprune_core.attacks.mode import quiet_logits
 from advprune_core.attacks.pgd import fgsm, pgd
 from advprune_core.settings import Component, Pixels, Registry
 
@@ -82,11 +81,7 @@ class PGD(Attack):
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
         """See `pgd`; KL is measured from the clean logits."""
-        if self.loss == "kl":
-            with no_trace(model), torch.no_grad():
-                target = model(x)
-        else:
-            target = y
+        target = quiet_logits(model, x) if self.loss == "kl" else y
         return pgd(
             model,
             x,

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from advprune_core.randomness import generators_kept
 
 Mode = Literal["eval", "train"]
 
@@ -27,8 +29,7 @@ def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
         model.train(wanted)
     saved = [buffer.clone() for buffer in model.buffers()] if wanted else []
     try:
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-        with torch.random.fork_rng(devices=devices):
+        with generators_kept():
             yield
     finally:
         for module, flag in zip(modules, before, strict=True):
@@ -37,3 +38,10 @@ def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
             with torch.no_grad():
                 for buffer, value in zip(model.buffers(), saved, strict=True):
                     buffer.copy_(value)
+
+
+def quiet_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits (B, classes) in eval mode, without gradients and without a trace."""
+    with no_trace(model), torch.no_grad():
+        logits: Tensor = model(x)
+    return logits

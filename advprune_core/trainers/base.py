@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.losses import AttackLoss
+from advprune_core.attacks.mode import quiet_logits
 from advprune_core.settings import Component, Registry
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "advprune_core.trainers")
@@ -82,12 +82,7 @@ class Objective(Component):
 
     def step(self, model: nn.Module, batch: Batch, attack: AttackBatch, update: Update) -> Outputs:
         """Attack the batch, compute the losses, update the weights once."""
-        target = batch.y
-        if self.attack_loss == "kl":
-            from advprune_core.attacks.mode import no_trace
-
-            with no_trace(model), torch.no_grad():
-                target = model(batch.x)
+        target = quiet_logits(model, batch.x) if self.attack_loss == "kl" else batch.y
         x_adv = attack(batch, target, self.attack_loss) if self.uses_adversarial else None
         clean = model(batch.x) if self.uses_clean else None
         adversarial = None if x_adv is None else model(x_adv)

@@ -14,7 +14,7 @@ import papermill
 import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
-from tiny import DATASET, MODEL
+from tiny import STUDY
 
 from advprune_core.cli import app
 from advprune_core.study import StudyConfig, read_profile, study_config, study_grid
@@ -23,18 +23,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))
 FIGURES = {"accuracy_vs_fraction": "accuracy_vs_fraction.png", "runtime": "runtime.png"}
-TINY: dict[str, Any] = {
-    "study": "tiny",
-    "dataset": DATASET,
-    "model": MODEL,
-    "epochs": 1,
-    "steps": 1,
-    "batch_size": 16,
-    "fractions": [1.0, 0.4],
-    "seeds": [0, 1],
-    "evaluation": [{"pgd": {"steps": 2}}],
-    "engine": "serial",
-}
+TINY = STUDY | {"epochs": 1}
 
 
 def cells(path: Path, kind: str = "code") -> list[dict[str, Any]]:
