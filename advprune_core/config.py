@@ -17,15 +17,17 @@ from advprune_core.models import MODELS, ModelSettings, SmallCNN
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget
 from advprune_core.pruners.random import Full
 from advprune_core.settings import ConfigError, Settings, check_names, component_field
-from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective
+from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective, Trainer
 from advprune_core.trainers.objectives import PGDAT
 from advprune_core.trainers.policy import AttackPolicy
 from advprune_core.trainers.schedules import SCHEDULES, OneCycle, Schedule
+from advprune_core.trainers.steps import parse_steps
 
 #: Raised when the training loop, `Optimisation` or `AttackPolicy` give other results than before.
 LOOP_VERSION = 1
 
 Device = Literal["auto", "cpu", "cuda"]
+OnCollapse = Literal["flag", "stop", "roll_back"]
 
 
 class Optimisation(Settings):
@@ -58,8 +60,15 @@ class RunConfig(Settings):
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
         int,
-        Field(ge=0, description="epochs between PGD-10 checks on val_stop for the best checkpoint; 0: none"),
+        Field(ge=0, description="epochs between PGD-10 checks on val_stop: best checkpoint, sentinel; 0: none"),
     ] = 0
+    collapse_drop: Annotated[
+        float,
+        Field(gt=0, le=1, description="fall of that accuracy, training accuracy aside, that is a collapse"),
+    ] = 0.2
+    on_collapse: Annotated[
+        OnCollapse, Field(description="flag it; stop there; or stop and return to the best checkpoint")
+    ] = "flag"
     seed: Annotated[int, Field(ge=0, description="seed of initial weights, order, noise, selection")] = 0
     device: Annotated[Device, Field(description="cpu, cuda, or auto: a GPU if there is one")] = "auto"
     threads: Annotated[int, Field(ge=1, description="CPU threads of the run; their number changes the bits")] = 1
@@ -76,6 +85,7 @@ class RunConfig(Settings):
         trainer = TRAINERS.parse(values.pop("trainer"))
         attack = values.get("attack", {})
         if isinstance(attack, dict):
+            _check_steps(trainer, attack.get("steps"))
             values["attack"] = {**trainer.attack, **attack}
         values.setdefault("objective", trainer.objective)
         return values
@@ -87,6 +97,7 @@ class RunConfig(Settings):
         if self.attack.eps is None:
             eps = self.dataset.default_eps[self.attack.norm]
             resolved["attack"] = self.attack.model_copy(update={"eps": eps})
+        self.attack.check(self.objective)
         if self.device == "auto":
             resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -134,6 +145,7 @@ class RunConfig(Settings):
         config, changes = self, dict(settings)
         if "trainer" in changes:
             trainer = TRAINERS.parse(changes.pop("trainer"))
+            _check_steps(trainer, changes.get("attack.steps"))
             presets = {"objective": trainer.objective, **{f"attack.{k}": v for k, v in trainer.attack.items()}}
             changes = presets | changes
         own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
@@ -180,6 +192,8 @@ class RunConfig(Settings):
             raise ConfigError(f"fraction {self.fraction:g} keeps {k} images of {dataset.classes} classes")
         if self.optimisation.epochs * k < size:
             raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
+        if self.best_every == 0 and self.on_collapse != "flag":
+            raise ConfigError(f"on_collapse = {self.on_collapse!r} needs checks: set best_every")
         if self.best_every and len(dataset.val_stop) == 0:
             raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
         # What needs no model is known now; the same draw comes again when it is due.
@@ -188,11 +202,25 @@ class RunConfig(Settings):
             context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, epoch=epoch)
             check_classes(self.pruner.select(context).indices, dataset, fraction=self.fraction)
 
+    @property
+    def passes_per_image(self) -> float:
+        """Expected forward-equivalents of one image in one step of training."""
+        steps = self.attack.steps
+        return self.objective.cost(steps.expected(), clean_logits=steps.uses_logits)
+
     def passes(self, n: int) -> float:
         """Expected forward-equivalents of training with `n` training images."""
-        steps = self.attack.steps.expected()
         images = self.optimisation.epochs * (budget(self.fraction, n) if self.fraction < 1 else n)
-        return images * self.objective.cost(steps)
+        return images * self.passes_per_image
+
+
+def _check_steps(trainer: Trainer, steps: Any) -> None:
+    """Refuse steps that would make another method of a single-step one."""
+    if trainer.single_step and steps is not None and not parse_steps(steps).single:
+        raise ConfigError(
+            f"the trainer {trainer.name!r} takes one step: steps = {steps!r} does not fit; "
+            "several steps, or steps by image, are for trainers such as 'pgd_at'"
+        )
 
 
 def check_classes(indices: Any, dataset: Dataset, *, fraction: float) -> None:

@@ -116,7 +116,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         state = "to do" if matched is None else "there"
         if entry.control is not None and entry.derived:
             state = "after the run it matches"
-            if matched is not None and matched.status == "ok":
+            if matched is not None and matched.status in ("ok", "collapsed"):
                 config = resolve(entry.control, entry.config, matched)
                 state = "to do" if store.finished(config.train_key(dataset)) is None else "there"
         if state != "there":
@@ -147,7 +147,7 @@ def passes_per_second(config: RunConfig, dataset: Dataset) -> float:
     start = time.perf_counter()
     warm_up(config, dataset)
     seconds = time.perf_counter() - start
-    return 5 * config.optimisation.batch_size * config.objective.cost(config.attack.steps.expected()) / seconds
+    return 5 * config.optimisation.batch_size * config.passes_per_image / seconds
 
 
 def evaluate_checkpoint(

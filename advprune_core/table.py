@@ -31,7 +31,9 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         ``key, arm, fraction, seed, control`` and every setting by its flat name; ``status``;
         ``clean, robust`` in [0, 1] with ``_low, _high`` and one ``robust_<attack>`` per attack;
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
-        ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``; ``unique_images``, ...
+        ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``; ``unique_images``, ...;
+        ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
+        difference is robust overfitting; ``collapse_epoch`` of a run that collapsed.
     """
     rows: list[dict[str, Any]] = []
     for folder in results:
@@ -132,9 +134,13 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         "unique_images",
         "images_visited",
         "best_epoch",
+        "collapse_epoch",
+        "state_bytes",
         "error",
     ):
         row[name] = getattr(record, name)
+    checks = [check["val_pgd"] for check in record.epochs if "val_pgd" in check]
+    row |= {"val_pgd_best": max(checks, default=np.nan), "val_pgd_last": checks[-1] if checks else np.nan}
     row["optimiser_steps"] = record.steps
     row["run_device"] = record.environment.get("device")
     return row

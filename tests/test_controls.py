@@ -13,7 +13,7 @@ from advprune_core.data import Dataset
 from advprune_core.pruners import budget
 from advprune_core.pruners.random import Full
 from advprune_core.records import RunRecord
-from advprune_core.trainers.policy import FixedSteps
+from advprune_core.trainers.steps import FixedSteps
 
 
 def record(
