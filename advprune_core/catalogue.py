@@ -55,5 +55,6 @@ def _settings(component: type[Component]) -> list[str]:
     lines = []
     for name, setting in component.model_fields.items():
         default = "required" if setting.is_required() else setting.get_default(call_default_factory=True)
+        default = default.spec() if isinstance(default, Component) else default
         lines.append(f"      {name} = {default}  {setting.description or ''}")
     return lines

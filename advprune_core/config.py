@@ -64,7 +64,7 @@ class RunConfig(Settings):
     ] = 0
     collapse_drop: Annotated[
         float,
-        Field(gt=0, le=1, description="fall of that accuracy, training accuracy aside, that is a collapse"),
+        Field(gt=0, le=1, description="fall of that accuracy, beyond a fall in training, that is a collapse"),
     ] = 0.2
     on_collapse: Annotated[
         OnCollapse, Field(description="flag it; stop there; or stop and return to the best checkpoint")
@@ -151,12 +151,11 @@ class RunConfig(Settings):
         own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
         if own and not {"attack", "attack.eps"} & set(changes):
             config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
-        for path, value in changes.items():
-            try:
-                config = config.with_path(path, value)
-            except ConfigError as error:
-                raise ConfigError(f"setting {path!r}: {error}") from None
-        return config.replace() if own else config
+        try:
+            return config.with_paths(changes)
+        except ConfigError as error:
+            several = "settings" if len(settings) > 1 else "setting"
+            raise ConfigError(f"{several} {', '.join(map(repr, settings))}: {error}") from None
 
     def train_key(self, dataset: Dataset) -> str:
         """Hash of what determines the weights: this config and the training data's content."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from advprune_core.plots import arm_label, speed_ups
-from advprune_core.statistics import Estimate, estimate, paired_difference, with_accuracies
+from advprune_core.plots import arm_label
+from advprune_core.statistics import Estimate, estimate, paired_difference, speed_ups, ways, with_accuracies
 
 
 def _points(value: Estimate) -> str:
@@ -26,6 +26,12 @@ def _verdict(value: Estimate) -> str:
 
 def accuracy_findings(table: pd.DataFrame) -> str:
     """Markdown: what each pruned arm loses against full data, and whether it beats its control."""
+    parts = [(way, _accuracy_findings(rows)) for way, rows in ways(table)]
+    return "\n\n".join(f"### {way}\n\n{text}" if way else text for way, text in parts)
+
+
+def _accuracy_findings(table: pd.DataFrame) -> str:
+    """The same of one way of training."""
     table = with_accuracies(table)
     arms = list(dict.fromkeys(table["arm"]))
     pruned = list(dict.fromkeys(table[table["control"].isna()]["arm"]))

@@ -13,13 +13,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advprune_core.controls import CONTROLS
-from advprune_core.statistics import estimate, full_cost, with_accuracies
+from advprune_core.statistics import estimate, full_costs, speed_ups, with_accuracies
 
 _PHASES = {"train": "training", "select": "selection", "validate": "validation attacks"}
 
 
 def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
     """What a legend says of an arm; controls are described, pruners named."""
+    way, colon, rest = arm.partition(": ")
+    if colon and way in {other.partition(": ")[0] for other in arms or [arm]} and "=" not in way:
+        own = [other.removeprefix(way + colon) for other in arms if other.startswith(way + colon)]
+        return f"{way}: {arm_label(rest, own)}"
     control, bracket, matched = arm.partition("(")
     if bracket and control in CONTROLS:
         several = len({other.partition("(")[2] for other in arms if other.startswith(f"{control}(")}) > 1
@@ -31,7 +35,7 @@ def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
 def _arms(table: pd.DataFrame) -> list[str]:
     """Pruners first, controls after them, each in order of appearance."""
     found = list(dict.fromkeys(table["arm"]))
-    return sorted(found, key=lambda arm: arm.partition("(")[0] in CONTROLS)
+    return sorted(found, key=lambda arm: arm.rpartition(": ")[2].partition("(")[0] in CONTROLS)
 
 
 def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
@@ -103,7 +107,6 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     fractions = sorted(runs["fraction"].unique())
     arms = _arms(runs)
     width = 0.13 / len(arms)
-    full = full_cost(runs)
     colours = dict(zip(_PHASES, sns.color_palette("muted", len(_PHASES)), strict=True))
     named: set[str] = set()
     for place, arm in enumerate(arms):
@@ -112,7 +115,7 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
             column = f"passes_{phase}"
             if column not in runs:
                 continue
-            means = np.array([_share(runs, arm, fraction, column, full) for fraction in fractions])
+            means = np.array([_share(runs, arm, fraction, column) for fraction in fractions])
             if not means.any():
                 continue
             x = np.array(fractions) + (place - (len(arms) - 1) / 2) * width
@@ -162,40 +165,9 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     return figure
 
 
-def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
-    """Speed-up against the full run of the same seed, in forward-equivalents and in seconds.
-
-    Returns
-    -------
-    DataFrame
-        ``arm, fraction, cost, speed_up_passes, cpu_seconds, seconds_ratio, speed_up_seconds``:
-        `cost` and `seconds_ratio` relative to the full run; seconds are medians over the timings
-        alone and NaN where there are none, or where device or threads differ.
-    """
-    full = full_cost(runs)
-    rows = []
-    for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
-        share = float((group.set_index("seed")["cost"] / full).mean())
-        row = {"arm": arm, "fraction": fraction, "cost": share, "speed_up_passes": 1 / share}
-        row |= {"cpu_seconds": np.nan, "seconds_ratio": np.nan, "speed_up_seconds": np.nan}
-        if len(timings):
-            own = timings[(timings["arm"] == arm) & (timings["fraction"] == fraction)]
-            whole = timings[timings["fraction"] == 1]
-            places = pd.concat([own, whole])[["device", "threads"]].drop_duplicates()
-            if len(own) and len(whole) and len(places) == 1:
-                seconds, reference = own["cpu_seconds"].median(), whole["cpu_seconds"].median()
-                row |= {
-                    "cpu_seconds": seconds,
-                    "seconds_ratio": seconds / reference,
-                    "speed_up_seconds": reference / seconds,
-                }
-        rows.append(row)
-    return pd.DataFrame(rows).sort_values(["arm", "fraction"], ascending=[True, False], ignore_index=True)
-
-
-def _share(runs: pd.DataFrame, arm: str, fraction: float, column: str, full: pd.Series) -> float:
-    rows = runs[(runs["arm"] == arm) & (runs["fraction"] == fraction)].set_index("seed")
-    return float((rows[column].fillna(0) / full).mean()) if len(rows) else 0.0
+def _share(runs: pd.DataFrame, arm: str, fraction: float, column: str) -> float:
+    rows = runs[(runs["arm"] == arm) & (runs["fraction"] == fraction)]
+    return float((rows[column].fillna(0) / full_costs(runs)[rows.index]).mean()) if len(rows) else 0.0
 
 
 def _repeats(timings: pd.DataFrame) -> int:

@@ -23,7 +23,7 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     *results : path
         Results folders (each with ``runs/``).
     study : str, optional
-        Only the entries of this study, with its ``arm`` and the matched ``fraction`` of controls.
+        Only the entries of this study, with ``arm``, ``variant`` and the matched ``fraction`` of controls.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``key, arm, fraction, seed, device, threads``, ``seconds`` and ``cpu_seconds`` of training
+        ``key, arm, variant, fraction, seed, device, threads``, ``seconds`` and ``cpu_seconds`` of training
         and selection; one row for each repetition.
     """
     rows = []
@@ -63,6 +63,7 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
                 rows.append(
                     {
                         **{name: entry[name] for name in ("key", "arm", "fraction", "seed")},
+                        "variant": entry.get("variant", ""),
                         "device": timing.environment.get("device"),
                         "threads": record.config.get("threads", 1),
                         **{
@@ -94,6 +95,7 @@ def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
         if record is not None:
             evaluation = store.evaluation(record.key, entry["evaluation"])
             place = {name: entry[name] for name in ("arm", "fraction", "seed", "control")}
+            place["variant"] = entry.get("variant", "")
             yield {"study": manifest["study"], **_row(record, evaluation), **place}
 
 

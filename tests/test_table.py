@@ -25,6 +25,8 @@ UNUSUAL: dict[str, Any] = {
     **TINY,
     "norm": "l2",
     "eps": 0.25,
+    "collapse_drop": 0.1,
+    "on_collapse": "stop",
     "start": "clean",
     "steps": 3,
     "attack_mode": "train",

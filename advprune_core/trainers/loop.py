@@ -25,6 +25,7 @@ from advprune_core.randomness import stream, torch_stream
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.base import Batch
 from advprune_core.trainers.batches import epoch_order
+from advprune_core.trainers.sentinel import collapsed
 from advprune_core.trainers.state import RunState, Weights
 
 
@@ -266,10 +267,13 @@ class _Run:
         if robust > counters.best:
             counters.best, counters.best_epoch, counters.best_train = robust, epoch, train_accuracy
             state.best = state.weights()
-        fall = counters.best - robust
-        # What training accuracy falls along is a bad patch of training, not overfitting of the attack.
-        alone = fall - max(counters.best_train - train_accuracy, 0.0)
         watched = self.config.objective.uses_adversarial and counters.collapse_epoch is None
-        if watched and alone > self.config.collapse_drop:
+        if watched and collapsed(
+            robust=robust,
+            training=train_accuracy,
+            best_robust=counters.best,
+            training_at_best=counters.best_train,
+            drop=self.config.collapse_drop,
+        ):
             counters.collapse_epoch = epoch
         return robust
