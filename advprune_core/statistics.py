@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -83,6 +84,56 @@ def full_costs(table: pd.DataFrame) -> pd.Series:
     full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["fraction"] == 1).to_numpy()]
     full = full[~full.index.duplicated()]
     return pd.Series(full.reindex(keys).to_numpy(), index=table.index)
+
+
+def frontier(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each way of training and fraction: accuracies, cost, and whether it pays.
+
+    Returns
+    -------
+    DataFrame
+        ``way`` (the variant; with several pruners or controls the arm), ``objective, fraction,
+        control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
+        ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
+        the runs timed alone, else NaN); ``collapsed``: share of runs; ``on_frontier``: nothing that
+        costs as much or less reaches as much.
+    """
+    table, rows = with_accuracies(table), []
+    several = table.groupby(_way(table))["arm"].nunique().max() > 1
+    label = table["arm"] if several or not _way(table).any() else _way(table)
+    for (way, fraction), group in table.groupby([label, "fraction"], sort=False):
+        robust = estimate(group["robust"].dropna())
+        alone = group[group["timed_alone"].astype(bool)] if "timed_alone" in group else group[:0]
+        seconds = alone[[name for name in group if name in ("cpu_seconds_train", "cpu_seconds_select")]].sum(axis=1)
+        rows.append(
+            {
+                "way": way,
+                "objective": component_name(group["objective"].iloc[0]),
+                "fraction": fraction,
+                "control": bool(group["control"].notna().any()),
+                "seeds": robust.seeds,
+                "clean": group["clean"].mean(),
+                "robust": robust.mean,
+                "robust_low": robust.low,
+                "robust_high": robust.high,
+                "cost_per_image": (group["cost"] / group["n"]).mean(),
+                "cpu_seconds": seconds.median() if len(seconds) else np.nan,
+                "collapsed": (group["status"] == "collapsed").mean(),
+            }
+        )
+    points = pd.DataFrame(rows)
+    better = [
+        ((points["cost_per_image"] <= point["cost_per_image"]) & (points["robust"] > point["robust"])).any()
+        | ((points["cost_per_image"] < point["cost_per_image"]) & (points["robust"] >= point["robust"])).any()
+        for _, point in points.iterrows()
+    ]
+    points["on_frontier"] = points["robust"].notna() & ~np.array(better)
+    return points
+
+
+def component_name(cell: str) -> str:
+    """Name of a component from a table's cell: ``pgd_at`` of ``{"pgd_at": {...}}``."""
+    return str(next(iter(json.loads(cell)))) if str(cell).startswith("{") else str(cell)
 
 
 def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:

@@ -74,6 +74,7 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
     "schedule/piecewise": {"at": [(0.25, 0.75)], "factors": [(0.5, 0.01), (0.1, 0.0)], "linear": [True]},
     "schedule/constant": {},
     "model/small_cnn": {"width": [4]},
+    "model/mnist_cnn": {"width": [4]},
     "model/preact_resnet18": {"width": [4]},
     "model/resnet18": {"width": [4]},
     "model/wrn_28_10": {"width": [1]},
