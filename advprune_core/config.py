@@ -40,6 +40,9 @@ class Optimisation(Settings):
     weight_decay: Annotated[float, Field(ge=0, description="weight decay")] = 5e-4
     schedule: Annotated[Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")] = OneCycle()
     ema: Annotated[float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")] = None
+    awp: Annotated[
+        float, Field(ge=0, lt=1, description="adversarial weight perturbation, relative to each layer; 0: none")
+    ] = 0.0
     crop_padding: Annotated[int, Field(ge=0, description="zero padding of the random crop; 0: no crop")] = 0
     flip: Annotated[bool, Field(description="random horizontal flip")] = False
 
@@ -205,7 +208,8 @@ class RunConfig(Settings):
     def passes_per_image(self) -> float:
         """Expected forward-equivalents of one image in one step of training."""
         steps = self.attack.steps
-        return self.objective.cost(steps.expected(), clean_logits=steps.uses_logits)
+        twice = self.objective.training_cost if self.optimisation.awp else 0.0
+        return self.objective.cost(steps.expected(), clean_logits=steps.uses_logits) + twice
 
     def passes(self, n: int) -> float:
         """Expected forward-equivalents of training with `n` training images."""

@@ -110,6 +110,7 @@ RUN_OPTIONS: dict[str, Any] = {
     "weight_decay": 0,
     "schedule": "cosine",
     "ema": 0.99,
+    "awp": 0.01,
     "crop_padding": 1,
     "flip": True,
     "best_every": 1,

@@ -22,7 +22,7 @@ from advprune_core.attacks.pgd import input_gradient
 from advprune_core.data import Dataset, dataset_from_arrays
 from advprune_core.pruners import Context
 from advprune_core.settings import Component, ConfigError
-from advprune_core.trainers.base import Batch
+from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.policy import AttackPolicy
 
 EPS = 0.03  # some of the images break, some stand: restarts matter only then
@@ -69,9 +69,11 @@ def objective_effect(objective: Any) -> Any:
     policy = AttackPolicy(eps=EPS, start="clean" if objective.own_start else "random", **steps)
     attack = policy.bind(model, seed=0, state=policy.initial_state(32) | objective.state(32, (1, 6, 6)))
 
-    def update(losses: Tensor) -> None:
+    def update(passes: Passes) -> Outputs:
+        losses, logits = passes()
         model.zero_grad()
         losses.mean().backward()
+        return Outputs(losses, logits)
 
     objective.step(model, world()[4], attack, update)
     gradients = [parameter.grad for parameter in model.parameters()]

@@ -97,6 +97,11 @@ RUNS: list[tuple[dict[str, Any], int]] = [
     ({"trainer": "fgsm_pgi", "epochs": 2}, 7),
     ({"trainer": "free"}, 12),
     ({"trainer": "grad_align"}, 13),
+    ({"objective": "pgd_at", "steps": 2, "awp": 0.01}, 10),
+    ({"trainer": "trades", "awp": 0.01}, 33),
+    ({"trainer": "fgsm_pgi", "awp": 0.01}, 13),
+    ({"trainer": "free", "awp": 0.01}, 24),
+    ({"trainer": "grad_align", "awp": 0.01}, 22),
 ]
 
 
@@ -120,9 +125,10 @@ def test_training(options: dict[str, Any], each: int, best_every: int, small_dig
     assert passes["train"] == each * result.images_visited
     assert each == config.passes_per_image
     # The network has also seen the two images that its shape was checked with.
-    assert sum(passes.values()) == model.tally.passes() - 2 + NOT_IN_THE_TALLY.get(name, 0) * result.images_visited
+    unseen = NOT_IN_THE_TALLY.get(name, 0) + (2 if name == "grad_align" and config.optimisation.awp else 0)
+    assert sum(passes.values()) == model.tally.passes() - 2 + unseen * result.images_visited
     in_the_loss = int(config.objective.uses_clean) + int(config.objective.uses_adversarial)
-    in_the_loss = IN_THE_LOSS.get(name, in_the_loss)
+    in_the_loss = IN_THE_LOSS.get(name, in_the_loss) * (2 if config.optimisation.awp else 1)
     assert model.tally.to_weights == in_the_loss * result.images_visited
     assert (passes.get("validate", 0) > 0) == (best_every == 1)
     assert set(passes) <= {"train", "validate", "select", "save"}

@@ -26,6 +26,7 @@ UNUSUAL: dict[str, Any] = {
     "norm": "l2",
     "eps": 0.25,
     "collapse_drop": 0.1,
+    "awp": 0.01,
     "on_collapse": "stop",
     "start": "clean",
     "steps": 3,

@@ -114,8 +114,10 @@ class TrainingAttack(Protocol):
         """Take note of the result of one's own single step from a start, and of the gradient there."""
 
 
-#: Backward pass of the weighted mean loss, and one optimiser step.
-Update = Callable[[Tensor], None]
+#: The passes that are trained on: losses per image (B,) with their graph, and the logits to report.
+Passes = Callable[[], tuple[Tensor, Tensor]]
+#: Take the passes, go back through the weighted mean loss, and move the weights once.
+Update = Callable[[Passes], Outputs]
 
 
 @OBJECTIVES.family
@@ -154,13 +156,15 @@ class Objective(Component):
         """Attack the batch, compute the losses, update the weights once."""
         target = quiet_logits(model, batch.x) if self.attack_loss == "kl" else batch.y
         x_adv = attack(batch, target, self.attack_loss) if self.uses_adversarial else None
-        clean = model(batch.x) if self.uses_clean else None
-        adversarial = None if x_adv is None else model(x_adv)
-        losses = self.per_sample(clean, adversarial, batch.y)
-        update(losses)
-        logits = adversarial if adversarial is not None else clean
-        assert logits is not None
-        return Outputs(losses.detach(), logits.detach())
+
+        def passes() -> tuple[Tensor, Tensor]:
+            clean = model(batch.x) if self.uses_clean else None
+            adversarial = None if x_adv is None else model(x_adv)
+            logits = adversarial if adversarial is not None else clean
+            assert logits is not None
+            return self.per_sample(clean, adversarial, batch.y), logits
+
+        return update(passes)
 
     def cost(self, steps: float, *, clean_logits: bool = False) -> float:
         """Forward-equivalents of one image in one step of training with `steps` attack steps.
@@ -169,7 +173,12 @@ class Objective(Component):
         """
         reference = int(self.attack_loss == "kl" or clean_logits)
         attack = reference + 2 * steps if self.uses_adversarial else 0
-        return attack + 3 * (int(self.uses_clean) + int(self.uses_adversarial))
+        return attack + self.training_cost
+
+    @property
+    def training_cost(self) -> float:
+        """The part of it that `Passes` costs, with the backward pass."""
+        return 3.0 * (int(self.uses_clean) + int(self.uses_adversarial))
 
 
 @TRAINERS.family

@@ -55,17 +55,25 @@ class Free(Objective):
         delta = attack.state[_DELTA]
         for _ in range(self.replays):
             x_adv = (batch.x + delta).clamp(0, 1).requires_grad_()
-            logits = model(x_adv)
-            losses = self.per_sample(None, logits, batch.y)
-            update(losses)
+
+            def passes(x_adv: Tensor = x_adv) -> tuple[Tensor, Tensor]:
+                logits = model(x_adv)
+                return self.per_sample(None, logits, batch.y), logits
+
+            outputs = update(passes)
             assert x_adv.grad is not None
             delta = ascend(delta, x_adv.grad, norm=attack.norm, step_size=attack.step_size)
             delta = shrink(delta, norm=attack.norm, eps=attack.eps)
         attack.state[_DELTA] = delta
-        return Outputs(losses.detach(), logits.detach())
+        return outputs
 
     def cost(self, steps: float, *, clean_logits: bool = False) -> float:
         """A forward and a full backward pass for each replay."""
+        return self.training_cost
+
+    @property
+    def training_cost(self) -> float:
+        """Everything is trained on."""
         return 3.0 * self.replays
 
 

@@ -61,24 +61,30 @@ class GradAlign(Objective):
         x_adv = attack(batch, batch.y, "cross_entropy")
         batch.need_ids("grad_align")
         key = stream(attack.seed, "grad_align")
+        beside = start_point(batch.x, norm=attack.norm, eps=attack.eps, key=key, ids=batch.ids, epochs=batch.epochs)
+        beside.requires_grad_()
         with no_trace(model, "train"):  # both gradients in the mode of training, statistics as before
             here, _ = input_gradient(model, batch.x, batch.y, cross_entropy)
-            with torch.enable_grad():
-                beside = start_point(
-                    batch.x, norm=attack.norm, eps=attack.eps, key=key, ids=batch.ids, epochs=batch.epochs
-                ).requires_grad_()
+
+        def passes() -> tuple[Tensor, Tensor]:
+            with no_trace(model, "train"):
                 loss = F.cross_entropy(model(beside), batch.y)
                 (there,) = torch.autograd.grad(loss, beside, create_graph=True)
-        # The gradient itself, and the backward pass through it.
-        count_passes(3 * len(batch.x))
-        adversarial = model(x_adv)
-        losses = self.per_sample(None, adversarial, batch.y) + self.lam * misalignment(here, there)
-        update(losses)
-        return Outputs(losses.detach(), adversarial.detach())
+            count_passes(3 * len(batch.x))  # that gradient, and the backward pass through it
+            adversarial = model(x_adv)
+            losses = self.per_sample(None, adversarial, batch.y) + self.lam * misalignment(here, there)
+            return losses, adversarial
+
+        return update(passes)
 
     def cost(self, steps: float, *, clean_logits: bool = False) -> float:
         """The attack, the training pass, one input gradient, and one that is backpropagated through."""
-        return 2 * steps + 3 + 2 + 6
+        return 2 * steps + 2 + self.training_cost
+
+    @property
+    def training_cost(self) -> float:
+        """The adversarial pass, and that of the gradient which is backpropagated through."""
+        return 3.0 + 6.0
 
 
 @TRAINERS.register

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,8 @@ from advprune_core.evaluate import accuracy_under
 from advprune_core.pruners.base import Context, Selection
 from advprune_core.randomness import stream, torch_stream
 from advprune_core.trainers.arithmetic import arithmetic
-from advprune_core.trainers.base import Batch
+from advprune_core.trainers.awp import perturbed_weights
+from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.batches import epoch_order
 from advprune_core.trainers.sentinel import collapsed
 from advprune_core.trainers.state import RunState, Weights
@@ -243,16 +245,25 @@ class _Run:
             x = augmentation.apply(augmentation.pad(x, padding), crops)
         return Batch(x, self.split.labels[rows], ids=rows, epochs=drawn, weights=importance, crops=crops)
 
-    def _update(self, batch: Batch, losses: Tensor) -> None:
-        state = self.state
+    def _update(self, batch: Batch, passes: Passes) -> Outputs:
+        state, gamma = self.state, self.config.optimisation.awp
         state.optimiser.zero_grad(set_to_none=True)
-        ((losses * batch.weights).sum() / len(losses)).backward()
+
+        def loss() -> Tensor:
+            losses, _ = passes()
+            state.ledger.full_backward()
+            return (losses * batch.weights).sum() / len(losses)
+
+        with perturbed_weights(state.model, loss, gamma=gamma) if gamma else nullcontext():
+            losses, logits = passes()
+            ((losses * batch.weights).sum() / len(losses)).backward()
         state.ledger.full_backward()
         state.optimiser.step()
         torch.clear_autocast_cache()  # its copies are of the weights before this step
         state.counters.steps += 1
         if state.average is not None:
             state.average.update_parameters(state.model)
+        return Outputs(losses.detach(), logits.detach())
 
     def _validate(self, epoch: int, train_accuracy: float) -> float:
         """PGD-10 on val_stop: the best checkpoint so far, and the sentinel of collapse."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from advprune_core.ledger import Ledger
 from advprune_core.settings import ConfigError
 from advprune_core.trainers import bullet
-from advprune_core.trainers.base import OBJECTIVES, Batch
+from advprune_core.trainers.base import OBJECTIVES, Batch, Outputs, Passes
 from advprune_core.trainers.bullet import BulletSteps, signed_prediction_variance, split
 from advprune_core.trainers.policy import AttackPolicy
 
@@ -94,9 +94,11 @@ def test_every_image_at_the_boundary_is_the_plain_objective(
         for epoch in range(2):
             given = batch([0, 3, 4, 7, 9], epoch)
 
-            def update(values: Tensor, losses: list[Tensor] = losses, gradients: list[Tensor] = gradients) -> None:
+            def update(passes: Passes, losses: list[Tensor] = losses, gradients: list[Tensor] = gradients) -> Outputs:
+                values, logits = passes()
                 losses.append(values.detach())
                 gradients += torch.autograd.grad(values.mean(), list(network.parameters()))
+                return Outputs(values, logits)
 
             attack = policy.bind(network, seed=0, state=state)
             OBJECTIVES.parse(name).step(network, given, attack, update)
@@ -131,9 +133,11 @@ def test_the_attack_costs_the_steps_that_are_taken(name: str, network: nn.Module
     assert set(planned.tolist()) == {0, 2, 10}
     ledger = Ledger()
 
-    def update(losses: Tensor) -> None:
+    def update(passes: Passes) -> Outputs:
+        losses, logits = passes()
         losses.mean().backward()
         ledger.full_backward()
+        return Outputs(losses, logits)
 
     with ledger.watch(model):
         objective.step(model, given, policy.bind(model, seed=0, state=state), update)

@@ -6,9 +6,10 @@ import copy
 
 import torch
 from test_carried import EPS, batch
-from torch import Tensor, nn
+from torch import nn
 
 from advprune_core.config import RunConfig
+from advprune_core.trainers.base import Outputs, Passes
 
 
 def test_free_against_a_plain_loop(network: nn.Module) -> None:
@@ -19,12 +20,14 @@ def test_free_against_a_plain_loop(network: nn.Module) -> None:
     state = {name: value.double() for name, value in config.objective.state(4, (2, 6, 5)).items()}
     delta, updates = torch.zeros(4, 2, 6, 5, dtype=torch.float64), 0
 
-    def update(losses: Tensor) -> None:
+    def update(passes: Passes) -> Outputs:
         nonlocal updates
+        losses, logits = passes()
         optimisers[0].zero_grad()
         losses.mean().backward()
         optimisers[0].step()
         updates += 1
+        return Outputs(losses, logits)
 
     for visit, ids in enumerate([[0, 1, 2, 3], [7, 8, 4, 5], [3, 1, 0, 9]]):
         given = batch(ids, visit)

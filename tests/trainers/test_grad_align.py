@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from advprune_core.config import RunConfig
 from advprune_core.randomness import stream, uniform
+from advprune_core.trainers.base import Outputs, Passes
 from advprune_core.trainers.grad_align import misalignment
 
 
@@ -29,8 +30,10 @@ def test_weight_gradients_are_those_of_the_whole_loss(network: nn.Module) -> Non
     given.x.data = given.x.data.double()
     parameters, seen = list(model.parameters()), list[Tensor]()
 
-    def update(losses: Tensor) -> None:
+    def update(passes: Passes) -> Outputs:
+        losses, logits = passes()
         seen.extend([losses.detach(), *torch.autograd.grad(losses.mean(), parameters)])
+        return Outputs(losses, logits)
 
     config.objective.step(model, given, config.attack.bind(model, seed=1, state={}), update)
 

@@ -32,6 +32,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "average and best": {"ema": 0.9, "best_every": 1},
     "augmentation": {"crop_padding": 1, "flip": True},
     "fractional epochs": {"epochs": 2.5},
+    "weight perturbation": {"awp": 0.01, "ema": 0.9},
     "BatchNorm": {"model": {"preact_resnet18": {"width": 2}}, "epochs": 2, "fraction": 0.3, "pruner": "random"},
     "bfloat16": {"precision": "bfloat16"},
     "L2": {"norm": "l2", "eps": 0.5},
@@ -297,9 +298,10 @@ def test_average_is_the_exponential_average_of_the_steps() -> None:
 
     update = loop._Run._update
 
-    def spy(self: Any, batch: Any, losses: Tensor) -> None:
-        update(self, batch, losses)
+    def spy(self: Any, batch: Any, passes: Any) -> Outputs:
+        outputs = update(self, batch, passes)
         history.append(self.state.model[1][0].bias.detach().clone())
+        return outputs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop._Run, "_update", spy)

@@ -16,7 +16,7 @@ from advprune_core.attacks.losses import AttackLoss
 from advprune_core.config import RunConfig
 from advprune_core.randomness import stream, uniform
 from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Batch
+from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.policy import AttackPolicy
 from advprune_core.trainers.single_step import FGSMPGI, fgsm_pgi
 
@@ -85,8 +85,10 @@ def test_fgsm_pgi_step_against_a_plain_loop(network: nn.Module) -> None:
             torch.testing.assert_close((begun - given.x).abs()[inside], torch.full((int(inside.sum()),), EPS))
         seen: list[Any] = []
 
-        def update(losses: Tensor, seen: list[Any] = seen) -> None:
+        def update(passes: Passes, seen: list[Any] = seen) -> Outputs:
+            losses, logits = passes()
             seen += [losses.detach(), *torch.autograd.grad(losses.mean(), parameters)]
+            return Outputs(losses, logits)
 
         objective.step(network, given, attack, update)
 
