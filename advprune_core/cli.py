@@ -108,7 +108,8 @@ def run(
         record = store.run(key)
         if record is None or record.status == "failed":
             continue
-        print(f"{entries[number].describe()}: status {record.status}, {record.cost:,} forward-equivalents")
+        when = "" if record.collapse_epoch is None else f" (seen in epoch {record.collapse_epoch})"
+        print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
         found = store.evaluation(key, driver.evaluation(entries[number].config).key(driver.dataset.test_hash))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:16} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from advprune_core.plots import arm_label
+from advprune_core.settings import check_names
 from advprune_core.statistics import Estimate, estimate, frontier, paired_difference, speed_ups, ways, with_accuracies
 
 
@@ -80,6 +83,27 @@ def _loss(table: pd.DataFrame, arm: str, fraction: float) -> str:
         return f"{text}: no seed has both this run and the full one."
     cost = f"at {100 * share:.0f} % of its cost"
     return f"{text}: {_points(robust)} robust and {_points(clean)} clean against full data, {cost}."
+
+
+def pair_findings(table: pd.DataFrame, pairs: Sequence[Sequence[str]]) -> str:
+    """Markdown: differences in robust accuracy of pairs of arms, by seed, at each fraction that both have.
+
+    Raises
+    ------
+    ConfigError
+        An arm that the table does not have.
+    """
+    lines = []
+    for first, second in pairs:
+        check_names([first, second], table["arm"].unique(), what="arm")
+        for fraction in sorted(table[table["arm"] == first]["fraction"].unique(), reverse=True):
+            difference = paired_difference(table, first, second, fraction=fraction)
+            if difference.seeds:
+                lines.append(
+                    f"**{arm_label(first)}** against *{arm_label(second)}* at {100 * fraction:g} %: "
+                    f"{_points(difference)} robust ({difference.seeds} seeds); {_verdict(difference)}."
+                )
+    return _bullets(lines)
 
 
 def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: float = 0.2) -> str:

@@ -12,7 +12,8 @@ from made_up import study_table, timing_table, trainers_table
 from scipy import stats
 
 from advprune_core.controls import CONTROLS
-from advprune_core.findings import accuracy_findings, runtime_findings, trainer_findings
+from advprune_core.findings import accuracy_findings, pair_findings, runtime_findings, trainer_findings
+from advprune_core.settings import ConfigError
 
 FULL = [(0.95, 0.75), (0.97, 0.71), (0.96, 0.77), (0.94, 0.74)]
 HALF = [(0.90, 0.66), (0.92, 0.61), (0.89, 0.70), (0.91, 0.64)]
@@ -155,6 +156,15 @@ def test_what_is_said_of_ways_of_training() -> None:
     assert "Of the 2 points with a part of the data, 1 are matched or beaten" in text[5]
     assert "by -21.0 (carried, 40 %) to -12.0 points (PGD-AT, 40 %)" in text[6]
     assert len(text) == 7
+
+
+def test_pairs_by_seed() -> None:
+    text = pair_findings(trainers_table(WAYS), [["carried: random", "PGD-AT: random"]])
+    first, second = lines(text)
+    assert f"at 100 %: {interval([0.01, 0.0, 0.02])} robust (3 seeds); no difference" in first
+    assert f"at 40 %: {interval([-0.10, -0.07, -0.07])} robust (3 seeds); less, beyond chance" in second
+    with pytest.raises(ConfigError, match=r"unknown arm 'carreid: random'.*did you mean 'carried: random'"):
+        pair_findings(trainers_table(WAYS), [["carreid: random", "PGD-AT: random"]])
 
 
 def test_findings_of_several_ways_stand_apart() -> None:
