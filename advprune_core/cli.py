@@ -80,7 +80,7 @@ def run(
     """Train and evaluate one run; what is there is not run again."""
     from advprune_core.attacks.base import ATTACKS
     from advprune_core.config import RunConfig
-    from advprune_core.controls import CONTROLS
+    from advprune_core.controls import CONTROLS, check_control
     from advprune_core.notebook import shown
     from advprune_core.records import RunStore
     from advprune_core.runner import run_entries
@@ -97,6 +97,7 @@ def run(
     entries = [Entry(label, config.fraction, config.seed, config)]
     if control is not None:
         check_names([control], CONTROLS, what="control")
+        check_control(control, config)  # type: ignore[arg-type]
         entries.append(Entry(f"{control}({label})", config.fraction, config.seed, config, control))  # type: ignore[arg-type]
     if dry_run:
         _print_plan(entries, execution)

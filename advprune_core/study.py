@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.attacks.geometry import Norm
 from advprune_core.config import Device, RunConfig
-from advprune_core.controls import CONTROLS, Control
+from advprune_core.controls import CONTROLS, Control, check_control
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.engines import EngineName, default_workers
 from advprune_core.environment import results_root
@@ -253,6 +253,7 @@ def grid(
             config = way.replace(pruner=pruner, fraction=fraction, seed=seed)
             entries.append(Entry(prefix + label, fraction, seed, config, None, variant))
             for control in controls:
+                check_control(control, config)
                 entries.append(Entry(f"{prefix}{control}({label})", fraction, seed, config, control, variant))
     return entries
 
