@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import numpy as np
@@ -110,11 +111,31 @@ class StudyConfig(Settings):
         labels = [attack.label() for attack in self.attacks]
         if len(set(labels)) < len(labels):
             raise ValueError(f"evaluation lists an attack twice: {labels}")
-        variant_configs(self.base_config(), self.variants)
+        self.ways()
         return self
 
-    def base_config(self) -> RunConfig:
-        """The run on full data with the first seed, that all others are variations of."""
+    def ways(self) -> dict[str, RunConfig]:
+        """The run of each variant on full data with the first seed; without variants one, unnamed.
+
+        Raises
+        ------
+        ConfigError
+            An empty name, settings that cannot be set, or that the grid sets.
+        """
+        configs = {}
+        for name, settings in self.variants.items():
+            if not name.strip() or ": " in name:
+                raise ConfigError(f"variants: {name!r} is no name for a way of training (letters, without ': ')")
+            for path in {"pruner", "fraction", "seed", "dataset"} & {path.partition(".")[0] for path in settings}:
+                raise ConfigError(f"variants: {name!r} sets {path!r}, which is the same for all, or the grid's")
+            try:
+                configs[name] = self.base_config(settings)
+            except ConfigError as error:
+                raise ConfigError(f"variants: {name!r}: {error}") from None
+        return configs or {"": self.base_config()}
+
+    def base_config(self, variant: Mapping[str, Any] = MappingProxyType({})) -> RunConfig:
+        """The run on full data with the first seed, and with the settings of a variant over all others."""
         options = {
             name: getattr(self, name)
             for name in (
@@ -132,8 +153,8 @@ class StudyConfig(Settings):
         }
         if self.steps is not None:
             options["steps"] = self.steps
-        config = RunConfig.flat(**options, seed=self.seeds[0])
-        return config.with_settings(self.settings) if self.settings else config
+        config, settings = RunConfig.flat(**options, seed=self.seeds[0]), {**self.settings, **variant}
+        return config.with_settings(settings) if settings else config
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
@@ -228,25 +249,24 @@ class Entry:
 
 
 def grid(
-    base: RunConfig,
+    ways: RunConfig | Mapping[str, RunConfig],
     *,
     pruners: Sequence[Any],
     fractions: Sequence[float],
     seeds: Sequence[int],
     controls: Sequence[Control] = (),
-    variants: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Entry]:
-    """Every variant with every pruner at every fraction with every seed, and the controls of each.
+    """Every way of training with every pruner at every fraction with every seed, and controls of each.
 
     At fraction 1 a pruner, and any control of it, is the run on full data.
 
     Parameters
     ----------
-    variants : mapping, optional
-        Ways of training by name, as settings by dotted path over `base`; default: `base` alone.
+    ways : RunConfig or mapping of str to RunConfig
+        How to train on full data: one way, or several by name.
     """
-    configs, entries = variant_configs(base, variants or {}), []
-    for seed, (variant, way), spec in itertools.product(seeds, configs.items(), pruners):
+    named, entries = {"": ways} if isinstance(ways, RunConfig) else ways, []
+    for seed, (variant, way), spec in itertools.product(seeds, named.items(), pruners):
         pruner = PRUNERS.parse(spec)
         label, prefix = pruner_label(pruner), f"{variant}: " if variant else ""
         for fraction in fractions:
@@ -258,36 +278,14 @@ def grid(
     return entries
 
 
-def variant_configs(base: RunConfig, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, RunConfig]:
-    """The run of each way of training; without variants `base`, under an empty name.
-
-    Raises
-    ------
-    ConfigError
-        An empty name, settings that cannot be set, or that the grid sets.
-    """
-    configs = {}
-    for name, settings in variants.items():
-        if not name.strip() or ": " in name:
-            raise ConfigError(f"variants: {name!r} is no name for a way of training (letters, without ': ')")
-        for path in {"pruner", "fraction", "seed", "dataset"} & {path.partition(".")[0] for path in settings}:
-            raise ConfigError(f"variants: {name!r} sets {path!r}, which is the same for all, or the grid's")
-        try:
-            configs[name] = base.with_settings(dict(settings))
-        except ConfigError as error:
-            raise ConfigError(f"variants: {name!r}: {error}") from None
-    return configs or {"": base}
-
-
 def study_grid(config: StudyConfig, *, shard: tuple[int, int] | None = None) -> list[Entry]:
     """The grid of a study, or the i-th of n parts of it: a run and its controls stay together."""
     entries = grid(
-        config.base_config(),
+        config.ways(),
         pruners=config.pruners,
         fractions=config.fractions,
         seeds=config.seeds,
         controls=config.controls,
-        variants=config.variants,
     )
     if shard is None:
         return entries

@@ -98,6 +98,16 @@ def test_variants_multiply_the_grid(tmp_path: Path) -> None:
     assert len({entry.identity() for entry in entries}) == 2 * len({entry.identity() for entry in plain})
 
 
+def test_settings_hold_for_all_variants_and_yield_to_their_own(tmp_path: Path) -> None:
+    ways = {"a": {"trainer": "trades"}, "b": {"trainer": "trades", "objective.label_smoothing": 0.3}}
+    config = tiny_study(tmp_path, settings={"objective.label_smoothing": 0.1}, variants=ways)
+    objectives = {name: way.objective for name, way in config.ways().items()}
+    assert {name: (o.name, o.label_smoothing) for name, o in objectives.items()} == {
+        "a": ("trades", 0.1),
+        "b": ("trades", 0.3),
+    }
+
+
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
