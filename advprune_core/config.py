@@ -149,7 +149,7 @@ class RunConfig(Settings):
     def train_key(self, dataset: Dataset) -> str:
         """Hash of what determines the weights: this config and the training data's content."""
         canonical = self.canonical()
-        if not self.objective.uses_adversarial and self.best_every == 0:
+        if not (self.objective.uses_adversarial or self.best_every or self.pruner.uses_model):
             canonical.pop("attack", None)
         if self.device != "cpu":
             canonical.pop("threads", None)

@@ -1,0 +1,197 @@
+"""What a network says of a whole split: logits and penultimate features, clean and adversarial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advprune_core.attacks.mode import no_trace
+from advprune_core.data import Split
+from advprune_core.pruners.base import Context
+from advprune_core.randomness import stream
+from advprune_core.settings import ConfigError
+from advprune_core.trainers.base import Batch
+from advprune_core.trainers.policy import AttackPolicy, FixedSteps, RandomStart, Start
+
+#: Images passed at once. Fixed, because another size may give another last bit, and so other ties.
+BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """Logits (n, classes) and the features (n, d) that the last linear layer made them of."""
+
+    logits: Tensor
+    features: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Branch:
+        return Branch(self.logits[rows], self.features[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class SplitOutputs:
+    """Labels (n,) and a branch for clean and for adversarial images, None where not asked for."""
+
+    labels: Tensor
+    clean: Branch | None = None
+    adversarial: Branch | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor) -> SplitOutputs:
+        parts = (None if branch is None else branch[rows] for branch in (self.clean, self.adversarial))
+        return SplitOutputs(self.labels[rows], *parts)
+
+
+@contextmanager
+def last_layer(model: nn.Module, head: str | None = None) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """During a block, keep (input, output) of the last linear layer in the last pass of `model`.
+
+    Parameters
+    ----------
+    head : str, optional
+        Name of the layer, as in ``model.named_modules()``; default: whichever `nn.Linear` is called last.
+
+    Raises
+    ------
+    ConfigError
+        No such layer, or none at all.
+    """
+    modules = dict(model.named_modules())
+    if head is not None and not isinstance(modules.get(head), nn.Linear):
+        known = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+        raise ConfigError(
+            f"head = {head!r} is not a linear layer of the model; these are: {', '.join(known) or 'none'}"
+        )
+    layers = (
+        [module for module in modules.values() if isinstance(module, nn.Linear)] if head is None else [modules[head]]
+    )
+    if not layers:
+        raise ConfigError("the model has no nn.Linear, so there is no last layer to take gradients of")
+    record: list[tuple[Tensor, Tensor]] = []
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        record[:] = [(inputs[0].detach(), output.detach())]
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        yield record
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def branch(model: nn.Module, x: Tensor, *, head: str | None = None) -> Branch:
+    """Logits and penultimate features of images (B, C, H, W), in the model's present mode.
+
+    Raises
+    ------
+    ConfigError
+        If the logits are not the output of the last linear layer (or of `head`).
+    """
+    with last_layer(model, head) as record, torch.no_grad():
+        logits = model(x)
+    features, output = record[-1] if record else (logits, logits[:0])
+    if features.dim() != 2 or output.shape != logits.shape or not torch.equal(output, logits):
+        name = "its last nn.Linear" if head is None else f"head = {head!r}"
+        raise ConfigError(f"the model's logits are not the output of {name}; name the layer that makes them by `head`")
+    return Branch(logits.detach(), features)
+
+
+def scoring_policy(policy: AttackPolicy, steps: int | None, *, start: Start | None = None) -> AttackPolicy:
+    """The training attack with another number of steps, or from another start."""
+    changes = ({} if steps is None else {"steps": FixedSteps(count=steps)}) | (
+        {} if start is None else {"start": start}
+    )
+    return policy.replace(**changes) if changes else policy
+
+
+def split_outputs(
+    context: Context,
+    split: Split,
+    *,
+    clean: bool = False,
+    adversarial: bool = False,
+    steps: int | None = None,
+    head: str | None = None,
+) -> SplitOutputs:
+    """Outputs of the context's model on a split, in eval mode, without a trace in it.
+
+    With k steps: 1 forward-equivalent an image for clean outputs (which the KL attack needs as
+    well), 2k + 1 for adversarial ones. Nothing depends on the batch size of training.
+
+    Parameters
+    ----------
+    context : Context
+        Its model, objective, attack, seed and epoch; noise is keyed by those and the image's place.
+    split : Split
+        Of the context's data set.
+    clean, adversarial : bool
+        Which branches are wanted.
+    steps : int, optional
+        Steps of the scoring attack; default: those of the training attack.
+    head : str, optional
+        See `last_layer`.
+
+    Returns
+    -------
+    SplitOutputs
+        Detached, float32, on the model's device.
+
+    Raises
+    ------
+    ConfigError
+        A context without a model; logits that are not the last layer's.
+    """
+    model = context.network
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    parts: dict[str, list[Branch]] = {"clean": [], "adversarial": []}
+    with no_trace(model):
+        perturb = _Adversary(context, split, steps) if adversarial else None
+        for begin in range(0, len(split), BATCH):
+            ids = torch.arange(begin, min(begin + BATCH, len(split)))
+            x, y = split.pixels(ids).to(device), split.labels[ids].to(device)
+            at_clean = branch(model, x, head=head) if clean or (perturb is not None and perturb.needs_clean) else None
+            if clean and at_clean is not None:
+                parts["clean"].append(at_clean)
+            if perturb is not None:
+                x_adv = perturb(x, y, ids.to(device), at_clean)
+                parts["adversarial"].append(branch(model, x_adv, head=head))
+    return SplitOutputs(
+        split.labels.to(device),
+        *(
+            Branch(torch.cat([b.logits for b in found]), torch.cat([b.features for b in found])) if found else None
+            for found in parts.values()
+        ),
+    )
+
+
+class _Adversary:
+    """The scoring attack on the images of one split: the one place that knows how to call it."""
+
+    def __init__(self, context: Context, split: Split, steps: int | None) -> None:
+        if context.objective is None or context.attack is None:
+            raise ConfigError("adversarial outputs need a context with the run's objective and attack")
+        self.context, self.model = context, context.network
+        self.loss = context.objective.attack_loss
+        self.needs_clean = self.loss == "kl"
+        own = split is context.dataset.train
+        # What is carried belongs to the training images.
+        carried = own and bool(context.policy)
+        self.policy = scoring_policy(context.attack, steps, start=None if own else RandomStart())
+        state = context.policy if carried else self.policy.initial_state(len(split), context.dataset.image_shape)
+        # A copy: what is carried from batch to batch in training must not notice the selection.
+        self.state = {name: value.clone() for name, value in state.items()}
+        self.seed = stream(context.seed, "scoring", "train" if own else "held out")
+
+    def __call__(self, x: Tensor, y: Tensor, ids: Tensor, clean: Branch | None) -> Tensor:
+        epochs = torch.full_like(ids, self.context.epoch)
+        batch = Batch(x=x, y=y, ids=ids, epochs=epochs, weights=torch.ones_like(x[:, 0, 0, 0]))
+        target = clean.logits if self.loss == "kl" and clean is not None else y
+        return self.policy.attack(self.model, batch, target, self.loss, seed=self.seed, state=self.state)
