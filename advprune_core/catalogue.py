@@ -10,6 +10,7 @@ from advprune_core.controls import CONTROLS
 from advprune_core.data import DATASETS
 from advprune_core.models import MODELS
 from advprune_core.pruners.base import PRUNERS
+from advprune_core.pruners.keep_rules import KEEP_RULES
 from advprune_core.settings import Component, Registry, check_names
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS
 from advprune_core.trainers.policy import STARTS, STEPS
@@ -17,6 +18,7 @@ from advprune_core.trainers.schedules import SCHEDULES
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "pruners": PRUNERS,
+    "keep_rules": KEEP_RULES,
     "attacks": ATTACKS,
     "trainers": TRAINERS,
     "objectives": OBJECTIVES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from advprune_core.pruners import Context
 from advprune_core.trainers.base import OBJECTIVES, Batch, Outputs
 from advprune_core.trainers.policy import AttackPolicy
 
-EPS = 0.05
+EPS = 0.15
 
 
 def blobs(counts: tuple[int, ...] = (90, 50, 20, 12), *, seed: int = 0, val_select: int = 12) -> Dataset:
@@ -39,6 +40,19 @@ def network(classes: int, *, seed: int = 0) -> nn.Module:
         )
 
 
+@lru_cache
+def fitted() -> dict[str, Tensor]:
+    """Weights of `network` after some epochs on `blobs`, so that some images break and some stand."""
+    dataset, model = blobs(), network(4)
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(12):
+        loss = nn.functional.cross_entropy(model(dataset.train.images), dataset.train.labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return model.state_dict()
+
+
 def context(
     fraction: float = 0.4,
     *,
@@ -49,13 +63,17 @@ def context(
     **given: Any,
 ) -> Context:
     """A context after some epochs of training."""
+    if model is None:
+        model = network(4 if dataset is None else dataset.classes)
+        if dataset is None:
+            model.load_state_dict(fitted())
     dataset = blobs() if dataset is None else dataset
     made: dict[str, Any] = {
         "dataset": dataset,
         "fraction": fraction,
         "seed": 0,
         "epoch": 12,
-        "model": network(dataset.classes) if model is None else model,
+        "model": model,
         "objective": OBJECTIVES.parse(objective),
         "attack": AttackPolicy(eps=EPS, steps=steps),
         "epochs": 30.0,

@@ -53,6 +53,7 @@ def test_every_setting_of_every_component_changes_the_key(
     for made in (component(family, name), component(family, name, **{field: value})):
         group, _, part = FIELD.get(family, family).rpartition(".")
         given = {group: {part: made}} if group else {part: made}
+        given = {"pruner": {"score": {"keep": made}}} if family == "keep_rule" else given
         keys.add(RunConfig.create(**{"pruner": "random", "fraction": 0.8, **given}).train_key(digits))
     assert len(keys) == 2
 
