@@ -182,6 +182,7 @@ class RunConfig(Settings):
             raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
         if self.best_every and len(dataset.val_stop) == 0:
             raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
+        self.pruner.check(Context(dataset=dataset, fraction=self.fraction, seed=self.seed))
         # What needs no model is known now; the same draw comes again when it is due.
         epochs = range(0 if self.pruner.uses_model else math.ceil(self.optimisation.epochs))
         for epoch in filter(self.pruner.due, epochs):

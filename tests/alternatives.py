@@ -35,6 +35,8 @@ ALL_FAMILIES = FAMILIES | {"dataset": DATASETS, "trainer": TRAINERS}
 _SMOOTHING: dict[str, list[Any]] = {"label_smoothing": [0.1, 0.5]}
 _RESCHEDULED: dict[str, list[Any]] = {"warmup_epochs": [2, 15], "every": [2, 3]}
 _SCORED: dict[str, list[Any]] = {**_RESCHEDULED, "balanced": [True]}
+_GRADIENT: dict[str, list[Any]] = {**_RESCHEDULED, "steps": [7], "head": ["3"]}
+_FEATURES: dict[str, list[Any]] = {**_RESCHEDULED, "steps": [7, None], "head": ["3"]}
 _KEEP: list[Any] = ["middle", {"stratified": {"hard_cutoff": 0.2}}]
 
 #: Family/name to {field: [other values]}; each alone must change what the component does.
@@ -49,11 +51,17 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
     "pruner/score": {
         **_SCORED,
         "score": ["margin", "entropy", "el2n", "grand", "steps_to_break"],
-        "on": ["clean"],
         "keep": ["lowest", *_KEEP],
-        "steps": [7],
+        "steps": [7, 0],
         "head": ["3"],
     },
+    "pruner/grad_match": {**_GRADIENT, "per_class": [False], "lam": [0.0, 50.0]},
+    "pruner/grad_match_pb": {**_GRADIENT, "batch_size": [4], "lam": [10.0]},
+    "pruner/glister": {**_GRADIENT, "eta": [5.0], "greedy": ["naive"]},
+    "pruner/craig": _GRADIENT,
+    "pruner/herding": _FEATURES,
+    "pruner/k_center": _FEATURES,
+    "pruner/moderate": {**_FEATURES, "balanced": [True]},
     "keep_rule/highest": {},
     "keep_rule/lowest": {},
     "keep_rule/middle": {"center": ["median"]},

@@ -171,6 +171,15 @@ class Pruner(Component):
         """Whether to select before `epoch`; full data is used before the first selection."""
         return epoch == 0
 
+    def check(self, context: Context) -> None:
+        """Refuse, before any work, what cannot be selected in a run; the context has no model yet.
+
+        Raises
+        ------
+        ConfigError
+            With what would have to be changed.
+        """
+
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         """Look at a batch that was trained on, at no cost; `state` is part of every checkpoint."""
 

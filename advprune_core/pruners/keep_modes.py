@@ -19,7 +19,7 @@ class _CleanLoss(ScorePruner):
 
     def scores(self, context: Context) -> Scores:
         """Clean losses."""
-        return split_scores(context, "loss", on="clean")
+        return split_scores(context, "loss", steps=0)
 
 
 @PRUNERS.register

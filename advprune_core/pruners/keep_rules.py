@@ -200,6 +200,11 @@ class ScorePruner(ModelPruner):
 
     balanced: Annotated[bool, Field(description="the same share of every class")] = False
 
+    def check(self, context: Context) -> None:
+        """Balanced, every class must have an image to keep."""
+        if self.balanced:
+            context.quotas()
+
     def scores(self, context: Context) -> Scores:
         """One score for each training image."""
         raise NotImplementedError

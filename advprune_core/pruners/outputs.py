@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.mode import no_trace
 from advprune_core.data import Split
-from advprune_core.pruners.base import Context
+from advprune_core.pruners.base import Context, ModelPruner
 from advprune_core.randomness import stream
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.base import Batch
@@ -170,6 +171,37 @@ def split_outputs(
             for found in parts.values()
         ),
     )
+
+
+class AttackingPruner(ModelPruner):
+    """A pruner that attacks the training images, and needs the last layer's inputs."""
+
+    steps: Annotated[int | None, Field(ge=1, description="steps of the scoring attack; none: the training's")] = None
+    head: Annotated[str | None, Field(description="name of the last linear layer; none: found")] = None
+
+
+class OutputPruner(AttackingPruner):
+    """A pruner that looks at the outputs for adversarial images, or for clean ones."""
+
+    steps: Annotated[
+        int | None, Field(ge=0, description="steps of the scoring attack; 0: clean images; none: the training's")
+    ] = None
+
+    def branch(self, context: Context) -> Branch:
+        """See `split_branch`."""
+        return split_branch(context, steps=self.steps, head=self.head)
+
+
+def split_branch(context: Context, *, steps: int | None = None, head: str | None = None) -> Branch:
+    """Outputs for all training images after `steps` steps of an attack, at 0 for the clean images.
+
+    Parameters and errors as of `split_outputs`.
+    """
+    split, attacked = context.dataset.train, steps != 0
+    outputs = split_outputs(context, split, clean=not attacked, adversarial=attacked, steps=steps, head=head)
+    found = outputs.adversarial if attacked else outputs.clean
+    assert found is not None
+    return found
 
 
 class _Adversary:

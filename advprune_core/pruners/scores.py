@@ -14,7 +14,7 @@ from advprune_core.attacks import losses
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.gradients import with_bias
 from advprune_core.pruners.keep_rules import Highest, KeepRule, Rule, ScorePruner, Scores
-from advprune_core.pruners.outputs import Branch, split_outputs
+from advprune_core.pruners.outputs import Branch, OutputPruner, split_branch
 from advprune_core.pruners.steps_to_break import split_steps_to_break
 
 
@@ -59,12 +59,9 @@ KINDS = {
     "grand": _Kind(grand, True),
 }
 ScoreName = Literal["loss", "margin", "entropy", "el2n", "grand", "steps_to_break"]
-On = Literal["adversarial", "clean"]
 
 
-def split_scores(
-    context: Context, score: ScoreName, *, on: On = "adversarial", steps: int | None = None, head: str | None = None
-) -> Scores:
+def split_scores(context: Context, score: ScoreName, *, steps: int | None = None, head: str | None = None) -> Scores:
     """Scores of all training images, array of float64, shape (n,).
 
     Parameters
@@ -73,10 +70,8 @@ def split_scores(
         With a model.
     score : str
         What is measured.
-    on : "adversarial" or "clean"
-        Where; `steps_to_break` is about attacks whatever it says.
     steps : int, optional
-        Of the scoring attack; default: those of the training attack.
+        Of the scoring attack, 0 for clean images; default: those of the training attack.
     head : str, optional
         Name of the last layer, where it is not found.
 
@@ -89,23 +84,19 @@ def split_scores(
     if score == "steps_to_break":
         values: Tensor = split_steps_to_break(context, steps=steps)
     else:
-        adversarial = on == "adversarial"
-        split = context.dataset.train
-        outputs = split_outputs(context, split, clean=not adversarial, adversarial=adversarial, steps=steps, head=head)
-        branch = outputs.adversarial if adversarial else outputs.clean
-        assert branch is not None
-        values = KINDS[score].function(branch, outputs.labels)
+        branch = split_branch(context, steps=steps, head=head)
+        values = KINDS[score].function(branch, context.dataset.train.labels.to(branch.logits.device))
     return np.asarray(values.cpu().numpy(), np.float64)
 
 
 @PRUNERS.register
-class Score(ScorePruner):
+class Score(OutputPruner, ScorePruner):
     """Any score (loss, margin, entropy, EL2N, GraNd, steps to break) with any keep rule.
 
     Helps to compare what is worth keeping: hard (`highest` loss, EL2N, GraNd, entropy; `lowest`
     margin, steps to break) wins where much data is left, easy or `stratified` where little is.
-    Settings: the score, where it is measured, the keep rule, class balance. Cost per selection: 1
-    forward-equivalent an image on clean outputs, 2k + 1 on adversarial ones (one more with KL).
+    Settings: the score, the keep rule, class balance, and `steps`, 0 for clean images. Cost per
+    selection: 2k + 1 forward-equivalents an image (one more with KL), 1 on clean images.
 
     References
     ----------
@@ -116,15 +107,12 @@ class Score(ScorePruner):
 
     name: ClassVar[str] = "score"
     score: Annotated[ScoreName, Field(description="what is measured of each image")] = "loss"
-    on: Annotated[On, Field(description="outputs at adversarial or at clean images")] = "adversarial"
     keep: Rule = Highest()
-    steps: Annotated[int | None, Field(ge=1, description="steps of the scoring attack; none: the training's")] = None
-    head: Annotated[str | None, Field(description="name of the last linear layer; none: found")] = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> Score:
-        if self.on == "clean" and (self.steps is not None or self.score == "steps_to_break"):
-            raise ValueError("clean outputs have no attack: leave out `steps`, or score on adversarial ones")
+    def _breaks_by_attack(self) -> Score:
+        if self.score == "steps_to_break" and self.steps == 0:
+            raise ValueError("steps_to_break counts the steps of an attack: steps must be at least 1")
         return self
 
     def rule(self) -> KeepRule:
@@ -133,7 +121,7 @@ class Score(ScorePruner):
 
     def scores(self, context: Context) -> Scores:
         """See `split_scores`."""
-        return split_scores(context, self.score, on=self.on, steps=self.steps, head=self.head)
+        return split_scores(context, self.score, steps=self.steps, head=self.head)
 
     def hard_is_high(self) -> bool:
         """Whether high scores mean hard images."""

@@ -67,7 +67,7 @@ def test_steps_to_break_stay_in_the_ball() -> None:
 
 def test_margins_are_on_the_probabilities_of_the_branch_asked_for() -> None:
     made = context()
-    clean, adversarial = (split_scores(made, "margin", on=on) for on in ("clean", "adversarial"))
+    clean, adversarial = (split_scores(made, "margin", steps=steps) for steps in (0, None))
     assert adversarial.mean() < clean.mean()
     assert np.abs(clean).max() <= 1
 
@@ -75,7 +75,7 @@ def test_margins_are_on_the_probabilities_of_the_branch_asked_for() -> None:
 def test_the_modes_keep_what_their_names_say() -> None:
     """Up to those that a class without any image took the place of."""
     made = context(0.3)
-    loss, steps = split_scores(made, "loss", on="clean"), split_scores(made, "steps_to_break")
+    loss, steps = split_scores(made, "loss", steps=0), split_scores(made, "steps_to_break")
     ranks = {"easy": loss, "hard": -loss, "middle": np.abs(loss - loss.mean()), "fragile": steps}
     for mode, rank in ranks.items():
         selection = PRUNERS.parse(f"keep_{mode}").select(made)
@@ -85,7 +85,7 @@ def test_the_modes_keep_what_their_names_say() -> None:
 
 COSTS: list[tuple[Any, float]] = [
     ("keep_easy", 1),
-    ({"score": {"on": "clean"}}, 1),
+    ({"score": {"steps": 0}}, 1),
     ("score", 6),
     ({"score": {"steps": 5}}, 12),
 ]
@@ -99,10 +99,9 @@ def test_what_selections_cost(spec: Any, cost: float) -> None:
     assert ledger.passes == {"select": cost * made.n}
 
 
-def test_idle_settings_are_refused() -> None:
-    for settings in ({"steps": 3}, {"score": "steps_to_break"}):
-        with pytest.raises(ConfigError, match="clean outputs have no attack"):
-            Score.create(on="clean", **settings)
+def test_steps_to_break_need_steps() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        Score.create(score="steps_to_break", steps=0)
 
 
 def test_no_class_is_left_without_an_image() -> None:
@@ -113,7 +112,7 @@ def test_no_class_is_left_without_an_image() -> None:
         constant[1].weight.zero_()
         constant[1].bias.copy_(torch.tensor([1.0, 0.5, 0.0]))
     made = context(0.2, dataset=made.dataset, model=constant)
-    selection = PRUNERS.parse({"score": {"on": "clean", "keep": "lowest"}}).select(made)
+    selection = PRUNERS.parse({"score": {"steps": 0, "keep": "lowest"}}).select(made)
     assert len(selection) == made.k
     assert np.bincount(made.labels[selection.indices], minlength=3).tolist() == [made.k - 2, 1, 1]
     assert selection.n_filled == 2
