@@ -211,7 +211,15 @@ class ModelPruner(ScheduledPruner):
     warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 1
 
     def select(self, context: Context) -> Selection:
-        """Everything at fraction 1, else what `choose` says."""
+        """Everything at fraction 1, else what `choose` says.
+
+        Raises
+        ------
+        ConfigError
+            A fraction that keeps nothing.
+        """
+        if context.k == 0:
+            raise ConfigError(f"fraction {context.fraction:g} keeps none of {context.n} images")
         if context.k >= context.n:
             return Selection(np.arange(context.n))
         return with_every_class(self.choose(context), context.labels, context.rng)
