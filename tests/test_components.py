@@ -51,7 +51,7 @@ def pruner_effect(pruner: Any) -> Any:
     made = context()
     state = watched(pruner, made.n, made.dataset.classes, epochs=due[0])
     try:
-        selections = [pruner.select(replace(made, epoch=epoch, state=state)) for epoch in due[:3]]
+        selections = [pruner.select(replace(made, epoch=epoch, state=state)) for epoch in (*due[:3], due[-1])]
     except ConfigError as refused:
         return str(refused)
     return due, [(s.indices.tolist(), s.weights.tolist(), s.n_filled) for s in selections]

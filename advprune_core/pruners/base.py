@@ -183,6 +183,14 @@ class Pruner(Component):
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         """Look at a batch that was trained on, at no cost; `state` is part of every checkpoint."""
 
+    def candidates(self, batch_size: int, fraction: float) -> int:
+        """Images drawn for an update of `batch_size` images: as many, unless `narrow` drops some."""
+        return batch_size
+
+    def narrow(self, model: nn.Module, batch: Batch, size: int) -> Batch:
+        """Choose `size` images of a batch of `candidates`, before the training attack."""
+        return batch
+
     def select(self, context: Context) -> Selection:
         """Choose ``context.k`` of ``context.n`` training images."""
         raise NotImplementedError

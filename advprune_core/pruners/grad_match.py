@@ -81,7 +81,8 @@ def grad_match_by_batch(
 
 def weighted_selection(pursuit: Pursuit) -> Selection:
     """A selection with the pursuit's weights, normalised to a mean of 1."""
-    return Selection(pursuit.indices, pursuit.weights / pursuit.weights.mean(), pursuit.n_filled)
+    weights = pursuit.weights / pursuit.weights.mean()
+    return Selection(pursuit.indices, weights.astype(np.float32), pursuit.n_filled)
 
 
 def warm_start(epochs: int, fraction: float, kappa: float = 0.5) -> tuple[int, int]:
