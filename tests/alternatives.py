@@ -55,7 +55,6 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
         "decay": [0.2],
     },
     "pruner/infobatch": {"full_at_end": [0.95, 0.0], "max_ratio": [0.2]},
-    "pruner/loss_top": {},
     "pruner/keep_easy": _SCORED,
     "pruner/keep_hard": _SCORED,
     "pruner/keep_middle": _SCORED,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.mode import quiet_logits
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
+from advprune_core.pruners.base import Context, Pruner, Selection
 from advprune_core.trainers.base import Batch
 
 
@@ -22,7 +22,6 @@ def loss_top(model: nn.Module, x: Tensor, y: Tensor, size: int) -> Tensor:
     return losses.topk(size, sorted=False).indices.sort().values
 
 
-@PRUNERS.register
 class LossTop(Pruner):
     """The highest losses of every mini-batch (DS-AT, Mendonca et al. 2022); 1 / fraction an image trained on.
 
