@@ -73,6 +73,8 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
     "pruner/herding": _FEATURES,
     "pruner/k_center": _FEATURES,
     "pruner/moderate": {**_FEATURES, "balanced": [True]},
+    "pruner/d2": {**_FEATURES, "neighbours": [2], "gamma": [0.1]},
+    "pruner/aign": {**_SCORED, "keep": ["highest", *_KEEP]},
     "keep_rule/highest": {},
     "keep_rule/lowest": {},
     "keep_rule/middle": {"center": ["median"]},

@@ -20,6 +20,7 @@ from advprune_core.randomness import generator
 from advprune_core.settings import Component, ConfigError, Registry
 
 if TYPE_CHECKING:
+    from advprune_core.pruners.outputs import SplitOutputs
     from advprune_core.trainers.base import Batch, Objective, Outputs
     from advprune_core.trainers.policy import AttackPolicy
 
@@ -94,6 +95,8 @@ class Context:
         What the attack policy carries from batch to batch, such as perturbations; only read.
     epochs : float
         Length of the run in epochs; 0 where it is not known.
+    outputs : SplitOutputs or None
+        Outputs for the training images, in place of those that the model would give.
     """
 
     dataset: Dataset
@@ -106,6 +109,7 @@ class Context:
     state: dict[str, Tensor] = field(default_factory=dict)
     policy: dict[str, Tensor] = field(default_factory=dict)
     epochs: float = 0.0
+    outputs: SplitOutputs | None = None
 
     @property
     def network(self) -> nn.Module:

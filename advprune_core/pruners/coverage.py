@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advprune_core.pruners.base import PRUNERS, Context, Selection
 from advprune_core.pruners.keep_rules import KeepRule, Middle, ScorePruner, Scores
-from advprune_core.pruners.outputs import OutputPruner
+from advprune_core.pruners.outputs import Branch, OutputPruner
 
 
 def herding(features: Tensor, k: int) -> NDArray[np.int64]:
@@ -79,11 +79,11 @@ class FeaturePruner(OutputPruner):
         int | None, Field(ge=0, description="steps of an attack before; 0: clean images; none: the training's")
     ] = 0
 
-    def shuffled(self, context: Context) -> tuple[NDArray[np.int64], Tensor]:
-        """A random order of the training images, and their features in it."""
+    def shuffled(self, context: Context) -> tuple[NDArray[np.int64], Branch]:
+        """A random order of the training images, and their outputs in it."""
         order = context.rng.permutation(context.n)
-        features = self.branch(context).features
-        return order, features[torch.from_numpy(order).to(features.device)]
+        branch = self.branch(context)
+        return order, branch[torch.from_numpy(order).to(branch.logits.device)]
 
 
 @PRUNERS.register
@@ -102,8 +102,8 @@ class Herding(FeaturePruner):
 
     def choose(self, context: Context) -> Selection:
         """See `herding`, per class."""
-        order, features = self.shuffled(context)
-        kept = []
+        order, branch = self.shuffled(context)
+        features, kept = branch.known_features(), []
         for label, quota in enumerate(context.quotas()):
             members = np.flatnonzero(context.labels[order] == label)
             if quota:
@@ -124,8 +124,8 @@ class KCenter(FeaturePruner):
 
     def choose(self, context: Context) -> Selection:
         """See `k_center`."""
-        order, features = self.shuffled(context)
-        return Selection(order[k_center(features, context.k)])
+        order, branch = self.shuffled(context)
+        return Selection(order[k_center(branch.known_features(), context.k)])
 
 
 @PRUNERS.register
@@ -148,6 +148,6 @@ class Moderate(FeaturePruner, ScorePruner):
 
     def scores(self, context: Context) -> Scores:
         """See `median_distance`."""
-        features = self.branch(context).features
+        features = self.branch(context).known_features()
         labels = context.dataset.train.labels.to(features.device)
         return np.asarray(median_distance(features, labels).cpu().numpy(), np.float64)

@@ -139,7 +139,7 @@ def last_layer_gradients(objective: Objective, outputs: SplitOutputs) -> LastLay
     gradients; Dolatabadi et al. 2022 (2112.00378) by those of adversarial objectives.
     """
     terms = logit_gradients(objective, outputs)
-    return LastLayerGradients(tuple(e for _, e in terms), tuple(with_bias(part.features) for part, _ in terms))
+    return LastLayerGradients(tuple(e for _, e in terms), tuple(with_bias(part.known_features()) for part, _ in terms))
 
 
 @dataclass(frozen=True, eq=False)

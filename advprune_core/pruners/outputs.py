@@ -25,10 +25,25 @@ BATCH = 256
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """Logits (n, classes) and the features (n, d) that the last linear layer made them of."""
+    """Logits (n, classes) and the features (n, d) that the last linear layer made them of.
+
+    Saved outputs may lack the features, as a matrix of no columns.
+    """
 
     logits: Tensor
     features: Tensor
+
+    def known_features(self) -> Tensor:
+        """The features.
+
+        Raises
+        ------
+        ConfigError
+            If there are none.
+        """
+        if self.features.shape[1] == 0:
+            raise ConfigError("this needs the features under the last layer, and the outputs given have only logits")
+        return self.features
 
     def __getitem__(self, rows: Tensor) -> Branch:
         return Branch(self.logits[rows], self.features[rows])
@@ -105,6 +120,11 @@ def branch(model: nn.Module, x: Tensor, *, head: str | None = None) -> Branch:
     return Branch(logits.detach(), features)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
 def scoring_policy(policy: AttackPolicy, steps: int | None, *, start: Start | None = None) -> AttackPolicy:
     """The training attack with another number of steps, or from another start."""
     changes = ({} if steps is None else {"steps": FixedSteps(count=steps)}) | (
@@ -150,8 +170,10 @@ def split_outputs(
     ConfigError
         A context without a model; logits that are not the last layer's.
     """
+    if context.outputs is not None and split is context.dataset.train:
+        return _saved(context.outputs, clean=clean, adversarial=adversarial)
     model = context.network
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     parts: dict[str, list[Branch]] = {"clean": [], "adversarial": []}
     with no_trace(model):
         perturb = _Adversary(context, split, steps) if adversarial else None
@@ -171,6 +193,14 @@ def split_outputs(
             for found in parts.values()
         ),
     )
+
+
+def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool) -> SplitOutputs:
+    """Outputs given in place of a model, if they have what is wanted."""
+    for name, wanted in (("clean", clean), ("adversarial", adversarial)):
+        if wanted and getattr(outputs, name) is None:
+            raise ConfigError(f"{name} outputs are needed, and the outputs given have none")
+    return SplitOutputs(outputs.labels, outputs.clean if clean else None, outputs.adversarial if adversarial else None)
 
 
 class AttackingPruner(ModelPruner):

@@ -43,7 +43,7 @@ def el2n(branch: Branch, y: Tensor) -> Tensor:
 
 def grand(branch: Branch, y: Tensor) -> Tensor:
     """Length of the cross-entropy's last-layer gradient, shape (n,) (Paul et al. 2021): high is hard."""
-    return el2n(branch, y) * with_bias(branch.features).norm(dim=1)
+    return el2n(branch, y) * with_bias(branch.known_features()).norm(dim=1)
 
 
 class _Kind(NamedTuple):

@@ -10,7 +10,7 @@ from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import default_step_size, input_gradient
 from advprune_core.pruners.base import Context
-from advprune_core.pruners.outputs import BATCH
+from advprune_core.pruners.outputs import BATCH, device_of
 from advprune_core.settings import ConfigError
 
 
@@ -69,7 +69,7 @@ def split_steps_to_break(context: Context, *, steps: int | None = None) -> Tenso
     if context.attack is None:
         raise ConfigError("steps to break need a context with the run's attack")
     model, split = context.network, context.dataset.train
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     steps = max(1, round(context.attack.steps.expected())) if steps is None else steps
     parts = []
     for begin in range(0, len(split), BATCH):

@@ -12,9 +12,11 @@ from contexts import context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import pairwise_distances
+from sklearn.neighbors import NearestNeighbors
 
 from advprune_core.pruners.coverage import herding, k_center, median_distance
 from advprune_core.pruners.craig import Craig, distances, facility_location
+from advprune_core.pruners.d2 import d2, nearest
 from advprune_core.pruners.grad_match import GradMatch
 
 
@@ -102,3 +104,26 @@ def test_k_center_is_at_most_twice_the_best_radius(n: int, seed: int, data: st.D
 def test_distances_to_the_median_by_hand() -> None:
     x = torch.tensor([[0.0, 0], [2, 0], [9, 4], [5, 5], [7, 9]])
     assert median_distance(x, torch.tensor([0, 0, 0, 1, 1])).tolist() == pytest.approx([2, 0, 65**0.5, 5**0.5, 5**0.5])
+
+
+def test_d2_by_hand() -> None:
+    """Two pairs of neighbours: after the best of one pair, the best of the other, whose scores are lower."""
+    x = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    scores = np.array([4.0, 3.9, 1.0, 2.0])
+    # All distances to the one neighbour are equal, so 1 in their unit: a pick takes exp(-gamma) of its value.
+    e = np.exp(-1.0)
+    start = np.array([4 + 3.9 * e, 3.9 + 4 * e, 1 + 2 * e, 2 + 1 * e])
+    assert start[1] - e * start[0] > start[3]
+    assert d2(scores, x, 3, neighbours=1, gamma=1.0).tolist() == [0, 1, 3]
+    assert start[1] - np.exp(-0.1) * start[0] < start[3]
+    assert d2(scores, x, 4, neighbours=1, gamma=0.1).tolist() == [0, 3, 1, 2]
+
+
+@pytest.mark.parametrize("n", [2, 30, 1100])
+def test_nearest_neighbours_are_those_of_another_library(n: int) -> None:
+    x = np.random.default_rng(n).standard_normal((n, 3))
+    count = min(4, n - 1)
+    distance, neighbour = nearest(torch.from_numpy(x), count)
+    expected, places = NearestNeighbors(n_neighbors=count).fit(x).kneighbors()
+    assert neighbour.tolist() == places.tolist()
+    np.testing.assert_allclose(distance, expected / expected.mean())

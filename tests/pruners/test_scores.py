@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from advprune_core.ledger import Ledger
 from advprune_core.pruners import PRUNERS
+from advprune_core.pruners.aign import input_gradient_norm
 from advprune_core.pruners.gradients import last_layer_gradients
 from advprune_core.pruners.outputs import Branch, split_outputs
 from advprune_core.pruners.scores import KINDS, Score, split_scores
@@ -116,3 +117,15 @@ def test_no_class_is_left_without_an_image() -> None:
     assert len(selection) == made.k
     assert np.bincount(made.labels[selection.indices], minlength=3).tolist() == [made.k - 2, 1, 1]
     assert selection.n_filled == 2
+
+
+def test_input_gradient_norms_are_those_of_each_image_alone() -> None:
+    made = context()
+    model, split = made.network.eval(), made.dataset.train
+    x, y = split.pixels(slice(0, 9)), split.labels[:9]
+    expected = []
+    for i in range(9):
+        one = x[i : i + 1].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(one), y[i : i + 1]), one)
+        expected.append(float(gradient.norm()))
+    assert input_gradient_norm(model, x, y).tolist() == pytest.approx(expected, rel=1e-4)
