@@ -183,9 +183,14 @@ class RunConfig(Settings):
         if self.best_every and len(dataset.val_stop) == 0:
             raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
         self.pruner.check(Context(dataset=dataset, fraction=self.fraction, seed=self.seed))
+        due = list(filter(self.pruner.due, range(math.ceil(self.optimisation.epochs))))
+        if not due:
+            raise ConfigError(
+                f"{self.pruner.name} would not select in {self.optimisation.epochs:g} epochs, all of them warm-up; "
+                "lower pruner.warmup_epochs or train longer"
+            )
         # What needs no model is known now; the same draw comes again when it is due.
-        epochs = range(0 if self.pruner.uses_model else math.ceil(self.optimisation.epochs))
-        for epoch in filter(self.pruner.due, epochs):
+        for epoch in [] if self.pruner.uses_model else due:
             context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, epoch=epoch)
             check_classes(self.pruner.select(context).indices, dataset, fraction=self.fraction)
 

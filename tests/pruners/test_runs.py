@@ -9,6 +9,7 @@ import pytest
 from test_every_pruner import SELECTING
 from tiny import tiny_run
 
+from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.base import budget
@@ -72,6 +73,14 @@ def test_what_cannot_be_selected_is_refused_before_any_work() -> None:
         made.check(load_dataset(made.dataset))
 
 
+@pytest.mark.parametrize("name", ["dynamic_uncertainty", "grad_match", "random", "infobatch"])
+def test_a_run_that_would_never_select_is_refused(name: str) -> None:
+    pruner: Any = {"random": {"warmup_epochs": 2}} if name == "random" else name
+    made = tiny_run(pruner=pruner, fraction=0.4, epochs=1)
+    with pytest.raises(ConfigError, match=r"would not select in 1 epochs"):
+        made.check(load_dataset(made.dataset))
+
+
 def test_scores_under_attack_make_the_attack_part_of_the_key() -> None:
     """Standard training does not look at the attack, but its pruner may."""
     keys = {}
@@ -79,3 +88,25 @@ def test_scores_under_attack_make_the_attack_part_of_the_key() -> None:
         runs = [tiny_run(pruner=pruner, objective="standard", fraction=0.4, eps=eps) for eps in (0.1, 0.2)]
         keys[pruner] = len({run.train_key(load_dataset(run.dataset)) for run in runs})
     assert keys == {"score": 2, "random": 1}
+
+
+#: Chance decides which batches there are; windows of three epochs are too short for TDDS.
+CHANCE = {"grad_match_pb", "tdds", "infobatch"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SELECTING if name not in CHANCE])
+def test_no_pruner_is_random_in_disguise(name: str) -> None:
+    """The selections of two networks have more in common than two random ones have on average."""
+    fields, settings = PRUNERS.classes()[name].model_fields, {"warmup_epochs": 5}
+    made = RunConfig.flat(
+        pruner={name: settings | ({"window": 3} if "window" in fields else {})}, fraction=0.3, epochs=6, steps=3
+    )
+    dataset = load_dataset(made.dataset)
+    kept = []
+    for seed in range(2):
+        (selection,) = train(made.with_settings({"seed": seed}), dataset).selections.values()
+        kept.append(set(selection.indices.tolist()))
+    common = len(kept[0] & kept[1]) / len(kept[0] | kept[1])
+    # One standard deviation of the overlap of two random selections of 330 of 1,100 is 0.016.
+    assert common > 0.3 / (2 - 0.3) + 3 * 0.016
