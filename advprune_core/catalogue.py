@@ -45,10 +45,10 @@ def catalogue(family: str | None = None) -> str:
         lines.append(f"{name}:")
         members: Mapping[str, type[Component]] = REGISTRIES[name].classes() if name in REGISTRIES else {}
         for key, member in members.items():
-            lines.append(f"  {key:18} {member.summary()}")
+            lines.append(f"  {key:20} {member.summary()}")
             lines += _settings(member) if family else []
         if name == "controls":
-            lines += [f"  {key:18} {text}" for key, text in CONTROLS.items()]
+            lines += [f"  {key:20} {text}" for key, text in CONTROLS.items()]
     return "\n".join(lines)
 
 
@@ -56,5 +56,6 @@ def _settings(component: type[Component]) -> list[str]:
     lines = []
     for name, setting in component.model_fields.items():
         default = "required" if setting.is_required() else setting.get_default(call_default_factory=True)
+        default = default.spec() if isinstance(default, Component) else default
         lines.append(f"      {name} = {default}  {setting.description or ''}")
     return lines
