@@ -9,18 +9,30 @@ from advprune_core.runner import run_study
 from advprune_core.runs import load_run
 from advprune_core.study import StudyConfig
 from advprune_core.table import collect
+from advprune_core.trainers.base import OBJECTIVES, Batch, Objective
 from advprune_core.trainers.loop import train
+from advprune_core.trainers.policy import AttackPolicy
+from advprune_core.trainers.starts import STARTS, Start
+from advprune_core.trainers.steps import STEPS, Steps
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "OBJECTIVES",
     "PGD",
     "PRUNERS",
+    "STARTS",
+    "STEPS",
+    "AttackPolicy",
+    "Batch",
     "Context",
     "Dataset",
+    "Objective",
     "Pruner",
     "RunConfig",
     "Selection",
+    "Start",
+    "Steps",
     "StudyConfig",
     "ThreatModel",
     "collect",

@@ -24,11 +24,14 @@ class Crops:
     ----------
     top, left : Tensor of int64, shape (B,), in 0 .. 2 * padding
     flip : Tensor of bool, shape (B,)
+    padding : int
+        Of the frame on each side.
     """
 
     top: Tensor
     left: Tensor
     flip: Tensor
+    padding: int
 
 
 def sample(key: int, ids: Tensor, epochs: Tensor, *, padding: int, flip: bool) -> Crops:
@@ -36,7 +39,7 @@ def sample(key: int, ids: Tensor, epochs: Tensor, *, padding: int, flip: bool) -
     noise = uniform(key, ids, epochs, (3,))
     positions = (noise[:, :2] * (2 * padding + 1)).long()
     mirrored = noise[:, 2] < 0.5 if flip else torch.zeros_like(noise[:, 2], dtype=torch.bool)
-    return Crops(positions[:, 0], positions[:, 1], mirrored)
+    return Crops(positions[:, 0], positions[:, 1], mirrored, padding)
 
 
 def pad(x: Tensor, padding: int) -> Tensor:
@@ -54,9 +57,9 @@ def _window(crops: Crops, height: int, width: int) -> tuple[Tensor, Tensor, Tens
     return images[:, None, None], rows[:, :, None], (crops.left[:, None] + columns)[:, None, :]
 
 
-def apply(padded: Tensor, crops: Crops, *, padding: int) -> Tensor:
+def apply(padded: Tensor, crops: Crops) -> Tensor:
     """Take each image's crop: (B, C, H + 2p, W + 2p) -> (B, C, H, W)."""
-    height, width = padded.shape[2] - 2 * padding, padded.shape[3] - 2 * padding
+    height, width = padded.shape[2] - 2 * crops.padding, padded.shape[3] - 2 * crops.padding
     images, rows, columns = _window(crops, height, width)
     return padded[images, :, rows, columns].permute(0, 3, 1, 2).contiguous()
 

@@ -13,8 +13,9 @@ from advprune_core.pruners.base import PRUNERS
 from advprune_core.pruners.keep_rules import KEEP_RULES
 from advprune_core.settings import Component, Registry, check_names
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS
-from advprune_core.trainers.policy import STARTS, STEPS
 from advprune_core.trainers.schedules import SCHEDULES
+from advprune_core.trainers.starts import STARTS
+from advprune_core.trainers.steps import STEPS
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "pruners": PRUNERS,

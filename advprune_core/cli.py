@@ -80,7 +80,7 @@ def run(
     """Train and evaluate one run; what is there is not run again."""
     from advprune_core.attacks.base import ATTACKS
     from advprune_core.config import RunConfig
-    from advprune_core.controls import CONTROLS
+    from advprune_core.controls import CONTROLS, check_control
     from advprune_core.notebook import shown
     from advprune_core.records import RunStore
     from advprune_core.runner import run_entries
@@ -97,6 +97,7 @@ def run(
     entries = [Entry(label, config.fraction, config.seed, config)]
     if control is not None:
         check_names([control], CONTROLS, what="control")
+        check_control(control, config)  # type: ignore[arg-type]
         entries.append(Entry(f"{control}({label})", config.fraction, config.seed, config, control))  # type: ignore[arg-type]
     if dry_run:
         _print_plan(entries, execution)
@@ -108,7 +109,8 @@ def run(
         record = store.run(key)
         if record is None or record.status == "failed":
             continue
-        print(f"{entries[number].describe()}: status {record.status}, {record.cost:,} forward-equivalents")
+        when = "" if record.collapse_epoch is None else f" (seen in epoch {record.collapse_epoch})"
+        print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
         found = store.evaluation(key, driver.evaluation(entries[number].config).key(driver.dataset.test_hash))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:16} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
@@ -130,11 +132,11 @@ def study(
     dry_run: DryRun = False,
 ) -> None:
     """Carry out a study and execute its notebooks (default: accuracy_vs_fraction and runtime)."""
-    from advprune_core.experiments import check_parameters, execute, find_notebooks
+    from advprune_core.experiments import execute, find_notebooks, study_of
     from advprune_core.notebook import shown
     from advprune_core.runner import run_study
     from advprune_core.statistics import printable
-    from advprune_core.study import read_profile, study_config, study_grid
+    from advprune_core.study import read_profile, study_grid
 
     given = [Path(name) for name in files or []]
     profiles = [path for path in given if path.suffix in (".yaml", ".yml")] + ([Path(profile)] if profile else [])
@@ -145,23 +147,27 @@ def study(
     if out is not None:
         parameters["results"] = out
     notebooks = find_notebooks([path for path in given if path not in profiles], profiles)
-    options = check_parameters(notebooks, parameters)
-    config = study_config({name: value for name, value in parameters.items() if name not in options})
+    studies = [(path, study_of(path, parameters)) for path in notebooks]
     part = shard_of(shard)
-    if dry_run:
-        _print_plan(study_grid(config, shard=part), config.execution)
-        return
-    with _interruptible():
-        result = run_study(config, shard=part)
+    failed: dict[str, str] = {}
+    for number, (_, config) in enumerate(studies):
+        if config in [earlier for _, earlier in studies[:number]]:
+            continue  # notebooks of one grid are executed together
+        if dry_run:
+            _print_plan(study_grid(config, shard=part), config.execution)
+            continue
+        with _interruptible():
+            result = run_study(config, shard=part)
+            failed |= result.failed
+            if part is None:
+                print(printable(result.table).to_string(index=False))
+                for path in execute([path for path, other in studies if other == config], parameters, config):
+                    print(f"executed {shown(path)}")
         if part is None:
-            print(printable(result.table).to_string(index=False))
-            for path in execute(notebooks, parameters, config):
-                print(f"executed {shown(path)}")
-    if part is None:
-        figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
-        print(f"tables and figures in {shown(config.folder)}: {figures}")
-    print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
-    _report_failures(result.failed)
+            figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
+            print(f"tables and figures in {shown(config.folder)}: {figures}")
+        print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
+    _report_failures(failed)
 
 
 @app.command()

@@ -17,15 +17,17 @@ from advprune_core.models import MODELS, ModelSettings, SmallCNN
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget
 from advprune_core.pruners.random import Full
 from advprune_core.settings import ConfigError, Settings, check_names, component_field
-from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective
+from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective, Trainer
 from advprune_core.trainers.objectives import PGDAT
 from advprune_core.trainers.policy import AttackPolicy
 from advprune_core.trainers.schedules import SCHEDULES, OneCycle, Schedule
+from advprune_core.trainers.steps import parse_steps
 
 #: Raised when the training loop, `Optimisation` or `AttackPolicy` give other results than before.
 LOOP_VERSION = 1
 
 Device = Literal["auto", "cpu", "cuda"]
+OnCollapse = Literal["flag", "stop", "roll_back"]
 
 
 class Optimisation(Settings):
@@ -38,6 +40,9 @@ class Optimisation(Settings):
     weight_decay: Annotated[float, Field(ge=0, description="weight decay")] = 5e-4
     schedule: Annotated[Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")] = OneCycle()
     ema: Annotated[float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")] = None
+    awp: Annotated[
+        float, Field(ge=0, lt=1, description="adversarial weight perturbation, relative to each layer; 0: none")
+    ] = 0.0
     crop_padding: Annotated[int, Field(ge=0, description="zero padding of the random crop; 0: no crop")] = 0
     flip: Annotated[bool, Field(description="random horizontal flip")] = False
 
@@ -58,8 +63,15 @@ class RunConfig(Settings):
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
         int,
-        Field(ge=0, description="epochs between PGD-10 checks on val_stop for the best checkpoint; 0: none"),
+        Field(ge=0, description="epochs between PGD-10 checks on val_stop: best checkpoint, sentinel; 0: none"),
     ] = 0
+    collapse_drop: Annotated[
+        float,
+        Field(gt=0, le=1, description="fall of that accuracy, beyond a fall in training, that is a collapse"),
+    ] = 0.2
+    on_collapse: Annotated[
+        OnCollapse, Field(description="flag it; stop there; or stop and return to the best checkpoint")
+    ] = "flag"
     seed: Annotated[int, Field(ge=0, description="seed of initial weights, order, noise, selection")] = 0
     device: Annotated[Device, Field(description="cpu, cuda, or auto: a GPU if there is one")] = "auto"
     threads: Annotated[int, Field(ge=1, description="CPU threads of the run; their number changes the bits")] = 1
@@ -76,6 +88,7 @@ class RunConfig(Settings):
         trainer = TRAINERS.parse(values.pop("trainer"))
         attack = values.get("attack", {})
         if isinstance(attack, dict):
+            _check_steps(trainer, attack.get("steps"))
             values["attack"] = {**trainer.attack, **attack}
         values.setdefault("objective", trainer.objective)
         return values
@@ -87,6 +100,7 @@ class RunConfig(Settings):
         if self.attack.eps is None:
             eps = self.dataset.default_eps[self.attack.norm]
             resolved["attack"] = self.attack.model_copy(update={"eps": eps})
+        self.attack.check(self.objective)
         if self.device == "auto":
             resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -134,17 +148,17 @@ class RunConfig(Settings):
         config, changes = self, dict(settings)
         if "trainer" in changes:
             trainer = TRAINERS.parse(changes.pop("trainer"))
+            _check_steps(trainer, changes.get("attack.steps"))
             presets = {"objective": trainer.objective, **{f"attack.{k}": v for k, v in trainer.attack.items()}}
             changes = presets | changes
         own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
         if own and not {"attack", "attack.eps"} & set(changes):
             config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
-        for path, value in changes.items():
-            try:
-                config = config.with_path(path, value)
-            except ConfigError as error:
-                raise ConfigError(f"setting {path!r}: {error}") from None
-        return config.replace() if own else config
+        try:
+            return config.with_paths(changes)
+        except ConfigError as error:
+            several = "settings" if len(settings) > 1 else "setting"
+            raise ConfigError(f"{several} {', '.join(map(repr, settings))}: {error}") from None
 
     def train_key(self, dataset: Dataset) -> str:
         """Hash of what determines the weights: this config and the training data's content."""
@@ -180,6 +194,8 @@ class RunConfig(Settings):
             raise ConfigError(f"fraction {self.fraction:g} keeps {k} images of {dataset.classes} classes")
         if self.optimisation.epochs * k < size:
             raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
+        if self.best_every == 0 and self.on_collapse != "flag":
+            raise ConfigError(f"on_collapse = {self.on_collapse!r} needs checks: set best_every")
         if self.best_every and len(dataset.val_stop) == 0:
             raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
         self.pruner.check(Context(dataset=dataset, fraction=self.fraction, seed=self.seed))
@@ -194,11 +210,26 @@ class RunConfig(Settings):
             context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, epoch=epoch)
             check_classes(self.pruner.select(context).indices, dataset, fraction=self.fraction)
 
+    @property
+    def passes_per_image(self) -> float:
+        """Expected forward-equivalents of one image in one step of training."""
+        steps = self.attack.steps
+        twice = self.objective.training_cost if self.optimisation.awp else 0.0
+        return self.objective.cost(steps.expected(), clean_logits=steps.uses_logits) + twice
+
     def passes(self, n: int) -> float:
         """Expected forward-equivalents of training with `n` training images."""
-        steps = self.attack.steps.expected()
         images = self.optimisation.epochs * (budget(self.fraction, n) if self.fraction < 1 else n)
-        return images * self.objective.cost(steps)
+        return images * self.passes_per_image
+
+
+def _check_steps(trainer: Trainer, steps: Any) -> None:
+    """Refuse steps that would make another method of a single-step one."""
+    if trainer.single_step and steps is not None and not parse_steps(steps).single:
+        raise ConfigError(
+            f"the trainer {trainer.name!r} takes one step: steps = {steps!r} does not fit; "
+            "several steps, or steps by image, are for trainers such as 'pgd_at'"
+        )
 
 
 def check_classes(indices: Any, dataset: Dataset, *, fraction: float) -> None:

@@ -8,20 +8,40 @@ numbers in it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from advprune_core.config import RunConfig
 from advprune_core.records import RunRecord
+from advprune_core.settings import ConfigError
 
-Control = Literal["same_cost", "same_steps", "cheaper_attack"]
+Control = Literal["same_cost", "same_steps", "cheaper_attack", "carried_attack"]
 
 #: What each control is, for lists and legends.
 CONTROLS: dict[Control, str] = {
     "same_cost": "full data, same cost: fewer epochs",
     "same_steps": "the same subset, as many steps as the full run",
     "cheaper_attack": "full data, PGD-2, same cost",
+    "carried_attack": "full data, one carried step, same cost",
 }
-_CHEAPER_STEPS = 2
+_CHEAPER: dict[Control, dict[str, Any]] = {
+    "cheaper_attack": {"steps": 2},
+    "carried_attack": {"start": "carried", "steps": 1},
+}
+
+
+def check_control(control: Control, config: RunConfig) -> None:
+    """Refuse a cheaper attack for a run that takes one step, or none, before any work.
+
+    Raises
+    ------
+    ConfigError
+        Naming the objective.
+    """
+    if control in _CHEAPER and (config.objective.single_step or not config.objective.uses_adversarial):
+        raise ConfigError(
+            f"the control {control!r} attacks more cheaply, but the objective {config.objective.name!r} has no attack "
+            "that could; allowed with it: same_cost, same_steps"
+        )
 
 
 def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig:
@@ -29,10 +49,11 @@ def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig
 
     Parameters
     ----------
-    control : "same_cost", "same_steps" or "cheaper_attack"
+    control : "same_cost", "same_steps", "cheaper_attack" or "carried_attack"
         Same cost: full data for the number of epochs that costs as many forward-equivalents as
         training and selection of the matched run. Same steps: the matched run for as many
-        batches as the full run takes. Cheaper attack: same cost with PGD-2.
+        batches as the full run takes. Cheaper or carried attack: same cost with PGD-2, or with one
+        step from carried perturbations.
     config, record : RunConfig, RunRecord
         Of the matched run, which is finished.
     """
@@ -43,10 +64,9 @@ def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig
         return _with_epochs(config, epochs + (epochs * record.n - drawn) / record.kept)
     full = config.replace(pruner="full", fraction=1.0)
     per_image = record.passes["train"] / record.images_visited
-    if control == "cheaper_attack":
-        attack = config.attack.replace(steps=_CHEAPER_STEPS)
-        full = full.replace(attack=attack)
-        per_image = full.objective.cost(_CHEAPER_STEPS)
+    if control in _CHEAPER:
+        full = full.replace(attack=config.attack.replace(**_CHEAPER[control]))
+        per_image = full.passes_per_image
     return _with_epochs(full, record.cost / (per_image * record.n))
 
 

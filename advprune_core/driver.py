@@ -124,7 +124,7 @@ class Driver:
         """Resolve a control from the finished record that it matches."""
         entry = self.entries[number]
         assert entry.control is not None
-        if record.status != "ok":
+        if record.status not in ("ok", "collapsed"):
             self.failed[entry.describe()] = f"the run it matches has the status {record.status!r}"
             return
         config = resolve(entry.control, entry.config, record)

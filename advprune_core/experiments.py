@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from advprune_core.records import EvaluationRecord, RunStore
 from advprune_core.runner import expected_total
 from advprune_core.runs import load_run
 from advprune_core.settings import ConfigError, check_names
-from advprune_core.study import Entry, Execution, StudyConfig, check_entries
+from advprune_core.study import Entry, Execution, StudyConfig, check_entries, study_config
 from advprune_core.table import read_manifest
 from advprune_core.tasks import (
     PGD_40,
@@ -54,16 +55,21 @@ def find_notebooks(named: Sequence[Path], profiles: Sequence[Path]) -> list[Path
     raise ConfigError("name the notebooks to execute: the default ones are not in ./notebooks")
 
 
-def check_parameters(notebooks: Sequence[Path], parameters: dict[str, Any]) -> set[str]:
-    """Refuse a parameter that a notebook does not have; return the notebooks' own options."""
+def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
+    """The study of a notebook: its own defaults, with `parameters` over them.
+
+    Raises
+    ------
+    ConfigError
+        A parameter that the notebook does not have; values out of range.
+    """
     import papermill
 
-    options: set[str] = set()
-    for notebook in notebooks:
-        known = set(papermill.inspect_notebook(str(notebook)))
-        check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}")
-        options |= known - set(StudyConfig.model_fields)
-    return options
+    known = papermill.inspect_notebook(str(notebook))
+    check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}")
+    defaults = {name: ast.literal_eval(entry["default"]) for name, entry in known.items()}
+    values = defaults | parameters
+    return study_config({name: value for name, value in values.items() if name in StudyConfig.model_fields})
 
 
 def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: StudyConfig) -> list[Path]:
@@ -116,7 +122,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         state = "to do" if matched is None else "there"
         if entry.control is not None and entry.derived:
             state = "after the run it matches"
-            if matched is not None and matched.status == "ok":
+            if matched is not None and matched.status in ("ok", "collapsed"):
                 config = resolve(entry.control, entry.config, matched)
                 state = "to do" if store.finished(config.train_key(dataset)) is None else "there"
         if state != "there":
@@ -147,7 +153,7 @@ def passes_per_second(config: RunConfig, dataset: Dataset) -> float:
     start = time.perf_counter()
     warm_up(config, dataset)
     seconds = time.perf_counter() - start
-    return 5 * config.optimisation.batch_size * config.objective.cost(config.attack.steps.expected()) / seconds
+    return 5 * config.optimisation.batch_size * config.passes_per_image / seconds
 
 
 def evaluate_checkpoint(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from advprune_core.plots import arm_label, speed_ups
-from advprune_core.statistics import Estimate, estimate, paired_difference, with_accuracies
+from advprune_core.plots import arm_label
+from advprune_core.settings import check_names
+from advprune_core.statistics import Estimate, estimate, frontier, paired_difference, speed_ups, ways, with_accuracies
 
 
 def _points(value: Estimate) -> str:
@@ -26,6 +29,12 @@ def _verdict(value: Estimate) -> str:
 
 def accuracy_findings(table: pd.DataFrame) -> str:
     """Markdown: what each pruned arm loses against full data, and whether it beats its control."""
+    parts = [(way, _accuracy_findings(rows)) for way, rows in ways(table)]
+    return "\n\n".join(f"### {way}\n\n{text}" if way else text for way, text in parts)
+
+
+def _accuracy_findings(table: pd.DataFrame) -> str:
+    """The same of one way of training."""
     table = with_accuracies(table)
     arms = list(dict.fromkeys(table["arm"]))
     pruned = list(dict.fromkeys(table[table["control"].isna()]["arm"]))
@@ -59,7 +68,7 @@ def accuracy_findings(table: pd.DataFrame) -> str:
     if len(unhappy):
         counts = ", ".join(f"{n} {status}" for status, n in unhappy["status"].value_counts().items())
         lines.append(f"Not every run ended well: {counts}.")
-    return "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
+    return _bullets(lines)
 
 
 def _loss(table: pd.DataFrame, arm: str, fraction: float) -> str:
@@ -74,6 +83,125 @@ def _loss(table: pd.DataFrame, arm: str, fraction: float) -> str:
         return f"{text}: no seed has both this run and the full one."
     cost = f"at {100 * share:.0f} % of its cost"
     return f"{text}: {_points(robust)} robust and {_points(clean)} clean against full data, {cost}."
+
+
+def pair_findings(table: pd.DataFrame, pairs: Sequence[Sequence[str]]) -> str:
+    """Markdown: differences in robust accuracy of pairs of arms, by seed, at each fraction that both have.
+
+    Raises
+    ------
+    ConfigError
+        An arm that the table does not have.
+    """
+    lines = []
+    for first, second in pairs:
+        check_names([first, second], table["arm"].unique(), what="arm")
+        for fraction in sorted(table[table["arm"] == first]["fraction"].unique(), reverse=True):
+            difference = paired_difference(table, first, second, fraction=fraction)
+            if difference.seeds:
+                lines.append(
+                    f"**{arm_label(first)}** against *{arm_label(second)}* at {100 * fraction:g} %: "
+                    f"{_points(difference)} robust ({difference.seeds} seeds); {_verdict(difference)}."
+                )
+    return _bullets(lines)
+
+
+def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: float = 0.2) -> str:
+    """Markdown: which ways of training are robust, which pay, and what pruning does to each.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with a study of several variants.
+    reference : str
+        Variant that the others are compared with.
+    margin : float
+        What a way of training has to withstand beyond standard training to count as robust.
+    """
+    points = frontier(table)
+    trained = points[(points["objective"] != "standard") & points["robust"].notna() & ~points["control"]]
+    full, part = trained[trained["fraction"] == 1], trained[trained["fraction"] < 1]
+    return _bullets([*_robust_at_all(points, margin), *_paying(table, full, reference), *_pruned(full, part)])
+
+
+def _paying(table: pd.DataFrame, full: pd.DataFrame, reference: str) -> list[str]:
+    """The ways of training on all the data that nothing cheaper matches."""
+    base, lines = full[full["way"] == reference], list[str]()
+    for _, point in full[full["on_frontier"] & (full["way"] != reference)].sort_values("cost_per_image").iterrows():
+        text = f"  - **{point['way']}** withstands the attack on {_percent(point)} % of the images"
+        if len(base):
+            share = point["cost_per_image"] / base["cost_per_image"].iloc[0]
+            difference = _points(_against(table, point["way"], reference))
+            text += f": {difference} against {reference}, at {share:.2f} of its cost"
+        lines.append(f"{text}.")
+    head = "Of training on all the data, nothing here that costs as much or less reaches as much as:"
+    return [head, *lines] if lines else []
+
+
+def _pruned(full: pd.DataFrame, part: pd.DataFrame) -> list[str]:
+    """What a part of the data comes to, against all of it and against cheaper training on all of it."""
+    if not len(full) or not len(part):
+        return []
+    beaten = sum(
+        ((full["cost_per_image"] <= point["cost_per_image"]) & (full["robust"] >= point["robust"])).any()
+        for _, point in part.iterrows()
+    )
+    lines = [
+        f"Of the {len(part)} points with a part of the data, {beaten} are matched or beaten by a way of "
+        "training on all the data that costs no more."
+    ]
+    whole = dict(zip(full["way"], full["robust"], strict=True))
+    changes = {
+        f"{point['way']}, {100 * point['fraction']:g} %": 100 * (point["robust"] - whole[point["way"]])
+        for _, point in part.iterrows()
+        if point["way"] in whole
+    }
+    if changes:
+        worst, best = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
+        lines.append(
+            "Against all the data with the same training, a part changes robust accuracy by "
+            f"{changes[worst]:+.1f} ({worst}) to {changes[best]:+.1f} points ({best})."
+        )
+    return lines
+
+
+def _bullets(lines: list[str]) -> str:
+    """A Markdown list; lines that are indented are below the one before."""
+    return "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
+
+
+def _percent(point: pd.Series) -> str:
+    return Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
+
+
+def _against(table: pd.DataFrame, way: str, reference: str) -> Estimate:
+    """Paired difference in robust accuracy of two variants on all data."""
+    full = table[(table["fraction"] == 1) & table["control"].isna()]
+    return paired_difference(full.assign(arm=full["variant"]), way, reference, fraction=1.0)
+
+
+def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
+    """How standard training does, and who does not do better by a margin."""
+    plain = points[(points["objective"] == "standard") & points["robust"].notna()]
+    lines = []
+    bar = plain["robust"].max() + margin if len(plain) else np.nan
+    if len(plain):
+        whole = plain.sort_values("fraction").iloc[-1]
+        lines.append(
+            f"Standard training reaches {100 * whole['clean']:.1f} % on clean images "
+            f"and {_percent(whole)} % under attack."
+        )
+        others = points[points["objective"] != "standard"]
+        weak = others[~(others["robust"] >= bar)]
+        names = [f"{row['way']} at {100 * row['fraction']:g} %" for _, row in weak.iterrows()]
+        told = f"all but {'; '.join(names)}" if names else "all"
+        lines.append(f"Of {len(others)} others, {told} withstand at least {100 * margin:g} points more than that.")
+    for _, row in points[points["collapsed"] > 0].iterrows():
+        lines.append(
+            f"**{row['way']}** at {100 * row['fraction']:g} % of the data collapsed in "
+            f"{100 * row['collapsed']:.0f} % of runs."
+        )
+    return lines
 
 
 def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:

@@ -37,6 +37,13 @@ def attack_pass(images: int) -> Iterator[None]:
     ledger.add(images)
 
 
+def count_passes(passes: int) -> None:
+    """Count forward-equivalents that no hook sees: a step's own backward pass to the input, say."""
+    ledger = _ACTIVE.get()
+    if ledger is not None:
+        ledger.add(passes)
+
+
 class Ledger:
     """Adds up passes and seconds by phase; its `state` goes into checkpoints.
 

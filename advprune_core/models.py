@@ -136,6 +136,28 @@ class SmallCNN(ModelSettings):
         )
 
 
+@MODELS.register
+class MNISTCNN(ModelSettings):
+    """Two strided convolutions and a hidden layer: the MNIST network of Wong et al. 2020."""
+
+    name: ClassVar[str] = "mnist_cnn"
+    width: Annotated[int, Field(ge=1, description="channels of the first layer")] = 16
+
+    def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
+        """conv 4x4 stride 2 (width) - conv 4x4 stride 2 (2 width) - fully connected (100)."""
+        width, pooled = self.width, (size[0] // 4) * (size[1] // 4)
+        return nn.Sequential(
+            nn.Conv2d(channels, width, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(2 * width * pooled, 100),
+            nn.ReLU(),
+            nn.Linear(100, classes),
+        )
+
+
 class PreActBlock(nn.Module):
     """Pre-activation residual block (He et al. 2016b): BN - ReLU - conv, twice."""
 

@@ -11,15 +11,20 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from advprune_core.controls import CONTROLS
-from advprune_core.statistics import estimate, full_cost, with_accuracies
+from advprune_core.statistics import component_name, estimate, frontier, full_costs, speed_ups, with_accuracies
 
 _PHASES = {"train": "training", "select": "selection", "validate": "validation attacks"}
 
 
 def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
     """What a legend says of an arm; controls are described, pruners named."""
+    way, colon, rest = arm.partition(": ")
+    if colon and way in {other.partition(": ")[0] for other in arms or [arm]} and "=" not in way:
+        own = [other.removeprefix(way + colon) for other in arms if other.startswith(way + colon)]
+        return f"{way}: {arm_label(rest, own)}"
     control, bracket, matched = arm.partition("(")
     if bracket and control in CONTROLS:
         several = len({other.partition("(")[2] for other in arms if other.startswith(f"{control}(")}) > 1
@@ -31,7 +36,7 @@ def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
 def _arms(table: pd.DataFrame) -> list[str]:
     """Pruners first, controls after them, each in order of appearance."""
     found = list(dict.fromkeys(table["arm"]))
-    return sorted(found, key=lambda arm: arm.partition("(")[0] in CONTROLS)
+    return sorted(found, key=lambda arm: arm.rpartition(": ")[2].partition("(")[0] in CONTROLS)
 
 
 def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
@@ -103,7 +108,6 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     fractions = sorted(runs["fraction"].unique())
     arms = _arms(runs)
     width = 0.13 / len(arms)
-    full = full_cost(runs)
     colours = dict(zip(_PHASES, sns.color_palette("muted", len(_PHASES)), strict=True))
     named: set[str] = set()
     for place, arm in enumerate(arms):
@@ -112,7 +116,7 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
             column = f"passes_{phase}"
             if column not in runs:
                 continue
-            means = np.array([_share(runs, arm, fraction, column, full) for fraction in fractions])
+            means = np.array([_share(runs, arm, fraction, column) for fraction in fractions])
             if not means.any():
                 continue
             x = np.array(fractions) + (place - (len(arms) - 1) / 2) * width
@@ -162,40 +166,9 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     return figure
 
 
-def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
-    """Speed-up against the full run of the same seed, in forward-equivalents and in seconds.
-
-    Returns
-    -------
-    DataFrame
-        ``arm, fraction, cost, speed_up_passes, cpu_seconds, seconds_ratio, speed_up_seconds``:
-        `cost` and `seconds_ratio` relative to the full run; seconds are medians over the timings
-        alone and NaN where there are none, or where device or threads differ.
-    """
-    full = full_cost(runs)
-    rows = []
-    for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
-        share = float((group.set_index("seed")["cost"] / full).mean())
-        row = {"arm": arm, "fraction": fraction, "cost": share, "speed_up_passes": 1 / share}
-        row |= {"cpu_seconds": np.nan, "seconds_ratio": np.nan, "speed_up_seconds": np.nan}
-        if len(timings):
-            own = timings[(timings["arm"] == arm) & (timings["fraction"] == fraction)]
-            whole = timings[timings["fraction"] == 1]
-            places = pd.concat([own, whole])[["device", "threads"]].drop_duplicates()
-            if len(own) and len(whole) and len(places) == 1:
-                seconds, reference = own["cpu_seconds"].median(), whole["cpu_seconds"].median()
-                row |= {
-                    "cpu_seconds": seconds,
-                    "seconds_ratio": seconds / reference,
-                    "speed_up_seconds": reference / seconds,
-                }
-        rows.append(row)
-    return pd.DataFrame(rows).sort_values(["arm", "fraction"], ascending=[True, False], ignore_index=True)
-
-
-def _share(runs: pd.DataFrame, arm: str, fraction: float, column: str, full: pd.Series) -> float:
-    rows = runs[(runs["arm"] == arm) & (runs["fraction"] == fraction)].set_index("seed")
-    return float((rows[column].fillna(0) / full).mean()) if len(rows) else 0.0
+def _share(runs: pd.DataFrame, arm: str, fraction: float, column: str) -> float:
+    rows = runs[(runs["arm"] == arm) & (runs["fraction"] == fraction)]
+    return float((rows[column].fillna(0) / full_costs(runs)[rows.index]).mean()) if len(rows) else 0.0
 
 
 def _repeats(timings: pd.DataFrame) -> int:
@@ -211,4 +184,71 @@ def _threat(table: pd.DataFrame) -> str:
 
 
 def _names(table: pd.DataFrame) -> str:
-    return f"{table['dataset'].iloc[0]}, {table['model'].iloc[0]}, {table['objective'].iloc[0]}"
+    """Data set, network and objective, where there is one of each."""
+    values = [dict.fromkeys(map(component_name, table[column])) for column in ("dataset", "model", "objective")]
+    return ", ".join(next(iter(found)) for found in values if len(found) == 1)
+
+
+def robust_vs_cost(table: pd.DataFrame) -> Figure:
+    """Robust accuracy against cost: a point for each way of training at each fraction.
+
+    Left: mean over seeds against forward-equivalents per training image; the line joins the points
+    that nothing cheaper beats. Right: the same means with 95 % t intervals, by way of training.
+    Filled: all data; hollow: a part of it. A cross marks ways of which a run collapsed.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with a study; controls are drawn like their runs, with a square.
+    """
+    points = frontier(table)
+    names = list(dict.fromkeys(points.sort_values(["fraction", "robust"], ascending=[False, True])["way"]))
+    families = list(dict.fromkeys(points["objective"]))
+    colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
+    height = max(4.5, 0.27 * len(names) + 1.2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, height), layout="constrained", sharey=False)
+    for _, point in points.iterrows():
+        colour, full = colours[point["objective"]], point["fraction"] == 1
+        style = {
+            "marker": "X" if point["collapsed"] else "s" if point["control"] else "o",
+            "markerfacecolor": colour if full else "white",
+            "markeredgecolor": colour,
+            "ms": 7,
+            "linestyle": "",
+        }
+        left.plot(point["cost_per_image"], 100 * point["robust"], **style)
+        low, high = 100 * (point["robust"] - point["robust_low"]), 100 * (point["robust_high"] - point["robust"])
+        place = names.index(point["way"])
+        right.errorbar(
+            100 * point["robust"], place, xerr=[[np.nan_to_num(low)], [np.nan_to_num(high)]], ecolor=colour, **style
+        )
+    best = points[points["on_frontier"]].sort_values("cost_per_image")
+    left.plot(best["cost_per_image"], 100 * best["robust"], color="grey", lw=1, zorder=0)
+    for _, point in best.iterrows():
+        share = "" if point["fraction"] == 1 else f" {100 * point['fraction']:g} %"
+        left.annotate(
+            f"{point['way']}{share}",
+            (point["cost_per_image"], 100 * point["robust"]),
+            xytext=(-4, 6),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+        )
+    left.set_xscale("log")
+    left.margins(x=0.2)
+    left.set_xlabel("cost of training and selection, forward-equivalents per training image")
+    left.set_ylabel(f"robust accuracy, % ({_threat(table)})")
+    left.set_title("what nothing cheaper beats", fontsize=11)
+    right.set_yticks(range(len(names)), names, fontsize=8)
+    right.set_xlabel("robust accuracy, %")
+    parts = ", ".join(f"{100 * f:g} %" for f in sorted(points["fraction"].unique(), reverse=True) if f < 1)
+    right.set_title(f"filled: all data; hollow: {parts} of it" if parts else "all data", fontsize=11)
+    low, high = points["robust"].min(), points["robust"].max()
+    right.set_xlim(max(0, 100 * low - 6), min(100, 100 * high + 6))
+    handles = [Line2D([], [], color=colours[name], marker="o", linestyle="", label=name) for name in families]
+    right.legend(handles=handles, title="objective", frameon=False, fontsize=8, loc="upper left")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    seeds = table["seed"].nunique()
+    figure.suptitle(f"{_names(table)}: mean of {seeds} seed{'s' * (seeds > 1)}", fontsize=10)
+    return figure

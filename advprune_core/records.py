@@ -71,6 +71,8 @@ class RunRecord(_Record):
     images_visited: int = 0
     steps: int = 0
     best_epoch: int | None = None
+    collapse_epoch: int | None = None
+    state_bytes: int = 0
     epochs: list[dict[str, Any]] = []
     environment: dict[str, Any] = {}
     git: dict[str, Any] = {}

@@ -103,7 +103,7 @@ def write_manifest(config: StudyConfig, driver: Driver) -> None:
     for number, key in sorted(driver.keys.items()):
         entry = driver.entries[number]
         evaluation = driver.evaluation(entry.config).key(driver.dataset.test_hash)
-        place = {"arm": entry.arm, "fraction": entry.fraction, "seed": entry.seed, "control": entry.control}
+        place = {name: getattr(entry, name) for name in ("arm", "variant", "fraction", "seed", "control")}
         rows.append({**place, "key": key, "evaluation": evaluation})
     pruners = [PRUNERS.parse(spec).spec() for spec in config.pruners]
     circumstances = {"results", "data", "engine", "workers"}

@@ -47,7 +47,8 @@ def _number(value: Any) -> Any:
     """Read ``"8/255"`` as the number it stands for; leave anything else to pydantic."""
     if isinstance(value, str) and "/" in value:
         try:
-            return float(Fraction(value.replace(" ", "")))
+            above, below = value.replace(" ", "").split("/")
+            return float(Fraction(above) / Fraction(below))
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"{value!r} is not a number or a ratio such as '8/255'") from None
     return value
@@ -88,19 +89,27 @@ class Settings(BaseModel):
                 values[name] = value.canonical() if isinstance(value, Settings) else value
         return values
 
-    def with_path(self, path: str, value: Any) -> Self:
-        """Return a copy with the setting at a dotted path changed: ``"steps.count"``."""
-        name, _, rest = path.partition(".")
-        if not rest:
-            return self.replace(**{name: value})
-        check_names([name], type(self).model_fields, what="group")
-        group = getattr(self, name)
-        if not isinstance(group, Settings):
-            raise ConfigError(f"{name!r} is one value, it has no setting {rest!r}")
-        try:
-            return self.replace(**{name: group.with_path(rest, value)})
-        except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from None
+    def with_paths(self, changes: Mapping[str, Any]) -> Self:
+        """Return a copy with settings at dotted paths changed, all at once: ``{"steps.count": 3}``.
+
+        At once, because two changes may be valid only together.
+        """
+        values = {path: value for path, value in changes.items() if "." not in path}
+        groups: dict[str, dict[str, Any]] = {}
+        for path, value in changes.items():
+            if "." in path:
+                name, _, rest = path.partition(".")
+                groups.setdefault(name, {})[rest] = value
+        for name, inner in groups.items():
+            check_names([name], type(self).model_fields, what="group")
+            group = getattr(self.replace(**{name: values[name]}) if name in values else self, name)
+            if not isinstance(group, Settings):
+                raise ConfigError(f"{name!r} is one value, it has no setting {next(iter(inner))!r}")
+            try:
+                values[name] = group.with_paths(inner)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
+        return self.replace(**values)
 
 
 def _raised(value: Any) -> bool:

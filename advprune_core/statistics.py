@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,9 +64,107 @@ def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**missing) if missing else table
 
 
-def full_cost(table: pd.DataFrame) -> pd.Series:
-    """Forward-equivalents of the run on full data, by seed: what costs are shares of."""
-    return table[table["fraction"] == 1].drop_duplicates("seed").set_index("seed")["cost"]
+def _way(table: pd.DataFrame) -> pd.Series:
+    """Which way of training a row is of, where there are several."""
+    return table["variant"] if "variant" in table else pd.Series("", index=table.index)
+
+
+def ways(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each way of training with its rows, the arms named as if there were no other."""
+    for way, rows in table.groupby(_way(table), sort=False):
+        yield str(way), rows.assign(arm=rows["arm"].str.removeprefix(f"{way}: ")) if way else rows
+
+
+def full_costs(table: pd.DataFrame) -> pd.Series:
+    """Forward-equivalents of the run on full data of each row's seed and way of training.
+
+    What costs are shares of; NaN where there is none. Aligned with the table.
+    """
+    keys = pd.MultiIndex.from_arrays([_way(table), table["seed"]])
+    full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["fraction"] == 1).to_numpy()]
+    full = full[~full.index.duplicated()]
+    return pd.Series(full.reindex(keys).to_numpy(), index=table.index)
+
+
+def frontier(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each way of training and fraction: accuracies, cost, and whether it pays.
+
+    Returns
+    -------
+    DataFrame
+        ``way`` (the variant; with several pruners or controls the arm), ``objective, fraction,
+        control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
+        ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
+        the runs timed alone, else NaN); ``collapsed``: share of runs; ``on_frontier``: nothing that
+        costs as much or less reaches as much.
+    """
+    table, rows = with_accuracies(table), []
+    several = table.groupby(_way(table))["arm"].nunique().max() > 1
+    label = table["arm"] if several or not _way(table).any() else _way(table)
+    for (way, fraction), group in table.groupby([label, "fraction"], sort=False):
+        robust = estimate(group["robust"].dropna())
+        alone = group[group["timed_alone"].astype(bool)] if "timed_alone" in group else group[:0]
+        seconds = alone[[name for name in group if name in ("cpu_seconds_train", "cpu_seconds_select")]].sum(axis=1)
+        rows.append(
+            {
+                "way": way,
+                "objective": component_name(group["objective"].iloc[0]),
+                "fraction": fraction,
+                "control": bool(group["control"].notna().any()),
+                "seeds": robust.seeds,
+                "clean": group["clean"].mean(),
+                "robust": robust.mean,
+                "robust_low": robust.low,
+                "robust_high": robust.high,
+                "cost_per_image": (group["cost"] / group["n"]).mean(),
+                "cpu_seconds": seconds.median() if len(seconds) else np.nan,
+                "collapsed": (group["status"] == "collapsed").mean(),
+            }
+        )
+    points = pd.DataFrame(rows)
+    better = [
+        ((points["cost_per_image"] <= point["cost_per_image"]) & (points["robust"] > point["robust"])).any()
+        | ((points["cost_per_image"] < point["cost_per_image"]) & (points["robust"] >= point["robust"])).any()
+        for _, point in points.iterrows()
+    ]
+    points["on_frontier"] = points["robust"].notna() & ~np.array(better)
+    return points
+
+
+def component_name(cell: str) -> str:
+    """Name of a component from a table's cell: ``pgd_at`` of ``{"pgd_at": {...}}``."""
+    return str(next(iter(json.loads(cell)))) if str(cell).startswith("{") else str(cell)
+
+
+def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
+    """Speed-up against the full run of the same seed, in forward-equivalents and in seconds.
+
+    Returns
+    -------
+    DataFrame
+        ``arm, fraction, cost, speed_up_passes, cpu_seconds, seconds_ratio, speed_up_seconds``:
+        `cost` and `seconds_ratio` relative to the full run; seconds are medians over the timings
+        alone and NaN where there are none, or where device or threads differ.
+    """
+    shares = runs["cost"] / full_costs(runs)
+    rows = []
+    for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
+        share = float(shares[group.index].mean())
+        row: dict[str, object] = {"arm": arm, "fraction": fraction, "cost": share, "speed_up_passes": 1 / share}
+        row |= {"cpu_seconds": np.nan, "seconds_ratio": np.nan, "speed_up_seconds": np.nan}
+        if len(timings):
+            own = timings[(timings["arm"] == arm) & (timings["fraction"] == fraction)]
+            whole = timings[(timings["fraction"] == 1) & (_way(timings) == _way(group).iloc[0])]
+            places = pd.concat([own, whole])[["device", "threads"]].drop_duplicates()
+            if len(own) and len(whole) and len(places) == 1:
+                seconds, reference = own["cpu_seconds"].median(), whole["cpu_seconds"].median()
+                row |= {
+                    "cpu_seconds": seconds,
+                    "seconds_ratio": seconds / reference,
+                    "speed_up_seconds": reference / seconds,
+                }
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values(["arm", "fraction"], ascending=[True, False], ignore_index=True)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +178,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         its inverse.
     """
     table = with_accuracies(table)
-    full = full_cost(table)
+    shares = table["cost"] / full_costs(table)
     rows = []
     for (arm, fraction), group in table.groupby(["arm", "fraction"], sort=False):
         row: dict[str, object] = {
@@ -90,8 +190,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             value = estimate(group[name].dropna()) if group[name].notna().any() else None
             if value is not None:
                 row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
-        shares = group.set_index("seed")["cost"] / full
-        row["cost"] = shares.mean()
+        row["cost"] = shares[group.index].mean()
         row["speed_up"] = 1 / row["cost"] if row["cost"] else np.nan  # type: ignore[operator]
         rows.append(row)
     ordered = pd.DataFrame(rows)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from pydantic import Field, model_validator
 from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.attacks.geometry import Norm
 from advprune_core.config import Device, RunConfig
-from advprune_core.controls import CONTROLS, Control
+from advprune_core.controls import CONTROLS, Control, check_control
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.engines import EngineName, default_workers
 from advprune_core.environment import results_root
@@ -69,6 +70,10 @@ class StudyConfig(Settings):
     settings: Annotated[
         dict[str, Any], Field(description="any other setting of a run: {'optimisation.ema': 0.99}")
     ] = {}
+    variants: Annotated[
+        dict[str, dict[str, Any]],
+        Field(description="ways of training to compare: {name: settings by path}; none: the one above"),
+    ] = {}
     pruners: Annotated[tuple[Any, ...], Field(min_length=1, description="pruners to compare")] = ("random",)
     fractions: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1)], ...],
@@ -105,7 +110,7 @@ class StudyConfig(Settings):
         labels = [attack.label() for attack in self.attacks]
         if len(set(labels)) < len(labels):
             raise ValueError(f"evaluation lists an attack twice: {labels}")
-        self.base_config()
+        variant_configs(self.base_config(), self.variants)
         return self
 
     def base_config(self) -> RunConfig:
@@ -188,13 +193,16 @@ class Entry:
     Attributes
     ----------
     arm : str
-        What a line in a figure stands for: a pruner's label, or ``control(pruner)``.
+        What a line in a figure stands for: a pruner's label, or ``control(pruner)``; after
+        ``variant: `` where there are several ways of training.
     fraction, seed
         Of the run, or of the run that a control matches.
     config : RunConfig
         Of the run, or of the run that a control matches.
     control : Control or None
         None for the run itself.
+    variant : str
+        Name of the way of training, where there are several.
     """
 
     arm: str
@@ -202,6 +210,7 @@ class Entry:
     seed: int
     config: RunConfig
     control: Control | None = None
+    variant: str = ""
 
     @property
     def derived(self) -> bool:
@@ -225,22 +234,49 @@ def grid(
     fractions: Sequence[float],
     seeds: Sequence[int],
     controls: Sequence[Control] = (),
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Entry]:
-    """Every pruner at every fraction with every seed, and the controls of each.
+    """Every variant with every pruner at every fraction with every seed, and the controls of each.
 
     At fraction 1 a pruner, and any control of it, is the run on full data.
+
+    Parameters
+    ----------
+    variants : mapping, optional
+        Ways of training by name, as settings by dotted path over `base`; default: `base` alone.
     """
-    entries = []
-    for seed in seeds:
-        for spec in pruners:
-            pruner = PRUNERS.parse(spec)
-            label = pruner_label(pruner)
-            for fraction in fractions:
-                config = base.replace(pruner=pruner, fraction=fraction, seed=seed)
-                entries.append(Entry(label, fraction, seed, config))
-                for control in controls:
-                    entries.append(Entry(f"{control}({label})", fraction, seed, config, control))
+    configs, entries = variant_configs(base, variants or {}), []
+    for seed, (variant, way), spec in itertools.product(seeds, configs.items(), pruners):
+        pruner = PRUNERS.parse(spec)
+        label, prefix = pruner_label(pruner), f"{variant}: " if variant else ""
+        for fraction in fractions:
+            config = way.replace(pruner=pruner, fraction=fraction, seed=seed)
+            entries.append(Entry(prefix + label, fraction, seed, config, None, variant))
+            for control in controls:
+                check_control(control, config)
+                entries.append(Entry(f"{prefix}{control}({label})", fraction, seed, config, control, variant))
     return entries
+
+
+def variant_configs(base: RunConfig, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, RunConfig]:
+    """The run of each way of training; without variants `base`, under an empty name.
+
+    Raises
+    ------
+    ConfigError
+        An empty name, settings that cannot be set, or that the grid sets.
+    """
+    configs = {}
+    for name, settings in variants.items():
+        if not name.strip() or ": " in name:
+            raise ConfigError(f"variants: {name!r} is no name for a way of training (letters, without ': ')")
+        for path in {"pruner", "fraction", "seed", "dataset"} & {path.partition(".")[0] for path in settings}:
+            raise ConfigError(f"variants: {name!r} sets {path!r}, which is the same for all, or the grid's")
+        try:
+            configs[name] = base.with_settings(dict(settings))
+        except ConfigError as error:
+            raise ConfigError(f"variants: {name!r}: {error}") from None
+    return configs or {"": base}
 
 
 def study_grid(config: StudyConfig, *, shard: tuple[int, int] | None = None) -> list[Entry]:
@@ -251,6 +287,7 @@ def study_grid(config: StudyConfig, *, shard: tuple[int, int] | None = None) -> 
         fractions=config.fractions,
         seeds=config.seeds,
         controls=config.controls,
+        variants=config.variants,
     )
     if shard is None:
         return entries

@@ -23,7 +23,7 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     *results : path
         Results folders (each with ``runs/``).
     study : str, optional
-        Only the entries of this study, with its ``arm`` and the matched ``fraction`` of controls.
+        Only the entries of this study, with ``arm``, ``variant`` and the matched ``fraction`` of controls.
 
     Returns
     -------
@@ -31,7 +31,9 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         ``key, arm, fraction, seed, control`` and every setting by its flat name; ``status``;
         ``clean, robust`` in [0, 1] with ``_low, _high`` and one ``robust_<attack>`` per attack;
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
-        ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``; ``unique_images``, ...
+        ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``; ``unique_images``, ...;
+        ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
+        difference is robust overfitting; ``collapse_epoch`` of a run that collapsed.
     """
     rows: list[dict[str, Any]] = []
     for folder in results:
@@ -46,7 +48,7 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``key, arm, fraction, seed, device, threads``, ``seconds`` and ``cpu_seconds`` of training
+        ``key, arm, variant, fraction, seed, device, threads``, ``seconds`` and ``cpu_seconds`` of training
         and selection; one row for each repetition.
     """
     rows = []
@@ -61,6 +63,7 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
                 rows.append(
                     {
                         **{name: entry[name] for name in ("key", "arm", "fraction", "seed")},
+                        "variant": entry.get("variant", ""),
                         "device": timing.environment.get("device"),
                         "threads": record.config.get("threads", 1),
                         **{
@@ -92,6 +95,7 @@ def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
         if record is not None:
             evaluation = store.evaluation(record.key, entry["evaluation"])
             place = {name: entry[name] for name in ("arm", "fraction", "seed", "control")}
+            place["variant"] = entry.get("variant", "")
             yield {"study": manifest["study"], **_row(record, evaluation), **place}
 
 
@@ -132,9 +136,13 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         "unique_images",
         "images_visited",
         "best_epoch",
+        "collapse_epoch",
+        "state_bytes",
         "error",
     ):
         row[name] = getattr(record, name)
+    checks = [check["val_pgd"] for check in record.epochs if "val_pgd" in check]
+    row |= {"val_pgd_best": max(checks, default=np.nan), "val_pgd_last": checks[-1] if checks else np.nan}
     row["optimiser_steps"] = record.steps
     row["run_device"] = record.environment.get("device")
     return row

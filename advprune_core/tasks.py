@@ -166,6 +166,8 @@ def run_record(
         images_visited=result.images_visited,
         steps=result.steps,
         best_epoch=result.best_epoch,
+        collapse_epoch=result.collapse_epoch,
+        state_bytes=result.state_bytes,
         epochs=result.metrics,
         **facts,
     )

@@ -15,8 +15,9 @@ from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.keep_rules import KEEP_RULES
 from advprune_core.settings import Component, Registry
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS
-from advprune_core.trainers.policy import STARTS, STEPS
 from advprune_core.trainers.schedules import SCHEDULES
+from advprune_core.trainers.starts import STARTS
+from advprune_core.trainers.steps import STEPS
 
 #: Families whose settings change what a run or an evaluation computes.
 FAMILIES: dict[str, Registry[Any]] = {
@@ -91,18 +92,41 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
     "objective/pgd_at": _SMOOTHING,
     "objective/trades": {**_SMOOTHING, "beta": [0.0, 1.0]},
     "objective/mart": {**_SMOOTHING, "beta": [0.0, 1.0]},
+    "objective/fgsm_pgi": {**_SMOOTHING, "lam": [0.0, 1.0]},
+    "objective/free": {**_SMOOTHING, "replays": [1, 8]},
+    "objective/grad_align": {**_SMOOTHING, "lam": [0.0, 1.0]},
     "start/random": {},
+    "start/corner": {},
+    "start/noise": {"radius": [1.0]},
+    "start/carried": {"first": ["clean", {"near": {"sigma": 0.01}}], "reset_every": [1, 2], "momentum": [0.5]},
     "start/clean": {},
     "start/near": {"sigma": [0.01, "1/255"]},
-    "steps/fixed": {"count": [1, 10], "step_size": [0.01, "3/255"]},
+    "steps/fixed": {"count": [1, 10], "step_size": [0.01, "3/255"], "step_factor": [0.5, 1.25]},
+    "steps/bullet": {
+        "boundary": [1, 7],
+        "robust": [0, 5],
+        "boundary_step_size": [0.01, "3/255"],
+        "robust_step_size": [0.01, "3/255"],
+        "gamma": [0.5],
+        "momentum": [0.0, 0.5],
+    },
     "schedule/one_cycle": {"peak_at": [0.5], "start_factor": [0.0, 0.5]},
     "schedule/cosine": {"warmup": [0.2]},
     "schedule/piecewise": {"at": [(0.25, 0.75)], "factors": [(0.5, 0.01), (0.1, 0.0)], "linear": [True]},
     "schedule/constant": {},
     "model/small_cnn": {"width": [4]},
+    "model/mnist_cnn": {"width": [4]},
     "model/preact_resnet18": {"width": [4]},
     "model/resnet18": {"width": [4]},
     "model/wrn_28_10": {"width": [1]},
+}
+
+#: What else a run needs so that a component fits into it.
+COMPANIONS: dict[str, dict[str, Any]] = {
+    "objective/fgsm_pgi": {"attack": {"steps": 1}},
+    "objective/free": {"attack": {"start": "clean", "steps": 1}},
+    "objective/grad_align": {"attack": {"steps": 1}},
+    "start/carried": {"objective": "fgsm_pgi", "attack": {"steps": 1}},  # for its momentum
 }
 
 #: Settings without a default, for those components that have one.
@@ -127,9 +151,12 @@ RUN_OPTIONS: dict[str, Any] = {
     "weight_decay": 0,
     "schedule": "cosine",
     "ema": 0.99,
+    "awp": 0.01,
     "crop_padding": 1,
     "flip": True,
     "best_every": 1,
+    "collapse_drop": 0.3,
+    "on_collapse": "stop",
     "seed": 1,
     "device": "cuda",
     "threads": 2,

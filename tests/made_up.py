@@ -130,6 +130,19 @@ def timing_table(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
     return table.assign(seconds=2 * table["cpu_seconds"], seed=0, key=keys)
 
 
+def trainers_table(points: dict[tuple[str, str, float], tuple[float, list[float]]]) -> pd.DataFrame:
+    """A study of ways of training: {(variant, objective, fraction): (cost per image, robust by seed)}."""
+    ways = {f"{way}: random": (way, objective) for way, objective, _ in points}
+    table = study_table(
+        {(f"{way}: random", f): [(0.9, value) for value in robust] for (way, _, f), (_, robust) in points.items()},
+        costs={(f"{way}: random", f): {"train": round(100 * cost)} for (way, _, f), (cost, _) in points.items()},
+    )
+    named = {
+        column: [ways[arm][place] for arm in table["arm"]] for place, column in enumerate(("variant", "objective"))
+    }
+    return table.assign(**named, n=100, control=None)
+
+
 Command = Callable[..., tuple[int, str, str]]
 #: A tiny run on the command line, and its test.
 RUN = ["run", *(text for name, value in TINY.items() for text in (f"--{name.replace('_', '-')}", str(value)))]

@@ -24,6 +24,7 @@ def cases(draw: st.DrawFn) -> tuple[Tensor, Crops, int]:
         torch.tensor(draw(positions)),
         torch.tensor(draw(positions)),
         torch.tensor(draw(st.lists(st.booleans(), min_size=n, max_size=n))),
+        padding,
     )
     x = torch.arange(1, n * channels * height * width + 1, dtype=torch.float32)
     return x.view(n, channels, height, width), crops, padding
@@ -45,7 +46,7 @@ def crop_by_loop(padded: Tensor, crops: Crops, height: int, width: int) -> Tenso
 def test_apply(case: tuple[Tensor, Crops, int]) -> None:
     x, crops, padding = case
     padded = pad(x, padding)
-    ours = apply(padded, crops, padding=padding)
+    ours = apply(padded, crops)
     assert torch.equal(ours, crop_by_loop(padded, crops, *x.shape[2:]))
     assert ours.is_contiguous()
 
@@ -65,7 +66,7 @@ def test_pad(case: tuple[Tensor, Crops, int]) -> None:
 def test_invert_undoes_apply(case: tuple[Tensor, Crops, int]) -> None:
     x, crops, padding = case
     padded = pad(x, padding)
-    cropped = apply(padded, crops, padding=padding)
+    cropped = apply(padded, crops)
     assert torch.equal(invert(cropped, crops, onto=padded), padded)
     # Onto another frame: the content of the crop is back in its place, the rest is the frame's.
     frame = -1 - torch.arange(padded.numel(), dtype=torch.float32).view(padded.shape)
@@ -83,7 +84,7 @@ def test_invert_undoes_apply(case: tuple[Tensor, Crops, int]) -> None:
 def test_apply_undoes_invert(case: tuple[Tensor, Crops, int]) -> None:
     x, crops, padding = case
     frame = torch.full_like(pad(x, padding), -1.0)
-    assert torch.equal(apply(invert(x, crops, onto=frame), crops, padding=padding), x)
+    assert torch.equal(apply(invert(x, crops, onto=frame), crops), x)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +101,8 @@ def test_apply_undoes_invert(case: tuple[Tensor, Crops, int]) -> None:
 def test_a_marked_pixel(top: int, left: int, flip: bool, row: int, column: int) -> None:
     x = torch.zeros(1, 2, 5, 5)
     x[0, 1, 1, 3] = 1
-    crops = Crops(torch.tensor([top]), torch.tensor([left]), torch.tensor([flip]))
-    ours = apply(pad(x, 2), crops, padding=2)
+    crops = Crops(torch.tensor([top]), torch.tensor([left]), torch.tensor([flip]), 2)
+    ours = apply(pad(x, 2), crops)
     assert ours.nonzero().tolist() == [[0, 1, row, column]]
     assert invert(ours, crops, onto=torch.zeros(1, 2, 9, 9)).nonzero().tolist() == [[0, 1, 3, 5]]
 

@@ -17,9 +17,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from advprune_core.attacks import ThreatModel
+from advprune_core.attacks.geometry import ascend, project
+from advprune_core.attacks.losses import cross_entropy
+from advprune_core.attacks.pgd import input_gradient
 from advprune_core.data import Dataset, dataset_from_arrays
 from advprune_core.settings import Component, ConfigError
-from advprune_core.trainers.base import Batch
+from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.policy import AttackPolicy
 
 EPS = 0.03  # some of the images break, some stand: restarts matter only then
@@ -71,17 +74,46 @@ def objective_effect(objective: Any) -> Any:
     _, model, x, y, _ = world()
     with torch.no_grad():
         losses = objective.per_sample(model(x), model(x.flip(3)), y)
-    return flat(losses, objective.cost(1), objective.cost(5))
+    # Of methods that are more than their loss: the gradients that a whole step leaves.
+    steps = {"steps": 1} if objective.single_step else {}
+    policy = AttackPolicy(eps=EPS, start="clean" if objective.own_start else "random", **steps)
+    attack = policy.bind(model, seed=0, state=policy.initial_state(32) | objective.state(32, (1, 6, 6)))
+
+    def update(passes: Passes) -> Outputs:
+        losses, logits = passes()
+        model.zero_grad()
+        losses.mean().backward()
+        return Outputs(losses, logits)
+
+    objective.step(model, world()[4], attack, update)
+    gradients = [parameter.grad for parameter in model.parameters()]
+    return flat(losses, *gradients, objective.cost(1), objective.cost(5))
 
 
 def start_effect(start: Any) -> Any:
     batch = world()[4]
-    return flat(start.begin(batch, norm="linf", eps=EPS, key=1, state=start.state(32, (1, 6, 6))))
+    # Two visits in each of three epochs: what is carried shows in where the next visit starts.
+    model, state, starts = world()[1], start.state(32), []
+    for epoch in range(3):
+        visit = replace(batch, epochs=torch.full_like(batch.ids, epoch))
+        begun = start.begin(visit, norm="linf", eps=EPS, key=1, state=state)
+        gradient, _ = input_gradient(model, begun.roll(epoch, 3), visit.y, cross_entropy)
+        x_adv = project(ascend(begun, gradient, norm="linf", step_size=EPS), visit.x, norm="linf", eps=EPS)
+        start.end(visit, x_adv, norm="linf", eps=EPS, state=state, step=(begun, gradient))
+        starts.append(begun)
+    return flat(*starts)
 
 
 def steps_effect(steps: Any) -> Any:
-    _, model, _, _, batch = world()
-    return flat(*steps.plan(model, batch, eps=EPS, state=steps.state()), steps.expected())
+    # The labels of half the images are made wrong, so that all three kinds of images occur.
+    _, model, x, y, batch = world()
+    state, batch = steps.state(), replace(batch, y=torch.where(torch.arange(len(y)) % 4 == 0, (y + 1) % 4, y))
+    planned: list[Any] = []
+    with torch.no_grad():
+        for _ in range(3):
+            planned += steps.plan(batch, eps=EPS, logits=lambda: model(x), state=state)
+            steps.observe(batch, model(x), state)
+    return flat(*planned, steps.expected())
 
 
 def schedule_effect(schedule: Any) -> Any:

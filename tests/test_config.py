@@ -15,8 +15,9 @@ from advprune_core.config import RunConfig, check_classes, flat_fields
 from advprune_core.data import Dataset, dataset_from_arrays
 from advprune_core.pruners.random import Full, Random, Redraw
 from advprune_core.settings import ConfigError, Settings
-from advprune_core.trainers.policy import CleanStart, FixedSteps
 from advprune_core.trainers.schedules import OneCycle, Piecewise
+from advprune_core.trainers.starts import CleanStart
+from advprune_core.trainers.steps import FixedSteps
 
 PRUNED = RunConfig(pruner="random", fraction=0.8, device="cpu")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from alternatives import ALL_FAMILIES, RUN_OPTIONS, changes, component, components, demand
+from alternatives import ALL_FAMILIES, COMPANIONS, RUN_OPTIONS, changes, component, components, demand
 
 from advprune_core.config import RunConfig, content_key
 from advprune_core.data import DATASETS, Dataset, DatasetSource, load_dataset
@@ -52,9 +52,10 @@ def test_every_setting_of_every_component_changes_the_key(
     keys = set()
     for made in (component(family, name), component(family, name, **{field: value})):
         group, _, part = FIELD.get(family, family).rpartition(".")
-        given = {group: {part: made}} if group else {part: made}
-        given = {"pruner": {"score": {"keep": made}}} if family == "keep_rule" else given
-        keys.add(RunConfig.create(**{"pruner": "random", "fraction": 0.8, **given}).train_key(digits))
+        given = {"pruner": "random", "fraction": 0.8, **COMPANIONS.get(f"{family}/{name}", {})}
+        given |= {group: {**given.get(group, {}), part: made}} if group else {part: made}
+        given |= {"pruner": {"score": {"keep": given.pop("keep_rule")}}} if family == "keep_rule" else {}
+        keys.add(RunConfig.create(**given).train_key(digits))
     assert len(keys) == 2
 
 

@@ -8,12 +8,14 @@ from typing import Any, get_args
 import pytest
 
 from advprune_core.config import RunConfig
-from advprune_core.controls import CONTROLS, Control, expected_passes, resolve
+from advprune_core.controls import CONTROLS, Control, check_control, expected_passes, resolve
 from advprune_core.data import Dataset
 from advprune_core.pruners import budget
 from advprune_core.pruners.random import Full
 from advprune_core.records import RunRecord
-from advprune_core.trainers.policy import FixedSteps
+from advprune_core.settings import ConfigError
+from advprune_core.study import grid
+from advprune_core.trainers.steps import FixedSteps
 
 
 def record(
@@ -57,6 +59,8 @@ BY_HAND = [
     # PGD-2 costs 7 an image: 34,000 / 7 / 1,000 epochs.
     ("cheaper_attack", {}, {"visited": 2000, "per_image": 17}, 34000 / 7000),
     ("cheaper_attack", {}, {"visited": 2000, "per_image": 17, "select": 1000}, 5.0),
+    ("cheaper_attack", {"trainer": "trades"}, {"visited": 2000, "per_image": 27}, 54000 / 11000),
+    ("carried_attack", {}, {"visited": 2000, "per_image": 17}, 34000 / 5000),
 ]
 
 
@@ -78,6 +82,7 @@ def test_a_control_changes_one_thing(control: Control) -> None:
             "same_cost": {"pruner", "fraction", "optimisation"},
             "same_steps": {"optimisation"},
             "cheaper_attack": {"pruner", "fraction", "optimisation", "attack"},
+            "carried_attack": {"pruner", "fraction", "optimisation", "attack"},
         }[control]
     )
     assert resolved.optimisation.replace(epochs=10) == config.optimisation
@@ -86,6 +91,19 @@ def test_a_control_changes_one_thing(control: Control) -> None:
     if control == "cheaper_attack":
         assert resolved.attack == config.attack.replace(steps=2)
         assert resolved.attack.steps == FixedSteps(count=2)
+    if control == "carried_attack":
+        assert resolved.attack == config.attack.replace(start="carried", steps=1)
+
+
+@pytest.mark.parametrize("trainer", ["standard", "fgsm_pgi", "free", "grad_align"])
+@pytest.mark.parametrize("control", ["cheaper_attack", "carried_attack"])
+def test_what_has_no_cheaper_attack_is_refused(control: Control, trainer: str) -> None:
+    config = matched(trainer=trainer)
+    with pytest.raises(ConfigError, match=f"{control}.*objective '{trainer}'.*same_cost, same_steps"):
+        check_control(control, config)
+    with pytest.raises(ConfigError, match="has no attack"):
+        grid(config, pruners=["random"], fractions=[0.5], seeds=[0], controls=[control])
+    check_control("same_cost", config)
 
 
 def images(config: RunConfig, n: int) -> int:

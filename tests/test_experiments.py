@@ -19,13 +19,13 @@ from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
 from advprune_core.experiments import (
     DEFAULT_NOTEBOOKS,
-    check_parameters,
     evaluate_checkpoint,
     execute,
     export_study,
     find_notebooks,
     garbage,
     plan,
+    study_of,
 )
 from advprune_core.models import build_model
 from advprune_core.records import RunStore
@@ -83,21 +83,24 @@ class TestFindNotebooks:
             find_notebooks([], [])
 
 
-def test_own_options_of_the_committed_notebooks() -> None:
-    """Their parameters are the fields of a study, and few of their own."""
-    notebooks = [NOTEBOOKS / name for name in DEFAULT_NOTEBOOKS]
-    everything = study_config({}).model_dump()
-    assert check_parameters(notebooks, everything) == {"figure_dpi"}
+@pytest.mark.parametrize("name", DEFAULT_NOTEBOOKS)
+def test_the_default_notebooks_have_the_default_grid(name: str) -> None:
+    assert study_of(NOTEBOOKS / name, {}) == StudyConfig()
+    assert study_of(NOTEBOOKS / name, {"epochs": 2, "results": "r"}) == StudyConfig(epochs=2, results="r")
+
+
+def test_a_notebook_brings_its_own_grid(tmp_path: Path) -> None:
+    ways = {"a": {"trainer": "fast"}}
+    some = write_notebook(tmp_path / "some.ipynb", {"epochs": 1, "variants": ways, "colour": "red"})
+    assert study_of(some, {"epochs": 2, "colour": "blue"}) == StudyConfig(epochs=2, variants=ways)
+    assert study_of(some, {"variants": {}}) == StudyConfig(epochs=1)
 
 
 def test_parameters_that_a_notebook_lacks_are_refused(tmp_path: Path) -> None:
     some = write_notebook(tmp_path / "some.ipynb", {"epochs": 1, "colour": "red"})
-    other = write_notebook(tmp_path / "other.ipynb", {"epochs": 1})
-    assert check_parameters([some, other], {"epochs": 2}) == {"colour"}
-    with pytest.raises(ConfigError, match=r"parameter of some.ipynb 'epocs'.*did you mean 'epochs'"):
-        check_parameters([some, other], {"epocs": 2})
-    with pytest.raises(ConfigError, match=r"parameter of other.ipynb 'colour'"):
-        check_parameters([some, other], {"colour": "blue"})
+    for name, message in (("epocs", "did you mean 'epochs'"), ("batch_size", "allowed: colour, epochs")):
+        with pytest.raises(ConfigError, match=rf"parameter of some.ipynb '{name}'.*{message}"):
+            study_of(some, {name: 2})
 
 
 def test_execute_gives_the_kernel_its_parameters_and_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import study_table, timing_table
+from made_up import study_table, timing_table, trainers_table
 from scipy import stats
 
 from advprune_core.controls import CONTROLS
-from advprune_core.findings import accuracy_findings, runtime_findings
+from advprune_core.findings import accuracy_findings, pair_findings, runtime_findings, trainer_findings
+from advprune_core.settings import ConfigError
 
 FULL = [(0.95, 0.75), (0.97, 0.71), (0.96, 0.77), (0.94, 0.74)]
 HALF = [(0.90, 0.66), (0.92, 0.61), (0.89, 0.70), (0.91, 0.64)]
@@ -129,6 +130,48 @@ def test_a_run_without_a_test_does_not_hide_the_others(where: float) -> None:
     if where == 1.0:
         assert f"{100 * np.mean(FULL[:3], axis=0)[1]:.1f} [" in lines(text)[0]
         assert "mean of 3 seeds" in lines(text)[0]
+
+
+WAYS = {
+    ("standard", "standard", 1.0): (3.0, [0.10, 0.14, 0.12]),
+    ("PGD-AT", "pgd_at", 1.0): (17.0, [0.70, 0.74, 0.72]),
+    ("PGD-AT", "pgd_at", 0.4): (6.8, [0.60, 0.61, 0.59]),
+    ("carried", "pgd_at", 1.0): (5.0, [0.71, 0.74, 0.74]),
+    ("carried", "pgd_at", 0.4): (2.0, [0.50, 0.54, 0.52]),
+    ("FGSM", "pgd_at", 1.0): (5.0, [0.30, 0.31, 0.20]),
+}
+
+
+def test_what_is_said_of_ways_of_training() -> None:
+    table = trainers_table(WAYS)
+    table.loc[(table["variant"] == "FGSM") & (table["seed"] == 2), "status"] = "collapsed"
+    text = lines(trainer_findings(table))
+    assert "90.0 % on clean images and 12.0 [7.0, 17.0] % under attack" in text[0]
+    assert "Of 5 others, all but FGSM at 100 % withstand at least 20 points more" in text[1]
+    assert text[2] == "- **FGSM** at 100 % of the data collapsed in 33 % of runs."
+    assert "nothing here that costs as much or less" in text[3]
+    assert "**carried** withstands the attack on 73.0" in text[4]
+    assert f"{interval([0.01, 0.0, 0.02])} against PGD-AT, at 0.29 of its cost" in text[4]
+    # Carried on all data costs less than 40 % of PGD-AT; nothing costs less than 40 % of carried.
+    assert "Of the 2 points with a part of the data, 1 are matched or beaten" in text[5]
+    assert "by -21.0 (carried, 40 %) to -12.0 points (PGD-AT, 40 %)" in text[6]
+    assert len(text) == 7
+
+
+def test_pairs_by_seed() -> None:
+    text = pair_findings(trainers_table(WAYS), [["carried: random", "PGD-AT: random"]])
+    first, second = lines(text)
+    assert f"at 100 %: {interval([0.01, 0.0, 0.02])} robust (3 seeds); no difference" in first
+    assert f"at 40 %: {interval([-0.10, -0.07, -0.07])} robust (3 seeds); less, beyond chance" in second
+    with pytest.raises(ConfigError, match=r"unknown arm 'carreid: random'.*did you mean 'carried: random'"):
+        pair_findings(trainers_table(WAYS), [["carreid: random", "PGD-AT: random"]])
+
+
+def test_findings_of_several_ways_stand_apart() -> None:
+    text = accuracy_findings(trainers_table(WAYS))
+    assert re.findall("### (.*)", text) == ["standard", "PGD-AT", "carried", "FGSM"]
+    assert f"{interval([-0.10, -0.13, -0.13])} robust" in text
+    assert "at 40 % of its cost" in text
 
 
 def test_runtime_numbers_are_those_of_the_table() -> None:

@@ -71,6 +71,14 @@ def test_parameters_of_the_small_cnn(size: tuple[int, int], channels: int) -> No
     assert [sum(p.numel() for p in layer.parameters()) for layer in layers] == expected
 
 
+def test_parameters_of_the_mnist_cnn() -> None:
+    """As in the public code of Wong et al.: 16 and 32 channels, 7 x 7 left of 28 x 28, 100 hidden."""
+    network = MODELS.parse("mnist_cnn").network(1, 10, (28, 28))
+    layers = [layer for layer in network if isinstance(layer, nn.Conv2d | nn.Linear)]
+    expected = [16 * 16 + 16, 32 * 16 * 16 + 32, 32 * 49 * 100 + 100, 1010]
+    assert [sum(p.numel() for p in layer.parameters()) for layer in layers] == expected
+
+
 def test_resnet18_is_torchvisions_with_a_cifar_stem() -> None:
     ours = MODELS.parse("resnet18").network(3, 10, (32, 32)).eval()
     theirs = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10).eval()

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import study_table, timing_table
+from made_up import study_table, timing_table, trainers_table
 from scipy import stats
 
 mpl.use("agg")
@@ -19,7 +19,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.lines import Line2D
 
 from advprune_core.controls import CONTROLS
-from advprune_core.plots import accuracy_vs_fraction, arm_label, runtime, speed_ups
+from advprune_core.plots import accuracy_vs_fraction, arm_label, robust_vs_cost, runtime
+from advprune_core.statistics import speed_ups
 
 POINTS = {
     ("random", 1.0): [(0.95, 0.75), (0.97, 0.71), (0.96, 0.77)],
@@ -162,6 +163,38 @@ def test_every_phase_drawn_is_in_the_legend(arms: tuple[str, ...]) -> None:
     names = [text.get_text() for text in axis.get_legend().get_texts()]
     assert {"training", "selection", "validation attacks"} <= set(names)
     assert len(names) == len(set(names))
+
+
+WAYS = {
+    ("standard", "standard", 1.0): (3.0, [0.10, 0.14]),
+    ("PGD-AT", "pgd_at", 1.0): (17.0, [0.70, 0.74]),
+    ("PGD-AT", "pgd_at", 0.4): (6.8, [0.60, 0.60]),
+    ("carried", "pgd_at", 1.0): (5.0, [0.71, 0.73]),
+}
+
+
+def test_robust_vs_cost() -> None:
+    table = trainers_table(WAYS)
+    table.loc[table["variant"] == "carried", "status"] = "collapsed"
+    figure = robust_vs_cost(table)
+    left, right = figure.axes
+    drawn = {float(line.get_xdata()[0]): line for line in left.lines if line.get_marker() not in ("None", None)}
+    assert {x: float(line.get_ydata()[0]) for x, line in drawn.items()} == pytest.approx(
+        {3.0: 12.0, 17.0: 72.0, 6.8: 60.0, 5.0: 72.0}
+    )
+    assert [drawn[x].get_marker() for x in (3.0, 17.0, 6.8, 5.0)] == ["o", "o", "o", "X"]
+    assert [drawn[x].get_markerfacecolor() == "white" for x in (3.0, 17.0, 6.8, 5.0)] == [False, False, True, False]
+    (best,) = [line for line in left.lines if line.get_marker() in ("None", None)]
+    assert list(best.get_xdata()) == [3.0, 5.0]
+    assert [text.get_text() for text in left.texts] == ["standard", "carried"]
+    assert left.get_xscale() == "log"
+    assert [label.get_text() for label in right.get_yticklabels()] == ["standard", "PGD-AT", "carried"]
+    assert "40 % of it" in right.get_title()
+    # Intervals: t with two seeds.
+    half = 12.7062 * 2
+    bars = [bar for collection in right.collections for bar in collection.get_segments()]
+    ends = sorted({tuple(np.round(segment[:, 0], 1)) for segment in bars})
+    assert (round(72 - half, 1), round(72 + half, 1)) in ends
 
 
 def test_speed_up_and_its_limit() -> None:

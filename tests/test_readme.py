@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.statistics import markdown, paired_difference, printable, summary
 from advprune_core.table import collect
+from advprune_core.trainers.base import OBJECTIVES
+from advprune_core.trainers.loop import train
+from advprune_core.trainers.steps import STEPS
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -44,6 +49,26 @@ def test_the_own_pruner_works(monkeypatch: pytest.MonkeyPatch) -> None:
     assert light[selection.indices].mean() > light.mean()
     body = BLOCKS[1][BLOCKS[1].index("@PRUNERS") :].strip().splitlines()
     assert len(body) <= 15
+
+
+def test_the_own_objective_and_attack_policy_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry in (OBJECTIVES, STEPS):
+        monkeypatch.setattr(registry, "_classes", dict(registry.classes()))
+    # As files of their own: the source of what is trained with is part of a run's key.
+    for number, block in enumerate(BLOCKS[2:4]):
+        source = tmp_path / f"own_part_{number}.py"
+        source.write_text(block)
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.import_module(source.stem)
+        assert len(block[block.index("@") :].strip().splitlines()) <= 15
+    config = RunConfig.flat(objective="hinge", start="carried", steps="curriculum", epochs=7)
+    dataset = load_dataset({"digits": {"limit": 600, "test_limit": 100}})
+    result = train(config, dataset)
+    assert result.status == "ok"
+    # Five epochs of one step, two of two; 2k + 3 an image.
+    drawn = [row["images"] for row in result.metrics]
+    assert result.ledger["passes"]["train"] == pytest.approx(5 * sum(drawn[:5]) + 7 * sum(drawn[5:]), rel=0.03)
+    assert result.metrics[-1]["train_loss"] < 0.5 * result.metrics[0]["train_loss"]
 
 
 def test_the_table_is_that_of_the_committed_records() -> None:

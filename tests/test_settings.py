@@ -99,7 +99,16 @@ def test_several_errors_are_all_told() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("8/255", 8 / 255), ("8 / 255", 8 / 255), ("1/16", 0.0625), ("0.25", 0.25), (2, 2.0), (0.1, 0.1), ("0.5/2", None)],
+    [
+        ("8/255", 8 / 255),
+        ("8 / 255", 8 / 255),
+        ("1/16", 0.0625),
+        ("0.25", 0.25),
+        (2, 2.0),
+        (0.1, 0.1),
+        ("0.5/2", 0.25),
+        ("1/2/3", None),
+    ],
 )
 def test_lengths_may_be_ratios(text: Any, number: float | None) -> None:
     if number is None:

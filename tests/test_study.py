@@ -83,6 +83,39 @@ def test_grid_has_every_point_once() -> None:
     assert len(full) == 1, "all arms share the run on full data"
 
 
+def test_variants_multiply_the_grid(tmp_path: Path) -> None:
+    ways = {"one": {"trainer": "fgsm_pgi", "optimisation.lr": 0.2}, "two": {"attack.start": "carried"}}
+    plain = study_grid(tiny_study(tmp_path))
+    entries = study_grid(tiny_study(tmp_path, variants=ways))
+    assert len(entries) == 2 * len(plain)
+    for variant, trainer, lr in (("one", "fgsm_pgi", 0.2), ("two", "pgd_at", 0.1)):
+        own = [entry for entry in entries if entry.variant == variant]
+        assert [e.arm for e in own] == [f"{variant}: {e.arm}" for e in plain]
+        assert [(e.fraction, e.seed, e.control) for e in own] == [(e.fraction, e.seed, e.control) for e in plain]
+        assert {e.config.objective.name for e in own} == {trainer}
+        assert {e.config.optimisation.lr for e in own} == {lr}
+        assert {e.config.attack.start.name for e in own} == {"carried"}
+    assert len({entry.identity() for entry in entries}) == 2 * len({entry.identity() for entry in plain})
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ({"": {}}, "is no name"),
+        ({"a: b": {}}, "is no name"),
+        ({"a": {"fraction": 0.5}}, "'a' sets 'fraction', which is the same for all, or the grid's"),
+        ({"a": {"pruner.every": 1}}, "sets 'pruner'"),
+        ({"a": {"trainer": "fats"}}, "variants: 'a'.*did you mean 'fast'"),
+        ({"a": {"attack.stpes": 1}}, "did you mean 'steps'"),
+        ({"a": {"trainer": "fast", "attack.steps": 5}}, "takes one step"),
+    ],
+    ids=str,
+)
+def test_bad_variants(variants: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        study_config({"variants": variants})
+
+
 def test_timed_runs_are_the_first_seeds_in_random_order(tmp_path: Path) -> None:
     entries = study_grid(tiny_study(tmp_path, fractions=[1.0, 0.8, 0.6, 0.4, 0.2], seeds=[3, 4]))
     timed = timed_entries(entries, repeats=1)

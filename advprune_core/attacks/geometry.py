@@ -24,19 +24,21 @@ def _per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
+def shrink(delta: Tensor, *, norm: Norm, eps: float) -> Tensor:
+    """Project perturbations onto the ball of radius `eps` around 0."""
+    if norm == "linf":
+        return delta.clamp(-eps, eps)
+    lengths = delta.flatten(1).norm(p=2, dim=1)
+    return delta * _per_image((eps / lengths).clamp(max=1.0), delta)
+
+
 def project(x_adv: Tensor, x: Tensor, *, norm: Norm, eps: float) -> Tensor:
     """Project onto the ball of radius `eps` around `x`, then onto [0, 1].
 
     The box contains `x`, so clamping to it never leaves the ball again. Nothing here is ever
     differentiated through: a clamp inside the graph has no gradient at pixels of exactly 0 or 1.
     """
-    delta = x_adv - x
-    if norm == "linf":
-        delta = delta.clamp(-eps, eps)
-    else:
-        lengths = delta.flatten(1).norm(p=2, dim=1)
-        delta = delta * _per_image((eps / lengths).clamp(max=1.0), delta)
-    return (x + delta).clamp(0, 1)
+    return (x + shrink(x_adv - x, norm=norm, eps=eps)).clamp(0, 1)
 
 
 def ascend(x_adv: Tensor, gradient: Tensor, *, norm: Norm, step_size: float | Tensor) -> Tensor:

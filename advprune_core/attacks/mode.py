@@ -34,10 +34,8 @@ def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     finally:
         for module, flag in zip(modules, before, strict=True):
             module.training = flag
-        if saved:
-            with torch.no_grad():
-                for buffer, value in zip(model.buffers(), saved, strict=True):
-                    buffer.copy_(value)
+        for buffer, value in zip(model.buffers(), saved, strict=bool(saved)):
+            buffer.data.copy_(value)  # of the data: autograd may still need the buffer, and it is as it was
 
 
 def quiet_logits(model: nn.Module, x: Tensor) -> Tensor:

@@ -93,6 +93,8 @@ class Context:
         What `Pruner.observe` has kept.
     policy : dict of str to Tensor
         What the attack policy carries from batch to batch, such as perturbations; only read.
+    crop_padding : int
+        Of the frames that perturbations are carried in.
     epochs : float
         Length of the run in epochs; 0 where it is not known.
     outputs : SplitOutputs or None
@@ -108,6 +110,7 @@ class Context:
     attack: AttackPolicy | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
     policy: dict[str, Tensor] = field(default_factory=dict)
+    crop_padding: int = 0
     epochs: float = 0.0
     outputs: SplitOutputs | None = None
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.mode import quiet_logits
+from advprune_core.augmentation import Crops
 from advprune_core.pruners.base import Context, Pruner, Selection
 from advprune_core.trainers.base import Batch
 
@@ -47,7 +48,11 @@ class LossTop(Pruner):
         if size >= len(batch.y):
             return batch
         rows = loss_top(model, batch.x, batch.y, size)
-        return Batch(*(getattr(batch, name)[rows] for name in ("x", "y", "ids", "epochs", "weights")))
+        crops = batch.crops
+        if crops is not None:
+            crops = Crops(crops.top[rows], crops.left[rows], crops.flip[rows], crops.padding)
+        x, y, ids, epochs, weights = (part[rows] for part in (batch.x, batch.y, batch.ids, batch.epochs, batch.weights))
+        return Batch(x, y, ids, epochs, weights, crops)
 
     def select(self, context: Context) -> Selection:
         """Everything: what is dropped is dropped from each batch."""

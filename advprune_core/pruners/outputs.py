@@ -12,12 +12,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.mode import no_trace
+from advprune_core.attacks.pgd import pgd
+from advprune_core.augmentation import Crops
 from advprune_core.data import Split
 from advprune_core.pruners.base import Context, ModelPruner
 from advprune_core.randomness import stream
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.base import Batch
-from advprune_core.trainers.policy import AttackPolicy, FixedSteps, RandomStart, Start
+from advprune_core.trainers.policy import AttackPolicy
+from advprune_core.trainers.starts import RandomStart, Start, where_images
+from advprune_core.trainers.steps import FixedSteps
 
 #: Images passed at once. Fixed, because another size may give another last bit, and so other ties.
 BATCH = 256
@@ -235,25 +239,48 @@ def split_branch(context: Context, *, steps: int | None = None, head: str | None
 
 
 class _Adversary:
-    """The scoring attack on the images of one split: the one place that knows how to call it."""
+    """The scoring attack on the images of one split: the one place that knows how to run it.
+
+    Like the training attack, but nothing is noted of its results: what training carries from one
+    visit of an image to the next is read, and not changed.
+    """
 
     def __init__(self, context: Context, split: Split, steps: int | None) -> None:
         if context.objective is None or context.attack is None:
             raise ConfigError("adversarial outputs need a context with the run's objective and attack")
         self.context, self.model = context, context.network
         self.loss = context.objective.attack_loss
-        self.needs_clean = self.loss == "kl"
         own = split is context.dataset.train
-        # What is carried belongs to the training images.
-        carried = own and bool(context.policy)
         self.policy = scoring_policy(context.attack, steps, start=None if own else RandomStart())
-        state = context.policy if carried else self.policy.initial_state(len(split), context.dataset.image_shape)
-        # A copy: what is carried from batch to batch in training must not notice the selection.
-        self.state = {name: value.clone() for name, value in state.items()}
+        self.needs_clean = self.loss == "kl" or self.policy.steps.uses_logits
+        # What is carried belongs to the training images. A copy, because steps may replace entries.
+        carried = own and bool(context.policy)
+        self.state = dict(context.policy) if carried else self.policy.initial_state(len(split))
         self.seed = stream(context.seed, "scoring", "train" if own else "held out")
 
     def __call__(self, x: Tensor, y: Tensor, ids: Tensor, clean: Branch | None) -> Tensor:
-        epochs = torch.full_like(ids, self.context.epoch)
-        batch = Batch(x=x, y=y, ids=ids, epochs=epochs, weights=torch.ones_like(x[:, 0, 0, 0]))
-        target = clean.logits if self.loss == "kl" and clean is not None else y
-        return self.policy.attack(self.model, batch, target, self.loss, seed=self.seed, state=self.state)
+        policy, eps = self.policy, self.policy.radius
+        batch = Batch(x, y, ids=ids, epochs=torch.full_like(ids, self.context.epoch), crops=self._crops(ids))
+        start: Tensor = policy.bind(self.model, seed=self.seed, state=self.state).start(batch)
+        known = clean.logits if clean is not None else torch.empty(0)
+        steps, step_size = policy.steps.plan(batch, eps=eps, logits=lambda: known, state=self.state)
+        if isinstance(steps, Tensor):
+            start = where_images(steps > 0, start, x)
+        return pgd(
+            self.model,
+            start if policy.start.augments else x,
+            known if self.loss == "kl" else y,
+            norm=policy.norm,
+            eps=eps,
+            steps=steps,
+            step_size=step_size,
+            start=start,
+            loss=self.loss,
+            mode=policy.attack_mode,
+        )
+
+    def _crops(self, ids: Tensor) -> Crops | None:
+        """The middle of each image's padded frame, where perturbations are carried in one."""
+        padding = self.context.crop_padding
+        middle = torch.full_like(ids, padding)
+        return Crops(middle, middle, torch.zeros_like(ids, dtype=torch.bool), padding) if padding else None

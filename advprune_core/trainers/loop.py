@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,15 +18,16 @@ from torch import Tensor, nn
 
 from advprune_core import augmentation
 from advprune_core.attacks.base import PGD
-from advprune_core.attacks.losses import AttackLoss
 from advprune_core.config import RunConfig, check_classes
 from advprune_core.data import Dataset
 from advprune_core.evaluate import accuracy_under
 from advprune_core.pruners.base import Context, Selection
 from advprune_core.randomness import stream, torch_stream
 from advprune_core.trainers.arithmetic import arithmetic
-from advprune_core.trainers.base import Batch
+from advprune_core.trainers.awp import perturbed_weights
+from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.batches import epoch_order
+from advprune_core.trainers.sentinel import collapsed
 from advprune_core.trainers.state import RunState, Weights
 
 
@@ -35,7 +37,7 @@ class TrainResult:
 
     Attributes
     ----------
-    status : "ok" or "diverged"
+    status : "ok", "collapsed" or "diverged"
     metrics : list of dict
         One row per epoch.
     selections : dict of int to Selection
@@ -44,6 +46,10 @@ class TrainResult:
         State of the `Ledger`.
     last, best : state dicts
         Weights at the end, and at the best epoch by PGD-10 on val_stop (None without checks).
+    collapse_epoch : int or None
+        Epoch at whose check a catastrophic overfitting was seen first.
+    state_bytes : int
+        What attack policy, objective and pruner keep between batches.
     """
 
     status: str
@@ -53,9 +59,11 @@ class TrainResult:
     last: Weights
     best: Weights | None
     best_epoch: int | None
+    collapse_epoch: int | None
     steps: int
     images_visited: int
     unique_images: int
+    state_bytes: int
 
 
 def train(
@@ -105,9 +113,11 @@ class _Run:
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         state, epochs, status = self.state, self.config.optimisation.epochs, "ok"
         self._resume()
+        if state.counters.collapse_epoch is not None:
+            status = "collapsed"
         saved = time.monotonic()
         with state.ledger.watch(*{state.model, state.final_model}):
-            while state.counters.epoch < math.ceil(epochs) and status == "ok":
+            while state.counters.epoch < math.ceil(epochs) and not self._over(status):
                 epoch = state.counters.epoch
                 last = epoch + 1 >= epochs
                 self._select(epoch)
@@ -117,30 +127,39 @@ class _Run:
                     status = "diverged"
                 elif self.config.best_every and (last or (epoch + 1) % self.config.best_every == 0):
                     with state.ledger.phase("validate"):
-                        row["val_pgd"] = self._validate(epoch)
+                        row["val_pgd"] = self._validate(epoch, row["train_accuracy"])
+                    if state.counters.collapse_epoch is not None:
+                        status = "collapsed"
                 state.ledger.sample_memory()
                 state.counters.metrics.append(row)
                 state.counters.epoch += 1
                 with state.ledger.phase("save"):
                     self._append_metrics(row)
                     due = last or time.monotonic() - saved >= checkpoint_seconds
-                    if self.work is not None and due and status == "ok":
+                    if self.work is not None and due and status != "diverged":
                         state.save(self.work / "checkpoint.pt")
                         saved = time.monotonic()
                 if on_epoch is not None:
                     on_epoch(row)
+        kept = [*state.policy.values(), *state.pruner.values()]
+        back = status == "collapsed" and self.config.on_collapse == "roll_back"
         return TrainResult(
             status=status,
             metrics=state.counters.metrics,
             selections=state.selections,
             ledger=state.ledger.state(),
-            last=state.weights(),
+            last=state.best if back and state.best is not None else state.weights(),
             best=state.best,
             best_epoch=state.counters.best_epoch,
+            collapse_epoch=state.counters.collapse_epoch,
             steps=state.counters.steps,
             images_visited=state.counters.visited,
             unique_images=int(state.seen.sum()),
+            state_bytes=sum(value.numel() * value.element_size() for value in kept),
         )
+
+    def _over(self, status: str) -> bool:
+        return status == "diverged" or (status == "collapsed" and self.config.on_collapse != "flag")
 
     def _resume(self) -> None:
         if self.work is None:
@@ -182,6 +201,7 @@ class _Run:
         n, whole = len(self.dataset.train), len(state.selection)
         ids = epoch_order(config.seed, epoch, n, state.selection, share)
         state.queue.add(ids, epoch, state.selection)
+        attack = config.attack.bind(state.model, seed=config.seed, state=state.policy)
         loss = torch.zeros((), device=state.device)
         correct = torch.zeros((), device=state.device)
         images, waiting, rate = 0, len(state.queue), config.optimisation.lr
@@ -196,7 +216,8 @@ class _Run:
             batch = self._batch(batch_ids, epochs, weights)
             bf16 = config.precision == "bfloat16"
             with torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=bf16):
-                outputs = config.objective.step(state.model, batch, self._attack, partial(self._update, batch))
+                outputs = config.objective.step(state.model, batch, attack, partial(self._update, batch))
+            config.attack.steps.observe(batch, outputs.logits, state.policy)
             config.pruner.observe(batch, outputs, state.pruner)
             loss += outputs.losses.float().sum()
             correct += (outputs.logits.argmax(1) == batch.y).sum()
@@ -216,31 +237,37 @@ class _Run:
         rows, drawn, importance = (
             torch.from_numpy(array).to(self.state.device, non_blocking=True) for array in (ids, epochs, weights)
         )
-        x = self.split.pixels(rows)
+        x, crops = self.split.pixels(rows), None
         optimisation = self.config.optimisation
         if optimisation.crop_padding or optimisation.flip:
             key, padding = stream(self.config.seed, "augmentation"), optimisation.crop_padding
             crops = augmentation.sample(key, rows, drawn, padding=padding, flip=optimisation.flip)
-            x = augmentation.apply(augmentation.pad(x, padding), crops, padding=padding)
-        return Batch(x=x, y=self.split.labels[rows], ids=rows, epochs=drawn, weights=importance)
+            x = augmentation.apply(augmentation.pad(x, padding), crops)
+        return Batch(x, self.split.labels[rows], ids=rows, epochs=drawn, weights=importance, crops=crops)
 
-    def _attack(self, batch: Batch, target: Tensor, loss: AttackLoss) -> Tensor:
-        state = self.state
-        return self.config.attack.attack(state.model, batch, target, loss, seed=self.config.seed, state=state.policy)
-
-    def _update(self, batch: Batch, losses: Tensor) -> None:
-        state = self.state
+    def _update(self, batch: Batch, passes: Passes) -> Outputs:
+        state, gamma = self.state, self.config.optimisation.awp
         state.optimiser.zero_grad(set_to_none=True)
-        ((losses * batch.weights).sum() / len(losses)).backward()
+
+        def loss() -> Tensor:
+            losses, _ = passes()
+            state.ledger.full_backward()
+            return (losses * batch.weights).sum() / len(losses)
+
+        with perturbed_weights(state.model, loss, gamma=gamma) if gamma else nullcontext():
+            losses, logits = passes()
+            ((losses * batch.weights).sum() / len(losses)).backward()
         state.ledger.full_backward()
         state.optimiser.step()
         torch.clear_autocast_cache()  # its copies are of the weights before this step
         state.counters.steps += 1
         if state.average is not None:
             state.average.update_parameters(state.model)
+        return Outputs(losses.detach(), logits.detach())
 
-    def _validate(self, epoch: int) -> float:
-        state = self.state
+    def _validate(self, epoch: int, train_accuracy: float) -> float:
+        """PGD-10 on val_stop: the best checkpoint so far, and the sentinel of collapse."""
+        state, counters = self.state, self.state.counters
         robust = accuracy_under(
             state.final_model,
             self.dataset.val_stop,
@@ -248,7 +275,16 @@ class _Run:
             threat=self.config.threat,
             seed=self.config.seed,
         )
-        if robust > state.counters.best:
-            state.counters.best, state.counters.best_epoch = robust, epoch
+        if robust > counters.best:
+            counters.best, counters.best_epoch, counters.best_train = robust, epoch, train_accuracy
             state.best = state.weights()
+        watched = self.config.objective.uses_adversarial and counters.collapse_epoch is None
+        if watched and collapsed(
+            robust=robust,
+            training=train_accuracy,
+            best_robust=counters.best,
+            training_at_best=counters.best_train,
+            drop=self.config.collapse_drop,
+        ):
+            counters.collapse_epoch = epoch
         return robust

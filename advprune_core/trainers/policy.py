@@ -2,127 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import BeforeValidator, Field, PlainSerializer
 from torch import Tensor, nn
 
-from advprune_core.attacks.geometry import Norm, project
+from advprune_core.attacks.geometry import Norm, ascend, project
 from advprune_core.attacks.losses import AttackLoss
-from advprune_core.attacks.mode import Mode
-from advprune_core.attacks.pgd import default_step_size, pgd, start_point
-from advprune_core.randomness import normal, stream
-from advprune_core.settings import Component, ConfigError, Pixels, Registry, Settings, component_field
-from advprune_core.trainers.base import Batch
-
-STARTS: Registry[Start] = Registry("start", "advprune_core.trainers")
-STEPS: Registry[Steps] = Registry("steps", "advprune_core.trainers")
-
-#: What a policy keeps between batches (per image id), part of every checkpoint.
-PolicyState = dict[str, Tensor]
-
-
-@STARTS.family
-class Start(Component):
-    """Where the training attack starts."""
-
-    def state(self, images: int, shape: tuple[int, ...]) -> PolicyState:
-        """What is kept per image of a training split of `images` images; nothing by default."""
-        return {}
-
-    def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
-        """Images that the attack starts from, shape of ``batch.x``."""
-        raise NotImplementedError
-
-    def end(self, batch: Batch, x_adv: Tensor, state: PolicyState) -> None:
-        """Take note of the attack's result."""
-
-
-@STARTS.register
-class RandomStart(Start):
-    """A random point of the ball: uniform for L-inf, uniform direction and radius for L2."""
-
-    name: ClassVar[str] = "random"
-
-    def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
-        """Noise keyed by seed, epoch and image."""
-        return start_point(batch.x, norm=norm, eps=eps, key=key, ids=batch.ids, epochs=batch.epochs)
-
-
-@STARTS.register
-class CleanStart(Start):
-    """The clean image."""
-
-    name: ClassVar[str] = "clean"
-
-    def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
-        """The images as they are."""
-        return batch.x
-
-
-@STARTS.register
-class NearStart(Start):
-    """Beside the clean image, where TRADES and MART start: Gaussian noise of `sigma`, in the ball."""
-
-    name: ClassVar[str] = "near"
-    sigma: Annotated[Pixels, Field(gt=0, description="standard deviation of the noise")] = 0.001
-
-    def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
-        """Noise keyed by seed, epoch and image, projected onto ball and box."""
-        noise = normal(key, batch.ids, batch.epochs, tuple(batch.x.shape[1:]))
-        return project(batch.x + self.sigma * noise, batch.x, norm=norm, eps=eps)
-
-
-@STEPS.family
-class Steps(Component):
-    """How many steps each image gets."""
-
-    def state(self) -> PolicyState:
-        """Running averages and the like; nothing by default."""
-        return {}
-
-    def plan(
-        self, model: nn.Module, batch: Batch, *, eps: float, state: PolicyState
-    ) -> tuple[int | Tensor, float | Tensor]:
-        """Steps and step size: for all images, or one of each per image (B,)."""
-        raise NotImplementedError
-
-    def expected(self) -> float:
-        """Steps per image, for estimates before a run."""
-        raise NotImplementedError
-
-
-@STEPS.register
-class FixedSteps(Steps):
-    """The same number of steps for every image."""
-
-    name: ClassVar[str] = "fixed"
-    count: Annotated[int, Field(ge=1, description="gradient steps")] = 7
-    step_size: Annotated[
-        Pixels | None, Field(gt=0, description="length of a step; default min(2.5 / steps, 1) eps")
-    ] = None
-
-    def spec(self) -> Any:
-        """A plain number where only the number is set."""
-        return self.count if self.step_size is None else super().spec()
-
-    def plan(
-        self, model: nn.Module, batch: Batch, *, eps: float, state: PolicyState
-    ) -> tuple[int | Tensor, float | Tensor]:
-        """`count` steps of `step_size`."""
-        size = default_step_size(eps, self.count) if self.step_size is None else self.step_size
-        return self.count, size
-
-    def expected(self) -> float:
-        """`count`."""
-        return float(self.count)
-
-
-def _steps(spec: Any) -> Any:
-    """A number stands for that many fixed steps."""
-    plain = isinstance(spec, int) and not isinstance(spec, bool)
-    return FixedSteps.create(count=spec) if plain else STEPS.parse(spec)
+from advprune_core.attacks.mode import Mode, quiet_logits
+from advprune_core.attacks.pgd import pgd
+from advprune_core.randomness import stream
+from advprune_core.settings import ConfigError, Pixels, Settings, component_field
+from advprune_core.trainers.base import Batch, Objective
+from advprune_core.trainers.starts import STARTS, CleanStart, PolicyState, RandomStart, Start, where_images
+from advprune_core.trainers.steps import FixedSteps, Steps, parse_steps
 
 
 class AttackPolicy(Settings):
@@ -138,7 +33,7 @@ class AttackPolicy(Settings):
     )
     steps: Annotated[
         Steps,
-        BeforeValidator(_steps),
+        BeforeValidator(parse_steps),
         PlainSerializer(lambda steps: steps.spec()),
         Field(description="attack steps: a number, or a policy of steps per image"),
     ] = FixedSteps()
@@ -157,9 +52,49 @@ class AttackPolicy(Settings):
             raise ConfigError("eps is not set: give the radius of the threat model")
         return self.eps
 
-    def initial_state(self, images: int, shape: tuple[int, ...]) -> PolicyState:
-        """State of start and steps for a training split."""
-        return {**self.start.state(images, shape), **self.steps.state()}
+    def initial_state(self, images: int) -> PolicyState:
+        """State of start and steps for a training split of `images` images."""
+        return {**self.start.state(images), **self.steps.state()}
+
+    def check(self, objective: Objective) -> None:
+        """Refuse what does not fit an objective.
+
+        Raises
+        ------
+        ConfigError
+            Several steps, or steps by image, with a single-step objective; a start without a
+            gradient; a start that needs a gradient which the objective does not hand over.
+        """
+        if not objective.uses_adversarial:
+            return
+        if objective.single_step and not self.steps.single:
+            raise ConfigError(
+                f"the objective {objective.name!r} takes a single step of the attack; steps = {self.steps.spec()!r} "
+                "does not fit, only steps = 1 does"
+            )
+        if objective.own_step and self.attack_mode != "eval":
+            raise ConfigError(
+                f"the objective {objective.name!r} attacks in the pass that it trains on: attack_mode has no effect"
+            )
+        if objective.attack_loss == "kl" and self.start.clean:
+            raise ConfigError(
+                f"the objective {objective.name!r} attacks the KL divergence from the clean prediction, which has no "
+                "gradient at the clean image: use start = 'near', 'random' or 'carried'"
+            )
+        if objective.own_start and self.start != CleanStart():
+            raise ConfigError(
+                f"the objective {objective.name!r} carries one perturbation from batch to batch: start = "
+                f"{self.start.spec()!r} has no effect, leave it at 'clean'"
+            )
+        if self.start.needs_gradient and (not objective.own_step or objective.own_start):
+            raise ConfigError(
+                f"the start {self.start.name!r} with momentum needs the gradient at the start, which only "
+                "the objective 'fgsm_pgi' hands over"
+            )
+
+    def bind(self, model: nn.Module, *, seed: int, state: PolicyState) -> BoundAttack:
+        """The attack of a run: what a step of training calls."""
+        return BoundAttack(self, model, seed, state)
 
     def attack(
         self,
@@ -171,15 +106,54 @@ class AttackPolicy(Settings):
         seed: int,
         state: PolicyState,
     ) -> Tensor:
-        """Adversarial images for a batch, shape of ``batch.x``."""
-        eps = self.radius
-        key = stream(seed, "attack")
-        steps, step_size = self.steps.plan(model, batch, eps=eps, state=state)
-        with torch.no_grad():
-            start = self.start.begin(batch, norm=self.norm, eps=eps, key=key, state=state)
+        """Adversarial images for a batch, shape of ``batch.x``; see `BoundAttack`."""
+        return self.bind(model, seed=seed, state=state)(batch, target, loss)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundAttack:
+    """An attack policy with the model that it attacks, a seed and a state."""
+
+    policy: AttackPolicy
+    model: nn.Module
+    seed: int
+    state: PolicyState
+
+    @property
+    def norm(self) -> Norm:
+        """Norm of the threat model."""
+        return self.policy.norm
+
+    @property
+    def eps(self) -> float:
+        """Radius of the threat model."""
+        return self.policy.radius
+
+    @property
+    def step_size(self) -> float:
+        """Length of a step, for objectives that take it themselves."""
+        steps = self.policy.steps
+        assert isinstance(steps, FixedSteps)
+        return steps.length(self.eps)
+
+    def __call__(self, batch: Batch, target: Tensor, loss: AttackLoss) -> Tensor:
+        """Adversarial images, shape of ``batch.x``; the target is labels, or clean logits for KL.
+
+        An image without steps stays as it is, and nothing is noted of it.
+        """
+        policy, eps = self.policy, self.eps
+
+        def logits() -> Tensor:
+            return target if loss == "kl" else quiet_logits(self.model, batch.x)
+
+        steps, step_size = policy.steps.plan(batch, eps=eps, logits=logits, state=self.state)
+        start, attacked = self.start(batch), None
+        if isinstance(steps, Tensor):
+            attacked = steps > 0
+            start = where_images(attacked, start, batch.x)
         x_adv = pgd(
-            model,
-            batch.x,
+            self.model,
+            start if policy.start.augments else batch.x,
             target,
             norm=self.norm,
             eps=eps,
@@ -187,7 +161,24 @@ class AttackPolicy(Settings):
             step_size=step_size,
             start=start,
             loss=loss,
-            mode=self.attack_mode,
+            mode=policy.attack_mode,
         )
-        self.start.end(batch, x_adv, state)
+        policy.start.end(batch, x_adv, norm=self.norm, eps=eps, state=self.state, attacked=attacked)
         return x_adv
+
+    def start(self, batch: Batch) -> Tensor:
+        """Where the attack starts."""
+        with torch.no_grad():
+            return self.policy.start.begin(
+                batch, norm=self.norm, eps=self.eps, key=stream(self.seed, "attack"), state=self.state
+            )
+
+    def ascend(self, batch: Batch, x_adv: Tensor, gradient: Tensor) -> Tensor:
+        """One step of the policy's step size along a gradient, projected onto ball and box."""
+        centre = x_adv if self.policy.start.augments else batch.x
+        moved = ascend(x_adv, gradient, norm=self.norm, step_size=self.step_size)
+        return project(moved, centre, norm=self.norm, eps=self.eps)
+
+    def finish(self, batch: Batch, x_adv: Tensor, start: Tensor, gradient: Tensor) -> None:
+        """Take note of the result of one's own single step from a start, and of the gradient there."""
+        self.policy.start.end(batch, x_adv, norm=self.norm, eps=self.eps, state=self.state, step=(start, gradient))

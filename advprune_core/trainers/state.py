@@ -34,6 +34,8 @@ class Counters:
     visited: int = 0
     best: float = -1.0
     best_epoch: int | None = None
+    best_train: float = 0.0
+    collapse_epoch: int | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -47,7 +49,7 @@ class RunState:
     queue : BatchQueue
         Images drawn but not trained on yet.
     policy : dict of str to Tensor
-        What the attack policy keeps between batches.
+        What attack policy and objective keep between batches.
     pruner : dict of str to Tensor
         What the pruner keeps of the batches that it has observed.
     key : str
@@ -80,7 +82,11 @@ class RunState:
             else None
         )
         self.queue = BatchQueue(optimisation.batch_size)
-        self.policy = config.attack.initial_state(n, dataset.image_shape)
+        policy = {
+            **config.attack.initial_state(n),
+            **config.objective.state(optimisation.batch_size, dataset.image_shape),
+        }
+        self.policy = {name: value.to(self.device) for name, value in policy.items()}
         self.pruner: dict[str, Tensor] = {}
         self.key = config.train_key(dataset)
         self.ledger = Ledger(self.device)

@@ -12,6 +12,7 @@ from contexts import context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advprune_core.augmentation import Crops
 from advprune_core.ledger import Ledger
 from advprune_core.pruners.infobatch import InfoBatch, infobatch
 from advprune_core.pruners.loss_top import LossTop, loss_top
@@ -119,7 +120,8 @@ def test_narrowing_keeps_rows_together_and_leaves_no_trace() -> None:
     made, ledger = context(), Ledger()
     model = made.network.train()
     split, ids = made.dataset.train, torch.arange(40, 60)
-    batch = Batch(split.pixels(ids), split.labels[ids], ids, ids * 2, ids / 10)
+    crops = Crops(ids * 3, ids * 4, ids % 2 == 0, 1)
+    batch = Batch(split.pixels(ids), split.labels[ids], ids, ids * 2, ids / 10, crops)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with ledger.watch(model), ledger.phase("select"):
         narrow = LossTop().narrow(model, batch, 8)
@@ -129,6 +131,9 @@ def test_narrowing_keeps_rows_together_and_leaves_no_trace() -> None:
     assert len(narrow.ids) == 8
     assert torch.equal(narrow.epochs, narrow.ids * 2)
     assert torch.equal(narrow.weights, narrow.ids / 10)
+    assert torch.equal(narrow.crops.top, narrow.ids * 3)
+    assert torch.equal(narrow.crops.left, narrow.ids * 4)
+    assert torch.equal(narrow.crops.flip, narrow.ids % 2 == 0)
     assert torch.equal(narrow.y, split.labels[narrow.ids])
     assert torch.equal(narrow.x, split.pixels(narrow.ids))
     assert LossTop().narrow(model, batch, 20) is batch

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from contexts import blobs, context, network
+from contexts import EPS, blobs, context, network
 from torch import Tensor, nn
 
+from advprune_core.attacks.mode import quiet_logits
 from advprune_core.attacks.pgd import pgd
 from advprune_core.ledger import Ledger
 from advprune_core.pruners import Context
@@ -17,8 +19,10 @@ from advprune_core.pruners.gradients import DenseAtoms, group_means, last_layer_
 from advprune_core.pruners.outputs import Branch, SplitOutputs, branch, split_outputs
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.base import OBJECTIVES
+from advprune_core.trainers.policy import AttackPolicy
+from advprune_core.trainers.starts import STARTS
 
-OBJECTIVE_SPECS = ["standard", "pgd_at", "trades", "mart", {"trades": {"beta": 2.0, "label_smoothing": 0.1}}]
+OBJECTIVE_SPECS = [*OBJECTIVES.classes(), {"trades": {"beta": 2.0, "label_smoothing": 0.1}}]
 
 
 def outputs_of(made: Context) -> SplitOutputs:
@@ -152,6 +156,35 @@ def test_a_scoring_attack_of_its_own_length() -> None:
     with ledger.watch(made.network), ledger.phase("select"):
         split_outputs(made, made.dataset.train, adversarial=True, steps=1)
     assert ledger.passes == {"select": 3 * made.n}
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_scoring_goes_on_from_carried_perturbations_and_changes_none(padding: int) -> None:
+    """A step of no length leaves each image at its own perturbation, the middle of its frame."""
+    made = context(objective="pgd_at")
+    attack = made.attack.replace(start="carried", steps={"fixed": {"count": 1, "step_size": 1e-7}})
+    n, side = made.n, 6 + 2 * padding
+    delta = torch.randint(-127, 128, (n, 1, side, side), generator=torch.Generator().manual_seed(0)).to(torch.int8)
+    policy = {"carried.row": torch.arange(n).flip(0), "carried.cycle": torch.zeros(n).long(), "carried.delta": delta}
+    before = {name: value.clone() for name, value in policy.items()}
+    made = replace(made, attack=attack, policy=policy, crop_padding=padding)
+    found = split_outputs(made, made.dataset.train, adversarial=True).adversarial
+    own = delta.flip(0)[:, :, padding : padding + 6, padding : padding + 6].float() * EPS / 127
+    x_adv = (made.dataset.train.pixels(slice(None)) + own).clamp(0, 1)
+    torch.testing.assert_close(found.logits, quiet_logits(made.network, x_adv), rtol=1e-4, atol=1e-4)
+    assert policy.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in policy.items())
+    # Held-out images have no perturbations to go on from.
+    split_outputs(made, made.dataset.val_select, adversarial=True)
+
+
+@pytest.mark.parametrize("start", [name for name in STARTS.classes() if name != "clean"])
+@pytest.mark.parametrize("steps", [1, "bullet"])
+def test_scoring_works_with_every_training_attack(start: str, steps: Any) -> None:
+    for settings in ({}, {"momentum": 0.3}) if start == "carried" else ({},):
+        attack = AttackPolicy(eps=EPS, start={start: settings}, steps=steps)
+        made = replace(context(), attack=attack)
+        assert len(outputs_of(made).adversarial.logits) == made.n
 
 
 class TwoHeads(nn.Module):

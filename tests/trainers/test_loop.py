@@ -32,9 +32,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "average and best": {"ema": 0.9, "best_every": 1},
     "augmentation": {"crop_padding": 1, "flip": True},
     "fractional epochs": {"epochs": 2.5},
+    "weight perturbation": {"awp": 0.01, "ema": 0.9},
     "BatchNorm": {"model": {"preact_resnet18": {"width": 2}}, "epochs": 2, "fraction": 0.3, "pruner": "random"},
     "bfloat16": {"precision": "bfloat16"},
     "L2": {"norm": "l2", "eps": 0.5},
+    "carried": {"trainer": "atta", "crop_padding": 1, "flip": True},
+    "carried, L2, subset": {"trainer": "atta", "norm": "l2", "eps": 0.5, "pruner": "redraw", "fraction": 0.4},
+    "BulletTrain": {"start": "carried", "steps": {"bullet": {"boundary": 3}}},
+    "momentum": {"trainer": "fgsm_pgi", "crop_padding": 1},
+    "free": {"trainer": "free"},
+    "grad_align": {"trainer": "grad_align"},
+    "sentinel": {"trainer": "fgsm", "best_every": 1, "on_collapse": "roll_back", "collapse_drop": 0.02, "epochs": 6},
 }
 
 
@@ -48,7 +56,7 @@ def same(first: TrainResult, second: TrainResult) -> bool:
     best = (first.best is None) == (second.best is None)
     if first.best is not None and second.best is not None:
         best = all(torch.equal(first.best[name], second.best[name]) for name in first.best)
-    facts = ("status", "metrics", "best_epoch", "steps", "images_visited", "unique_images")
+    facts = ("status", "metrics", "best_epoch", "collapse_epoch", "steps", "images_visited", "unique_images")
     return (
         weights
         and best
@@ -60,6 +68,27 @@ def same(first: TrainResult, second: TrainResult) -> bool:
 
 class Stop(Exception):
     """Stands for a killed process."""
+
+
+@pytest.mark.parametrize("name", ["plain", "carried", "BulletTrain", "momentum", "free"])
+def test_same_bits_after_a_kill_in_the_middle_of_an_epoch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run(**CONFIGS[name])
+    dataset = data(config)
+    undisturbed = train(config, dataset)
+    observe, left = Pruner.observe, [undisturbed.images_visited // 16 // 2]
+
+    def stop(pruner: Pruner, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Stop
+        observe(pruner, batch, outputs, state)
+
+    monkeypatch.setattr(Pruner, "observe", stop)
+    with pytest.raises(Stop):
+        train(config, dataset, work=tmp_path, checkpoint_seconds=0)
+    assert same(undisturbed, train(config, dataset, work=tmp_path))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -184,6 +213,82 @@ def test_best_checkpoint_is_that_of_the_best_epoch() -> None:
     assert 2 * 6 * len(dataset.val_stop) <= result.ledger["passes"]["validate"]
 
 
+def collapsing(monkeypatch: pytest.MonkeyPatch, checks: list[float], training: list[float], **options: Any) -> Any:
+    """A run whose checks and training accuracies are given."""
+    from advprune_core.trainers import loop
+
+    config = tiny_run(epochs=len(checks), best_every=1, **options)
+    seen, epoch = iter(checks), loop._Run._epoch
+
+    def told(self: Any, number: int, *, share: float) -> dict[str, Any]:
+        return {**epoch(self, number, share=share), "train_accuracy": training[number]}
+
+    monkeypatch.setattr(loop, "accuracy_under", lambda *args, **kwargs: next(seen))
+    monkeypatch.setattr(loop._Run, "_epoch", told)
+    return train(config, data(config))
+
+
+# (PGD on val_stop, training accuracy, epoch of the collapse)
+COURSES: list[tuple[list[float], list[float], int | None]] = [
+    ([0.2, 0.5, 0.1, 0.0], [0.4, 0.6, 0.9, 1.0], 2),
+    ([0.2, 0.5, 0.4, 0.35], [0.4, 0.6, 0.8, 0.9], None),  # robust overfitting: 15 points, slowly
+    ([0.2, 0.5, 0.1, 0.5], [0.4, 0.6, 0.2, 0.6], None),  # a bad patch: training falls as well
+    ([0.2, 0.5, 0.1, 0.5], [0.4, 0.6, 0.9, 0.6], 2),  # it recovers, but it was one
+    ([0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1], None),  # never learned anything
+    ([0.0, 0.1, 0.15, 0.1], [0.2, 0.45, 0.55, 0.9], 3),  # never got high, and training goes on to learn the attack
+]
+
+
+@pytest.mark.parametrize(("checks", "training", "epoch"), COURSES)
+def test_the_sentinel(
+    checks: list[float], training: list[float], epoch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = collapsing(monkeypatch, checks, training)
+    assert result.collapse_epoch == epoch
+    assert result.status == ("ok" if epoch is None else "collapsed")
+    assert len(result.metrics) == 4  # flagged, and trained to its end
+    assert result.best_epoch == int(np.argmax(checks))
+
+
+def test_the_sentinel_has_nothing_to_say_of_standard_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks, training, _ = COURSES[0]
+    assert collapsing(monkeypatch, checks, training, objective="standard").status == "ok"
+
+
+@pytest.mark.parametrize(("what", "epochs"), [("flag", 4), ("stop", 3), ("roll_back", 3)])
+def test_what_is_done_about_a_collapse(what: str, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks, training, _ = COURSES[0]
+    result = collapsing(monkeypatch, checks, training, on_collapse=what)
+    assert (result.status, result.collapse_epoch, len(result.metrics)) == ("collapsed", 2, epochs)
+    assert result.best is not None
+    back = all(torch.equal(result.last[name], result.best[name]) for name in result.last)
+    assert back == (what == "roll_back")
+
+
+def test_doing_something_about_a_collapse_needs_checks() -> None:
+    config = tiny_run(on_collapse="stop")
+    with pytest.raises(ConfigError, match="set best_every"):
+        train(config, data(config))
+
+
+@pytest.mark.slow
+def test_fgsm_collapses_at_a_large_radius_and_pgd_does_not() -> None:
+    """Eps 5.5/16, 120 epochs: the sentinel says when; and the test set agrees."""
+    from advprune_core.evaluate import evaluate
+    from advprune_core.tasks import PGD_40
+
+    robust = {}
+    for trainer in ("fgsm", "pgd_at"):
+        config = RunConfig.flat(trainer=trainer, eps="5.5/16", epochs=120, best_every=2)
+        dataset = data(config)
+        model = build_model(config.model, dataset)
+        result = train(config, dataset, model=model)
+        assert (result.status == "collapsed") == (trainer == "fgsm")
+        assert (result.collapse_epoch is not None) == (trainer == "fgsm")
+        robust[trainer] = evaluate(model, dataset.test, PGD_40, threat=config.threat).robust.mean()
+    assert robust["fgsm"] < 0.15 < robust["pgd_at"] - 0.2
+
+
 def test_average_is_the_exponential_average_of_the_steps() -> None:
     """Against a hand-made loop over recorded weights."""
     config = tiny_run(ema=0.8, epochs=1)
@@ -193,9 +298,10 @@ def test_average_is_the_exponential_average_of_the_steps() -> None:
 
     update = loop._Run._update
 
-    def spy(self: Any, batch: Any, losses: Tensor) -> None:
-        update(self, batch, losses)
+    def spy(self: Any, batch: Any, passes: Any) -> Outputs:
+        outputs = update(self, batch, passes)
         history.append(self.state.model[1][0].bias.detach().clone())
+        return outputs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop._Run, "_update", spy)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import OBJECTIVES, Batch, Objective
+from advprune_core.trainers.base import OBJECTIVES, Batch, Objective, Outputs, Passes
 from advprune_core.trainers.objectives import PGDAT, Standard
 
 SMOOTHINGS = [0.0, 0.1, 0.5, 0.99]
@@ -116,7 +116,12 @@ def test_a_step_passes_the_model_as_often_as_it_says(objective: Objective, calls
         attacked.append((given, target, loss))
         return given.x.flip(3)
 
-    outputs = objective.step(model, batch, attack, updated.append)
+    def update(passes: Passes) -> Outputs:
+        losses, logits = passes()
+        updated.append(losses)
+        return Outputs(losses.detach(), logits.detach())
+
+    outputs = objective.step(model, batch, attack, update)
     assert model.calls == calls
     assert model.training
     # Beside the attack's own 2 k: a forward each, and two more for those that are differentiated.

@@ -14,7 +14,9 @@ from advprune_core.attacks.geometry import Norm
 from advprune_core.randomness import stream
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.base import Batch
-from advprune_core.trainers.policy import AttackPolicy, CleanStart, FixedSteps, RandomStart
+from advprune_core.trainers.policy import AttackPolicy
+from advprune_core.trainers.starts import CleanStart, RandomStart
+from advprune_core.trainers.steps import FixedSteps
 
 KEY = stream(3, "attack")
 NORMS: list[Norm] = ["linf", "l2"]
@@ -108,7 +110,7 @@ SIZES = [(1, None, 1.0), (2, None, 1.0), (3, None, 2.5 / 3), (7, None, 2.5 / 7),
 @pytest.mark.parametrize(("count", "step_size", "share"), SIZES)
 def test_step_sizes(count: int, step_size: float | None, share: float, model: nn.Module) -> None:
     steps = FixedSteps(count=count, step_size=step_size)
-    planned, size = steps.plan(model, batch([0]), eps=0.1, state={})
+    planned, size = steps.plan(batch([0]), eps=0.1, logits=lambda: model(batch([0]).x), state={})
     assert planned == count
     assert size == pytest.approx(share * 0.1)
     assert steps.expected() == count
@@ -160,7 +162,7 @@ def test_a_radius_must_be_known() -> None:
 
 
 def attack(policy: AttackPolicy, model: nn.Module, given: Batch, seed: int = 0) -> Tensor:
-    state = policy.initial_state(100, (3, 6, 6))
+    state = policy.initial_state(100)
     return policy.attack(model, given, given.y, "cross_entropy", seed=seed, state=state)
 
 

@@ -1,0 +1,1 @@
+"""Ways of training: objectives, attack policies, and the loop."""
