@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from advprune_core.pruners.base import PRUNERS, Context, Selection
-from advprune_core.pruners.gradients import GradientPruner, LastLayerGradients, group_means
+from advprune_core.pruners.gradients import GradientPruner, GramAtoms, LastLayerGradients, group_means
 from advprune_core.pruners.omp import Pursuit, omp_exactly
+
+#: Up to so many images, all their inner products are worth knowing beforehand.
+_FEW = 512
 
 
 def grad_match(gradients: LastLayerGradients, k: int, *, lam: float = 0.5, rng: np.random.Generator) -> Pursuit:
@@ -35,7 +38,9 @@ def grad_match(gradients: LastLayerGradients, k: int, *, lam: float = 0.5, rng: 
     """
     device = gradients.errors[0].device
     shuffled = rng.permutation(len(gradients))
-    atoms = gradients[torch.from_numpy(shuffled).to(device)]
+    chosen = gradients[torch.from_numpy(shuffled).to(device)]
+    few = len(chosen) <= _FEW
+    atoms = GramAtoms(chosen.double().inner(chosen.double())) if few else chosen
     found = omp_exactly(atoms, atoms.total(), k, lam=lam)
     return Pursuit(shuffled[found.indices], found.weights, found.n_filled)
 

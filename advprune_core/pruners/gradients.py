@@ -171,6 +171,35 @@ class DenseAtoms:
         return self.matrix.sum(0)
 
 
+@dataclass(frozen=True, eq=False)
+class GramAtoms:
+    """Atoms known by their inner products (n, n) alone, for `omp`: the fastest where there are few.
+
+    A direction is the vector of its inner products with all atoms.
+    """
+
+    products: Tensor
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+    def correlations(self, direction: Tensor) -> Tensor:
+        """The direction itself."""
+        return direction
+
+    def combination(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """``sum_j weights[j] atom[rows[j]]``, as a direction."""
+        return weights @ self.products[rows]
+
+    def gram(self, row: int, rows: Tensor) -> Tensor:
+        """Inner products of one atom with those of `rows`: shape (m,)."""
+        return self.products[row, rows].double()
+
+    def total(self) -> Tensor:
+        """Sum of all atoms, as a direction."""
+        return self.products.sum(0)
+
+
 def group_means(gradients: LastLayerGradients, groups: list[NDArray[np.int64]]) -> DenseAtoms:
     """Mean gradient of each group of images, dense: (groups, classes * (d + 1))."""
     device = gradients.errors[0].device

@@ -133,24 +133,24 @@ def omp(atoms: Atoms, target: Tensor, k: int, *, lam: float = 0.0, allowed: Tens
     free = torch.ones(len(atoms), dtype=torch.bool, device=target.device) if allowed is None else allowed.clone()
     noise = 100 * torch.finfo(target.dtype).eps
     scale, residual = float(target.norm()), target
+    correlations = with_target = atoms.correlations(target)
     picks = 0
     while len(support) < k and float(residual.norm()) > noise * scale and picks < 3 * k + 10:
-        correlations = torch.where(free, atoms.correlations(residual), -torch.inf)
-        pick = _append(atoms, factor, support, free, correlations, lam=lam, noise=noise * scale)
+        candidates = torch.where(free, correlations, -torch.inf)
+        pick = _append(atoms, factor, support, free, candidates, lam=lam, noise=noise * scale)
         if pick is None:
             break
         picks += 1
         free[pick] = False
         support.append(pick)
-        one = torch.tensor([pick], device=target.device)
-        own = atoms.combination(one, torch.ones(1, dtype=target.dtype, device=target.device))
-        products = np.append(products, float((own.double() * target.double()).sum()))
+        products = np.append(products, float(with_target[pick]))
         before = support.copy()
         weights, products = _positive(factor, support, np.append(weights, 0.0), products)
         for left in set(before) - set(support) - {pick}:
             free[left] = True
         rows = torch.tensor(support, dtype=torch.int64, device=target.device)
         residual = target - atoms.combination(rows, torch.from_numpy(weights).to(target))
+        correlations = atoms.correlations(residual)
     return Pursuit(np.array(support, np.int64), weights)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from advprune_core.pruners.gradients import DenseAtoms, LastLayerGradients
+from advprune_core.pruners.gradients import DenseAtoms, GramAtoms, LastLayerGradients
 from advprune_core.pruners.omp import Factor, omp, omp_exactly
 
 
@@ -117,8 +117,11 @@ def test_factored_atoms_give_what_dense_ones_give(terms: int) -> None:
     flat = DenseAtoms(dense.flatten(1))
     for lam in (0.0, 0.5):
         found, expected = omp(atoms, atoms.total(), 20, lam=lam), omp(flat, flat.total(), 20, lam=lam)
-        assert found.indices.tolist() == expected.indices.tolist()
-        np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-8)
+        known = GramAtoms(atoms.inner(atoms))
+        by_products = omp(known, known.total(), 20, lam=lam)
+        for pursuit in (found, by_products):
+            assert pursuit.indices.tolist() == expected.indices.tolist()
+            np.testing.assert_allclose(pursuit.weights, expected.weights, rtol=1e-8)
 
 
 def test_at_the_rank_limit_it_stops_and_another_pursuit_fills() -> None:
@@ -141,7 +144,9 @@ def test_float32_stops_at_the_rank_as_float64_does() -> None:
     for dtype in (torch.float32, torch.float64):
         atoms = DenseAtoms(torch.from_numpy(matrix).to(dtype))
         counts.append(len(omp(atoms, atoms.total(), 100).indices))
-    assert counts[0] == counts[1] <= 12
+    known = GramAtoms(torch.from_numpy(matrix @ matrix.T))
+    counts.append(len(omp(known, known.total(), 100).indices))
+    assert counts[0] == counts[1] == counts[2] <= 12
 
 
 @settings(deadline=None, max_examples=50)
