@@ -10,6 +10,7 @@ from advprune_core.controls import CONTROLS
 from advprune_core.data import DATASETS
 from advprune_core.models import MODELS
 from advprune_core.pruners.base import PRUNERS
+from advprune_core.pruners.keep_rules import KEEP_RULES
 from advprune_core.settings import Component, Registry, check_names
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS
 from advprune_core.trainers.schedules import SCHEDULES
@@ -18,6 +19,7 @@ from advprune_core.trainers.steps import STEPS
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "pruners": PRUNERS,
+    "keep_rules": KEEP_RULES,
     "attacks": ATTACKS,
     "trainers": TRAINERS,
     "objectives": OBJECTIVES,
@@ -44,10 +46,10 @@ def catalogue(family: str | None = None) -> str:
         lines.append(f"{name}:")
         members: Mapping[str, type[Component]] = REGISTRIES[name].classes() if name in REGISTRIES else {}
         for key, member in members.items():
-            lines.append(f"  {key:18} {member.summary()}")
+            lines.append(f"  {key:20} {member.summary()}")
             lines += _settings(member) if family else []
         if name == "controls":
-            lines += [f"  {key:18} {text}" for key, text in CONTROLS.items()]
+            lines += [f"  {key:20} {text}" for key, text in CONTROLS.items()]
     return "\n".join(lines)
 
 

@@ -163,7 +163,7 @@ class RunConfig(Settings):
     def train_key(self, dataset: Dataset) -> str:
         """Hash of what determines the weights: this config and the training data's content."""
         canonical = self.canonical()
-        if not self.objective.uses_adversarial and self.best_every == 0:
+        if not (self.objective.uses_adversarial or self.best_every or self.pruner.uses_model):
             canonical.pop("attack", None)
         if self.device != "cpu":
             canonical.pop("threads", None)
@@ -198,9 +198,15 @@ class RunConfig(Settings):
             raise ConfigError(f"on_collapse = {self.on_collapse!r} needs checks: set best_every")
         if self.best_every and len(dataset.val_stop) == 0:
             raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
+        self.pruner.check(Context(dataset=dataset, fraction=self.fraction, seed=self.seed))
+        due = list(filter(self.pruner.due, range(math.ceil(self.optimisation.epochs))))
+        if not due:
+            raise ConfigError(
+                f"{self.pruner.name} would not select in {self.optimisation.epochs:g} epochs, all of them warm-up; "
+                "lower pruner.warmup_epochs or train longer"
+            )
         # What needs no model is known now; the same draw comes again when it is due.
-        epochs = range(0 if self.pruner.uses_model else math.ceil(self.optimisation.epochs))
-        for epoch in filter(self.pruner.due, epochs):
+        for epoch in [] if self.pruner.uses_model else due:
             context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, epoch=epoch)
             check_classes(self.pruner.select(context).indices, dataset, fraction=self.fraction)
 

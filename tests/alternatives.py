@@ -12,6 +12,7 @@ from advprune_core.attacks import ATTACKS
 from advprune_core.data import DATASETS
 from advprune_core.models import MODELS
 from advprune_core.pruners import PRUNERS
+from advprune_core.pruners.keep_rules import KEEP_RULES
 from advprune_core.settings import Component, Registry
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS
 from advprune_core.trainers.schedules import SCHEDULES
@@ -21,6 +22,7 @@ from advprune_core.trainers.steps import STEPS
 #: Families whose settings change what a run or an evaluation computes.
 FAMILIES: dict[str, Registry[Any]] = {
     "pruner": PRUNERS,
+    "keep_rule": KEEP_RULES,
     "attack": ATTACKS,
     "objective": OBJECTIVES,
     "start": STARTS,
@@ -32,13 +34,52 @@ FAMILIES: dict[str, Registry[Any]] = {
 ALL_FAMILIES = FAMILIES | {"dataset": DATASETS, "trainer": TRAINERS}
 
 _SMOOTHING: dict[str, list[Any]] = {"label_smoothing": [0.1, 0.5]}
-_RESCHEDULED: dict[str, list[Any]] = {"warmup_epochs": [1, 3], "every": [2, 3]}
+_RESCHEDULED: dict[str, list[Any]] = {"warmup_epochs": [2, 15], "every": [2, 3]}
+_SCORED: dict[str, list[Any]] = {**_RESCHEDULED, "balanced": [True]}
+_GRADIENT: dict[str, list[Any]] = {**_RESCHEDULED, "steps": [7], "head": ["3"]}
+_FEATURES: dict[str, list[Any]] = {**_RESCHEDULED, "steps": [7, None], "head": ["3"]}
+_KEEP: list[Any] = ["middle", {"stratified": {"hard_cutoff": 0.2}}]
 
 #: Family/name to {field: [other values]}; each alone must change what the component does.
 ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
     "pruner/full": {},
     "pruner/random": {**_RESCHEDULED, "balanced": [True]},
-    "pruner/redraw": {**_RESCHEDULED, "balanced": [True]},
+    "pruner/redraw": {**_RESCHEDULED, "balanced": [True], "in_turn": [True]},
+    "pruner/forgetting": {**_SCORED, "keep": ["lowest", *_KEEP]},
+    "pruner/aum": {**_SCORED, "keep": ["highest", *_KEEP], "of": ["probabilities"]},
+    "pruner/dynamic_uncertainty": {**_SCORED, "warmup_epochs": [15], "keep": ["lowest", *_KEEP], "window": [4]},
+    "pruner/tdds": {
+        **_SCORED,
+        "warmup_epochs": [15],
+        "keep": ["lowest", *_KEEP],
+        "window": [4],
+        "decay": [0.2],
+    },
+    "pruner/infobatch": {"full_at_end": [0.95, 0.0], "max_ratio": [0.2]},
+    "pruner/keep_easy": _SCORED,
+    "pruner/keep_hard": _SCORED,
+    "pruner/keep_middle": _SCORED,
+    "pruner/keep_fragile": {**_SCORED, "steps": [5]},
+    "pruner/score": {
+        **_SCORED,
+        "score": ["margin", "entropy", "el2n", "grand", "steps_to_break"],
+        "keep": ["lowest", *_KEEP],
+        "steps": [7, 0],
+        "head": ["3"],
+    },
+    "pruner/grad_match": {**_GRADIENT, "per_class": [False], "lam": [0.0, 50.0]},
+    "pruner/grad_match_pb": {**_GRADIENT, "batch_size": [4], "lam": [10.0]},
+    "pruner/glister": {**_GRADIENT, "eta": [5.0], "greedy": ["naive"]},
+    "pruner/craig": _GRADIENT,
+    "pruner/herding": _FEATURES,
+    "pruner/k_center": _FEATURES,
+    "pruner/moderate": {**_FEATURES, "balanced": [True]},
+    "pruner/d2": {**_FEATURES, "neighbours": [2], "gamma": [0.1]},
+    "pruner/aign": {**_SCORED, "keep": ["highest", *_KEEP]},
+    "keep_rule/highest": {},
+    "keep_rule/lowest": {},
+    "keep_rule/middle": {"center": ["median"]},
+    "keep_rule/stratified": {"strata": [5], "hard_cutoff": [0.3]},
     "attack/fgsm": {"loss": ["margin"]},
     "attack/pgd": {
         "steps": [3, 10],

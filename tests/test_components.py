@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from alternatives import ALL_FAMILIES, ALTERNATIVES, FAMILIES, changes, component, components, demand
+from contexts import context, watched
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -20,7 +21,6 @@ from advprune_core.attacks.geometry import ascend, project
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import input_gradient
 from advprune_core.data import Dataset, dataset_from_arrays
-from advprune_core.pruners import Context
 from advprune_core.settings import Component, ConfigError
 from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.policy import AttackPolicy
@@ -50,9 +50,19 @@ def flat(*tensors: Any) -> list[float]:
 
 
 def pruner_effect(pruner: Any) -> Any:
-    dataset = world()[0]
-    contexts = [Context(dataset=dataset, fraction=0.4, seed=0, epoch=epoch) for epoch in range(8)]
-    return [pruner.select(c).indices.tolist() if pruner.due(c.epoch) else None for c in contexts]
+    due = [epoch for epoch in range(30) if pruner.due(epoch)]
+    made = context()
+    state = watched(pruner, made.n, made.dataset.classes, epochs=due[0])
+    try:
+        selections = [pruner.select(replace(made, epoch=epoch, state=state)) for epoch in (*due[:3], due[-1])]
+    except ConfigError as refused:
+        return str(refused)
+    return due, [(s.indices.tolist(), s.weights.tolist(), s.n_filled) for s in selections]
+
+
+def keep_rule_effect(rule: Any) -> Any:
+    scores = np.random.default_rng(0).exponential(size=300)
+    return np.sort(rule.keep(scores, 90, hard_is_high=True, rng=np.random.default_rng(1))).tolist()
 
 
 def attack_effect(attack: Any) -> Any:
@@ -117,6 +127,7 @@ def model_effect(settings: Any) -> Any:
 
 
 EFFECTS = {
+    "keep_rule": keep_rule_effect,
     "pruner": pruner_effect,
     "attack": attack_effect,
     "objective": objective_effect,

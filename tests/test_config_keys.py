@@ -54,6 +54,7 @@ def test_every_setting_of_every_component_changes_the_key(
         group, _, part = FIELD.get(family, family).rpartition(".")
         given = {"pruner": "random", "fraction": 0.8, **COMPANIONS.get(f"{family}/{name}", {})}
         given |= {group: {**given.get(group, {}), part: made}} if group else {part: made}
+        given |= {"pruner": {"score": {"keep": given.pop("keep_rule")}}} if family == "keep_rule" else {}
         keys.add(RunConfig.create(**given).train_key(digits))
     assert len(keys) == 2
 

@@ -20,6 +20,7 @@ from advprune_core.randomness import generator
 from advprune_core.settings import Component, ConfigError, Registry
 
 if TYPE_CHECKING:
+    from advprune_core.pruners.outputs import SplitOutputs
     from advprune_core.trainers.base import Batch, Objective, Outputs
     from advprune_core.trainers.policy import AttackPolicy
 
@@ -90,6 +91,14 @@ class Context:
         What the run trains with; None like the model.
     state : dict of str to Tensor
         What `Pruner.observe` has kept.
+    policy : dict of str to Tensor
+        What the attack policy carries from batch to batch, such as perturbations; only read.
+    crop_padding : int
+        Of the frames that perturbations are carried in.
+    epochs : float
+        Length of the run in epochs; 0 where it is not known.
+    outputs : SplitOutputs or None
+        Outputs for the training images, in place of those that the model would give.
     """
 
     dataset: Dataset
@@ -100,6 +109,23 @@ class Context:
     objective: Objective | None = None
     attack: AttackPolicy | None = None
     state: dict[str, Tensor] = field(default_factory=dict)
+    policy: dict[str, Tensor] = field(default_factory=dict)
+    crop_padding: int = 0
+    epochs: float = 0.0
+    outputs: SplitOutputs | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The model.
+
+        Raises
+        ------
+        ConfigError
+            Where there is none.
+        """
+        if self.model is None:
+            raise ConfigError("this pruner looks at the model, and the context has none")
+        return self.model
 
     @property
     def n(self) -> int:
@@ -152,8 +178,25 @@ class Pruner(Component):
         """Whether to select before `epoch`; full data is used before the first selection."""
         return epoch == 0
 
+    def check(self, context: Context) -> None:
+        """Refuse, before any work, what cannot be selected in a run; the context has no model yet.
+
+        Raises
+        ------
+        ConfigError
+            With what would have to be changed.
+        """
+
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         """Look at a batch that was trained on, at no cost; `state` is part of every checkpoint."""
+
+    def candidates(self, batch_size: int, fraction: float) -> int:
+        """Images drawn for an update of `batch_size` images: as many, unless `narrow` drops some."""
+        return batch_size
+
+    def narrow(self, model: nn.Module, batch: Batch, size: int) -> Batch:
+        """Choose `size` images of a batch of `candidates`, before the training attack."""
+        return batch
 
     def select(self, context: Context) -> Selection:
         """Choose ``context.k`` of ``context.n`` training images."""
@@ -170,3 +213,53 @@ class ScheduledPruner(Pruner):
         """After the warm-up, then every `every` epochs."""
         since = epoch - self.warmup_epochs
         return since == 0 or (since > 0 and self.every > 0 and since % self.every == 0)
+
+
+class ModelPruner(ScheduledPruner):
+    """A pruner that looks at the model, which is worth looking at after a warm-up epoch at least.
+
+    A class that the method itself would leave without any image keeps one at random, counted in
+    `Selection.n_filled`: after warm-up epochs it is too late to ask for a larger fraction.
+    """
+
+    uses_model: ClassVar[bool] = True
+    warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 1
+
+    def select(self, context: Context) -> Selection:
+        """Everything at fraction 1, else what `choose` says.
+
+        Raises
+        ------
+        ConfigError
+            A fraction that keeps nothing.
+        """
+        if context.k == 0:
+            raise ConfigError(f"fraction {context.fraction:g} keeps none of {context.n} images")
+        if context.k >= context.n:
+            return Selection(np.arange(context.n))
+        return with_every_class(self.choose(context), context.labels, context.rng)
+
+    def choose(self, context: Context) -> Selection:
+        """Choose ``context.k`` of ``context.n`` training images, fewer than all."""
+        raise NotImplementedError
+
+
+def with_every_class(selection: Selection, labels: NDArray[np.int64], rng: np.random.Generator) -> Selection:
+    """Exchange images of the fullest classes for one of each class that has none.
+
+    Returns
+    -------
+    Selection
+        As many images, with `n_filled` larger by those exchanged; the same object if there are none.
+        An exchanged image takes the place and the weight of the lightest one of the fullest class.
+    """
+    indices, weights, filled = selection.indices.copy(), selection.weights.copy(), selection.n_filled
+    for label in np.setdiff1d(labels, labels[indices]):
+        kept = np.bincount(labels[indices])
+        if kept.max() == 1:
+            break
+        members = rng.permutation(np.flatnonzero(labels[indices] == kept.argmax()))
+        out = members[weights[members].argmin()]
+        indices[out] = rng.choice(np.flatnonzero(labels == label))
+        filled += 1
+    return selection if filled == selection.n_filled else Selection(indices, weights, filled)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, ScheduledPruner, Selection
+from advprune_core.randomness import generator
 
 
 def random_subset(context: Context, *, balanced: bool = False) -> Selection:
@@ -24,6 +26,43 @@ def random_subset(context: Context, *, balanced: bool = False) -> Selection:
     labels = context.labels
     kept = [rng.permutation(np.flatnonzero(labels == label))[:quota] for label, quota in enumerate(context.quotas())]
     return Selection(np.concatenate(kept))
+
+
+def in_turn(context: Context, *, turn: int, balanced: bool = False) -> Selection:
+    """The `turn`-th subset (from 0) of a sequence in which every image comes once before any twice.
+
+    Where a round of all images ends inside a subset, the next one begins with images that the subset
+    does not have yet. With `balanced`, each class has rounds of its own.
+
+    Raises
+    ------
+    ConfigError
+        Balanced, if a class would keep no image.
+    """
+    labels = context.labels if balanced else np.zeros(context.n, np.int64)
+    quotas = context.quotas() if balanced else np.array([context.k])
+    kept = []
+    for label, quota in enumerate(quotas):
+        members = np.flatnonzero(labels == label)
+        if len(members):
+            kept.append(members[_turns(len(members), int(quota), turn, seed=context.seed, label=label)])
+    return Selection(np.concatenate(kept))
+
+
+def _turns(n: int, k: int, turn: int, *, seed: int, label: int) -> NDArray[np.int64]:
+    """Positions (k,) of the `turn`-th part of the rounds of n positions."""
+    waiting, rounds = np.empty(0, np.int64), 0
+    for part in range(turn + 1):
+        if len(waiting) < k:
+            order = generator(seed, "pruner", "round", label, rounds).permutation(n)
+            rounds += 1
+            # Those that this part already has wait until it is full.
+            fresh = ~np.isin(order, waiting)
+            first = order[fresh][: k - len(waiting)]
+            waiting = np.concatenate([waiting, first, order[~np.isin(order, first)]])
+        if part < turn:
+            waiting = waiting[k:]
+    return waiting[:k]
 
 
 @PRUNERS.register
@@ -51,7 +90,19 @@ class Random(ScheduledPruner):
 
 @PRUNERS.register
 class Redraw(Random):
-    """A random subset drawn anew for each epoch: about the same as fewer epochs; no cost."""
+    """A random subset drawn anew for each epoch: about the same as fewer epochs; no cost.
+
+    With `in_turn` every image is drawn once before any is drawn twice, which is a shorter run on all
+    data but for its order.
+    """
 
     name: ClassVar[str] = "redraw"
     every: Annotated[int, Field(ge=1, description="select again every so many epochs")] = 1
+    in_turn: Annotated[bool, Field(description="every image once before any twice")] = False
+
+    def select(self, context: Context) -> Selection:
+        """See `random_subset` and `in_turn`."""
+        if not self.in_turn:
+            return super().select(context)
+        turn = max(0, context.epoch - self.warmup_epochs) // self.every
+        return in_turn(context, turn=turn, balanced=self.balanced)

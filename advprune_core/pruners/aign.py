@@ -1,0 +1,56 @@
+"""Input-gradient norm: how much the loss of an image changes with its pixels."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from advprune_core.attacks.losses import cross_entropy
+from advprune_core.attacks.mode import no_trace
+from advprune_core.attacks.pgd import input_gradient
+from advprune_core.pruners.base import PRUNERS, Context
+from advprune_core.pruners.keep_rules import KeepRule, Lowest, Rule, ScorePruner, Scores
+from advprune_core.pruners.outputs import BATCH, device_of
+
+
+def input_gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Euclidean length of each image's gradient of the cross-entropy, shape (B,): high is hard.
+
+    2 forward-equivalents an image, in eval mode; leaves no trace.
+    """
+    with no_trace(model):
+        gradient, _ = input_gradient(model, x, y, cross_entropy)
+    # The gradient is that of the mean loss.
+    return gradient.flatten(1).norm(dim=1) * len(x)
+
+
+@PRUNERS.register
+class AIGN(ScorePruner):
+    """The shortest input gradients, or another keep rule (EasyCore, Ramesh et al. 2025); 2 an image.
+
+    Keeps images around which the loss is flat, the opposite of `keep_fragile`. The paper averages the
+    norm over a training; this is the norm at the time of the selection.
+
+    References
+    ----------
+    Ramesh et al., EasyCore, 2025 (2510.11018).
+    """
+
+    name: ClassVar[str] = "aign"
+    keep: Rule = Lowest()
+
+    def rule(self) -> KeepRule:
+        """The setting."""
+        return self.keep
+
+    def scores(self, context: Context) -> Scores:
+        """See `input_gradient_norm`."""
+        model, split = context.network, context.dataset.train
+        device, parts = device_of(model), []
+        for begin in range(0, len(split), BATCH):
+            rows = slice(begin, begin + BATCH)
+            parts.append(input_gradient_norm(model, split.pixels(rows).to(device), split.labels[rows].to(device)))
+        return np.asarray(torch.cat(parts).cpu().numpy(), np.float64)

@@ -1,0 +1,61 @@
+"""Dynamic uncertainty: how much the probability of the label moves from epoch to epoch."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from advprune_core.pruners.base import PRUNERS, Context
+from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
+from advprune_core.pruners.keep_rules import Scores
+from advprune_core.trainers.base import Batch, Outputs
+
+
+def note_probability(state: History, *, ids: Tensor, logits: Tensor, y: Tensor, window: int) -> None:
+    """Take note of a batch: logits (B, classes) of the images `ids` (B,) with labels `y` (B,)."""
+    before = visit(state, ids)
+    recent = per_image(state, "recent", ids, width=window)
+    recent[ids, before % window] = torch.softmax(logits.float(), 1).gather(1, y[:, None]).squeeze(1)
+    spread = recent[ids].std(1, correction=1)
+    per_image(state, "spreads", ids)[ids] += torch.where(before + 1 >= window, spread, 0.0)
+
+
+def dynamic_uncertainty(state: History, n: int, *, window: int) -> Scores:
+    """Mean standard deviation of the label's probability in windows of epochs, shape (n,): high is uncertain."""
+    windows = state["visits"] - window + 1
+    return completed(state["spreads"] / windows, windows > 0, n)
+
+
+@PRUNERS.register
+class DynamicUncertainty(HistoryPruner):
+    """Spread of the label's probability over windows of epochs (He et al. 2023), by keep rule; no cost.
+
+    Drops what training is always sure of, and what it never learns. On the outputs of training, so
+    under attack with an adversarial objective, as in Nieth et al. 2024 (2406.13283).
+
+    References
+    ----------
+    He et al., Large-scale Dataset Pruning with Dynamic Uncertainty, 2023 (2306.05175), eq. (2)-(4):
+    windows of 10 epochs over a whole training; here over the epochs before the selection.
+    """
+
+    name: ClassVar[str] = "dynamic_uncertainty"
+    warmup_epochs: Annotated[int, Field(ge=1, description="epochs on full data before selecting")] = 10
+    window: Annotated[int, Field(ge=2, description="epochs of a window")] = 5
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> DynamicUncertainty:
+        if self.warmup_epochs < self.window:
+            raise ValueError(f"{self.warmup_epochs} warmup_epochs have no window of {self.window}")
+        return self
+
+    def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
+        """See `note_probability`."""
+        note_probability(state, ids=batch.ids, logits=outputs.logits, y=batch.y, window=self.window)
+
+    def scores(self, context: Context) -> Scores:
+        """See `dynamic_uncertainty`."""
+        return dynamic_uncertainty(self.observed(context), context.n, window=self.window)

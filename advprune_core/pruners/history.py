@@ -1,0 +1,93 @@
+"""What training itself says of each image, epoch after epoch: kept by id, at no extra pass."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from advprune_core.pruners.base import Context
+from advprune_core.pruners.keep_rules import Highest, KeepRule, Rule, ScorePruner, Scores
+from advprune_core.settings import ConfigError
+
+History = dict[str, Tensor]
+
+
+def per_image(state: History, name: str, ids: Tensor, *, width: int | None = None, fill: float = 0.0) -> Tensor:
+    """The tensor `name` of a state, with a row for every id: created or lengthened where it is not.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+        Changed in place.
+    ids : Tensor of int64, shape (B,)
+    width : int, optional
+        Columns; default: a vector.
+    fill : float
+        Of images that have not been seen.
+
+    Returns
+    -------
+    Tensor of float32, shape (n,) or (n, width)
+    """
+    rows = int(ids.max()) + 1
+    have = state.get(name)
+    if have is None or len(have) < rows:
+        shape = (rows,) if width is None else (rows, width)
+        grown = torch.full(shape, fill, device=ids.device)
+        if have is not None:
+            grown[: len(have)] = have
+        state[name] = grown
+    return state[name]
+
+
+def visit(state: History, ids: Tensor) -> Tensor:
+    """Count a visit of each of `ids`; how often each was seen before, int64 of shape (B,)."""
+    visits = per_image(state, "visits", ids)
+    before = visits[ids].long()
+    visits[ids] += 1
+    return before
+
+
+def completed(values: Tensor, known: Tensor, n: int) -> Scores:
+    """Scores (n,), the median of the known ones where nothing is known.
+
+    The remnant of an epoch waits for the next one, so a few images miss a visit by chance.
+
+    Raises
+    ------
+    ConfigError
+        If nothing is known of more than half.
+    """
+    scores = np.full(n, np.nan)
+    rows = known.cpu().numpy()
+    scores[: len(rows)][rows] = values.cpu().numpy()[rows]
+    if np.isnan(scores).sum() > n / 2:
+        raise ConfigError("too few epochs were observed for these scores: raise warmup_epochs")
+    return np.where(np.isnan(scores), np.nanmedian(scores), scores)
+
+
+class HistoryPruner(ScorePruner):
+    """A pruner whose score training gives for free, on the outputs that it trains on."""
+
+    warmup_epochs: Annotated[int, Field(ge=1, description="epochs on full data before selecting")] = 5
+    keep: Rule = Highest()
+
+    def rule(self) -> KeepRule:
+        """The setting."""
+        return self.keep
+
+    def observed(self, context: Context) -> History:
+        """The state.
+
+        Raises
+        ------
+        ConfigError
+            If nothing was observed.
+        """
+        if not context.state:
+            raise ConfigError(f"{self.name} has observed nothing: it needs epochs before it selects")
+        return context.state

@@ -1,0 +1,89 @@
+"""The four modes of Kaufmann et al. 2022 (2207.00694), whose public code calls them otherwise.
+
+Scored once after a warm-up epoch on clean images, in eval mode; what is dropped stays dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from advprune_core.pruners.base import PRUNERS, Context
+from advprune_core.pruners.keep_rules import Highest, KeepRule, Lowest, Middle, ScorePruner, Scores
+from advprune_core.pruners.scores import split_scores
+
+
+class _CleanLoss(ScorePruner):
+    """Keeps by the cross-entropy of clean images."""
+
+    def scores(self, context: Context) -> Scores:
+        """Clean losses."""
+        return split_scores(context, "loss", steps=0)
+
+
+@PRUNERS.register
+class KeepEasy(_CleanLoss):
+    """The lowest clean losses (Kaufmann et al. 2022, "high": drops the highest); 1 an image.
+
+    Helps where labels are noisy or little data is kept. Score it on adversarial images with
+    ``{score: {keep: lowest}}``.
+    """
+
+    name: ClassVar[str] = "keep_easy"
+
+    def rule(self) -> KeepRule:
+        """Lowest."""
+        return Lowest()
+
+
+@PRUNERS.register
+class KeepHard(_CleanLoss):
+    """The highest clean losses (Kaufmann et al. 2022, "low": drops the lowest); 1 an image.
+
+    Helps where most data is kept and easy images repeat each other; hurts with noisy labels.
+    """
+
+    name: ClassVar[str] = "keep_hard"
+
+    def rule(self) -> KeepRule:
+        """Highest."""
+        return Highest()
+
+
+@PRUNERS.register
+class KeepMiddle(_CleanLoss):
+    """The clean losses nearest to their mean (Kaufmann et al. 2022, "drop_extremes"); 1 an image.
+
+    A compromise between `keep_easy` and `keep_hard`; with `balanced`, each class has a mean of its own.
+    """
+
+    name: ClassVar[str] = "keep_middle"
+
+    def rule(self) -> KeepRule:
+        """Middle."""
+        return Middle()
+
+
+@PRUNERS.register
+class KeepFragile(ScorePruner):
+    """The fewest PGD steps to break (Kaufmann et al. 2022, "pgd-distance"); at most 2k + 1 an image.
+
+    Helps as far as images near the decision boundary teach robustness. With `balanced` it is the
+    paper's "systematic_sampling". Many images share a number of steps, which chance then decides.
+    """
+
+    name: ClassVar[str] = "keep_fragile"
+    steps: Annotated[int | None, Field(ge=1, description="steps of the scoring attack; none: the training's")] = None
+
+    def rule(self) -> KeepRule:
+        """Lowest."""
+        return Lowest()
+
+    def hard_is_high(self) -> bool:
+        """Few steps are hard."""
+        return False
+
+    def scores(self, context: Context) -> Scores:
+        """Steps to break."""
+        return split_scores(context, "steps_to_break", steps=self.steps)

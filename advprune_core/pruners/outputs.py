@@ -1,0 +1,286 @@
+"""What a network says of a whole split: logits and penultimate features, clean and adversarial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from advprune_core.attacks.mode import no_trace
+from advprune_core.attacks.pgd import pgd
+from advprune_core.augmentation import Crops
+from advprune_core.data import Split
+from advprune_core.pruners.base import Context, ModelPruner
+from advprune_core.randomness import stream
+from advprune_core.settings import ConfigError
+from advprune_core.trainers.base import Batch
+from advprune_core.trainers.policy import AttackPolicy
+from advprune_core.trainers.starts import RandomStart, Start, where_images
+from advprune_core.trainers.steps import FixedSteps
+
+#: Images passed at once. Fixed, because another size may give another last bit, and so other ties.
+BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """Logits (n, classes) and the features (n, d) that the last linear layer made them of.
+
+    Saved outputs may lack the features, as a matrix of no columns.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+    def known_features(self) -> Tensor:
+        """The features.
+
+        Raises
+        ------
+        ConfigError
+            If there are none.
+        """
+        if self.features.shape[1] == 0:
+            raise ConfigError("this needs the features under the last layer, and the outputs given have only logits")
+        return self.features
+
+    def __getitem__(self, rows: Tensor) -> Branch:
+        return Branch(self.logits[rows], self.features[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class SplitOutputs:
+    """Labels (n,) and a branch for clean and for adversarial images, None where not asked for."""
+
+    labels: Tensor
+    clean: Branch | None = None
+    adversarial: Branch | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor) -> SplitOutputs:
+        parts = (None if branch is None else branch[rows] for branch in (self.clean, self.adversarial))
+        return SplitOutputs(self.labels[rows], *parts)
+
+
+@contextmanager
+def last_layer(model: nn.Module, head: str | None = None) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """During a block, keep (input, output) of the last linear layer in the last pass of `model`.
+
+    Parameters
+    ----------
+    head : str, optional
+        Name of the layer, as in ``model.named_modules()``; default: whichever `nn.Linear` is called last.
+
+    Raises
+    ------
+    ConfigError
+        No such layer, or none at all.
+    """
+    modules = dict(model.named_modules())
+    if head is not None and not isinstance(modules.get(head), nn.Linear):
+        known = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+        raise ConfigError(
+            f"head = {head!r} is not a linear layer of the model; these are: {', '.join(known) or 'none'}"
+        )
+    layers = (
+        [module for module in modules.values() if isinstance(module, nn.Linear)] if head is None else [modules[head]]
+    )
+    if not layers:
+        raise ConfigError("the model has no nn.Linear, so there is no last layer to take gradients of")
+    record: list[tuple[Tensor, Tensor]] = []
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        record[:] = [(inputs[0].detach(), output.detach())]
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        yield record
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def branch(model: nn.Module, x: Tensor, *, head: str | None = None) -> Branch:
+    """Logits and penultimate features of images (B, C, H, W), in the model's present mode.
+
+    Raises
+    ------
+    ConfigError
+        If the logits are not the output of the last linear layer (or of `head`).
+    """
+    with last_layer(model, head) as record, torch.no_grad():
+        logits = model(x)
+    features, output = record[-1] if record else (logits, logits[:0])
+    if features.dim() != 2 or output.shape != logits.shape or not torch.equal(output, logits):
+        name = "its last nn.Linear" if head is None else f"head = {head!r}"
+        raise ConfigError(f"the model's logits are not the output of {name}; name the layer that makes them by `head`")
+    return Branch(logits.detach(), features)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def scoring_policy(policy: AttackPolicy, steps: int | None, *, start: Start | None = None) -> AttackPolicy:
+    """The training attack with another number of steps, or from another start."""
+    changes = ({} if steps is None else {"steps": FixedSteps(count=steps)}) | (
+        {} if start is None else {"start": start}
+    )
+    return policy.replace(**changes) if changes else policy
+
+
+def split_outputs(
+    context: Context,
+    split: Split,
+    *,
+    clean: bool = False,
+    adversarial: bool = False,
+    steps: int | None = None,
+    head: str | None = None,
+) -> SplitOutputs:
+    """Outputs of the context's model on a split, in eval mode, without a trace in it.
+
+    With k steps: 1 forward-equivalent an image for clean outputs (which the KL attack needs as
+    well), 2k + 1 for adversarial ones. Nothing depends on the batch size of training.
+
+    Parameters
+    ----------
+    context : Context
+        Its model, objective, attack, seed and epoch; noise is keyed by those and the image's place.
+    split : Split
+        Of the context's data set.
+    clean, adversarial : bool
+        Which branches are wanted.
+    steps : int, optional
+        Steps of the scoring attack; default: those of the training attack.
+    head : str, optional
+        See `last_layer`.
+
+    Returns
+    -------
+    SplitOutputs
+        Detached, float32, on the model's device.
+
+    Raises
+    ------
+    ConfigError
+        A context without a model; logits that are not the last layer's.
+    """
+    if context.outputs is not None and split is context.dataset.train:
+        return _saved(context.outputs, clean=clean, adversarial=adversarial)
+    model = context.network
+    device = device_of(model)
+    parts: dict[str, list[Branch]] = {"clean": [], "adversarial": []}
+    with no_trace(model):
+        perturb = _Adversary(context, split, steps) if adversarial else None
+        for begin in range(0, len(split), BATCH):
+            ids = torch.arange(begin, min(begin + BATCH, len(split)))
+            x, y = split.pixels(ids).to(device), split.labels[ids].to(device)
+            at_clean = branch(model, x, head=head) if clean or (perturb is not None and perturb.needs_clean) else None
+            if clean and at_clean is not None:
+                parts["clean"].append(at_clean)
+            if perturb is not None:
+                x_adv = perturb(x, y, ids.to(device), at_clean)
+                parts["adversarial"].append(branch(model, x_adv, head=head))
+    return SplitOutputs(
+        split.labels.to(device),
+        *(
+            Branch(torch.cat([b.logits for b in found]), torch.cat([b.features for b in found])) if found else None
+            for found in parts.values()
+        ),
+    )
+
+
+def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool) -> SplitOutputs:
+    """Outputs given in place of a model, if they have what is wanted."""
+    for name, wanted in (("clean", clean), ("adversarial", adversarial)):
+        if wanted and getattr(outputs, name) is None:
+            raise ConfigError(f"{name} outputs are needed, and the outputs given have none")
+    return SplitOutputs(outputs.labels, outputs.clean if clean else None, outputs.adversarial if adversarial else None)
+
+
+class AttackingPruner(ModelPruner):
+    """A pruner that attacks the training images, and needs the last layer's inputs."""
+
+    steps: Annotated[int | None, Field(ge=1, description="steps of the scoring attack; none: the training's")] = None
+    head: Annotated[str | None, Field(description="name of the last linear layer; none: found")] = None
+
+
+class OutputPruner(AttackingPruner):
+    """A pruner that looks at the outputs for adversarial images, or for clean ones."""
+
+    steps: Annotated[
+        int | None, Field(ge=0, description="steps of the scoring attack; 0: clean images; none: the training's")
+    ] = None
+
+    def branch(self, context: Context) -> Branch:
+        """See `split_branch`."""
+        return split_branch(context, steps=self.steps, head=self.head)
+
+
+def split_branch(context: Context, *, steps: int | None = None, head: str | None = None) -> Branch:
+    """Outputs for all training images after `steps` steps of an attack, at 0 for the clean images.
+
+    Parameters and errors as of `split_outputs`.
+    """
+    split, attacked = context.dataset.train, steps != 0
+    outputs = split_outputs(context, split, clean=not attacked, adversarial=attacked, steps=steps, head=head)
+    found = outputs.adversarial if attacked else outputs.clean
+    assert found is not None
+    return found
+
+
+class _Adversary:
+    """The scoring attack on the images of one split: the one place that knows how to run it.
+
+    Like the training attack, but nothing is noted of its results: what training carries from one
+    visit of an image to the next is read, and not changed.
+    """
+
+    def __init__(self, context: Context, split: Split, steps: int | None) -> None:
+        if context.objective is None or context.attack is None:
+            raise ConfigError("adversarial outputs need a context with the run's objective and attack")
+        self.context, self.model = context, context.network
+        self.loss = context.objective.attack_loss
+        own = split is context.dataset.train
+        self.policy = scoring_policy(context.attack, steps, start=None if own else RandomStart())
+        self.needs_clean = self.loss == "kl" or self.policy.steps.uses_logits
+        # What is carried belongs to the training images. A copy, because steps may replace entries.
+        carried = own and bool(context.policy)
+        self.state = dict(context.policy) if carried else self.policy.initial_state(len(split))
+        self.seed = stream(context.seed, "scoring", "train" if own else "held out")
+
+    def __call__(self, x: Tensor, y: Tensor, ids: Tensor, clean: Branch | None) -> Tensor:
+        policy, eps = self.policy, self.policy.radius
+        batch = Batch(x, y, ids=ids, epochs=torch.full_like(ids, self.context.epoch), crops=self._crops(ids))
+        start: Tensor = policy.bind(self.model, seed=self.seed, state=self.state).start(batch)
+        known = clean.logits if clean is not None else torch.empty(0)
+        steps, step_size = policy.steps.plan(batch, eps=eps, logits=lambda: known, state=self.state)
+        if isinstance(steps, Tensor):
+            start = where_images(steps > 0, start, x)
+        return pgd(
+            self.model,
+            start if policy.start.augments else x,
+            known if self.loss == "kl" else y,
+            norm=policy.norm,
+            eps=eps,
+            steps=steps,
+            step_size=step_size,
+            start=start,
+            loss=self.loss,
+            mode=policy.attack_mode,
+        )
+
+    def _crops(self, ids: Tensor) -> Crops | None:
+        """The middle of each image's padded frame, where perturbations are carried in one."""
+        padding = self.context.crop_padding
+        middle = torch.full_like(ids, padding)
+        return Crops(middle, middle, torch.zeros_like(ids, dtype=torch.bool), padding) if padding else None

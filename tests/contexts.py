@@ -1,0 +1,97 @@
+"""Contexts in which any pruner can select: a little data set, a network, and what training has left."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from advprune_core.data import Dataset, dataset_from_arrays
+from advprune_core.pruners import Context
+from advprune_core.trainers.base import OBJECTIVES, Batch, Outputs
+from advprune_core.trainers.policy import AttackPolicy
+
+EPS = 0.15
+
+
+def blobs(counts: tuple[int, ...] = (90, 50, 20, 12), *, seed: int = 0, val_select: int = 12) -> Dataset:
+    """Noisy images of a few classes, as many of each as asked for before val_select is taken out."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    centres = rng.random((len(counts), 6, 6))
+    images = np.clip(centres[labels] + 0.3 * rng.standard_normal((len(labels), 6, 6)), 0, 1).astype(np.float32)
+    return dataset_from_arrays(images, labels, images, labels, val_select=val_select, val_stop=0)
+
+
+def network(classes: int, *, seed: int = 0) -> nn.Module:
+    """A convolution with BatchNorm and two layers: it has buffers and modes to leave alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.Flatten(),
+            nn.Linear(144, 7),
+            nn.Tanh(),
+            nn.Linear(7, classes),
+        )
+
+
+@lru_cache
+def fitted() -> dict[str, Tensor]:
+    """Weights of `network` after some epochs on `blobs`, so that some images break and some stand."""
+    dataset, model = blobs(), network(4)
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(12):
+        loss = nn.functional.cross_entropy(model(dataset.train.images), dataset.train.labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return model.state_dict()
+
+
+def context(
+    fraction: float = 0.4,
+    *,
+    dataset: Dataset | None = None,
+    objective: Any = "trades",
+    steps: int = 2,
+    model: nn.Module | None = None,
+    **given: Any,
+) -> Context:
+    """A context after some epochs of training."""
+    if model is None:
+        model = network(4 if dataset is None else dataset.classes)
+        if dataset is None:
+            model.load_state_dict(fitted())
+    dataset = blobs() if dataset is None else dataset
+    made: dict[str, Any] = {
+        "dataset": dataset,
+        "fraction": fraction,
+        "seed": 0,
+        "epoch": 12,
+        "model": model,
+        "objective": OBJECTIVES.parse(objective),
+        "attack": AttackPolicy(eps=EPS, steps=steps),
+        "epochs": 30.0,
+    }
+    return Context(**(made | given))
+
+
+def watched(pruner: Any, n: int, classes: int, *, epochs: int = 12, seed: int = 0) -> dict[str, Tensor]:
+    """What a pruner keeps of `epochs` epochs of outputs that settle on the labels, in batches of 20."""
+    state: dict[str, Tensor] = {}
+    generator = torch.Generator().manual_seed(seed)
+    labels, ease = torch.arange(n) % classes, torch.rand(n, generator=generator)
+    for epoch in range(epochs):
+        order = torch.randperm(n, generator=generator)
+        noise = torch.randn(n, classes, generator=generator)
+        logits = noise + (0.3 * epoch * ease)[:, None] * nn.functional.one_hot(labels, classes)
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+        for ids in order.split(20):
+            batch = Batch(torch.zeros(len(ids), 1, 1, 1), labels[ids], ids, torch.full_like(ids, epoch), ids * 0 + 1.0)
+            pruner.observe(batch, Outputs(losses[ids], logits[ids]), state)
+    return state

@@ -1,0 +1,143 @@
+"""Pruners that choose anew all the time: rounds without replacement, InfoBatch, the hardest of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contexts import context
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advprune_core.augmentation import Crops
+from advprune_core.ledger import Ledger
+from advprune_core.pruners.infobatch import InfoBatch, infobatch
+from advprune_core.pruners.loss_top import LossTop, loss_top
+from advprune_core.pruners.random import Redraw
+from advprune_core.settings import ConfigError
+from advprune_core.trainers.base import Batch
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(0.03, 0.97), st.booleans(), st.integers(0, 50), st.integers(1, 3))
+def test_every_image_once_before_any_twice(fraction: float, balanced: bool, seed: int, every: int) -> None:
+    made, pruner = context(fraction, seed=seed), Redraw(in_turn=True, balanced=balanced, every=every, warmup_epochs=2)
+    counts = np.zeros(made.n, int)
+    try:
+        epochs = [2 + every * turn for turn in range(12)]
+        selections = [pruner.select(replace(made, epoch=epoch)).indices for epoch in epochs]
+    except ConfigError:
+        assert balanced or made.k == 0
+        return
+    groups = [made.labels == label for label in range(4)] if balanced else [np.ones(made.n, bool)]
+    for selection in selections:
+        assert len(selection) == len(set(selection.tolist())) == made.k
+        counts[selection] += 1
+        assert all(np.ptp(counts[group]) <= 1 for group in groups)
+
+
+def test_rounds_are_in_another_order_each() -> None:
+    made, pruner = context(0.5), Redraw(in_turn=True)
+    first, second, third = (set(pruner.select(replace(made, epoch=e)).indices.tolist()) for e in range(3))
+    assert not first & second
+    assert third not in (first, second)
+
+
+def test_a_pruned_epoch_is_unbiased() -> None:
+    """The weighted sum of any values, over many draws, is that over all images."""
+    rng = np.random.default_rng(0)
+    losses, values = rng.exponential(size=200), rng.standard_normal(200) + 1
+    totals = []
+    for seed in range(2000):
+        kept, weights = infobatch(losses, 140, rng=np.random.default_rng(seed))
+        totals.append(float(weights @ values[kept]))
+    assert np.mean(totals) == pytest.approx(values.sum(), abs=5 * np.std(totals) / np.sqrt(len(totals)))
+
+
+@given(
+    st.lists(st.floats(0, 9) | st.just(float("nan")), min_size=2, max_size=60),
+    st.floats(0.1, 0.9),
+    st.floats(0.1, 0.95),
+)
+def test_only_well_learned_images_are_dropped(losses: list[float], fraction: float, most: float) -> None:
+    values = np.array(losses)
+    k = max(1, round(fraction * len(values)))
+    kept, weights = infobatch(values, k, max_ratio=most, rng=np.random.default_rng(0))
+    below = values < np.nanmean(values) if not np.isnan(values).all() else np.zeros(len(values), bool)
+    dropped = np.setdiff1d(np.arange(len(values)), kept)
+    assert below[dropped].all()
+    assert len(kept) >= k
+    assert len(kept) == k or len(dropped) == int(most * below.sum())
+    assert (weights[~below[kept]] == 1).all()
+    assert weights.max() <= 1 / (1 - most) + 1e-9
+    assert weights.sum() == pytest.approx(len(values))
+
+
+def losses_of(made: Any) -> dict[str, torch.Tensor]:
+    return {"losses": torch.from_numpy(np.random.default_rng(3).exponential(size=made.n)).float()}
+
+
+def test_infobatch_draws_anew_and_ends_on_all_data() -> None:
+    made = context(0.7)
+    made, pruner = replace(made, state=losses_of(made)), InfoBatch()
+    kept = {epoch: pruner.select(replace(made, epoch=epoch)) for epoch in range(1, 30)}
+    assert not pruner.due(0)
+    assert all(pruner.due(epoch) for epoch in kept)
+    full = [epoch for epoch, selection in kept.items() if len(selection) == made.n]
+    assert full == [27, 28, 29]  # the last eighth of 30 epochs begins at 26.25
+    assert all((kept[epoch].weights == 1).all() for epoch in full)
+    assert {len(kept[epoch]) for epoch in range(1, 27)} == {made.k}
+    assert len({tuple(kept[epoch].indices.tolist()) for epoch in range(1, 27)}) == 26
+    assert kept[1].weights.sum() == pytest.approx(made.n, rel=1e-5)
+
+
+def test_infobatch_must_know_how_long_the_run_is() -> None:
+    made = context(0.7)
+    made = replace(made, state=losses_of(made), epochs=0.0)
+    with pytest.raises(ConfigError, match="how long the run is"):
+        InfoBatch().select(made)
+    assert len(InfoBatch(full_at_end=0).select(made)) == made.k
+
+
+def test_the_hardest_of_a_batch_by_hand() -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
+    x = torch.tensor([0.1, 0.9, 0.5, 0.3])[:, None, None, None]
+    assert loss_top(model, x, torch.ones(4).long(), 2).tolist() == [0, 3]
+    assert loss_top(model, x, torch.zeros(4).long(), 3).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("fraction", "candidates"), [(1.0, 64), (0.5, 128), (0.3, 213), (0.4, 160)])
+def test_loss_top_says_how_many_it_scores(fraction: float, candidates: int) -> None:
+    assert LossTop().candidates(64, fraction) == candidates
+
+
+def test_narrowing_keeps_rows_together_and_leaves_no_trace() -> None:
+    made, ledger = context(), Ledger()
+    model = made.network.train()
+    split, ids = made.dataset.train, torch.arange(40, 60)
+    crops = Crops(ids * 3, ids * 4, ids % 2 == 0, 1)
+    batch = Batch(split.pixels(ids), split.labels[ids], ids, ids * 2, ids / 10, crops)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with ledger.watch(model), ledger.phase("select"):
+        narrow = LossTop().narrow(model, batch, 8)
+    assert ledger.passes == {"select": 20}
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert len(narrow.ids) == 8
+    assert torch.equal(narrow.epochs, narrow.ids * 2)
+    assert torch.equal(narrow.weights, narrow.ids / 10)
+    assert torch.equal(narrow.crops.top, narrow.ids * 3)
+    assert torch.equal(narrow.crops.left, narrow.ids * 4)
+    assert torch.equal(narrow.crops.flip, narrow.ids % 2 == 0)
+    assert torch.equal(narrow.y, split.labels[narrow.ids])
+    assert torch.equal(narrow.x, split.pixels(narrow.ids))
+    assert LossTop().narrow(model, batch, 20) is batch
+
+
+def test_other_pruners_leave_batches_alone() -> None:
+    assert Redraw().candidates(64, 0.2) == 64

@@ -1,0 +1,137 @@
+"""Scores that training gives for free, by hand and against other implementations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contexts import context, watched
+from torch import Tensor
+
+from advprune_core.pruners import PRUNERS
+from advprune_core.pruners.aum import AUM, aum, note_margin
+from advprune_core.pruners.dynamic_uncertainty import DynamicUncertainty, dynamic_uncertainty, note_probability
+from advprune_core.pruners.forgetting import forgetting, note_forgetting
+from advprune_core.pruners.history import completed
+from advprune_core.pruners.tdds import TDDS, note_change, tdds
+from advprune_core.settings import ConfigError
+
+EPOCHS, N, CLASSES = 9, 40, 5
+
+
+def trajectory(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits (epochs, n, classes) and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(EPOCHS, N, CLASSES, generator=generator), torch.randint(0, CLASSES, (N,), generator=generator)
+
+
+def note_all(note: Any, logits: Tensor, **settings: Any) -> dict[str, Tensor]:
+    """Each epoch in batches of another order."""
+    state: dict[str, Tensor] = {}
+    for epoch, values in enumerate(logits):
+        order = torch.randperm(len(values), generator=torch.Generator().manual_seed(epoch))
+        for ids in order.split(7):
+            given = {name: value[ids] if name == "y" else value for name, value in settings.items()}
+            note(state, ids=ids, logits=values[ids], **given)
+    return state
+
+
+def test_forgetting_by_hand() -> None:
+    """Right (1) or wrong (0) by epoch: forgotten twice, once, never, and never learnt."""
+    rights = torch.tensor([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]]).T
+    logits = torch.stack([rights.float(), torch.full_like(rights.float(), 0.5)], 2)
+    state = note_all(note_forgetting, logits, y=torch.zeros(4).long())
+    assert forgetting(state, 4).tolist() == [2, 1, 0, 4]
+
+
+def test_aum_by_hand() -> None:
+    logits = torch.tensor([[[3.0, 1.0, 2.0]], [[1.0, 4.0, 0.0]]])
+    assert aum(note_all(note_margin, logits, y=torch.tensor([0])), 1).tolist() == [(1 - 3) / 2]
+
+
+class Recorded:
+    """What datacull's scores read: outputs by epoch."""
+
+    def __init__(self, cls: Any, logits: Tensor, **given: Any) -> None:
+        self.cls, self.logits = cls, logits
+        self.__dict__.update(sample_importance=None, trajectory_length=len(logits), **given)
+
+    def extract_trajectory_segment(self, start: int) -> list[Any]:
+        return self.logits[start : start + self.window_size].tolist()
+
+    def compute_importance(self) -> np.ndarray:
+        return self.cls.compute_importance(self)
+
+
+def test_aum_of_probabilities_is_another_implementations() -> None:
+    peer = pytest.importorskip("datacull.methods.CCS").AUMImportance
+    logits, y = trajectory()
+    theirs = Recorded(peer, logits, window_size=1, targets=y.numpy(), logsoftmax=torch.nn.LogSoftmax(dim=1))
+    ours = aum(note_all(note_margin, logits, y=y, of="probabilities"), N)
+    np.testing.assert_allclose(ours, theirs.compute_importance(), rtol=1e-4, atol=1e-6)
+
+
+def test_tdds_is_another_implementations_up_to_the_root() -> None:
+    """datacull sums squares without the root, so they agree window by window, squared."""
+    peer = pytest.importorskip("datacull.methods.TDDS").TDDSImportance
+    logits, _ = trajectory()
+    for window in (3, 5, EPOCHS):
+        one = logits[:window]
+        theirs = Recorded(peer, one, window_size=window, decay=1.0, logsoftmax=torch.nn.LogSoftmax(dim=2))
+        ours = tdds(note_all(note_change, one, window=window, decay=1.0), N, window=window)
+        np.testing.assert_allclose(ours**2, theirs.compute_importance(), rtol=1e-3, atol=1e-7)
+
+
+def test_tdds_averages_its_windows() -> None:
+    """Each window's depth from another run over that window alone."""
+    logits, _ = trajectory()
+    window, decay, expected = 4, 0.7, np.zeros(N)
+    for start in range(EPOCHS - window + 1):
+        part = note_all(note_change, logits[start : start + window], window=window, decay=1.0)
+        expected = decay * tdds(part, N, window=window) + (1 - decay) * expected
+    found = tdds(note_all(note_change, logits, window=window, decay=decay), N, window=window)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [2, 4, EPOCHS])
+def test_dynamic_uncertainty_is_the_mean_spread_of_windows(window: int) -> None:
+    logits, y = trajectory()
+    p = torch.softmax(logits, 2).numpy()[:, np.arange(N), y.numpy()]
+    expected = np.mean([p[t : t + window].std(0, ddof=1) for t in range(EPOCHS - window + 1)], 0)
+    found = dynamic_uncertainty(note_all(note_probability, logits, y=y, window=window), N, window=window)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_missed_visit_is_not_a_failure_but_half_of_them_is() -> None:
+    values, known = torch.tensor([1.0, 5.0, 0.0, 3.0]), torch.tensor([True, True, False, True])
+    assert completed(values, known, 5).tolist() == [1, 5, 3, 3, 3]
+    with pytest.raises(ConfigError, match="raise warmup_epochs"):
+        completed(values, known, 7)
+
+
+@pytest.mark.parametrize("name", ["forgetting", "aum", "dynamic_uncertainty", "tdds"])
+def test_what_is_kept_is_what_was_observed(name: str) -> None:
+    """On outputs that settle, hard images are those whose outputs settle least: kept more than by chance."""
+    made, pruner = context(0.3), PRUNERS.parse(name)
+    state = watched(pruner, made.n, 4)
+    first = pruner.select(replace(made, state=state))
+    again = pruner.select(replace(made, state=watched(pruner, made.n, 4)))
+    assert first.indices.tolist() == again.indices.tolist()
+    scores = pruner.scores(replace(made, state=state))
+    kept, dropped = scores[first.indices], np.delete(scores, first.indices)
+    better = kept.mean() < dropped.mean() if name == "aum" else kept.mean() > dropped.mean()
+    assert better
+
+
+@pytest.mark.parametrize("cls", [DynamicUncertainty, TDDS])
+def test_a_window_must_fit_into_the_warm_up(cls: Any) -> None:
+    with pytest.raises(ConfigError, match="4 warmup_epochs have no window of 5"):
+        cls.create(warmup_epochs=4)
+
+
+def test_free_scores_need_an_epoch() -> None:
+    with pytest.raises(ConfigError, match="warmup_epochs = 0"):
+        AUM.create(warmup_epochs=0)

@@ -1,0 +1,112 @@
+"""Every pruner in a run: what it keeps is what is trained on, and an interrupted run ends with the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_every_pruner import SELECTING
+from tiny import tiny_run
+
+from advprune_core.config import RunConfig
+from advprune_core.data import load_dataset
+from advprune_core.pruners import PRUNERS
+from advprune_core.pruners.base import budget
+from advprune_core.settings import ConfigError
+from advprune_core.trainers.loop import TrainResult, train
+
+
+def config(name: str, **options: Any) -> Any:
+    """A run of four epochs with selections before the second and the fourth."""
+    fields = PRUNERS.classes()[name].model_fields
+    settings = {"warmup_epochs": 1, "every": 2} if "every" in fields else {}
+    if "full_at_end" in fields:
+        settings = {"full_at_end": 0.0}
+    if "window" in fields:
+        settings = {"warmup_epochs": 3, "every": 1, "window": 3}
+    return tiny_run(pruner={name: settings}, epochs=4, fraction=0.4, **options)
+
+
+def facts(result: TrainResult) -> Any:
+    kept = {epoch: (s.indices.tolist(), s.weights.tolist(), s.n_filled) for epoch, s in result.selections.items()}
+    return kept, [row["train_loss"] for row in result.metrics], result.ledger["passes"]
+
+
+class Stop(Exception):
+    """Stands for a killed process."""
+
+
+@pytest.mark.parametrize("name", SELECTING)
+def test_every_pruner_trains_and_resumes(name: str, tmp_path: Path) -> None:
+    made = config(name)
+    dataset = load_dataset(made.dataset)
+    result = train(made, dataset)
+    assert result.status == "ok"
+    assert result.selections
+    if made.pruner.exact:
+        assert {len(s) for s in result.selections.values()} == {budget(0.4, len(dataset.train))}
+    assert result.metrics[-1]["kept"] == len(result.selections[max(result.selections)])
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["epoch"] == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(made, dataset, work=tmp_path / "work", checkpoint_seconds=0, on_epoch=stop)
+    assert facts(train(made, dataset, work=tmp_path / "work")) == facts(result)
+
+
+@pytest.mark.parametrize("batch_size", [16, 32])
+def test_a_selection_does_not_depend_on_the_batch_size(batch_size: int) -> None:
+    """Before any training, all that differs is the size of batches."""
+    made = tiny_run(pruner={"score": {"warmup_epochs": 0}}, epochs=1, fraction=0.4, batch_size=batch_size)
+    dataset = load_dataset(made.dataset)
+    first = train(made, dataset).selections[0].indices.tolist()
+    assert first == train(made.with_settings({"optimisation.batch_size": 8}), dataset).selections[0].indices.tolist()
+
+
+def test_what_cannot_be_selected_is_refused_before_any_work() -> None:
+    dataset = {"digits": {"limit": 300, "test_limit": 100, "val_select": 0}}
+    made = tiny_run(pruner="glister", fraction=0.4, dataset=dataset)
+    with pytest.raises(ConfigError, match="val_select"):
+        made.check(load_dataset(made.dataset))
+
+
+@pytest.mark.parametrize("name", ["dynamic_uncertainty", "grad_match", "random", "infobatch"])
+def test_a_run_that_would_never_select_is_refused(name: str) -> None:
+    pruner: Any = {"random": {"warmup_epochs": 2}} if name == "random" else name
+    made = tiny_run(pruner=pruner, fraction=0.4, epochs=1)
+    with pytest.raises(ConfigError, match=r"would not select in 1 epochs"):
+        made.check(load_dataset(made.dataset))
+
+
+def test_scores_under_attack_make_the_attack_part_of_the_key() -> None:
+    """Standard training does not look at the attack, but its pruner may."""
+    keys = {}
+    for pruner in ("score", "random"):
+        runs = [tiny_run(pruner=pruner, objective="standard", fraction=0.4, eps=eps) for eps in (0.1, 0.2)]
+        keys[pruner] = len({run.train_key(load_dataset(run.dataset)) for run in runs})
+    assert keys == {"score": 2, "random": 1}
+
+
+#: Chance decides which batches there are; windows of three epochs are too short for TDDS.
+CHANCE = {"grad_match_pb", "tdds", "infobatch"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SELECTING if name not in CHANCE])
+def test_no_pruner_is_random_in_disguise(name: str) -> None:
+    """The selections of two networks have more in common than two random ones have on average."""
+    fields, settings = PRUNERS.classes()[name].model_fields, {"warmup_epochs": 5}
+    made = RunConfig.flat(
+        pruner={name: settings | ({"window": 3} if "window" in fields else {})}, fraction=0.3, epochs=6, steps=3
+    )
+    dataset = load_dataset(made.dataset)
+    kept = []
+    for seed in range(2):
+        (selection,) = train(made.with_settings({"seed": seed}), dataset).selections.values()
+        kept.append(set(selection.indices.tolist()))
+    common = len(kept[0] & kept[1]) / len(kept[0] | kept[1])
+    # One standard deviation of the overlap of two random selections of 330 of 1,100 is 0.016.
+    assert common > 0.3 / (2 - 0.3) + 3 * 0.016
