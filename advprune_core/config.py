@@ -185,7 +185,7 @@ class RunConfig(Settings):
         n = len(dataset.train)
         k = n if isinstance(self.pruner, Full) else budget(self.fraction, n)
         size = self.optimisation.batch_size
-        if k < size:
+        if k < size or n < self.pruner.candidates(size, self.fraction):
             raise ConfigError(
                 f"fraction {self.fraction:g} keeps {k} of {n} images: not one full batch of {size}; "
                 f"use a fraction of at least {size / n:.3f} or a smaller batch_size"

@@ -55,6 +55,7 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
         "window": [4],
         "decay": [0.2],
     },
+    "pruner/loss_top": {},
     "pruner/infobatch": {"full_at_end": [0.95, 0.0], "max_ratio": [0.2]},
     "pruner/keep_easy": _SCORED,
     "pruner/keep_hard": _SCORED,

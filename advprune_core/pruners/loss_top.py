@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.mode import quiet_logits
 from advprune_core.augmentation import Crops
-from advprune_core.pruners.base import Context, Pruner, Selection
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
 from advprune_core.trainers.base import Batch
 
 
@@ -23,6 +23,7 @@ def loss_top(model: nn.Module, x: Tensor, y: Tensor, size: int) -> Tensor:
     return losses.topk(size, sorted=False).indices.sort().values
 
 
+@PRUNERS.register
 class LossTop(Pruner):
     """The highest losses of every mini-batch (DS-AT, Mendonca et al. 2022); 1 / fraction an image trained on.
 

@@ -189,6 +189,9 @@ class _Run:
             objective=config.objective,
             attack=config.attack,
             state=state.pruner,
+            policy=state.policy,
+            crop_padding=config.optimisation.crop_padding,
+            epochs=config.optimisation.epochs,
         )
         with state.ledger.phase("select"):
             state.selection = config.pruner.select(context)
@@ -208,12 +211,16 @@ class _Run:
         for batch_ids, epochs, weights in state.queue.batches():
             # Progress before this step: what of this epoch has been trained on, in epochs.
             position = (len(ids) - waiting) / whole
-            waiting -= size
+            waiting -= len(batch_ids)
             progress = min(max((epoch + position) / config.optimisation.epochs, 0.0), 1.0)
             rate = config.optimisation.lr * config.optimisation.schedule.factor(progress)
             for group in state.optimiser.param_groups:
                 group["lr"] = rate
             batch = self._batch(batch_ids, epochs, weights)
+            if len(batch_ids) > size:
+                with state.ledger.phase("select"):
+                    batch = config.pruner.narrow(state.model, batch, size)
+                batch_ids = batch.ids.cpu().numpy()
             bf16 = config.precision == "bfloat16"
             with torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=bf16):
                 outputs = config.objective.step(state.model, batch, attack, partial(self._update, batch))

@@ -81,7 +81,7 @@ class RunState:
             if optimisation.ema
             else None
         )
-        self.queue = BatchQueue(optimisation.batch_size)
+        self.queue = BatchQueue(config.pruner.candidates(optimisation.batch_size, config.fraction))
         policy = {
             **config.attack.initial_state(n),
             **config.objective.state(optimisation.batch_size, dataset.image_shape),

@@ -21,8 +21,6 @@ def config(name: str, **options: Any) -> Any:
     """A run of four epochs with selections before the second and the fourth."""
     fields = PRUNERS.classes()[name].model_fields
     settings = {"warmup_epochs": 1, "every": 2} if "every" in fields else {}
-    if "full_at_end" in fields:
-        settings = {"full_at_end": 0.0}
     if "window" in fields:
         settings = {"warmup_epochs": 3, "every": 1, "window": 3}
     return tiny_run(pruner={name: settings}, epochs=4, fraction=0.4, **options)
@@ -55,6 +53,31 @@ def test_every_pruner_trains_and_resumes(name: str, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         train(made, dataset, work=tmp_path / "work", checkpoint_seconds=0, on_epoch=stop)
     assert facts(train(made, dataset, work=tmp_path / "work")) == facts(result)
+
+
+def test_loss_top_trains_on_the_hardest_of_each_batch_and_scores_all() -> None:
+    made = tiny_run(pruner="loss_top", epochs=3, fraction=0.4)
+    dataset = load_dataset(made.dataset)
+    n, result = len(dataset.train), train(made, dataset)
+    updates = 3 * n // 40  # 16 of 40 candidates each
+    assert result.steps == updates
+    assert result.images_visited == 16 * updates
+    assert result.ledger["passes"]["select"] == 40 * updates
+    assert result.ledger["passes"]["train"] == 16 * updates * made.objective.cost(1)
+
+
+def test_infobatch_trains_on_all_data_at_the_end() -> None:
+    made = tiny_run(pruner="infobatch", epochs=8, fraction=0.8)
+    dataset = load_dataset(made.dataset)
+    kept = [row["kept"] for row in train(made, dataset).metrics]
+    assert kept[0] == kept[7] == len(dataset.train)
+    assert set(kept[1:7]) == {budget(0.8, len(dataset.train))}
+
+
+def test_selection_goes_on_from_the_perturbations_that_training_carries_in_frames() -> None:
+    made = tiny_run(pruner="score", start="carried", steps=1, epochs=2, fraction=0.4, crop_padding=1, flip=True)
+    dataset = load_dataset(made.dataset)
+    assert train(made, dataset).ledger["passes"]["select"] == 3 * len(dataset.train)
 
 
 @pytest.mark.parametrize("batch_size", [16, 32])
