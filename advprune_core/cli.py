@@ -235,6 +235,52 @@ def evaluate(
 
 
 @app.command()
+def select(
+    arrays: Annotated[str, typer.Argument(help=".npz with y, and x, logits, features or trajectory as needed")],
+    pruner: Annotated[
+        str, typer.Option(help="What chooses: a name or {name: {setting: value}} (advprune list pruners)")
+    ],
+    fraction: Annotated[float, typer.Option(help="Share to keep")],
+    out: Annotated[str, typer.Option("--out", help=".npz of indices and weights")] = "selection.npz",
+    picture: Annotated[str | None, typer.Option(help=".png of images that are kept and dropped")] = None,
+    model: Annotated[str | None, typer.Option(help="Network: a name, YAML, or module:factory")] = None,
+    weights: Annotated[str | None, typer.Option(help="Its state dict (.pt)")] = None,
+    objective: Annotated[str, typer.Option(help="Loss that you will train with")] = "pgd_at",
+    norm: Annotated[str, typer.Option(help="Norm of the scoring attack: linf or l2")] = "linf",
+    eps: Annotated[str, typer.Option(help="Its radius in units of [0, 1]")] = "8/255",
+    steps: Annotated[int, typer.Option(help="Its steps")] = 7,
+    seed: Annotated[int, typer.Option(help="Of random choices")] = 0,
+) -> None:
+    """Prune your own data without training here: arrays in, indices and weights out."""
+    from advprune_core.selecting import save_selection, select_file
+
+    if not out.endswith(".npz") or (picture is not None and not picture.endswith(".png")):
+        raise ConfigError("--out must end in .npz, --picture in .png")
+    selection, split = select_file(
+        arrays,
+        pruner=value_of(pruner),
+        fraction=fraction,
+        model=None if model is None else value_of(model),
+        weights=weights,
+        objective=value_of(objective),
+        norm=norm,
+        eps=eps,
+        steps=steps,
+        seed=seed,
+    )
+    save_selection(selection, out)
+    filled = f", {selection.n_filled} of them not by its own rule" if selection.n_filled else ""
+    print(f"{pruner} keeps {len(selection)} of {len(split)} images{filled}: indices and weights in {out}")
+    if picture is not None:
+        from advprune_core.files import write_atomically
+        from advprune_core.gallery import gallery
+
+        figure = gallery(split, selection)
+        write_atomically(Path(picture), lambda file: figure.savefig(file, format="png", dpi=150))
+        print(f"some that are kept and dropped: {picture}")
+
+
+@app.command()
 def export(
     study_name: Annotated[str, typer.Argument(help="Name of a study")],
     folder: Annotated[str, typer.Argument(help="Where its records, tables, figures and notebooks are copied")],

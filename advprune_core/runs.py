@@ -36,7 +36,17 @@ class Run:
 
 def load_model(config: RunConfig, dataset: Dataset, weights: Path) -> nn.Module:
     """Build a config's network and load its weights; nothing is unpickled."""
-    model = build_model(config.model, dataset, seed=config.seed)
+    return with_weights(build_model(config.model, dataset, seed=config.seed), weights)
+
+
+def with_weights(model: nn.Module, weights: Path) -> nn.Module:
+    """Load a state dict into a network, and put it in eval mode.
+
+    Raises
+    ------
+    ConfigError
+        What is no state dict, or does not fit.
+    """
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from advprune_core.attacks.geometry import Norm
 from advprune_core.data import Dataset, Split, dataset_from_arrays
 from advprune_core.files import write_atomically
+from advprune_core.models import MODELS, build_model
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
 from advprune_core.pruners.outputs import Branch, SplitOutputs
+from advprune_core.runs import with_weights
 from advprune_core.settings import ConfigError, Pixels
 from advprune_core.trainers.base import OBJECTIVES, Batch, Objective, Outputs
 from advprune_core.trainers.policy import AttackPolicy
@@ -157,3 +159,69 @@ def load_selection(path: str | Path) -> Selection:
     """Read what `save_selection` has written; nothing is unpickled."""
     with np.load(path, allow_pickle=False) as arrays:
         return Selection(arrays["indices"], arrays["weights"], int(arrays["n_filled"]))
+
+
+#: Arrays of a file that `select_file` knows: those of `select`, under the names of data sets or short ones.
+_NAMES = {"x": ("x", "x_train"), "y": ("y", "y_train"), "held_out_x": ("x_held_out",), "held_out_y": ("y_held_out",)}
+
+
+def select_file(
+    path: str | Path,
+    *,
+    pruner: str | dict[str, Any] | Pruner,
+    fraction: float,
+    model: Any = None,
+    weights: str | Path | None = None,
+    **options: Any,
+) -> tuple[Selection, Split]:
+    """`select` for arrays in an ``.npz``; nothing is unpickled.
+
+    Parameters
+    ----------
+    path : path
+        With ``y`` or ``y_train``, and as needed ``x`` (or ``x_train``), ``x_held_out`` and
+        ``y_held_out``, ``logits``, ``features``, ``trajectory``: see `select`.
+    model, weights : str or dict, path
+        Network by name, specification or ``"module:factory"``, and its state dict (``.pt``).
+    **options
+        ``objective``, ``norm``, ``eps``, ``steps``, ``seed``: see `select`.
+
+    Returns
+    -------
+    selection : Selection
+    split : Split
+        The images and labels that it refers to.
+
+    Raises
+    ------
+    ConfigError
+        A file that cannot be read, or lacks what is needed.
+    """
+    arrays = _arrays(Path(path))
+    x, y = arrays.get("x"), arrays.get("y")
+    if y is None:
+        raise ConfigError(
+            f"{path} has no labels: it needs y or y_train, and has {', '.join(sorted(arrays)) or 'nothing'}"
+        )
+    held_out = (arrays["held_out_x"], arrays["held_out_y"]) if {"held_out_x", "held_out_y"} <= set(arrays) else None
+    dataset = _dataset(x, y, held_out)
+    if (model is None) != (weights is None):
+        raise ConfigError("a model needs its weights, and weights need their model: give both or neither")
+    network = None
+    if model is not None and weights is not None:
+        if x is None:
+            raise ConfigError(f"{path} has no images for the model: it needs x or x_train")
+        network = with_weights(build_model(MODELS.parse(model), dataset), Path(weights))
+    saved = {name: arrays[name] for name in ("logits", "features", "trajectory") if name in arrays}
+    selection = select(y, x=x, pruner=pruner, fraction=fraction, model=network, held_out=held_out, **saved, **options)
+    return selection, dataset.train
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    """The arrays of a file that have a meaning here, by the names of `select`."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            known = {name: short for short, names in _NAMES.items() for name in names}
+            return {known.get(name, name): file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} cannot be read as an .npz of arrays: {error}") from None

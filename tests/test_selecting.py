@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from contexts import EPS, blobs, context
+from made_up import entry_point, refused
 
 from advprune_core.pruners import PRUNERS, Selection
 from advprune_core.pruners.outputs import SplitOutputs, split_outputs
@@ -84,6 +86,51 @@ def test_what_is_missing_is_named(case: str) -> None:
     given, message = REFUSED[case]
     with pytest.raises(ConfigError, match=message):
         select(Y, **{"fraction": 0.3, **given})
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Arrays and weights on disk give what the function gives; a picture is drawn."""
+    command, made = entry_point(monkeypatch, capsys), context(0.3)
+    np.savez(tmp_path / "mine.npz", x_train=X, y_train=Y)
+    torch.save(made.network.state_dict(), tmp_path / "w.pt")
+    monkeypatch.setattr("contexts.my_factory", lambda: copy.deepcopy(made.network), raising=False)
+    out, picture = tmp_path / "kept.npz", tmp_path / "kept.png"
+    options = ["--pruner", "{score: {score: el2n}}", "--fraction", "0.3", "--eps", str(EPS), "--steps", "2"]
+    known = ["--model", "contexts:my_factory", "--weights", str(tmp_path / "w.pt")]
+    code, text, _ = command(
+        "select", str(tmp_path / "mine.npz"), *options, *known, "--out", str(out), "--picture", str(picture)
+    )
+    assert code == 0
+    expected = select(Y, x=X, model=made.network, pruner={"score": {"score": "el2n"}}, fraction=0.3, eps=EPS, steps=2)
+    assert f"keeps {len(expected)} of {len(Y)} images" in text
+    assert load_selection(out).indices.tolist() == expected.indices.tolist()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+COMMANDS: list[tuple[dict[str, Any], list[str], str]] = [
+    ({"x": X}, [], "has no labels: it needs y or y_train, and has x"),
+    ({"y": Y, "x": X}, ["--model", "small_cnn"], "give both or neither"),
+    ({"y": Y}, ["--model", "small_cnn", "--weights", "w.pt"], "has no images for the model"),
+    ({"y": Y}, ["--out", "kept.csv"], "--out must end in .npz"),
+    ({"y": Y}, ["--fraction", "1.5"], "fraction must be above 0"),
+    ({"y": Y}, ["--eps", "8/x"], "8/x"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "options", "message"), COMMANDS)
+def test_the_command_refuses(
+    arrays: dict[str, Any],
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("mine.npz", **arrays)
+    given = ["select", "mine.npz", "--pruner", "random", "--fraction", "0.3", *options]
+    refused(*entry_point(monkeypatch, capsys)(*given), message)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
 
 
 def test_a_selection_on_disk_needs_no_pickle(tmp_path: Path) -> None:
