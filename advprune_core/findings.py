@@ -106,6 +106,34 @@ def pair_findings(table: pd.DataFrame, pairs: Sequence[Sequence[str]]) -> str:
     return _bullets(lines)
 
 
+def pruner_findings(rows: pd.DataFrame) -> str:
+    """Markdown: which pruners beat a random subset, and which beat all data at their own cost.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        From `pruner_table`.
+    """
+    lines = []
+    for fraction, group in rows[rows["pruner"] != "random"].groupby("fraction", sort=False):
+        lines.append(f"**{100 * float(str(fraction)):g} % of the data**, {len(group)} pruners:")
+        for name, rival in (("against_random", "a static random subset"), ("against_same_cost", "all data, same cost")):
+            known = group[group[name].notna()]
+            if not len(known):
+                continue
+            better = known[known[f"{name}_low"] > 0].sort_values(name, ascending=False)
+            worse = int((known[f"{name}_high"] < 0).sum())
+            told = ", ".join(f"{row['pruner']} ({100 * row[name]:+.1f})" for _, row in better.iterrows()) or "none"
+            lines.append(f"  - better than {rival} beyond chance: {told}; worse beyond chance: {worse}.")
+        dear = group[group["selection_passes"] > 1]
+        told = ", ".join(f"{row['pruner']} ({row['selection_passes']:.2f})" for _, row in dear.iterrows()) or "none"
+        lines.append(f"  - selection takes more passes than one epoch of training: {told}.")
+    if len(lines):
+        comparisons = int(rows[["against_random", "against_same_cost"]].notna().sum().sum())
+        lines.append(f"Each interval is for its comparison alone: of {comparisons}, some miss by chance.")
+    return _bullets(lines)
+
+
 def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: float = 0.2) -> str:
     """Markdown: which ways of training are robust, which pay, and what pruning does to each.
 

@@ -131,6 +131,44 @@ def frontier(table: pd.DataFrame) -> pd.DataFrame:
     return points
 
 
+def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame:
+    """One row for each pruner and fraction below 1: what it reaches, beats, and costs to select.
+
+    Returns
+    -------
+    DataFrame
+        ``pruner, fraction, seeds``; ``clean, robust`` in [0, 1]; ``against_random`` and
+        ``against_same_cost`` with ``_low, _high``: paired differences in robust accuracy from the
+        arm `random` at the fraction, and from all data at the cost of this pruner; ``headroom``,
+        the share of the way from the one to the other; ``cost``, of the full run's; what all
+        selections cost in epochs of training on all data, in passes and in processor seconds;
+        ``n_filled``.
+    """
+    table, rows = with_accuracies(table), []
+    shares = table["cost"] / full_costs(table)
+    runs = table[table["control"].isna() & (table["fraction"] < 1)]
+    for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
+        row: dict[str, object] = {"pruner": arm, "fraction": fraction}
+        row |= {"seeds": int(group["robust"].notna().sum()), "clean": group["clean"].mean()}
+        row |= {"robust": group["robust"].mean()}
+        rivals = {"against_random": random, "against_same_cost": f"same_cost({arm})"}
+        differences = {
+            name: paired_difference(table, str(arm), rival, fraction=fraction) for name, rival in rivals.items()
+        }
+        for name, value in differences.items():
+            row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
+        room = differences["against_random"].mean - differences["against_same_cost"].mean
+        row["headroom"] = differences["against_random"].mean / room if room > 0 else np.nan
+        row["cost"] = shares[group.index].mean()
+        for unit, name in (("passes", "passes"), ("cpu_seconds", "seconds")):
+            if f"{unit}_select" in group:
+                epoch = group[f"{unit}_train"] / group["images_visited"] * group["n"]
+                row[f"selection_{name}"] = (group[f"{unit}_select"].fillna(0) / epoch).mean()
+        row["n_filled"] = group["n_filled"].mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def component_name(cell: str) -> str:
     """Name of a component from a table's cell: ``pgd_at`` of ``{"pgd_at": {...}}``."""
     return str(next(iter(json.loads(cell)))) if str(cell).startswith("{") else str(cell)

@@ -24,7 +24,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))
 #: What a notebook asks beyond a study, and the fields in which its grid differs from the usual one.
 OPTIONS = {"trainers": {"reference", "compare"}}
-GRIDS = {"trainers": {"study", "variants", "fractions", "controls", "settings"}}
+GRIDS = {
+    "trainers": {"study", "variants", "fractions", "controls", "settings"},
+    "pruners": {"study", "pruners", "fractions", "seeds"},
+}
 FIGURES = {"accuracy_vs_fraction": "accuracy_vs_fraction.png", "runtime": "runtime.png"}
 TINY = STUDY | {"epochs": 1}
 
