@@ -212,8 +212,18 @@ def select_file(
         if x is None:
             raise ConfigError(f"{path} has no images for the model: it needs x or x_train")
         network = with_weights(build_model(MODELS.parse(model), dataset), Path(weights))
-    saved = {name: arrays[name] for name in ("logits", "features", "trajectory") if name in arrays}
-    selection = select(y, x=x, pruner=pruner, fraction=fraction, model=network, held_out=held_out, **saved, **options)
+    selection = select(
+        y,
+        x=x,
+        pruner=pruner,
+        fraction=fraction,
+        model=network,
+        held_out=held_out,
+        logits=arrays.get("logits"),
+        features=arrays.get("features"),
+        trajectory=arrays.get("trajectory"),
+        **options,
+    )
     return selection, dataset.train
 
 

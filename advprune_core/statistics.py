@@ -148,17 +148,18 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
     shares = table["cost"] / full_costs(table)
     runs = table[table["control"].isna() & (table["fraction"] < 1)]
     for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
+        at = float(group["fraction"].iloc[0])
         row: dict[str, object] = {"pruner": arm, "fraction": fraction}
         row |= {"seeds": int(group["robust"].notna().sum()), "clean": group["clean"].mean()}
         row |= {"robust": group["robust"].mean()}
-        rivals = {"against_random": random, "against_same_cost": f"same_cost({arm})"}
-        differences = {
-            name: paired_difference(table, str(arm), rival, fraction=fraction) for name, rival in rivals.items()
-        }
-        for name, value in differences.items():
+        # Without its own rows `random` has no rival at random: that is no difference of 0.
+        others = table[table["arm"] != arm] if arm == random else table
+        gain = paired_difference(others, str(arm), random, fraction=at)
+        rest = paired_difference(table, str(arm), f"same_cost({arm})", fraction=at)
+        for name, value in (("against_random", gain), ("against_same_cost", rest)):
             row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
-        room = differences["against_random"].mean - differences["against_same_cost"].mean
-        row["headroom"] = differences["against_random"].mean / room if room > 0 else np.nan
+        room = gain.mean - rest.mean
+        row["headroom"] = gain.mean / room if room > 0 else np.nan
         row["cost"] = shares[group.index].mean()
         for unit, name in (("passes", "passes"), ("cpu_seconds", "seconds")):
             if f"{unit}_select" in group:

@@ -130,6 +130,15 @@ def timing_table(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
     return table.assign(seconds=2 * table["cpu_seconds"], seed=0, key=keys)
 
 
+def pruners_table(points: Points, selection: dict[str, tuple[int, float]]) -> pd.DataFrame:
+    """A study of pruners: as `study_table`, with {arm: (passes, processor seconds) of selection}; 2 an image."""
+    costs = {(arm, fraction): {"select": selection.get(arm, (0, 0))[0]} for arm, fraction in points}
+    table = study_table(points, costs=costs)
+    train = {"passes_train": 1000.0 * table["fraction"], "cpu_seconds_train": 10.0 * table["fraction"]}
+    seconds = [selection.get(arm, (0, 0.0))[1] for arm in table["arm"]]
+    return table.assign(**train, cpu_seconds_select=seconds, n=100, n_filled=0, images_visited=500 * table["fraction"])
+
+
 def trainers_table(points: dict[tuple[str, str, float], tuple[float, list[float]]]) -> pd.DataFrame:
     """A study of ways of training: {(variant, objective, fraction): (cost per image, robust by seed)}."""
     ways = {f"{way}: random": (way, objective) for way, objective, _ in points}

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import study_table, timing_table, trainers_table
+from made_up import pruners_table, study_table, timing_table, trainers_table
 from scipy import stats
 
 from advprune_core.controls import CONTROLS
-from advprune_core.findings import accuracy_findings, pair_findings, runtime_findings, trainer_findings
+from advprune_core.findings import accuracy_findings, pair_findings, pruner_findings, runtime_findings, trainer_findings
 from advprune_core.settings import ConfigError
+from advprune_core.statistics import pruner_table
 
 FULL = [(0.95, 0.75), (0.97, 0.71), (0.96, 0.77), (0.94, 0.74)]
 HALF = [(0.90, 0.66), (0.92, 0.61), (0.89, 0.70), (0.91, 0.64)]
@@ -156,6 +157,26 @@ def test_what_is_said_of_ways_of_training() -> None:
     assert "Of the 2 points with a part of the data, 1 are matched or beaten" in text[5]
     assert "by -21.0 (carried, 40 %) to -12.0 points (PGD-AT, 40 %)" in text[6]
     assert len(text) == 7
+
+
+def test_what_is_said_of_pruners() -> None:
+    half = {
+        "random": [0.60, 0.62, 0.61],
+        "good": [0.66, 0.68, 0.66],
+        "bad": [0.50, 0.53, 0.52],
+        "same_cost(good)": [0.70, 0.73, 0.71],
+        "same_cost(bad)": [0.66, 0.69, 0.62],
+    }
+    points = {(arm, 0.5): [(0.9, value) for value in values] for arm, values in half.items()}
+    table = pruners_table({("random", 1.0): [(0.9, 0.8)] * 3, **points}, {"bad": (300, 0.5)})
+    text = lines(pruner_findings(pruner_table(table)))
+    assert text == [
+        "- **50 % of the data**, 2 pruners:",
+        "  - better than a static random subset beyond chance: good (+5.7); worse beyond chance: 1.",
+        "  - better than all data, same cost beyond chance: none; worse beyond chance: 2.",
+        "  - selection takes more passes than one epoch of training: bad (1.50).",
+        "- Each interval is for its comparison alone: of 4, some miss by chance.",
+    ]
 
 
 def test_pairs_by_seed() -> None:

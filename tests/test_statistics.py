@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import trainers_table
+from made_up import pruners_table, trainers_table
 from scipy import stats
 
 from advprune_core.statistics import (
@@ -20,6 +20,7 @@ from advprune_core.statistics import (
     full_costs,
     paired_difference,
     printable,
+    pruner_table,
     summary,
     ways,
 )
@@ -176,6 +177,34 @@ def test_costs_are_shares_of_the_same_way_of_training() -> None:
     assert {way: rows["arm"].unique().tolist() for way, rows in ways(table)} == {
         name: ["random"] for name in ("standard", "PGD-AT", "carried", "TRADES")
     }
+
+
+PRUNERS = {
+    ("random", 1.0): [(0.9, 0.80), (0.9, 0.78)],
+    ("random", 0.5): [(0.8, 0.60), (0.8, 0.62)],
+    ("score", 1.0): [(0.9, 0.80), (0.9, 0.78)],
+    ("score", 0.5): [(0.7, 0.65), (0.9, 0.66)],
+    ("same_cost(score)", 0.5): [(0.8, 0.70), (0.8, 0.70)],
+}
+
+
+def test_the_table_of_pruners_by_hand() -> None:
+    rows = pruner_table(pruners_table(PRUNERS, {"score": (300, 0.5)})).set_index("pruner")
+    assert list(rows.index) == ["random", "score"]
+    score = rows.loc["score"]
+    assert (score["fraction"], score["seeds"], score["clean"]) == (0.5, 2, pytest.approx(0.8))
+    assert score["robust"] == pytest.approx(0.655)
+    assert score["against_random"] == pytest.approx(0.045)
+    assert score["against_random_low"] == pytest.approx(0.045 - 12.7062 * 0.005, rel=1e-4)
+    assert score["against_same_cost"] == pytest.approx(-0.045)
+    assert score["headroom"] == pytest.approx(0.5)
+    assert score["cost"] == pytest.approx(0.8)
+    # 500 passes for 250 images: 2 each; an epoch of 100 images is 200 passes, and 4 seconds.
+    assert score["selection_passes"] == pytest.approx(300 / 200)
+    assert score["selection_seconds"] == pytest.approx(0.5 / 2)
+    assert np.isnan(rows.loc["random", "against_random"])
+    assert np.isnan(rows.loc["random", "against_same_cost"])
+    assert rows.loc["random", "selection_passes"] == 0
 
 
 def test_the_printed_table() -> None:
