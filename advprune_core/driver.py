@@ -172,9 +172,18 @@ class Driver:
                     _, number, task = self._ready.pop(0)
                     self._begin(number, task)
                     under_way[executor.submit(task)] = (number, task)
+                self._say_what_is_left([task for _, task in under_way.values()])
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     number, task = under_way.pop(future)
                     self._done(number, task, future)
+
+    def _say_what_is_left(self, under_way: list[Task]) -> None:
+        """The bar counts training; tests of what is trained come last, and take their time as well."""
+        tasks = [*under_way, *(task for _, _, task in self._ready)]
+        training = sum(isinstance(task, TrainTask) for task in tasks)
+        left = [f"{training} to train"] if training else []
+        left += [f"{len(tasks) - training} to test"] if len(tasks) > training else []
+        self.bar.set_postfix_str(", ".join(left), refresh=False)
 
     def _done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
         """Write what came back, and queue what it makes possible."""

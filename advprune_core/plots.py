@@ -224,14 +224,14 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
         )
     best = points[points["on_frontier"]].sort_values("cost_per_image")
     left.plot(best["cost_per_image"], 100 * best["robust"], color="grey", lw=1, zorder=0)
-    for _, point in best.iterrows():
+    for number, (_, point) in enumerate(best.iterrows()):
         share = "" if point["fraction"] == 1 else f" {100 * point['fraction']:g} %"
         left.annotate(
             f"{point['way']}{share}",
             (point["cost_per_image"], 100 * point["robust"]),
-            xytext=(-4, 6),
+            xytext=(-4, 6) if number % 2 == 0 else (4, -13),
             textcoords="offset points",
-            ha="right",
+            ha="right" if number % 2 == 0 else "left",
             fontsize=8,
         )
     left.set_xscale("log")

@@ -131,6 +131,28 @@ def frontier(table: pd.DataFrame) -> pd.DataFrame:
     return points
 
 
+def printable_ways(table: pd.DataFrame, *, reference: str = "PGD-AT") -> pd.DataFrame:
+    """Ways of training as people read them: one row each, robust accuracy at every fraction.
+
+    Costs are shares of the reference's on all data, in forward-equivalents, and processor seconds
+    of the runs that were timed alone.
+    """
+    points = frontier(table)
+    base = points[(points["way"] == reference) & (points["fraction"] == 1)]["cost_per_image"]
+    rows = []
+    for way, group in points.groupby("way", sort=False):
+        full = group[group["fraction"] == 1].iloc[0]
+        cost = full["cost_per_image"] / base.iloc[0] if len(base) else np.nan
+        row: dict[str, object] = {"way of training": way, f"cost / {reference}": f"{cost:.2f}"}
+        row |= {"seconds": "" if np.isnan(full["cpu_seconds"]) else f"{full['cpu_seconds']:.1f}"}
+        row |= {"clean, %": f"{100 * full['clean']:.1f}"}
+        for _, point in group.sort_values("fraction", ascending=False).iterrows():
+            value = Estimate(point["robust"], point["robust_low"], point["robust_high"], 0)
+            row[f"robust at {100 * point['fraction']:g} %"] = value.text()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame:
     """One row for each pruner and fraction below 1: what it reaches, beats, and costs to select.
 

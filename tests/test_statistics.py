@@ -20,6 +20,7 @@ from advprune_core.statistics import (
     full_costs,
     paired_difference,
     printable,
+    printable_ways,
     pruner_table,
     summary,
     ways,
@@ -177,6 +178,16 @@ def test_costs_are_shares_of_the_same_way_of_training() -> None:
     assert {way: rows["arm"].unique().tolist() for way, rows in ways(table)} == {
         name: ["random"] for name in ("standard", "PGD-AT", "carried", "TRADES")
     }
+
+
+def test_the_printed_ways_of_training() -> None:
+    table = trainers_table(TRAINERS)
+    table = table.assign(cpu_seconds_train=4.0, timed_alone=(table["seed"] == 0) & (table["variant"] == "PGD-AT"))
+    shown = printable_ways(table).set_index("way of training")
+    assert shown["cost / PGD-AT"].tolist() == ["0.18", "1.00", "0.29", "1.59"]
+    assert shown.loc["PGD-AT", "robust at 40 %"] == "60.0 [60.0, 60.0]"
+    assert shown["seconds"].tolist() == ["", "4.0", "", ""]
+    assert shown.loc["TRADES", "robust at 100 %"].startswith("76.0 [")
 
 
 PRUNERS = {
