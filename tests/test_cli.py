@@ -20,6 +20,7 @@ from advprune_core.attacks import ATTACKS
 from advprune_core.config import flat_fields
 from advprune_core.controls import CONTROLS
 from advprune_core.data import DATASETS
+from advprune_core.experiments import DEFAULT_NOTEBOOKS
 from advprune_core.models import MODELS
 from advprune_core.pruners import PRUNERS
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS
@@ -93,7 +94,8 @@ def test_dry_run_creates_nothing(advprune: Command, tmp_path: Path) -> None:
     assert code == 0
     assert "2 entries" in out
     assert "forward-equivalents" in out
-    code, out, _ = advprune("study", *map(str, NOTEBOOKS.glob("*.ipynb")), *study_options(tmp_path / "r"), "--dry-run")
+    notebooks = [str(NOTEBOOKS / name) for name in DEFAULT_NOTEBOOKS]
+    code, out, _ = advprune("study", *notebooks, *study_options(tmp_path / "r"), "--dry-run")
     assert code == 0
     assert "4 entries" in out
     assert list(tmp_path.iterdir()) == []

@@ -48,7 +48,7 @@ BAD_RUNS: dict[str, tuple[list[str], str]] = {
     "not one batch": (["--fraction", "0.04"], "keeps 10 of 254 images: not one full batch of 16"),
     "no images": (["--fraction", "1e-9"], "keeps 0 of 254 images"),
     "full but not all": (["--pruner", "full"], "full.*advprune list pruners"),
-    "pruner": (["--pruner", "randm"], "unknown pruner 'randm'.*did you mean 'random'.*allowed: full, random"),
+    "pruner": (["--pruner", "randm"], "unknown pruner 'randm'.*did you mean 'random'.*allowed: .*full, .*random"),
     "pruner setting": (["--set", "pruner.balance=true"], "balance.*did you mean 'balanced'"),
     "dataset": (["--dataset", "digit"], "unknown dataset 'digit'.*did you mean 'digits'.*cifar10"),
     "model": (["--model", "small_cn"], "unknown model 'small_cn'.*did you mean 'small_cnn'"),

@@ -90,6 +90,53 @@ def test_the_command_executes_both_and_a_second_time_trains_nothing(
         assert executed["metadata"]["papermill"]["input_path"] == f"{name}.ipynb"
 
 
+#: Notebooks with a grid of their own: a part of it that is quick, and the figures that they leave.
+OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "trainers": (
+        {
+            "variants": {
+                "PGD-AT": {"trainer": "pgd_at"},
+                "standard": {"trainer": "standard"},
+                "FGSM": {"trainer": "fgsm"},
+            },
+            "compare": [["FGSM: random", "PGD_AT: random"]],
+            "controls": ["same_cost"],
+        },
+        ["trainers"],
+    ),
+    "pruners": (
+        {"pruners": ["random", "score", {"grad_match": {"steps": 1, "warmup_epochs": 1}}], "epochs": 3},
+        ["pruners", "selections"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN_GRIDS)
+def test_notebooks_with_their_own_grid(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    options, figures = OWN_GRIDS[name]
+    profile = tmp_path / "tiny.yaml"
+    profile.write_text(yaml.safe_dump({**TINY, "timed_repeats": 0, **options}))
+    monkeypatch.chdir(ROOT)
+    results = tmp_path / "results"
+    command = ["study", f"notebooks/{name}.ipynb", "-f", str(profile), "--out", str(results)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    executed = json.loads((results / "tiny" / f"{name}.ipynb").read_text())
+    outputs = [output for cell in executed["cells"] for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert [output for output in outputs if "text/markdown" in output.get("data", {})]
+    for figure in figures:
+        assert (results / "tiny" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "tiny" / f"{name}.csv").read_text().count("\n") >= 3
+
+
+def test_every_notebook_is_executed() -> None:
+    assert {path.stem for path in NOTEBOOKS} == set(FIGURES) | set(OWN_GRIDS)
+
+
 @pytest.mark.slow
 def test_plain_papermill_runs_a_profile_and_refuses_unknown_names(tmp_path: Path) -> None:
     profile = tmp_path / "tiny.yaml"
