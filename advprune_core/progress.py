@@ -6,11 +6,31 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
 
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} passes [{elapsed} gone, {remaining} left{postfix}]"
+
+_LISTENER: ContextVar[Callable[[int, float], None] | None] = ContextVar("listener", default=None)
+
+
+def tell(left: int, share: float) -> None:
+    """Say how many images a search still has, and which share of it is done; whoever listens shows it."""
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener(left, share)
+
+
+@contextmanager
+def listening(listener: Callable[[int, float], None]) -> Iterator[None]:
+    """Hear what searches `tell` during a block."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 def progress_bar(name: str, total: float, *, show: bool = True) -> tqdm[Any]:
