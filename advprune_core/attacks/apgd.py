@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.base import ATTACKS, Attack, check_batch
-from advprune_core.attacks.geometry import Norm, ThreatModel, ascend, project
+from advprune_core.attacks.geometry import Norm, ThreatModel, ascend, per_image, project
 from advprune_core.attacks.losses import cross_entropy, dlr, dlr_targeted
 from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import start_point
@@ -94,7 +94,7 @@ def climb(
             if give_up:
                 leave = leave | hopeless(-best, -at_check, window=window, remaining=steps - step)
             size = torch.where(reduce, size / 2, size)
-            pick = reduce.view(-1, *[1] * (point.dim() - 1))
+            pick = per_image(reduce, point)
             point, gradient = torch.where(pick, best_point, point), torch.where(pick, best_gradient, gradient)
             rises, reduced, at_check = torch.zeros_like(rises), reduce, best
         if leave.any():
@@ -116,7 +116,7 @@ def climb(
         gradient, value, logits = ask(point, last=step == steps - 1)
         rises = rises + (value > last)
         better = value > best
-        pick = better.view(-1, *[1] * (point.dim() - 1))
+        pick = per_image(better, point)
         best_point, best_gradient = torch.where(pick, point, best_point), torch.where(pick, gradient, best_gradient)
         best = torch.where(better, value, best)
     points[rows], values[rows] = best_point, best
@@ -177,7 +177,7 @@ def apgd(
         first = _random_start(jobs, names, norm=norm, eps=eps, seed=seed)
         if start is not None:
             given = project(start.detach(), x, norm=norm, eps=eps)[jobs.owner]
-            first = torch.where((jobs.rank == 0).view(-1, 1, 1, 1), given, first)
+            first = torch.where(per_image(jobs.rank == 0, x), given, first)
         return climb(search, jobs, first, norm=norm, eps=eps, steps=steps, loss=LOSSES[loss])
 
     with no_trace(model):

@@ -26,6 +26,14 @@ class Attack(Component):
         settings = self.model_dump(mode="json", exclude_defaults=True)
         return "_".join([self.name, *(f"{name}={value}" for name, value in settings.items())])
 
+    def parts(self) -> tuple[Attack, ...]:
+        """The attacks that this one consists of, if an evaluation is to keep their outcomes apart."""
+        return ()
+
+    def check(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Refuse or warn of what this attack cannot judge, from the first images of an evaluation."""
+        return None
+
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
@@ -36,9 +44,7 @@ class Attack(Component):
         raise NotImplementedError
 
 
-def check_batch(
-    x: Tensor, y: Tensor, ids: Tensor | None, *, eps: float, **counts: int
-) -> tuple[Tensor, Tensor]:
+def check_batch(x: Tensor, y: Tensor, ids: Tensor | None, *, eps: float, **counts: int) -> tuple[Tensor, Tensor]:
     """The images, detached, and their ids (B,), the places in the batch where none are given.
 
     Raises
