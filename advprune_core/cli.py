@@ -111,7 +111,7 @@ def run(
         print(f"{entries[number].describe()}: status {record.status}, {record.cost:,} forward-equivalents")
         found = store.evaluation(key, driver.evaluation(entries[number].config).key(driver.dataset.test_hash))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
-            print(f"  {name:16} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
+            print(f"  {name:24} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
         print(f"  in {shown(store.folder(key))}")
     _report_failures(driver.failed)
 
@@ -225,7 +225,7 @@ def evaluate(
         data=data,
     )
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
-        print(f"{name:16} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
+        print(f"{name:24} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,7 @@ def evaluate(
     batch_size: int = 500,
     work: Path | None = None,
     progress: bool = False,
+    on_turn: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Attack every image that is classified correctly.
 
@@ -98,6 +99,8 @@ def evaluate(
         there, to the same outcome.
     progress : bool
         Show a bar with the images left and the time.
+    on_turn : callable
+        Called before every attack on every batch.
     """
     n = len(split)
     device = next((p.device for p in model.parameters()), split.labels.device)
@@ -109,6 +112,12 @@ def evaluate(
     with attack_bar(n * len(order), name="evaluate", show=progress) as bar:
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
+            show = bar.of_batch(start, rows.stop - start, len(order))
+
+            def announce(number: int, label: str, show: Callable[[int, str], None] = show) -> None:
+                on_turn()
+                show(number, label)
+
             stand = attack_batch(
                 model,
                 split.pixels(rows).to(device),
@@ -117,7 +126,7 @@ def evaluate(
                 threat=threat,
                 ids=torch.arange(rows.start, rows.stop, device=device),
                 work=work,
-                on_turn=bar.of_batch(start, rows.stop - start, len(order)),
+                on_turn=announce,
             )
             clean[rows] = stand.clean.cpu().numpy()
             for label, column in stand.right.items():

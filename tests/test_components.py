@@ -20,6 +20,7 @@ from advprune_core.attacks.geometry import ascend, project
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import input_gradient
 from advprune_core.data import Dataset, dataset_from_arrays
+from advprune_core.ledger import Ledger
 from advprune_core.pruners import Context
 from advprune_core.settings import Component, ConfigError
 from advprune_core.trainers.base import Batch
@@ -56,8 +57,12 @@ def pruner_effect(pruner: Any) -> Any:
 
 
 def attack_effect(attack: Any) -> Any:
+    # The images, and what they cost: a search that goes on longer may arrive at the same corner.
     _, model, x, y, _ = world()
-    return flat(attack.perturb(model, x, y, threat=ThreatModel(norm="linf", eps=EPS), seed=0))
+    ledger = Ledger()
+    with ledger.watch(model):
+        x_adv = attack.perturb(model, x, y, threat=ThreatModel(norm="linf", eps=EPS), seed=0)
+    return [*flat(x_adv), ledger.passes]
 
 
 def objective_effect(objective: Any) -> Any:
