@@ -59,7 +59,7 @@ class AutoAttack(Attack):
     name: ClassVar[str] = "autoattack"
     #: Also taken as `version`, its name elsewhere (here a component's version is another thing).
     attacks: Annotated[
-        Version | tuple[Attack, ...],
+        Version | Annotated[tuple[Attack, ...], Field(min_length=1)],
         BeforeValidator(_version),
         PlainSerializer(lambda value: value if isinstance(value, str) else [attack.spec() for attack in value]),
         Field(
