@@ -132,10 +132,10 @@ def evaluate(
             for label, column in stand.right.items():
                 right[label][rows] = column.cpu().numpy()
     standing: dict[str, NDArray[np.bool_]] = {}
-    for attack in attacks:
-        own = {label: column for label, column in right.items() if label.partition("/")[0] == attack.label()}
+    for owner in dict.fromkeys(turn.owner for turn in order):
+        own = {turn.label: right[turn.label] for turn in order if turn.owner == owner}
         # What an attack in parts leaves is what the last of them leaves.
-        standing |= own | {attack.label(): list(own.values())[-1]}
+        standing |= own | {owner: list(own.values())[-1]}
     return Outcome(clean, standing)
 
 

@@ -25,11 +25,12 @@ from advprune_core.randomness import stream
 
 @dataclass(frozen=True)
 class Turn:
-    """One attack of an evaluation: its name in records, and the key of its noise."""
+    """One attack of an evaluation: its name in records, the key of its noise, and the name of what it is a part of."""
 
     label: str
     attack: Attack
     key: int
+    owner: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +69,18 @@ class Stand:
 
 def turns(attacks: Sequence[Attack], *, seed: int) -> list[Turn]:
     """The parts of every attack in order, each with a stream of noise of its own."""
-    result = []
+    result: list[Turn] = []
     for number, attack in enumerate(attacks):
-        key = stream(seed, "evaluate", number)
-        parts = attack.parts()
+        key, parts = stream(seed, "evaluate", number), attack.parts()
+        owner = attack.label()
+        if any(turn.owner == owner for turn in result):
+            owner = f"{owner}_{number}"  # the same attack again, with other noise
         distinct = len({part.name for part in parts}) == len(parts)
         for place, part in enumerate(parts):
-            label = part.name if distinct else part.label()
-            result.append(Turn(f"{attack.label()}/{label}", part, stream(key, "part", place)))
+            label = part.name if distinct else f"{place}_{part.label()}"
+            result.append(Turn(f"{owner}/{label}", part, stream(key, "part", place), owner))
         if not parts:
-            result.append(Turn(attack.label(), attack, key))
+            result.append(Turn(owner, attack, key, owner))
     return result
 
 
