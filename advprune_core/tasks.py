@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -88,7 +88,7 @@ class TrainTask:
 
 
 def run_lock(store: RunStore, key: str) -> FileLock:
-    """Held by whoever trains a run or writes its files, so that two studies can share it."""
+    """Held by whoever trains or evaluates a run or writes its files, so that two studies can share it."""
     store.folder(key).mkdir(parents=True, exist_ok=True)
     return FileLock(store.folder(key) / ".lock")
 
@@ -115,7 +115,9 @@ class EvaluateTask:
         """The outcome of every image, and the ledger's state."""
         dataset = load_dataset(self.config.dataset, folder=self.data)
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
-        with arithmetic(self.config):
+        # Who shares the run waits, be it the orphan of a killed driver: the state has one writer.
+        lock = nullcontext() if self.work is None else FileLock(Path(self.work).parents[1] / ".lock")
+        with lock, arithmetic(self.config):
             return evaluate_model(
                 model,
                 dataset,

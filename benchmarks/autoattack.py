@@ -171,8 +171,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("results/benchmarks/autoattack"))
-    parser.add_argument("--out", type=Path, default=Path("results/reference/autoattack"))
+    parser.add_argument("--out", type=Path, help="[results/reference/autoattack; with --images, the work folder]")
     options = parser.parse_args()
+    out = options.out or (options.work if options.images else Path("results/reference/autoattack"))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # the reference warns of its own arithmetic
     results = []
@@ -182,9 +183,9 @@ def main() -> None:
             continue
         results += compare(name, options.images, options.seeds, options.work)
         comparison, disagreements, every = tables(results)
-        options.out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         for file, table in (("comparison", comparison), ("disagreements", disagreements), ("seeds", every)):
-            write_text(options.out / f"{file}.csv", table.to_csv(index=False, float_format="%.6g"))
+            write_text(out / f"{file}.csv", table.to_csv(index=False, float_format="%.6g"))
     if results:
         ratio = comparison["seconds_ours"] / comparison["seconds_reference"]
         print(comparison.assign(ratio=ratio.round(3)).to_string(index=False))

@@ -26,7 +26,7 @@ GiveUp = Annotated[bool, Field(description="leave images whose progress, extrapo
 #: bfloat16 rounds to 1 part in 256: a margin closer to 0 than this share of the largest logit is asked again.
 DOUBT = 2 / 256
 #: An image is given up if this many times the pace of its last window would not get it there.
-PATIENCE = 2.0
+PATIENCE = 4.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.base import ATTACKS, Attack, check_batch
-from advprune_core.attacks.geometry import Norm, ThreatModel, project
+from advprune_core.attacks.geometry import Norm, ThreatModel
 from advprune_core.attacks.losses import margin
 from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.search import GiveUp, Precision, Search, hopeless
@@ -24,6 +24,8 @@ from advprune_core.randomness import stream, uniform
 
 #: Queries whose numbers are drawn at once, and between two looks at an image's pace.
 BLOCK, WINDOW = 100, 500
+#: Most proposals of one side that are remembered for an image.
+REMEMBERED = 2**14
 
 
 def square(
@@ -69,10 +71,11 @@ def square(
         best = stripes(uniform(stream(key, "start"), names, zero, (channels, size[1])) < 0.5, low, high)
     else:
         best = tiles(uniform(stream(key, "start"), names, zero, (25, 1 + channels)), x, eps=eps)
-    clean, result, rows = x, x.clone(), torch.arange(len(x), device=x.device)
-    memory = norm == "linf" and channels <= 3
-    refused = torch.zeros(len(x), size[0] * size[1] * 2**channels if memory else 0, dtype=torch.bool, device=x.device)
-    length, draws = 0, best
+    result, rows = x.clone(), torch.arange(len(x), device=x.device)
+    different = size[0] * size[1] * 2**channels
+    memory = norm == "linf" and different <= REMEMBERED
+    refused = torch.zeros(len(x), different if memory else 0, dtype=torch.bool, device=x.device)
+    length, draws = 0, x.new_zeros(len(x), BLOCK, 0)
     with no_trace(model):
         logits = search.logits(best)
         gap = before = -margin(logits, y)
@@ -85,18 +88,16 @@ def square(
             if leave.any():
                 result[rows[leave]] = best[leave]
                 stay = ~leave
-                rows, x, y, names, low, high, best, gap, before, refused = (
-                    tensor[stay] for tensor in (rows, x, y, names, low, high, best, gap, before, refused)
+                rows, x, y, names, low, high, best, gap, before, refused, draws = (
+                    tensor[stay] for tensor in (rows, x, y, names, low, high, best, gap, before, refused, draws)
                 )
-                draws = draws[stay] if query > 1 else draws
             tell(len(rows), query / queries)
             if len(rows) == 0 or query == queries:
                 break
             if (query - 1) % BLOCK == 0:
                 block = torch.full_like(names, (query - 1) // BLOCK)
                 draws = uniform(key, names, block, (BLOCK, DRAWS + channels))
-            before_length, length = length, side(query, size, norm=norm)
-            if length != before_length:
+            if length != (length := side(query, size, norm=norm)):
                 refused.zero_()
             now = draws[:, (query - 1) % BLOCK]
             if norm == "linf":
@@ -122,7 +123,7 @@ def square(
             if memory:
                 refused[taken] = False
     result[rows] = best
-    return project(result, clean, norm=norm, eps=eps)
+    return result
 
 
 @ATTACKS.register
