@@ -224,8 +224,10 @@ def evaluate(
         results=out,
         data=data,
     )
+    broken = record.outcome().broken()
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
-        print(f"{name:24} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
+        fallen = f", broke {broken[name]} of {record.n} images" if name in broken else ""
+        print(f"{name:24} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]{fallen}")
 
 
 @app.command()

@@ -42,6 +42,15 @@ class Outcome:
         """Right under every attack, shape (n,)."""
         return np.logical_and.reduce([self.clean, *self.attacks.values()])
 
+    def broken(self) -> dict[str, int]:
+        """How many images fell to each attack, or part of one, of those that all before it had left."""
+        found, left = {}, self.clean
+        for label, right in self.attacks.items():
+            if not any(other.startswith(f"{label}/") for other in self.attacks):
+                found[label] = int((left & ~right).sum())
+                left = left & right
+        return found
+
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of an accuracy (Wilson 1927)."""
@@ -100,7 +109,7 @@ def evaluate(
     progress : bool
         Show a bar with the images left and the time.
     on_turn : callable
-        Called before every attack on every batch.
+        Called before every attack on every batch, and when its outcome is kept.
     """
     n = len(split)
     device = next((p.device for p in model.parameters()), split.labels.device)
@@ -127,6 +136,7 @@ def evaluate(
                 ids=torch.arange(rows.start, rows.stop, device=device),
                 work=work,
                 on_turn=announce,
+                on_kept=on_turn,
             )
             clean[rows] = stand.clean.cpu().numpy()
             for label, column in stand.right.items():

@@ -140,7 +140,7 @@ def evaluate_model(
     """Evaluate any network on a data set's test images: outcomes, and the ledger's state.
 
     With a folder `work`, an evaluation that was killed goes on where it was, to the same outcome;
-    its ledger counts what all calls together took, up to the attack under way.
+    its ledger counts the passes of all calls together, but for the attack that was cut short.
     """
     ledger = Ledger(device)
     kept = None if work is None else work / "passes.json"
@@ -167,6 +167,8 @@ def evaluate_model(
             progress=progress,
             on_turn=on_turn,
         )
+    if before is not None:
+        ledger.passes = before  # nothing was left to do
     return outcome, ledger.state()
 
 
@@ -243,10 +245,11 @@ def evaluation_work(store: RunStore, key: str, evaluation: EvaluationConfig, tes
 
 def finish_evaluation(store: RunStore, record: EvaluationRecord, work: Path) -> None:
     """Write the record of an evaluation, then drop its state."""
-    store.write_evaluation(record)
-    shutil.rmtree(work, ignore_errors=True)
-    with suppress(OSError):
-        work.parent.rmdir()  # unless something else is under way there
+    with run_lock(store, record.train_key):  # or another study would go on from half of it
+        store.write_evaluation(record)
+        shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):
+            work.parent.rmdir()  # unless something else is under way there
 
 
 def finish(store: RunStore, record: RunRecord, result: TrainResult) -> None:

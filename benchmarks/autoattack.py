@@ -125,7 +125,7 @@ def compare(name: str, images: int | None, seeds: int, work: Path) -> list[dict[
             path = work / f"{name}-{len(y)}" / f"{label}-{seed}.json"
             call = partial(attack, norm=threat.norm, eps=threat.eps, seed=seed)
             found = evaluated(path, model, x, y, call)
-            print(f"{name}{arm}, seed {seed}: {found['robust'].mean():.4f}, {found['seconds']:.1f} s", flush=True)
+            print(f"{name} {label}, seed {seed}: {found['robust'].mean():.4f}, {found['seconds']:.1f} s", flush=True)
             results.append({"model": name, "arm": arm, "seed": seed, **found})
     return results
 

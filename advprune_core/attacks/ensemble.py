@@ -100,6 +100,7 @@ def attack_batch(
     ids: Tensor,
     work: Path | None = None,
     on_turn: Callable[[int, str], None] = lambda number, label: None,
+    on_kept: Callable[[], None] = lambda: None,
 ) -> Stand:
     """Let every attack have its turn at one batch.
 
@@ -115,6 +116,8 @@ def attack_batch(
         Folder where the state is kept after each attack: the same call goes on from there.
     on_turn : callable
         Called before each attack with its number and label.
+    on_kept : callable
+        Called when an attack's outcome is kept.
     """
     path = None if work is None else work / f"{fingerprint(model, x, y, ids, attacks, threat)}.npz"
     stand = _load(path, x, attacks)
@@ -142,6 +145,7 @@ def attack_batch(
             x_adv = torch.where(per_image(stand.left & ~right, x), tried, x_adv)
         stand = Stand(stand.clean, {**stand.right, turn.label: right}, x_adv)
         _save(path, stand)
+        on_kept()
     return stand
 
 

@@ -73,6 +73,8 @@ def test_an_evaluation_keeps_every_part(trained: nn.Module, digits: Dataset) -> 
         trained, split.pixels(slice(0, 60)), split.labels, eps=0.125, version=BRIEF, seed=2, batch_size=60
     )
     assert ours.left.tolist() == outcome.robust.tolist()  # other batches, same noise
+    assert ours.broken() == outcome.broken()
+    assert sum(outcome.broken().values()) == outcome.clean.sum() - outcome.robust.sum()
 
 
 class Killed(BaseException):
