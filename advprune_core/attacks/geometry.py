@@ -87,7 +87,7 @@ def check_images(x: Tensor) -> None:
     ValueError
         With the range found.
     """
-    low, high = torch.aminmax(x)
+    low, high = torch.aminmax(x.detach())
     if not (float(low) >= 0 and float(high) <= 1):
         raise ValueError(
             f"images must lie in [0, 1], these are in [{float(low):g}, {float(high):g}]: pass them "
