@@ -33,7 +33,9 @@ from advprune_core.tasks import (
     EvaluationConfig,
     TrainTask,
     evaluation_record,
+    evaluation_work,
     finish,
+    finish_evaluation,
     run_record,
     warm_up,
 )
@@ -151,7 +153,8 @@ class Driver:
         there = self.store.evaluation(record.key, evaluation.key(self.dataset.test_hash))
         if record.status != "diverged" and there is None:
             weights = self.store.weights(record.key, evaluation.checkpoint)
-            self._push(number, EvaluateTask(config, evaluation, self.execution.data, str(weights)))
+            work = evaluation_work(self.store, record.key, evaluation, self.dataset.test_hash)
+            self._push(number, EvaluateTask(config, evaluation, self.execution.data, str(weights), str(work)))
 
     def _push(self, number: int, task: Task) -> None:
         """Longest training first, so that no core idles at the end; evaluations last."""
@@ -206,9 +209,9 @@ class Driver:
         elif error is not None:
             self.failed[f"evaluation of {name}"] = _message(error)
         else:
-            self.store.write_evaluation(
-                evaluation_record(key, task.config, task.evaluation, self.dataset, *future.result())
-            )
+            found = evaluation_record(key, task.config, task.evaluation, self.dataset, *future.result())
+            work = evaluation_work(self.store, key, task.evaluation, self.dataset.test_hash)
+            finish_evaluation(self.store, found, work)
             self.evaluated += 1
 
     def _trained(self, number: int, config: RunConfig, key: str, result: Any, *, timed_alone: bool = False) -> None:

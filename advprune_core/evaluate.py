@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from advprune_core.attacks.base import Attack
+from advprune_core.attacks.ensemble import attack_batch, turns
 from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.attacks.guards import SAMPLE
 from advprune_core.attacks.mode import quiet_logits
 from advprune_core.data import Split
-from advprune_core.randomness import stream
+from advprune_core.progress import attack_bar
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,8 @@ class Outcome:
     ----------
     clean : array of bool, shape (n,)
     attacks : dict of str to array of bool, shape (n,)
-        True where the attack failed. An image that is wrong without an attack is False.
+        True where the attack failed, and all before it. An image that is wrong without an attack is
+        False. An attack in parts has an entry of its own, and ``label/part`` for each of them.
     """
 
     clean: NDArray[np.bool_]
@@ -37,6 +41,15 @@ class Outcome:
     def robust(self) -> NDArray[np.bool_]:
         """Right under every attack, shape (n,)."""
         return np.logical_and.reduce([self.clean, *self.attacks.values()])
+
+    def broken(self) -> dict[str, int]:
+        """How many images fell to each attack, or part of one, of those that all before it had left."""
+        found, left = {}, self.clean
+        for label, right in self.attacks.items():
+            if not any(other.startswith(f"{label}/") for other in self.attacks):
+                found[label] = int((left & ~right).sum())
+                left = left & right
+        return found
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -68,6 +81,9 @@ def evaluate(
     threat: ThreatModel,
     seed: int = 0,
     batch_size: int = 500,
+    work: Path | None = None,
+    progress: bool = False,
+    on_turn: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Attack every image that is classified correctly.
 
@@ -87,25 +103,49 @@ def evaluate(
         For random starts: each attack has a stream of its own, and each image its own noise in it,
         whatever the batch and the model.
     batch_size : int
+    work : Path, optional
+        Folder that keeps the state after every attack and batch: a killed evaluation goes on from
+        there, to the same outcome.
+    progress : bool
+        Show a bar with the images left and the time.
+    on_turn : callable
+        Called before every attack on every batch, and when its outcome is kept.
     """
     n = len(split)
     device = next((p.device for p in model.parameters()), split.labels.device)
+    order = turns(attacks, seed=seed)
+    for attack in attacks:
+        attack.check(model, split.pixels(slice(0, SAMPLE)).to(device), split.labels[:SAMPLE].to(device))
     clean = np.zeros(n, dtype=bool)
-    standing = {attack.label(): np.zeros(n, dtype=bool) for attack in attacks}
-    for start in range(0, n, batch_size):
-        rows = slice(start, min(start + batch_size, n))
-        x, y = split.pixels(rows).to(device), split.labels[rows].to(device)
-        ids = torch.arange(start, start + len(x), device=device)
-        right = predictions(model, x) == y
-        clean[rows] = right.cpu().numpy()
-        for number, attack in enumerate(attacks):
-            left = right.nonzero().squeeze(1)
-            if len(left):
-                key = stream(seed, "evaluate", number)
-                x_adv = x.clone()
-                x_adv[left] = attack.perturb(model, x[left], y[left], threat=threat, seed=key, ids=ids[left])
-                right = right & (predictions(model, x_adv) == y)
-            standing[attack.label()][rows] = right.cpu().numpy()
+    right = {turn.label: np.zeros(n, dtype=bool) for turn in order}
+    with attack_bar(n * len(order), name="evaluate", show=progress) as bar:
+        for start in range(0, n, batch_size):
+            rows = slice(start, min(start + batch_size, n))
+            show = bar.of_batch(start, rows.stop - start, len(order))
+
+            def announce(number: int, label: str, show: Callable[[int, str], None] = show) -> None:
+                on_turn()
+                show(number, label)
+
+            stand = attack_batch(
+                model,
+                split.pixels(rows).to(device),
+                split.labels[rows].to(device),
+                order,
+                threat=threat,
+                ids=torch.arange(rows.start, rows.stop, device=device),
+                work=work,
+                on_turn=announce,
+                on_kept=on_turn,
+            )
+            clean[rows] = stand.clean.cpu().numpy()
+            for label, column in stand.right.items():
+                right[label][rows] = column.cpu().numpy()
+    standing: dict[str, NDArray[np.bool_]] = {}
+    for owner in dict.fromkeys(turn.owner for turn in order):
+        own = {turn.label: right[turn.label] for turn in order if turn.owner == owner}
+        # What an attack in parts leaves is what the last of them leaves.
+        standing |= own | {owner: list(own.values())[-1]}
     return Outcome(clean, standing)
 
 

@@ -32,6 +32,8 @@ from advprune_core.tasks import (
     EvaluateTask,
     EvaluationConfig,
     evaluation_record,
+    evaluation_work,
+    finish_evaluation,
     run_lock,
     warm_up,
 )
@@ -185,11 +187,13 @@ def evaluate_checkpoint(
         raise ConfigError(f"another norm than the run's ({config.threat.norm}) needs its own eps")
     facts = {**config.threat.model_dump(), **threat}
     evaluation = EvaluationConfig.create(attacks=parsed, threat=ThreatModel.create(**facts), checkpoint=checkpoint)
-    outcome, ledger = EvaluateTask(config, evaluation, data, str(path))()
-    dataset = load_dataset(config.dataset, folder=data)
-    record = evaluation_record(key, config, evaluation, dataset, outcome, ledger)
-    if run_key is not None:
-        RunStore(results_root(results)).write_evaluation(record)
+    dataset, store = load_dataset(config.dataset, folder=data), RunStore(results_root(results))
+    # Own weights have no run whose folder could keep the state of their evaluation.
+    work = None if run_key is None else evaluation_work(store, key, evaluation, dataset.test_hash)
+    task = EvaluateTask(config, evaluation, data, str(path), None if work is None else str(work), progress=True)
+    record = evaluation_record(key, config, evaluation, dataset, *task())
+    if work is not None:
+        finish_evaluation(store, record, work)
     return record
 
 

@@ -6,11 +6,32 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
 
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} passes [{elapsed} gone, {remaining} left{postfix}]"
+
+_ATTACKS = "{desc}: {percentage:3.0f}%|{bar:20}| [{elapsed} gone, {remaining} left{postfix}]"
+_LISTENER: ContextVar[Callable[[int, float], None] | None] = ContextVar("listener", default=None)
+
+
+def tell(left: int, share: float) -> None:
+    """Say how many images a search still has, and which share of it is done; whoever listens shows it."""
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener(left, share)
+
+
+@contextmanager
+def listening(listener: Callable[[int, float], None]) -> Iterator[None]:
+    """Hear what searches `tell` during a block."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 def progress_bar(name: str, total: float, *, show: bool = True) -> tqdm[Any]:
@@ -54,3 +75,36 @@ def following(bar: tqdm[Any], position: Callable[[], float]) -> Iterator[None]:
         if not bar.disable:
             thread.join()
             show()
+
+
+class AttackBar:
+    """Where an evaluation is: which attack, how many images it still has, how long it will take."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self.bar, self._label, self._place, self._size = bar, "", 0, 0
+
+    def begin(self, label: str, place: int, size: int) -> None:
+        """An attack begins at `place` of the total, of which its batch is `size`."""
+        self._label, self._place, self._size = label, place, size
+        self.hear(size, 0.0)
+
+    def of_batch(self, first: int, size: int, attacks: int) -> Callable[[int, str], None]:
+        """What to call with the number and name of each of a batch's `attacks` as it begins."""
+        return lambda number, label: self.begin(label, first * attacks + number * size, size)
+
+    def hear(self, left: int, share: float) -> None:
+        """See `tell`."""
+        self.bar.set_postfix_str(f"{self._label}: {left} images left", refresh=False)
+        self.bar.update(self._place + self._size * share - self.bar.n)
+
+
+@contextmanager
+def attack_bar(total: int, *, name: str = "attack", show: bool = True) -> Iterator[AttackBar]:
+    """A bar over images times attacks that listens to the searches of a block."""
+    interval = 1.0 if sys.stderr.isatty() else 10.0
+    with tqdm(total=total, desc=name, mininterval=interval, disable=not show, bar_format=_ATTACKS) as bar:
+        shown = AttackBar(bar)
+        with listening(shown.hear):
+            yield shown
+        bar.set_postfix_str("", refresh=False)
+        bar.update(total - bar.n)

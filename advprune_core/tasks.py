@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +20,7 @@ from advprune_core.data import Dataset, load_dataset
 from advprune_core.engines import stop_if_orphaned
 from advprune_core.environment import environment, git_state
 from advprune_core.evaluate import Outcome, evaluate
+from advprune_core.files import write_text
 from advprune_core.ledger import Ledger
 from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStore
 from advprune_core.runs import load_model
@@ -85,7 +88,7 @@ class TrainTask:
 
 
 def run_lock(store: RunStore, key: str) -> FileLock:
-    """Held by whoever trains a run or writes its files, so that two studies can share it."""
+    """Held by whoever trains or evaluates a run or writes its files, so that two studies can share it."""
     store.folder(key).mkdir(parents=True, exist_ok=True)
     return FileLock(store.folder(key) / ".lock")
 
@@ -99,26 +102,59 @@ def warm_up(config: RunConfig, dataset: Dataset) -> None:
 
 @dataclass(frozen=True)
 class EvaluateTask:
-    """Evaluate one checkpoint."""
+    """Evaluate one checkpoint, with its state after every attack in the folder `work` (None: without)."""
 
     config: RunConfig
     evaluation: EvaluationConfig
     data: str | None
     weights: str
+    work: str | None = None
+    progress: bool = False
 
     def __call__(self) -> tuple[Outcome, dict[str, Any]]:
         """The outcome of every image, and the ledger's state."""
         dataset = load_dataset(self.config.dataset, folder=self.data)
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
-        with arithmetic(self.config):
-            return evaluate_model(model, dataset, self.evaluation, device=self.config.device)
+        # Who shares the run waits, be it the orphan of a killed driver: the state has one writer.
+        lock = nullcontext() if self.work is None else FileLock(Path(self.work).parents[1] / ".lock")
+        with lock, arithmetic(self.config):
+            return evaluate_model(
+                model,
+                dataset,
+                self.evaluation,
+                device=self.config.device,
+                work=None if self.work is None else Path(self.work),
+                progress=self.progress,
+            )
 
 
 def evaluate_model(
-    model: torch.nn.Module, dataset: Dataset, evaluation: EvaluationConfig, *, device: str = "cpu"
+    model: torch.nn.Module,
+    dataset: Dataset,
+    evaluation: EvaluationConfig,
+    *,
+    device: str = "cpu",
+    work: Path | None = None,
+    progress: bool = False,
 ) -> tuple[Outcome, dict[str, Any]]:
-    """Evaluate any network on a data set's test images: outcomes, and the ledger's state."""
+    """Evaluate any network on a data set's test images: outcomes, and the ledger's state.
+
+    With a folder `work`, an evaluation that was killed goes on where it was, to the same outcome;
+    its ledger counts the passes of all calls together, but for the attack that was cut short.
+    """
     ledger = Ledger(device)
+    kept = None if work is None else work / "passes.json"
+    before = json.loads(kept.read_text()) if kept is not None and kept.exists() else None
+
+    def on_turn() -> None:
+        nonlocal before
+        stop_if_orphaned()
+        if before is not None:
+            # What this call has counted so far, the one before it had counted as well.
+            ledger.passes, before = before, None
+        if kept is not None:
+            write_text(kept, json.dumps(ledger.passes))
+
     with ledger.watch(model), ledger.phase("evaluate"):
         outcome = evaluate(
             model,
@@ -127,7 +163,12 @@ def evaluate_model(
             threat=evaluation.threat,
             seed=evaluation.seed,
             batch_size=evaluation.batch_size,
+            work=work,
+            progress=progress,
+            on_turn=on_turn,
         )
+    if before is not None:
+        ledger.passes = before  # nothing was left to do
     return outcome, ledger.state()
 
 
@@ -195,6 +236,20 @@ def evaluation_record(
         environment=environment(config.device),
         git=git_state(),
     )
+
+
+def evaluation_work(store: RunStore, key: str, evaluation: EvaluationConfig, test_hash: str) -> Path:
+    """Folder of an evaluation under way."""
+    return store.work(key) / f"evaluation-{evaluation.key(test_hash)}"
+
+
+def finish_evaluation(store: RunStore, record: EvaluationRecord, work: Path) -> None:
+    """Write the record of an evaluation, then drop its state."""
+    with run_lock(store, record.train_key):  # or another study would go on from half of it
+        store.write_evaluation(record)
+        shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):
+            work.parent.rmdir()  # unless something else is under way there
 
 
 def finish(store: RunStore, record: RunRecord, result: TrainResult) -> None:

@@ -16,11 +16,12 @@ from contexts import context, watched
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from advprune_core.attacks import ThreatModel
+from advprune_core.attacks import Square, ThreatModel
 from advprune_core.attacks.geometry import ascend, project
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import input_gradient
 from advprune_core.data import Dataset, dataset_from_arrays
+from advprune_core.ledger import Ledger
 from advprune_core.settings import Component, ConfigError
 from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.policy import AttackPolicy
@@ -66,8 +67,16 @@ def keep_rule_effect(rule: Any) -> Any:
 
 
 def attack_effect(attack: Any) -> Any:
+    # The images, and what they cost: a search that goes on longer may arrive at the same corner.
     _, model, x, y, _ = world()
-    return flat(attack.perturb(model, x, y, threat=ThreatModel(norm="linf", eps=EPS), seed=0))
+    if isinstance(attack, Square):
+        attack = attack.replace(queries=min(attack.queries, 1600))  # the rest takes seconds and shows no more
+    ledger = Ledger()
+    with ledger.watch(model):
+        x_adv = attack.perturb(model, x, y, threat=ThreatModel(norm="linf", eps=EPS), seed=0)
+        # A few in L2 as well, where no attack can know an answer beforehand.
+        round_adv = attack.perturb(model, x[:4], y[:4], threat=ThreatModel(norm="l2", eps=EPS), seed=0)
+    return [*flat(x_adv, round_adv), ledger.passes]
 
 
 def objective_effect(objective: Any) -> Any:

@@ -183,7 +183,7 @@ def test_attacks_meet_what_withstood_all_before() -> None:
     split = numbered(7)
     split.images[3, 0, 0, 1] = 1  # wrong from the start
     attacks = [Recorder(title="a", breaks=(0, 5)), Recorder(title="b", breaks=(0, 1)), Recorder(title="c")]
-    outcome = evaluate(Parity(), split, attacks, threat=ThreatModel(), batch_size=4)
+    outcome = evaluate(Parity(), split, attacks, threat=ThreatModel(eps=1), batch_size=4)
     assert [(title, ids) for title, ids, _ in Recorder.calls] == [
         ("a", [0, 1, 2]), ("b", [1, 2]), ("c", [2]), ("a", [4, 5, 6]), ("b", [4, 6]), ("c", [4, 6]),
     ]  # fmt: skip
@@ -196,7 +196,7 @@ def test_attacks_meet_what_withstood_all_before() -> None:
 def test_an_attack_without_images_is_not_called() -> None:
     Recorder.calls.clear()
     attacks = [Recorder(title="a", breaks=tuple(range(7))), Recorder(title="b")]
-    outcome = evaluate(Parity(), numbered(7), attacks, threat=ThreatModel())
+    outcome = evaluate(Parity(), numbered(7), attacks, threat=ThreatModel(eps=1))
     assert [title for title, _, _ in Recorder.calls] == ["a"]
     assert not outcome.robust.any()
 
@@ -205,7 +205,7 @@ def test_every_attack_has_a_stream_of_its_own_and_batches_share_it() -> None:
     Recorder.calls.clear()
     for seed in (0, 4):
         attacks = [Recorder(title="a"), Recorder(title="b")]
-        evaluate(Parity(), numbered(12), attacks, threat=ThreatModel(), seed=seed, batch_size=4)
+        evaluate(Parity(), numbered(12), attacks, threat=ThreatModel(eps=1), seed=seed, batch_size=4)
     seeds = [seed for _, _, seed in Recorder.calls]
     assert len(seeds) == 12
     assert len(set(seeds)) == 4

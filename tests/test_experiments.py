@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from made_up import TINY, TINY_STUDY, evaluation_record, run_record, write_finished, write_manifest
 
+from advprune_core.attacks import APGD, FGSM
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
 from advprune_core.experiments import (
@@ -28,7 +29,7 @@ from advprune_core.experiments import (
     study_of,
 )
 from advprune_core.models import build_model
-from advprune_core.records import RunStore
+from advprune_core.records import EvaluationRecord, RunStore
 from advprune_core.runner import run_study
 from advprune_core.runs import load_run
 from advprune_core.settings import ConfigError
@@ -185,6 +186,37 @@ def test_evaluation_of_a_run_is_kept_beside_it(trained: Path, eps: Any) -> None:
     assert record.config["threat"]["eps"] == radius
     assert RunStore(trained).evaluation(key, record.key) == record
     pd.testing.assert_frame_equal(collect(trained, study="tiny"), table)  # the study's own evaluation stays
+
+
+def test_autoattack_of_a_run_goes_on_where_it_was_killed(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = ["fgsm", {"apgd": {"steps": 5}}, {"square": {"queries": 20}}]
+    key = RunStore(trained).run_keys()[0]
+    spec = {"autoattack": {"version": version}}
+
+    def evaluation() -> EvaluationRecord:
+        return evaluation_of(run_key=key, attacks=[spec], results=str(trained))
+
+    expected = evaluation()
+    (label,) = (name for name in expected.attacks if "/" not in name)
+    assert list(expected.attacks) == [f"{label}/fgsm", f"{label}/apgd", f"{label}/square", label]
+    assert expected.attacks[label] == expected.robust
+    assert expected.config["attacks"] == [{"autoattack": {"attacks": version}}]
+
+    def killed(self: Any, *_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(APGD, "perturb", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluation()
+    assert list(RunStore(trained).work(key).glob("evaluation-*/*.npz"))
+    with monkeypatch.context() as patch:
+        patch.setattr(FGSM, "perturb", killed)  # had its turn
+        again = evaluation()
+    assert again.comparable() == expected.comparable()
+    assert not RunStore(trained).work(key).exists()
+    columns = collect(trained)
+    assert f"robust_{label}/apgd" in columns
 
 
 def test_evaluation_of_own_weights_is_only_returned(tmp_path: Path) -> None:

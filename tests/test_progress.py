@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from advprune_core.progress import following, progress_bar
+from advprune_core.progress import attack_bar, following, progress_bar, tell
 
 
 def test_a_bar_follows_a_position_and_ends_where_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,4 +32,20 @@ def test_a_hidden_bar_asks_for_nothing(capsys: pytest.CaptureFixture[str]) -> No
 
     with progress_bar("work", 100, show=False) as bar, following(bar, position):
         pass
+    assert capsys.readouterr().err == ""
+
+
+def test_attack_bar_follows_the_searches(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(3, 0.5)  # nobody listens
+    with attack_bar(40) as bar:
+        begin = bar.of_batch(10, 10, 2)
+        begin(1, "square")
+        assert bar.bar.n == 30
+        tell(4, 0.5)
+        assert bar.bar.n == 35
+        assert "square: 4 images left" in str(bar.bar)
+    tell(1, 0.1)
+    assert "100%" in capsys.readouterr().err
+    with attack_bar(40, show=False):
+        tell(4, 0.5)
     assert capsys.readouterr().err == ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.attacks.geometry import ThreatModel, check_images
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.attacks.mode import quiet_logits
 from advprune_core.attacks.pgd import fgsm, pgd
@@ -25,6 +26,14 @@ class Attack(Component):
         settings = self.model_dump(mode="json", exclude_defaults=True)
         return "_".join([self.name, *(f"{name}={value}" for name, value in settings.items())])
 
+    def parts(self) -> tuple[Attack, ...]:
+        """The attacks that this one consists of, if an evaluation is to keep their outcomes apart."""
+        return ()
+
+    def check(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Refuse or warn of what this attack cannot judge, from the first images of an evaluation."""
+        return None
+
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
@@ -33,6 +42,28 @@ class Attack(Component):
         Noise is keyed by `seed` and `ids` (B,), the images' places in their data set.
         """
         raise NotImplementedError
+
+
+def check_batch(x: Tensor, y: Tensor, ids: Tensor | None, *, eps: float, **counts: int) -> tuple[Tensor, Tensor]:
+    """The images, detached, and their ids (B,), the places in the batch where none are given.
+
+    Raises
+    ------
+    ValueError
+        An empty batch, images outside [0, 1], labels of another number, eps not above 0, or one of
+        `counts` (steps, ...) below 1.
+    """
+    if len(x) == 0:
+        raise ValueError("the batch is empty")
+    check_images(x)
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"labels have shape {tuple(y.shape)}, for {len(x)} images it must be ({len(x)},)")
+    if not eps > 0:
+        raise ValueError(f"eps must be above 0, not {eps}")
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, not {count}")
+    return x.detach(), torch.arange(len(x), device=x.device) if ids is None else ids
 
 
 @ATTACKS.register

@@ -20,7 +20,8 @@ class ThreatModel(Settings):
     eps: Annotated[Pixels, Field(gt=0, description="radius in pixel units of [0, 1]; a number or '8/255'")] = 8 / 255
 
 
-def _per_image(values: Tensor, like: Tensor) -> Tensor:
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """One value per image (B,), shaped to be combined with images `like` (B, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
@@ -29,7 +30,7 @@ def shrink(delta: Tensor, *, norm: Norm, eps: float) -> Tensor:
     if norm == "linf":
         return delta.clamp(-eps, eps)
     lengths = delta.flatten(1).norm(p=2, dim=1)
-    return delta * _per_image((eps / lengths).clamp(max=1.0), delta)
+    return delta * per_image((eps / lengths).clamp(max=1.0), delta)
 
 
 def project(x_adv: Tensor, x: Tensor, *, norm: Norm, eps: float) -> Tensor:
@@ -41,14 +42,22 @@ def project(x_adv: Tensor, x: Tensor, *, norm: Norm, eps: float) -> Tensor:
     return (x + shrink(x_adv - x, norm=norm, eps=eps)).clamp(0, 1)
 
 
+def inside(x_adv: Tensor, x: Tensor, *, norm: Norm, eps: float) -> Tensor:
+    """Which images lie in [0, 1] and in the ball around `x`, but for rounding: bool (B,)."""
+    delta = (x_adv - x).flatten(1)
+    size = delta.abs().amax(1) if norm == "linf" else delta.norm(p=2, dim=1)
+    low, high = torch.aminmax(x_adv.flatten(1), dim=1)
+    return (size <= eps * (1 + 1e-5) + 1e-6) & (low >= 0) & (high <= 1)
+
+
 def ascend(x_adv: Tensor, gradient: Tensor, *, norm: Norm, step_size: float | Tensor) -> Tensor:
     """One steepest-ascent step of length `step_size` (one number, or one per image)."""
     if isinstance(step_size, Tensor):
-        step_size = _per_image(step_size, x_adv)
+        step_size = per_image(step_size, x_adv)
     if norm == "linf":
         return x_adv + step_size * gradient.sign()
     lengths = gradient.flatten(1).norm(p=2, dim=1) + 1e-10
-    return x_adv + step_size * (gradient / _per_image(lengths, gradient))
+    return x_adv + step_size * (gradient / per_image(lengths, gradient))
 
 
 def random_point(x: Tensor, noise: Tensor, radius: Tensor | None, *, norm: Norm, eps: float) -> Tensor:
@@ -66,7 +75,7 @@ def random_point(x: Tensor, noise: Tensor, radius: Tensor | None, *, norm: Norm,
     else:
         assert radius is not None
         lengths = noise.flatten(1).norm(p=2, dim=1)
-        delta = noise * _per_image(eps * radius / lengths, noise)
+        delta = noise * per_image(eps * radius / lengths, noise)
     return (x + delta).clamp(0, 1)
 
 
@@ -78,7 +87,7 @@ def check_images(x: Tensor) -> None:
     ValueError
         With the range found.
     """
-    low, high = torch.aminmax(x)
+    low, high = torch.aminmax(x.detach())
     if not (float(low) >= 0 and float(high) <= 1):
         raise ValueError(
             f"images must lie in [0, 1], these are in [{float(low):g}, {float(high):g}]: pass them "

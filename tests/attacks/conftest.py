@@ -12,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advprune_core.config import RunConfig
 from advprune_core.data import Dataset
 from advprune_core.models import MODELS, build_model
+from advprune_core.trainers.loop import train
 
 Pair = tuple[Tensor, Tensor]
 
@@ -67,6 +69,26 @@ def images(digits: Dataset) -> Callable[[int], Pair]:
         return x.clone(), y.clone()
 
     return first
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Dataset) -> nn.Module:
+    """A little network trained against PGD: of its right images, attacks break some."""
+    options: dict[str, Any] = {"model": {"small_cnn": {"width": 8}}, "epochs": 6, "steps": 2, "batch_size": 32}
+    config = RunConfig.flat(dataset="digits", **options)
+    model = build_model(config.model, digits)
+    result = train(config, digits)
+    assert result.last is not None
+    model.load_state_dict(result.last)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def right(trained: nn.Module, digits: Dataset) -> Pair:
+    """Test images that it gets right."""
+    x, y = digits.test.pixels(slice(0, 120)), digits.test.labels[:120]
+    kept = trained(x).argmax(1) == y
+    return x[kept], y[kept]
 
 
 def _state(model: nn.Module, tensors: tuple[Tensor, ...]) -> dict[str, Any]:

@@ -22,6 +22,19 @@ Perturb = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 THREATS = {"linf": ThreatModel(norm="linf", eps=0.125), "l2": ThreatModel(norm="l2", eps=0.5)}
 
+#: Attacks that three steps do not make quick.
+QUICK: dict[str, dict[str, Any]] = {
+    "square": {"queries": 20},
+    "autoattack": {
+        "attacks": [
+            {"apgd": {"steps": 3}},
+            {"apgd_t": {"steps": 3}},
+            {"fab_t": {"steps": 3}},
+            {"square": {"queries": 9}},
+        ]
+    },
+}
+
 
 def _every_attack() -> dict[str, Perturb]:
     """Functions in both modes, and whatever is registered, in both norms."""
@@ -39,8 +52,7 @@ def _every_attack() -> dict[str, Perturb]:
                 m, x, nn.functional.one_hot(y, 10).float(), loss="kl", steps=3, **o
             )
         for name, cls in ATTACKS.classes().items():
-            settings = {"steps": 3} if "steps" in cls.model_fields else {}
-            attack = cls.create(**settings)
+            attack = cls.create(**QUICK.get(name, {"steps": 3} if "steps" in cls.model_fields else {}))
             attacks[f"{name} {norm} registered"] = lambda m, x, y, a=attack, t=threat: a.perturb(
                 m, x, y, threat=t, seed=1
             )
@@ -134,6 +146,9 @@ def test_every_loss_that_is_allowed_works(name: str, loss: str, norm: str, netwo
         ({"pgd": {"loss": "kl", "step_size": "1/100"}}, "pgd40_kl_step0.01"),
         ({"pgd": {"random_start": False}}, "pgd40_clean"),
         ({"fgsm": {"loss": "margin"}}, "fgsm_loss=margin"),
+        ("autoattack", "autoattack"),
+        ({"autoattack": {"version": "apgd", "precision": "bfloat16"}}, "autoattack_apgd_bfloat16"),
+        ({"autoattack": {"version": ["fgsm", "square"], "give_up": False}}, "autoattack_fgsm+square_to_the_end"),
     ],
 )
 def test_labels(spec: Any, label: str) -> None:
@@ -179,6 +194,9 @@ def test_components_call_the_functions(norm: str, loss: Any, network: Network, i
         ({"pgd": {"step_size": "1/0"}}, "not a number or a ratio"),
         ({"pgd": {"loss": "hinge"}}, "'cross_entropy', 'kl' or 'margin'"),
         ({"fgsm": {"steps": 1}}, "unknown setting 'steps'"),
+        ({"autoattack": {"version": "plus"}}, "'standard' or 'apgd'"),
+        ({"autoattack": {"version": ["pdg"]}}, "unknown attack 'pdg' .did you mean 'pgd'"),
+        ({"autoattack": {"version": []}}, "at least 1 item"),
     ],
 )
 def test_what_is_refused(spec: Any, message: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import log_softmax, rel_entr, softmax
 from torch import Tensor
 
-from advprune_core.attacks.losses import LOSSES, cross_entropy, kl, margin
+from advprune_core.attacks.losses import LOSSES, cross_entropy, dlr, dlr_targeted, kl, margin
 
 LAW = settings(deadline=None, derandomize=True)
 logit_pairs = st.tuples(st.integers(1, 5), st.integers(2, 7)).flatmap(
@@ -100,3 +100,20 @@ def test_a_tie_has_no_margin() -> None:
 
 def test_cross_entropy_is_in_nats() -> None:
     assert cross_entropy(torch.zeros(1, 10), torch.tensor([3])).item() == pytest.approx(np.log(10))
+
+
+@LAW
+@given(logit_pairs, st.integers(1, 6))
+def test_difference_of_logits_ratios(case: tuple[np.ndarray, np.ndarray, np.ndarray], shift: int) -> None:
+    """Equations 5 and 6 in NumPy; with two and three classes, what is defined of them."""
+    logits, _, labels = case
+    classes = logits.shape[1]
+    targets = (labels + 1 + shift % (classes - 1)) % classes
+    for z, y, t in zip(logits, labels, targets, strict=True):
+        ordered = np.sort(z)[::-1]
+        spread = ordered[0] - ordered[2] if classes > 2 else 1 - 1e-12
+        wide = spread if classes < 4 else ordered[0] - (ordered[2] + ordered[3]) / 2
+        one, label, target = torch.tensor(z[None]), torch.tensor([y]), torch.tensor([t])
+        expected = -(z[y] - np.delete(z, y).max()) / (spread + 1e-12), -(z[y] - z[t]) / (wide + 1e-12)
+        ours = float(dlr(one, label)), float(dlr_targeted(one, label, target))
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,197 @@
+"""AutoAttack: APGD-CE, targeted APGD-DLR, targeted FAB and Square in turn, an image falls with the first.
+
+Croce and Hein 2020b (2003.01690). Every part works on what withstood those before it, in the
+order of their cost.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer
+from torch import Tensor, nn
+
+from advprune_core.attacks.apgd import APGD, APGDT
+from advprune_core.attacks.base import ATTACKS, Attack, check_batch
+from advprune_core.attacks.ensemble import Stand, attack_batch, joined, turns
+from advprune_core.attacks.fab import FABT
+from advprune_core.attacks.geometry import Norm, ThreatModel
+from advprune_core.attacks.guards import check_model
+from advprune_core.attacks.mode import quiet_logits
+from advprune_core.attacks.search import GiveUp, Precision
+from advprune_core.attacks.square import Square
+from advprune_core.progress import attack_bar
+
+Version = Literal["standard", "apgd"]
+
+
+def _version(value: Any) -> Any:
+    return value if isinstance(value, str) else tuple(ATTACKS.parse(spec) for spec in value)
+
+
+def parts(
+    version: str | Sequence[Attack],
+    *,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    give_up: bool = True,
+) -> tuple[Attack, ...]:
+    """The attacks of a version, cheapest first; those of a custom list as they are.
+
+    The numbers of steps, targets, restarts and queries are those of the papers.
+    """
+    if not isinstance(version, str):
+        return tuple(version)
+    gradient = (APGD(precision=precision), APGDT(precision=precision, give_up=give_up))
+    if version == "apgd":
+        return gradient
+    fab, square = FABT(precision=precision, give_up=give_up), Square(precision=precision, give_up=give_up)
+    return (*gradient, fab, square)
+
+
+@ATTACKS.register
+class AutoAttack(Attack):
+    """AutoAttack (Croce and Hein 2020b): four attacks in turn, the number the field compares by."""
+
+    name: ClassVar[str] = "autoattack"
+    #: Also taken as `version`, its name elsewhere (here a component's version is another thing).
+    attacks: Annotated[
+        Version | Annotated[tuple[Attack, ...], Field(min_length=1)],
+        BeforeValidator(_version),
+        PlainSerializer(lambda value: value if isinstance(value, str) else [attack.spec() for attack in value]),
+        Field(
+            validation_alias=AliasChoices("attacks", "version"),
+            description="standard (four attacks), apgd (the first two), or a list; also called version",
+        ),
+    ] = "standard"
+    precision: Precision = "float32"
+    give_up: GiveUp = True
+
+    def label(self) -> str:
+        """``autoattack``, ``autoattack_apgd``, ``autoattack_fgsm+square_bfloat16``, ..."""
+        version = self.attacks if isinstance(self.attacks, str) else "+".join(part.label() for part in self.attacks)
+        words = [self.name] + ([version] if version != "standard" else [])
+        words += ["bfloat16"] if self.precision == "bfloat16" else []
+        words += [] if self.give_up else ["to_the_end"]
+        return "_".join(words)
+
+    def canonical(self) -> dict[str, Any]:
+        """As `Component.canonical`; attacks of a custom list by their own."""
+        identity = super().canonical()
+        if not isinstance(self.attacks, str):
+            identity["settings"] |= {"attacks": [attack.canonical() for attack in self.attacks]}
+        return identity
+
+    def parts(self) -> tuple[Attack, ...]:
+        """The attacks that have their turns."""
+        return parts(self.attacks, precision=self.precision, give_up=self.give_up)
+
+    def check(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
+        """See `guards.check_model`."""
+        check_model(model, x, y)
+
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
+    ) -> Tensor:
+        """The first adversarial image of each, or the last attempt; `autoattack` says which is which."""
+        x, names = check_batch(x, y, ids, eps=threat.eps)
+        result, left = x.clone(), torch.arange(len(x), device=x.device)
+        for turn in turns([self], seed=seed):
+            if len(left) == 0:
+                break
+            result[left] = turn.attack.perturb(model, x[left], y[left], threat=threat, seed=turn.key, ids=names[left])
+            left = left[quiet_logits(model, result[left]).argmax(1) == y[left]]
+        return result
+
+
+def autoattack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: Norm = "linf",
+    eps: float,
+    version: str | Sequence[Any] = "standard",
+    seed: int = 0,
+    ids: Tensor | None = None,
+    batch_size: int = 500,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    give_up: bool = True,
+    work: str | Path | None = None,
+    progress: bool = False,
+) -> Stand:
+    """Evaluate a model on images in [0, 1] with AutoAttack.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images (B, C, H, W) to logits (B, classes); normalises inside. Left as it was.
+    x : Tensor of float32, shape (n, C, H, W)
+    y : Tensor of int64, shape (n,)
+    norm, eps
+        Threat model; `eps` in pixel units of [0, 1].
+    version : "standard", "apgd" or list of attacks
+        A list holds attacks, names or ``{name: settings}``, cheapest first.
+    seed, ids
+        Noise is keyed by both; `ids` (n,) default to the places of the images.
+    batch_size : int
+        Images at once; in these batches the model judges, in float32.
+    precision : "float32" or "bfloat16"
+        Of the search.
+    give_up : bool
+        Leave images and targets whose progress, extrapolated, does not reach a success.
+    work : path, optional
+        Folder that keeps the state after every attack and batch: a killed call goes on from there,
+        to the same result.
+    progress : bool
+        Show a bar with the images left and the time.
+
+    Returns
+    -------
+    Stand
+        What is right without an attack and after each (n,), and the adversarial images; its
+        `accuracy` is that of the model on them.
+
+    Raises
+    ------
+    ValueError
+        An empty batch, images outside [0, 1], labels without a logit, eps out of range.
+    ConfigError
+        An unknown version or attack.
+
+    Warns
+    -----
+    UserWarning
+        See `guards.check_model`; also if every image is misclassified already.
+    """
+    attack = AutoAttack.create(version=version, precision=precision, give_up=give_up)
+    attack.check(model, x, y)
+    x, names = check_batch(x, y, ids, eps=eps)
+    order, threat = turns([attack], seed=seed), ThreatModel(norm=norm, eps=eps)
+    stands = []
+    with attack_bar(len(x) * len(order), show=progress) as bar:
+        for start in range(0, len(x), batch_size):
+            rows = slice(start, start + batch_size)
+            stands.append(
+                attack_batch(
+                    model,
+                    x[rows],
+                    y[rows],
+                    order,
+                    threat=threat,
+                    ids=names[rows],
+                    work=None if work is None else Path(work),
+                    on_turn=bar.of_batch(start, len(y[rows]), len(order)),
+                )
+            )
+    result = joined(stands)
+    if not result.clean.any():
+        warnings.warn(
+            "every image is misclassified without an attack, so there was nothing to attack: robust accuracy is 0; "
+            "check the labels, and that images and model go together",
+            stacklevel=2,
+        )
+    return result

@@ -1,0 +1,179 @@
+"""Attacks in turn, each on the images that withstood those before; the float32 model judges.
+
+An attack proposes images. One counts as broken only if it lies in the ball and in [0, 1] and the
+model misclassifies it once more, in the batch that the evaluation has anyway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from advprune_core.attacks.base import Attack
+from advprune_core.attacks.geometry import ThreatModel, inside, per_image
+from advprune_core.attacks.mode import quiet_logits
+from advprune_core.files import write_atomically
+from advprune_core.randomness import stream
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One attack of an evaluation: its name in records, the key of its noise, and the name of what it is a part of."""
+
+    label: str
+    attack: Attack
+    key: int
+    owner: str
+
+
+@dataclass(frozen=True, eq=False)
+class Stand:
+    """How a batch came through.
+
+    Attributes
+    ----------
+    clean : Tensor of bool, shape (B,)
+        Right without an attack.
+    right : dict of str to Tensor of bool, shape (B,)
+        By the turn's label: right after it and all before it.
+    x_adv : Tensor of float32, shape (B, C, H, W)
+        The adversarial image of what is broken, else the clean one.
+    """
+
+    clean: Tensor
+    right: dict[str, Tensor]
+    x_adv: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share that is right after every attack."""
+        return float(self.left.double().mean())
+
+    def broken(self) -> dict[str, int]:
+        """How many images fell to each attack, of those that the attacks before it had left."""
+        columns = [self.clean, *self.right.values()]
+        return {label: int((columns[i] & ~right).sum()) for i, (label, right) in enumerate(self.right.items())}
+
+    @property
+    def left(self) -> Tensor:
+        """Right so far, bool (B,)."""
+        return list(self.right.values())[-1] if self.right else self.clean
+
+
+def turns(attacks: Sequence[Attack], *, seed: int) -> list[Turn]:
+    """The parts of every attack in order, each with a stream of noise of its own."""
+    result: list[Turn] = []
+    for number, attack in enumerate(attacks):
+        key, parts = stream(seed, "evaluate", number), attack.parts()
+        owner = attack.label()
+        if any(turn.owner == owner for turn in result):
+            owner = f"{owner}_{number}"  # the same attack again, with other noise
+        distinct = len({part.name for part in parts}) == len(parts)
+        for place, part in enumerate(parts):
+            label = part.name if distinct else f"{place}_{part.label()}"
+            result.append(Turn(f"{owner}/{label}", part, stream(key, "part", place), owner))
+        if not parts:
+            result.append(Turn(owner, attack, key, owner))
+    return result
+
+
+def joined(stands: Sequence[Stand]) -> Stand:
+    """Batches one after the other."""
+    right = {label: torch.cat([stand.right[label] for stand in stands]) for label in stands[0].right}
+    return Stand(torch.cat([s.clean for s in stands]), right, torch.cat([s.x_adv for s in stands]))
+
+
+def attack_batch(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attacks: Sequence[Turn],
+    *,
+    threat: ThreatModel,
+    ids: Tensor,
+    work: Path | None = None,
+    on_turn: Callable[[int, str], None] = lambda number, label: None,
+    on_kept: Callable[[], None] = lambda: None,
+) -> Stand:
+    """Let every attack have its turn at one batch.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images in [0, 1] to logits; left as it was.
+    x, y, ids : Tensor, shapes (B, C, H, W), (B,), (B,)
+        Images, labels, and what noise is keyed by.
+    attacks : sequence of Turn
+    threat : ThreatModel
+    work : Path, optional
+        Folder where the state is kept after each attack: the same call goes on from there.
+    on_turn : callable
+        Called before each attack with its number and label.
+    on_kept : callable
+        Called when an attack's outcome is kept.
+    """
+    path = None if work is None else work / f"{fingerprint(model, x, y, ids, attacks, threat)}.npz"
+    stand = _load(path, x, attacks)
+    if stand is None:
+        stand = Stand(quiet_logits(model, x).argmax(1) == y, {}, x.clone())
+    for number, turn in enumerate(attacks):
+        if turn.label in stand.right:
+            continue
+        left = stand.left.nonzero().squeeze(1)
+        on_turn(number, turn.label)
+        right, x_adv = stand.left.clone(), stand.x_adv
+        if len(left):
+            proposed = turn.attack.perturb(model, x[left], y[left], threat=threat, seed=turn.key, ids=ids[left])
+            allowed = inside(proposed, x[left], norm=threat.norm, eps=threat.eps)
+            if not allowed.all():
+                warnings.warn(
+                    f"{turn.label} left the ball of radius {threat.eps:g} or [0, 1] on "
+                    f"{int((~allowed).sum())} images; these do not count",
+                    stacklevel=2,
+                )
+            # In the batch that was judged without an attack: rounding depends on the batch's size.
+            tried = x_adv.clone()
+            tried[left[allowed]] = proposed[allowed]
+            right = right & (quiet_logits(model, tried).argmax(1) == y)
+            x_adv = torch.where(per_image(stand.left & ~right, x), tried, x_adv)
+        stand = Stand(stand.clean, {**stand.right, turn.label: right}, x_adv)
+        _save(path, stand)
+        on_kept()
+    return stand
+
+
+def fingerprint(
+    model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, attacks: Sequence[Turn], threat: ThreatModel
+) -> str:
+    """Hash of all that a batch's outcome depends on: another model, image or setting is another file."""
+    digest = hashlib.sha256(
+        repr((threat, repr(model), [(turn.attack.canonical(), turn.key) for turn in attacks])).encode()
+    )
+    for name, tensor in [("x", x), ("y", y), ("ids", ids), *model.state_dict().items()]:
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _save(path: Path | None, stand: Stand) -> None:
+    if path is None:
+        return
+    arrays = {f"right {label}": right.cpu().numpy() for label, right in stand.right.items()}
+    arrays |= {"clean": stand.clean.cpu().numpy(), "x_adv": stand.x_adv.cpu().numpy()}
+    write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def _load(path: Path | None, x: Tensor, attacks: Sequence[Turn]) -> Stand | None:
+    if path is None or not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: torch.from_numpy(file[name]).to(x.device) for name in file.files}
+    right = {turn.label: arrays[f"right {turn.label}"] for turn in attacks if f"right {turn.label}" in arrays}
+    return Stand(arrays["clean"], right, arrays["x_adv"])

@@ -1,0 +1,197 @@
+"""AutoAttack (standard) side by side with pyautoattack: robust accuracy image by image, and seconds.
+
+    python benchmarks/autoattack.py [--images N] [--models NAME ...] [--seeds N] [--train-only] [--out FOLDER]
+
+Trains the models of `MODELS` (kept in results/benchmarks/autoattack/, as is every finished
+evaluation: a killed comparison goes on where it was), then attacks the first test images of each,
+ours and theirs alternating, one thread. Fashion-MNIST and CIFAR-10 come from $ADVPRUNE_DATA or are
+downloaded. Writes into FOLDER (default results/reference/autoattack):
+
+* comparison.csv: one row for each model and each of `ARMS`; accuracies in [0, 1] at seed 0 of those
+  images that the model gets wrong in float32 once more; seconds are medians over seeds.
+* disagreements.csv: the images of which one side broke what the other did not, at seed 0.
+* seeds.csv: every evaluation, so that the reference's spread over seeds is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from advprune_core.attacks import autoattack
+from advprune_core.config import RunConfig
+from advprune_core.data import load_dataset
+from advprune_core.evaluate import pack_bits, predictions, unpack_bits
+from advprune_core.files import write_atomically, write_text
+from advprune_core.runs import load_model
+from advprune_core.trainers.loop import train
+
+#: Name to settings of the training run and number of test images.
+FASHION = {
+    "dataset": {"fashion_mnist": {"limit": 11000, "test_limit": 2000}},
+    "model": {"small_cnn": {"width": 16}},
+    "eps": 0.1,
+    "epochs": 10,
+    "batch_size": 128,
+    "lr": 0.02,
+}
+MODELS: dict[str, tuple[dict[str, Any], int]] = {
+    "digits_pgd_at": ({"dataset": "digits", "trainer": "pgd_at", "steps": 7, "epochs": 30}, 497),
+    "digits_pgd_at_l2": ({"dataset": "digits", "trainer": "pgd_at", "steps": 7, "epochs": 30, "norm": "l2"}, 497),
+    "fashion_mnist_pgd_at": ({**FASHION, "trainer": "pgd_at"}, 500),
+    "fashion_mnist_trades": ({**FASHION, "trainer": "trades"}, 500),
+    "cifar10_preact_resnet18_w8": (
+        {
+            "dataset": {"cifar10": {"limit": 11000, "test_limit": 2000}},
+            "model": {"preact_resnet18": {"width": 8}},
+            "trainer": "pgd_at",
+            "steps": 3,
+            "epochs": 8,
+            "batch_size": 128,
+            "lr": 0.1,
+        },
+        500,
+    ),
+}
+#: Ours: the default, bfloat16 in the search, and float32 with every budget spent to the end.
+ARMS: dict[str, dict[str, Any]] = {
+    "": {},
+    " (bfloat16)": {"precision": "bfloat16"},
+    " (float32, to the end)": {"give_up": False},
+}
+REFERENCE = "reference"
+
+
+def trained(config: RunConfig, path: Path) -> nn.Module:
+    """The model of a run, trained if it is not there."""
+    dataset = load_dataset(config.dataset)
+    if not path.exists():
+        result = train(config, dataset)
+        assert result.last is not None
+        write_atomically(path, partial(torch.save, result.last))
+    return load_model(config, dataset, path)
+
+
+def ours(model: nn.Module, x: Tensor, y: Tensor, *, norm: Any, eps: float, seed: int, **options: Any) -> Tensor:
+    return autoattack(model, x, y, norm=norm, eps=eps, seed=seed, **options).x_adv
+
+
+def reference(model: nn.Module, x: Tensor, y: Tensor, *, norm: str, eps: float, seed: int) -> Tensor:
+    from pyautoattack import AutoAttack
+
+    attack = AutoAttack(
+        model, device="cpu", eps=eps, norm={"linf": "Linf", "l2": "L2"}[norm], seed=seed, version="standard"
+    )
+    x_adv: Tensor = attack.run_standard_evaluation(x, y, batch_size=250)[0]
+    return x_adv
+
+
+def evaluated(path: Path, model: nn.Module, x: Tensor, y: Tensor, attack: Any) -> dict[str, Any]:
+    """Seconds of an attack, and who withstood it; from disk if it was done before."""
+    if not path.exists():
+        start = time.perf_counter()
+        x_adv = attack(model, x, y)
+        seconds = time.perf_counter() - start
+        robust = (predictions(model, x) == y) & (predictions(model, x_adv) == y)
+        write_text(path, json.dumps({"seconds": seconds, "robust": pack_bits(robust.numpy()), "n": len(y)}))
+    found: dict[str, Any] = json.loads(path.read_text())
+    return {"seconds": found["seconds"], "robust": unpack_bits(found["robust"], found["n"])}
+
+
+def compare(name: str, images: int | None, seeds: int, work: Path) -> list[dict[str, Any]]:
+    """All evaluations of a model: rows of arm, seed, seconds, robust."""
+    options, most = MODELS[name]
+    config = RunConfig.flat(**options)
+    dataset, model = load_dataset(config.dataset), trained(config, work / f"{name}.pt")
+    rows = slice(0, min(images or most, most))
+    x, y, threat = dataset.test.pixels(rows), dataset.test.labels[rows], config.threat
+    results = []
+    for seed in range(seeds):
+        # Variants of ours at seed 0 only; ours and the reference alternate.
+        arms = {arm: partial(ours, **more) for arm, more in ARMS.items() if seed == 0 or arm == ""}
+        for arm, attack in {**arms, REFERENCE: reference}.items():
+            label = arm.strip(" ()").replace(", ", "_").replace(" ", "_") or "ours"
+            path = work / f"{name}-{len(y)}" / f"{label}-{seed}.json"
+            call = partial(attack, norm=threat.norm, eps=threat.eps, seed=seed)
+            found = evaluated(path, model, x, y, call)
+            print(f"{name} {label}, seed {seed}: {found['robust'].mean():.4f}, {found['seconds']:.1f} s", flush=True)
+            results.append({"model": name, "arm": arm, "seed": seed, **found})
+    return results
+
+
+def tables(results: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The comparison, the disagreements, and all evaluations."""
+    comparison, disagreements = [], []
+    for name in dict.fromkeys(row["model"] for row in results):
+        mine = [row for row in results if row["model"] == name]
+        theirs = [row for row in mine if row["arm"] == REFERENCE]
+        for arm in ARMS:
+            own = [row for row in mine if row["arm"] == arm]
+            differ = own[0]["robust"] != theirs[0]["robust"]
+            comparison.append(
+                {
+                    "model": name + arm,
+                    "images": len(differ),
+                    "robust_ours": own[0]["robust"].mean(),
+                    "robust_reference": theirs[0]["robust"].mean(),
+                    "disagreements": int(differ.sum()),
+                    "seconds_ours": statistics.median(row["seconds"] for row in own),
+                    "seconds_reference": statistics.median(row["seconds"] for row in theirs),
+                }
+            )
+            disagreements += [
+                {
+                    "model": name + arm,
+                    "image": int(i),
+                    "robust_ours": bool(own[0]["robust"][i]),
+                    "robust_reference": bool(theirs[0]["robust"][i]),
+                }
+                for i in np.flatnonzero(differ)
+            ]
+    every = [{**row, "arm": row["arm"] or "ours", "robust": row["robust"].mean()} for row in results]
+    columns = ["model", "image", "robust_ours", "robust_reference"]
+    return pd.DataFrame(comparison), pd.DataFrame(disagreements, columns=columns), pd.DataFrame(every)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="AutoAttack against pyautoattack.")
+    parser.add_argument("--images", type=int, help="at most so many images of each model")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--work", type=Path, default=Path("results/benchmarks/autoattack"))
+    parser.add_argument("--out", type=Path, help="[results/reference/autoattack; with --images, the work folder]")
+    options = parser.parse_args()
+    out = options.out or (options.work if options.images else Path("results/reference/autoattack"))
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # the reference warns of its own arithmetic
+    results = []
+    for name in options.models:
+        if options.train_only:
+            trained(RunConfig.flat(**MODELS[name][0]), options.work / f"{name}.pt")
+            continue
+        results += compare(name, options.images, options.seeds, options.work)
+        comparison, disagreements, every = tables(results)
+        out.mkdir(parents=True, exist_ok=True)
+        for file, table in (("comparison", comparison), ("disagreements", disagreements), ("seeds", every)):
+            write_text(out / f"{file}.csv", table.to_csv(index=False, float_format="%.6g"))
+    if results:
+        ratio = comparison["seconds_ours"] / comparison["seconds_reference"]
+        print(comparison.assign(ratio=ratio.round(3)).to_string(index=False))
+        spread = every[every["arm"] == REFERENCE].groupby("model")["robust"].agg(["min", "max"])
+        print(f"robust accuracy of the reference over {options.seeds} seeds:\n{spread}")
+
+
+if __name__ == "__main__":
+    main()
