@@ -99,7 +99,7 @@ OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
                 "standard": {"trainer": "standard"},
                 "FGSM": {"trainer": "fgsm"},
             },
-            "compare": [["FGSM: random", "PGD_AT: random"]],
+            "compare": [["FGSM: random", "PGD-AT: random"]],
             "controls": ["same_cost"],
         },
         ["trainers"],
