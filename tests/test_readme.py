@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.statistics import markdown, paired_difference, printable, summary
+from advprune_core.statistics import markdown, paired_difference, printable, printable_ways, summary
 from advprune_core.table import collect
 from advprune_core.trainers.base import OBJECTIVES
 from advprune_core.trainers.loop import train
@@ -71,10 +73,11 @@ def test_the_own_objective_and_attack_policy_work(tmp_path: Path, monkeypatch: p
     assert result.metrics[-1]["train_loss"] < 0.5 * result.metrics[0]["train_loss"]
 
 
-def test_the_table_is_that_of_the_committed_records() -> None:
-    between = TEXT.split("<!-- table: results/reference/digits -->")[1].split("<!-- end of table -->")[0]
-    table = collect(ROOT / "results" / "reference" / "digits", study="digits")
-    assert between.strip() == markdown(printable(table))
+@pytest.mark.parametrize(("study", "shown"), [("digits", printable), ("trainers", printable_ways)])
+def test_tables_are_those_of_the_committed_records(study: str, shown: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    between = TEXT.split(f"<!-- table: results/reference/{study} -->")[1].split("<!-- end of table -->")[0]
+    table = collect(ROOT / "results" / "reference" / study, study=study)
+    assert between.strip() == markdown(shown(table))
 
 
 def test_what_is_said_of_the_study_is_what_its_records_show() -> None:
