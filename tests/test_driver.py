@@ -293,3 +293,17 @@ def test_two_drivers_share_the_runs(tmp_path: Path) -> None:
     alone = StudyConfig.create(**tiny_study(tmp_path / "alone", epochs=10).model_dump())
     run_study(alone, progress=False)
     assert contents(tmp_path / "r") == contents(tmp_path / "alone")
+
+
+def test_the_bar_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training is what it counts; tests come after that, and take their time as well."""
+    said: list[str] = []
+
+    def note(self: Any, text: str = "", **more: Any) -> None:
+        said.append(text)
+
+    monkeypatch.setattr("tqdm.tqdm.set_postfix_str", note)
+    run_study(tiny_study(tmp_path, seeds=[0], controls=[]), progress=False)
+    told = [text for text in said if text]
+    assert (told[0], told[-1]) == ("2 to train", "1 to test")
+    assert "2 to test" in told
