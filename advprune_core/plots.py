@@ -242,7 +242,9 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     right.set_yticks(range(len(names)), names, fontsize=8)
     right.set_xlabel("robust accuracy, %")
     parts = ", ".join(f"{100 * f:g} %" for f in sorted(points["fraction"].unique(), reverse=True) if f < 1)
-    right.set_title(f"filled: all data; hollow: {parts} of it" if parts else "all data", fontsize=11)
+    kinds = f"filled: all data; hollow: {parts} of it" if parts else "all data"
+    kinds += "; squares: their controls" if points["control"].any() else ""
+    right.set_title(kinds, fontsize=11)
     low, high = points["robust"].min(), points["robust"].max()
     right.set_xlim(max(0, 100 * low - 6), min(100, 100 * high + 6))
     handles = [Line2D([], [], color=colours[name], marker="o", linestyle="", label=name) for name in families]

@@ -13,6 +13,7 @@ import pytest
 
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
+from advprune_core.findings import accuracy_findings
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.statistics import markdown, paired_difference, printable, printable_ways, summary
 from advprune_core.table import collect
@@ -78,6 +79,15 @@ def test_tables_are_those_of_the_committed_records(study: str, shown: Callable[[
     between = TEXT.split(f"<!-- table: results/reference/{study} -->")[1].split("<!-- end of table -->")[0]
     table = collect(ROOT / "results" / "reference" / study, study=study)
     assert between.strip() == markdown(shown(table))
+
+
+def test_findings_are_those_of_the_committed_records() -> None:
+    between = TEXT.split("<!-- findings: results/reference/freshness -->")[1].split("<!-- end of findings -->")[0]
+    table = collect(ROOT / "results" / "reference" / "freshness", study="freshness")
+    assert between.strip() == accuracy_findings(table)
+    assert table["seed"].nunique() >= 8
+    fresher = paired_difference(table, "carried, 1 step: random", "carried, 1 step: same_cost(random)", fraction=0.1)
+    assert fresher.low > 0, "Where pruning wins at equal cost"
 
 
 def test_what_is_said_of_the_study_is_what_its_records_show() -> None:
