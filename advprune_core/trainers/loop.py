@@ -286,12 +286,18 @@ class _Run:
             counters.best, counters.best_epoch, counters.best_train = robust, epoch, train_accuracy
             state.best = state.weights()
         watched = self.config.objective.uses_adversarial and counters.collapse_epoch is None
-        if watched and collapsed(
+        if not watched or not collapsed(
             robust=robust,
             training=train_accuracy,
             best_robust=counters.best,
             training_at_best=counters.best_train,
             drop=self.config.collapse_drop,
         ):
-            counters.collapse_epoch = epoch
+            counters.suspect_epoch = None
+            return robust
+        # One check may be a dip at a high learning rate; two in a row, or the last one, are none.
+        first = epoch if counters.suspect_epoch is None else counters.suspect_epoch
+        if counters.suspect_epoch is not None or epoch + 1 >= self.config.optimisation.epochs:
+            counters.collapse_epoch = first
+        counters.suspect_epoch = first
         return robust

@@ -11,7 +11,7 @@ _LEARNED = 0.5
 def collapsed(
     *, robust: float, training: float, best_robust: float, training_at_best: float, drop: float = 0.2
 ) -> bool:
-    """Whether a run has collapsed at a check.
+    """Whether a check looks like a collapse; the loop believes two in a row, or the last one.
 
     Either the robust accuracy on held-out images fell to less than half its best, by more than
     `drop`, beyond any fall of the accuracy on the training attack (Wong et al. 2020, 2001.03994,

@@ -36,6 +36,7 @@ class Counters:
     best_epoch: int | None = None
     best_train: float = 0.0
     collapse_epoch: int | None = None
+    suspect_epoch: int | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
