@@ -32,6 +32,7 @@ from advprune_core.tasks import (
     EvaluateTask,
     EvaluationConfig,
     TrainTask,
+    drop_checkpoints,
     evaluation_record,
     evaluation_work,
     finish,
@@ -141,6 +142,7 @@ class Driver:
         self._known.add(key)
         record = self.store.finished(key)
         if record is not None:
+            drop_checkpoints(self.store, key)
             self._passes += config.passes(len(self.dataset.train))
             self._add_evaluation(number, config, record)
         else:

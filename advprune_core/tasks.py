@@ -252,6 +252,15 @@ def finish_evaluation(store: RunStore, record: EvaluationRecord, work: Path) -> 
             work.parent.rmdir()  # unless something else is under way there
 
 
+def drop_checkpoints(store: RunStore, key: str) -> None:
+    """Drop what training has left of a finished run: it may have been killed between record and tidying up."""
+    work = store.work(key)
+    for name in ("checkpoint.pt", "metrics.jsonl"):
+        (work / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        work.rmdir()  # unless an evaluation is under way there
+
+
 def finish(store: RunStore, record: RunRecord, result: TrainResult) -> None:
     """Write a run's files, then drop its checkpoints."""
     with run_lock(store, record.key):

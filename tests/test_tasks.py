@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import Timeout
-from tiny import tiny_run
+from tiny import tiny_run, tiny_study
 
 from advprune_core.attacks import PGD, ThreatModel
 from advprune_core.data import load_dataset
 from advprune_core.records import RunStore
+from advprune_core.runner import run_study
 from advprune_core.tasks import EvaluationConfig, TrainTask, finish, run_lock, run_record, warm_up
 
 CHANGES = {
@@ -59,3 +60,17 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     with run_lock(store, "k"), pytest.raises(Timeout):
         run_lock(store, "k").acquire(timeout=0)
+
+
+def test_what_a_kill_left_of_a_finished_run_is_tidied_up(tmp_path: Path) -> None:
+    store, results = RunStore(tmp_path), tiny_study(tmp_path, seeds=[0], fractions=[1.0], controls=[])
+    run_study(results, progress=False)
+    (key,) = store.run_keys()
+    for left in ("checkpoint.pt", "metrics.jsonl"):
+        store.work(key).mkdir(exist_ok=True)
+        (store.work(key) / left).write_text("left by a kill between record and tidying up")
+        assert run_study(results, progress=False).trained == 0
+        assert not store.work(key).exists()
+    (store.work(key) / "evaluation-under-way").mkdir(parents=True)
+    run_study(results, progress=False)
+    assert (store.work(key) / "evaluation-under-way").exists()
