@@ -194,7 +194,7 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
 
     Left: mean over seeds against forward-equivalents per training image; the line joins the points
     that nothing cheaper beats. Right: the same means with 95 % t intervals, by way of training.
-    Filled: all data; hollow: a part of it. A cross marks ways of which a run collapsed.
+    Filled: all data; paler: a part of it. A cross marks ways of which a run collapsed.
 
     Parameters
     ----------
@@ -206,12 +206,13 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     families = list(dict.fromkeys(points["objective"]))
     colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
     height = max(4.5, 0.27 * len(names) + 1.2)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, height), layout="constrained", sharey=False)
+    partial = sorted(fraction for fraction in points["fraction"].unique() if fraction < 1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, height), layout="constrained", width_ratios=(1.2, 1))
     for _, point in points.iterrows():
         colour, full = colours[point["objective"]], point["fraction"] == 1
         style = {
             "marker": "X" if point["collapsed"] else "s" if point["control"] else "o",
-            "markerfacecolor": colour if full else "white",
+            "markerfacecolor": colour if full else sns.light_palette(colour, 4)[partial.index(point["fraction"]) % 3],
             "markeredgecolor": colour,
             "ms": 7,
             "linestyle": "",
@@ -222,12 +223,16 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
         right.errorbar(
             100 * point["robust"], place, xerr=[[np.nan_to_num(low)], [np.nan_to_num(high)]], ecolor=colour, **style
         )
-    best = points[points["on_frontier"]].sort_values("cost_per_image")
+    # What several arms share, as all pruners do the run on all data, is one point.
+    best = points[points["on_frontier"]].sort_values("cost_per_image").drop_duplicates(["cost_per_image", "robust"])
     left.plot(best["cost_per_image"], 100 * best["robust"], color="grey", lw=1, zorder=0)
     for number, (_, point) in enumerate(best.iterrows()):
-        share = "" if point["fraction"] == 1 else f" {100 * point['fraction']:g} %"
+        same = (points["cost_per_image"] == point["cost_per_image"]) & (points["robust"] == point["robust"])
+        full = point["fraction"] == 1
+        name = point["way"] if same.sum() == 1 else "all data" if full else f"{same.sum()} of them"
+        share = "" if full else f" {100 * point['fraction']:g} %"
         left.annotate(
-            f"{point['way']}{share}",
+            f"{name}{share}",
             (point["cost_per_image"], 100 * point["robust"]),
             xytext=(-4, 6) if number % 2 == 0 else (4, -13),
             textcoords="offset points",
@@ -242,7 +247,7 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     right.set_yticks(range(len(names)), names, fontsize=8)
     right.set_xlabel("robust accuracy, %")
     parts = ", ".join(f"{100 * f:g} %" for f in sorted(points["fraction"].unique(), reverse=True) if f < 1)
-    kinds = f"filled: all data; hollow: {parts} of it" if parts else "all data"
+    kinds = f"filled: all data; paler: {parts} of it" if parts else "all data"
     kinds += "; squares: their controls" if points["control"].any() else ""
     right.set_title(kinds, fontsize=11)
     low, high = points["robust"].min(), points["robust"].max()

@@ -86,8 +86,13 @@ def full_costs(table: pd.DataFrame) -> pd.Series:
     return pd.Series(full.reindex(keys).to_numpy(), index=table.index)
 
 
-def frontier(table: pd.DataFrame) -> pd.DataFrame:
+def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row for each way of training and fraction: accuracies, cost, and whether it pays.
+
+    Parameters
+    ----------
+    table, timings : DataFrame
+        From `collect` and `collect_timings` with a study.
 
     Returns
     -------
@@ -103,8 +108,9 @@ def frontier(table: pd.DataFrame) -> pd.DataFrame:
     label = table["arm"] if several or not _way(table).any() else _way(table)
     for (way, fraction), group in table.groupby([label, "fraction"], sort=False):
         robust = estimate(group["robust"].dropna())
-        alone = group[group["timed_alone"].astype(bool)] if "timed_alone" in group else group[:0]
-        seconds = alone[[name for name in group if name in ("cpu_seconds_train", "cpu_seconds_select")]].sum(axis=1)
+        alone = np.empty(0)
+        if timings is not None and len(timings):
+            alone = timings[timings["key"].isin(group["key"])]["cpu_seconds"].to_numpy()
         rows.append(
             {
                 "way": way,
@@ -117,7 +123,7 @@ def frontier(table: pd.DataFrame) -> pd.DataFrame:
                 "robust_low": robust.low,
                 "robust_high": robust.high,
                 "cost_per_image": (group["cost"] / group["n"]).mean(),
-                "cpu_seconds": seconds.median() if len(seconds) else np.nan,
+                "cpu_seconds": float(np.median(alone)) if len(alone) else np.nan,
                 "collapsed": (group["status"] == "collapsed").mean(),
             }
         )
@@ -131,13 +137,15 @@ def frontier(table: pd.DataFrame) -> pd.DataFrame:
     return points
 
 
-def printable_ways(table: pd.DataFrame, *, reference: str = "PGD-AT") -> pd.DataFrame:
+def printable_ways(
+    table: pd.DataFrame, timings: pd.DataFrame | None = None, *, reference: str = "PGD-AT"
+) -> pd.DataFrame:
     """Ways of training as people read them: one row each, robust accuracy at every fraction.
 
     Costs are shares of the reference's on all data, in forward-equivalents, and processor seconds
     of the runs that were timed alone.
     """
-    points = frontier(table)
+    points = frontier(table, timings)
     base = points[(points["way"] == reference) & (points["fraction"] == 1)]["cost_per_image"]
     rows = []
     for way, group in points.groupby("way", sort=False):

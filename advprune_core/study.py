@@ -204,7 +204,20 @@ def read_profile(path: str | Path) -> dict[str, Any]:
 def pruner_label(pruner: Pruner) -> str:
     """Name of a pruner's arm: ``random``, ``random balanced=True``, ..."""
     settings = pruner.model_dump(mode="json", exclude_defaults=True)
-    return " ".join([pruner.name, *(f"{name}={value}" for name, value in settings.items())])
+    return " ".join([pruner.name, *(f"{name}={_said(value)}" for name, value in settings.items())])
+
+
+def _said(value: Any) -> str:
+    """A setting in a label: ``0.1``, ``highest``, ``stratified(hard_cutoff=0.1)``."""
+    if not isinstance(value, dict):
+        return str(value)
+    parts = [
+        f"{name}({', '.join(f'{key}={_said(inner)}' for key, inner in settings.items())})"
+        if isinstance(settings, dict)
+        else f"{name}={settings}"
+        for name, settings in value.items()
+    ]
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,8 @@ def test_robust_vs_cost() -> None:
         {3.0: 12.0, 17.0: 72.0, 6.8: 60.0, 5.0: 72.0}
     )
     assert [drawn[x].get_marker() for x in (3.0, 17.0, 6.8, 5.0)] == ["o", "o", "o", "X"]
-    assert [drawn[x].get_markerfacecolor() == "white" for x in (3.0, 17.0, 6.8, 5.0)] == [False, False, True, False]
+    filled = [drawn[x].get_markerfacecolor() == drawn[x].get_markeredgecolor() for x in (3.0, 17.0, 6.8, 5.0)]
+    assert filled == [True, True, False, True]
     (best,) = [line for line in left.lines if line.get_marker() in ("None", None)]
     assert list(best.get_xdata()) == [3.0, 5.0]
     assert [text.get_text() for text in left.texts] == ["standard", "carried"]

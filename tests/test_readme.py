@@ -16,7 +16,7 @@ from advprune_core.data import load_dataset
 from advprune_core.findings import accuracy_findings
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.statistics import markdown, paired_difference, printable, printable_ways, summary
-from advprune_core.table import collect
+from advprune_core.table import collect, collect_timings
 from advprune_core.trainers.base import OBJECTIVES
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.steps import STEPS
@@ -74,7 +74,11 @@ def test_the_own_objective_and_attack_policy_work(tmp_path: Path, monkeypatch: p
     assert result.metrics[-1]["train_loss"] < 0.5 * result.metrics[0]["train_loss"]
 
 
-@pytest.mark.parametrize(("study", "shown"), [("digits", printable), ("trainers", printable_ways)])
+def trainers(table: pd.DataFrame) -> pd.DataFrame:
+    return printable_ways(table, collect_timings(ROOT / "results" / "reference" / "trainers", study="trainers"))
+
+
+@pytest.mark.parametrize(("study", "shown"), [("digits", printable), ("trainers", trainers)])
 def test_tables_are_those_of_the_committed_records(study: str, shown: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     between = TEXT.split(f"<!-- table: results/reference/{study} -->")[1].split("<!-- end of table -->")[0]
     table = collect(ROOT / "results" / "reference" / study, study=study)
