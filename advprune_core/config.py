@@ -220,7 +220,7 @@ class RunConfig(Settings):
     def passes(self, n: int) -> float:
         """Expected forward-equivalents of training with `n` training images."""
         images = self.optimisation.epochs * (budget(self.fraction, n) if self.fraction < 1 else n)
-        return images * self.passes_per_image
+        return (images + self.pruner.scout_epochs() * n) * self.passes_per_image
 
 
 def _check_steps(trainer: Trainer, steps: Any) -> None:

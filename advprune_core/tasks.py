@@ -26,7 +26,8 @@ from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStor
 from advprune_core.runs import load_model
 from advprune_core.settings import Settings
 from advprune_core.trainers.arithmetic import arithmetic
-from advprune_core.trainers.loop import TrainResult, train
+from advprune_core.trainers.loop import train
+from advprune_core.trainers.result import TrainResult
 
 
 def _attacks(specs: Any) -> Any:

@@ -35,9 +35,10 @@ ALL_FAMILIES = FAMILIES | {"dataset": DATASETS, "trainer": TRAINERS}
 
 _SMOOTHING: dict[str, list[Any]] = {"label_smoothing": [0.1, 0.5]}
 _RESCHEDULED: dict[str, list[Any]] = {"warmup_epochs": [2, 15], "every": [2, 3]}
-_SCORED: dict[str, list[Any]] = {**_RESCHEDULED, "balanced": [True]}
-_GRADIENT: dict[str, list[Any]] = {**_RESCHEDULED, "steps": [7], "head": ["3"]}
-_FEATURES: dict[str, list[Any]] = {**_RESCHEDULED, "steps": [7, None], "head": ["3"]}
+_LOOKING: dict[str, list[Any]] = {**_RESCHEDULED, "score_epochs": [3]}
+_SCORED: dict[str, list[Any]] = {**_LOOKING, "balanced": [True]}
+_GRADIENT: dict[str, list[Any]] = {**_LOOKING, "steps": [7], "head": ["3"]}
+_FEATURES: dict[str, list[Any]] = {**_LOOKING, "steps": [7, None], "head": ["3"]}
 _KEEP: list[Any] = ["middle", {"stratified": {"hard_cutoff": 0.2}}]
 
 #: Family/name to {field: [other values]}; each alone must change what the component does.

@@ -178,6 +178,10 @@ class Pruner(Component):
         """Whether to select before `epoch`; full data is used before the first selection."""
         return epoch == 0
 
+    def scout_epochs(self) -> int:
+        """Epochs that a network is trained on all data before the run, only to be looked at."""
+        return 0
+
     def check(self, context: Context) -> None:
         """Refuse, before any work, what cannot be selected in a run; the context has no model yet.
 
@@ -224,6 +228,18 @@ class ModelPruner(ScheduledPruner):
 
     uses_model: ClassVar[bool] = True
     warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 1
+    score_epochs: Annotated[
+        int,
+        Field(ge=0, description="look at a network trained so long before the run; 0: at the run's own"),
+    ] = 0
+
+    def scout_epochs(self) -> int:
+        """The setting. Selection then comes before the first epoch, and is charged that training."""
+        return self.score_epochs
+
+    def due(self, epoch: int) -> bool:
+        """With a network trained for it, before the run; else as scheduled."""
+        return epoch == 0 if self.score_epochs else super().due(epoch)
 
     def select(self, context: Context) -> Selection:
         """Everything at fraction 1, else what `choose` says.

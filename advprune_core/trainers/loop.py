@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,49 +21,15 @@ from advprune_core.attacks.base import PGD
 from advprune_core.config import RunConfig, check_classes
 from advprune_core.data import Dataset
 from advprune_core.evaluate import accuracy_under
-from advprune_core.pruners.base import Context, Selection
+from advprune_core.pruners.base import Context, Pruner
 from advprune_core.randomness import stream, torch_stream
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.batches import epoch_order
+from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import collapsed
-from advprune_core.trainers.state import RunState, Weights
-
-
-@dataclass
-class TrainResult:
-    """What a run leaves: plain data and weights on the CPU.
-
-    Attributes
-    ----------
-    status : "ok", "collapsed" or "diverged"
-    metrics : list of dict
-        One row per epoch.
-    selections : dict of int to Selection
-        By the epoch from which each holds.
-    ledger : dict
-        State of the `Ledger`.
-    last, best : state dicts
-        Weights at the end, and at the best epoch by PGD-10 on val_stop (None without checks).
-    collapse_epoch : int or None
-        Epoch at whose check a catastrophic overfitting was seen first.
-    state_bytes : int
-        What attack policy, objective and pruner keep between batches.
-    """
-
-    status: str
-    metrics: list[dict[str, Any]]
-    selections: dict[int, Selection]
-    ledger: dict[str, Any]
-    last: Weights
-    best: Weights | None
-    best_epoch: int | None
-    collapse_epoch: int | None
-    steps: int
-    images_visited: int
-    unique_images: int
-    state_bytes: int
+from advprune_core.trainers.state import RunState
 
 
 def train(
@@ -105,9 +71,18 @@ def train(
 class _Run:
     """A run under way: its state, and what does not change."""
 
-    def __init__(self, config: RunConfig, dataset: Dataset, model: nn.Module | None, work: Path | None):
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        model: nn.Module | None,
+        work: Path | None,
+        observer: Pruner | None = None,
+    ):
         self.config, self.dataset, self.work = config, dataset, work
+        self.observer = observer or config.pruner
         self.state = RunState(config, dataset, model)
+        self.scout = copy.deepcopy(self.state.model) if config.pruner.scout_epochs() else None
         self.split = dataset.train.to(self.state.device)
 
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
@@ -180,23 +155,39 @@ class _Run:
         config, state = self.config, self.state
         if not config.pruner.due(epoch):
             return
+        model, observed = state.model, state.pruner
+        if self.scout is not None:
+            with state.ledger.phase("select"):
+                model, observed = self._scouted(self.scout)
         context = Context(
             dataset=self.dataset,
             fraction=config.fraction,
             seed=config.seed,
             epoch=epoch,
-            model=state.model,
+            model=model,
             objective=config.objective,
             attack=config.attack,
-            state=state.pruner,
+            state=observed,
             policy=state.policy,
             crop_padding=config.optimisation.crop_padding,
             epochs=config.optimisation.epochs,
         )
-        with state.ledger.phase("select"):
+        scouting = nullcontext() if self.scout is None else state.ledger.watch(model)
+        with state.ledger.phase("select"), scouting:
             state.selection = config.pruner.select(context)
             check_classes(state.selection.indices, self.dataset, fraction=config.fraction)
         state.selections[epoch] = state.selection
+
+    def _scouted(self, model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
+        """A network trained on all data only to be scored by, and what was observed of it; all in `select`."""
+        config, ledger = self.config, self.state.ledger
+        optimisation = config.optimisation.replace(epochs=config.pruner.scout_epochs())
+        plain = config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
+        run = _Run(plain, self.dataset, copy.deepcopy(model), None, observer=config.pruner)
+        with torch_stream(config.seed, "scout"):
+            passes = run.train(math.inf, None).ledger["passes"]
+        ledger.add(sum(passes.values()))
+        return run.state.final_model, run.state.pruner
 
     def _epoch(self, epoch: int, *, share: float) -> dict[str, Any]:
         config, state, size = self.config, self.state, self.config.optimisation.batch_size
@@ -225,7 +216,7 @@ class _Run:
             with torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=bf16):
                 outputs = config.objective.step(state.model, batch, attack, partial(self._update, batch))
             config.attack.steps.observe(batch, outputs.logits, state.policy)
-            config.pruner.observe(batch, outputs, state.pruner)
+            self.observer.observe(batch, outputs, state.pruner)
             loss += outputs.losses.float().sum()
             correct += (outputs.logits.argmax(1) == batch.y).sum()
             images += size

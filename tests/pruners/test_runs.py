@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_every_pruner import SELECTING
 from tiny import tiny_run
 
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
+from advprune_core.models import build_model
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.base import budget
 from advprune_core.settings import ConfigError
-from advprune_core.trainers.loop import TrainResult, train
+from advprune_core.trainers.loop import train
+from advprune_core.trainers.result import TrainResult
 
 
 def config(name: str, **options: Any) -> Any:
@@ -133,3 +136,40 @@ def test_no_pruner_is_random_in_disguise(name: str) -> None:
     common = len(kept[0] & kept[1]) / len(kept[0] | kept[1])
     # One standard deviation of the overlap of two random selections of 330 of 1,100 is 0.016.
     assert common > 0.3 / (2 - 0.3) + 3 * 0.016
+
+
+@pytest.mark.parametrize("name", ["score", "aum"])
+def test_scores_of_a_network_trained_for_them(name: str, tmp_path: Path) -> None:
+    """`score_epochs`: as if that training had been a run of its own; its passes are selection's."""
+    made = tiny_run(pruner={name: {"score_epochs": 4}}, fraction=0.4, epochs=2)
+    dataset = load_dataset(made.dataset)
+    result = train(made, dataset)
+    # The same training as a run: an observer that selects when it is over gives what this one selected.
+    alone = tiny_run(pruner={name: {"warmup_epochs": 4}}, fraction=0.4, epochs=5)
+    whole = alone.replace(optimisation=alone.optimisation.replace(schedule="constant"))
+    scored = made.replace(optimisation=made.optimisation.replace(schedule="constant"))
+    expected, found = train(whole, dataset).selections[4], train(scored, dataset).selections
+    assert list(found) == [0]
+    if name == "aum":  # what is observed does not depend on the epoch of the selection; attacks are keyed by it
+        assert found[0].indices.tolist() == expected.indices.tolist()
+    assert [row["kept"] for row in result.metrics] == [len(found[0])] * 2
+    n, visits = len(dataset.train), 4 * len(dataset.train) // 16 * 16
+    scoring = {"score": 3 * n, "aum": 0}[name]
+    assert result.ledger["passes"]["select"] == 5 * visits + scoring
+
+    def stop(row: dict[str, Any]) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(made, dataset, work=tmp_path / "work", checkpoint_seconds=0, on_epoch=stop)
+    again = train(made, dataset, work=tmp_path / "work")
+    assert again.ledger["passes"] == result.ledger["passes"]
+    assert all(torch.equal(again.last[key], result.last[key]) for key in result.last)
+
+
+def test_own_networks_are_scouted_for_too() -> None:
+    made = tiny_run(pruner={"score": {"score_epochs": 1}}, fraction=0.4, epochs=1)
+    dataset = load_dataset(made.dataset)
+    own = build_model(made.model, dataset, seed=made.seed)
+    first, second = train(made, dataset, model=own), train(made, dataset)
+    assert first.selections[0].indices.tolist() == second.selections[0].indices.tolist()

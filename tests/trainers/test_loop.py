@@ -20,7 +20,8 @@ from advprune_core.models import build_model
 from advprune_core.pruners.base import Context, Pruner, ScheduledPruner, Selection
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.base import Batch, Outputs
-from advprune_core.trainers.loop import TrainResult, train
+from advprune_core.trainers.loop import train
+from advprune_core.trainers.result import TrainResult
 
 # One setting of everything that keeps state between epochs.
 CONFIGS: dict[str, dict[str, Any]] = {
