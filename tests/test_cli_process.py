@@ -17,6 +17,8 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 OWN = """
 import torch
 
+from advprune_core.experiments import DEFAULT_NOTEBOOKS
+
 def network():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 """
@@ -51,7 +53,8 @@ def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(tmp_path:
     change = {"engine": engine, "workers": 2, "seeds": seeds, "fractions": [1.0], "controls": [], "epochs": 40}
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     command = [sys.executable, "-c", f"{start}from advprune_core.cli import main; main()", "study"]
-    command += [*map(str, sorted(NOTEBOOKS.glob("*.ipynb"))), *study_options(results, **change), "--shard", "1/1"]
+    notebooks = [str(NOTEBOOKS / name) for name in DEFAULT_NOTEBOOKS]
+    command += [*notebooks, *study_options(results, **change), "--shard", "1/1"]
     log = tmp_path / "log"
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
