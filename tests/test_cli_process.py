@@ -13,6 +13,8 @@ import psutil
 import pytest
 from made_up import QUICK, RUN, study_options
 
+from advprune_core.experiments import DEFAULT_NOTEBOOKS
+
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 OWN = """
 import torch
