@@ -19,7 +19,6 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 OWN = """
 import torch
 
-from advprune_core.experiments import DEFAULT_NOTEBOOKS
 
 def network():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
