@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Recorded:
 
 
 def test_aum_of_probabilities_is_another_implementations() -> None:
-    peer = pytest.importorskip("datacull.methods.CCS").AUMImportance
+    peer = import_module("datacull.methods.CCS").AUMImportance
     logits, y = trajectory()
     theirs = Recorded(peer, logits, window_size=1, targets=y.numpy(), logsoftmax=torch.nn.LogSoftmax(dim=1))
     ours = aum(note_all(note_margin, logits, y=y, of="probabilities"), N)
@@ -76,7 +77,7 @@ def test_aum_of_probabilities_is_another_implementations() -> None:
 
 def test_tdds_is_another_implementations_up_to_the_root() -> None:
     """datacull sums squares without the root, so they agree window by window, squared."""
-    peer = pytest.importorskip("datacull.methods.TDDS").TDDSImportance
+    peer = import_module("datacull.methods.TDDS").TDDSImportance
     logits, _ = trajectory()
     for window in (3, 5, EPOCHS):
         one = logits[:window]
