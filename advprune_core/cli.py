@@ -212,21 +212,24 @@ def evaluate(
         list[str] | None, typer.Option(help="Attack, repeatable, cheapest first [default: PGD-40, CE then margin]")
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="last or best")] = "last",
+    images: Annotated[int | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
     out: Out = None,
     data: Data = None,
 ) -> None:
-    """Evaluate a run that is there, or weights of your own."""
+    """Evaluate a run that is there, or weights of your own; killed, it goes on where it was."""
     from advprune_core.experiments import evaluate_checkpoint
+    from advprune_core.notebook import shown
 
     if (run_key is None) == (weights is None):
         raise ConfigError("name either a run or --weights")
-    record = evaluate_checkpoint(
+    record, path = evaluate_checkpoint(
         run_key=run_key,
         weights=weights,
         own={"model": value_of(model), "dataset": value_of(dataset)},
         threat={name: value for name, value in (("eps", eps), ("norm", norm)) if value is not None},
         attacks=[value_of(text) for text in attack or []],
         checkpoint=checkpoint,
+        images=images,
         results=out,
         data=data,
     )
@@ -234,6 +237,7 @@ def evaluate(
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
         fallen = f", broke {broken[name]} of {record.n} images" if name in broken else ""
         print(f"{name:24} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]{fallen}")
+    print(f"in {shown(path)}")
 
 
 @app.command()

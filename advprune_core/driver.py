@@ -7,10 +7,12 @@ the queue.
 
 from __future__ import annotations
 
+import math
 import traceback
 from bisect import insort
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from statistics import mean
 from typing import Any
 
 from tqdm import tqdm
@@ -89,6 +91,7 @@ class Driver:
         self._waiting: dict[str, list[int]] = {}
         self._known: set[str] = set()
         self._passes = 0.0
+        self._testing: list[float] = []  # seconds of each test that was done now
         self._training: dict[str, RunConfig] = {}
 
     def run(self) -> None:
@@ -127,7 +130,7 @@ class Driver:
         """Resolve a control from the finished record that it matches."""
         entry = self.entries[number]
         assert entry.control is not None
-        if record.status not in ("ok", "collapsed"):
+        if not record.trained:
             self.failed[entry.describe()] = f"the run it matches has the status {record.status!r}"
             return
         config = resolve(entry.control, entry.config, record)
@@ -154,9 +157,9 @@ class Driver:
         evaluation = self.evaluation(config)
         there = self.store.evaluation(record.key, evaluation.key(self.dataset.test_hash))
         if record.status != "diverged" and there is None:
-            weights = self.store.weights(record.key, evaluation.checkpoint)
-            work = evaluation_work(self.store, record.key, evaluation, self.dataset.test_hash)
-            self._push(number, EvaluateTask(config, evaluation, self.execution.data, str(weights), str(work)))
+            weights, ex = self.store.weights(record.key, evaluation.checkpoint), self.execution
+            task = EvaluateTask(config, record.key, evaluation, ex.data, str(ex.root), str(weights))
+            self._push(number, task)
 
     def _push(self, number: int, task: Task) -> None:
         """Longest training first, so that no core idles at the end; evaluations last."""
@@ -187,7 +190,10 @@ class Driver:
         tasks = [*under_way, *(task for _, _, task in self._ready)]
         training = sum(isinstance(task, TrainTask) for task in tasks)
         left = [f"{training} to train"] if training else []
-        left += [f"{len(tasks) - training} to test"] if len(tasks) > training else []
+        if tests := len(tasks) - training:
+            seconds = mean(self._testing or [0.0]) * math.ceil(tests / self.execution.worker_count)
+            about = f", about {tqdm.format_interval(seconds)}" if seconds and not training else ""
+            left += [f"{tests} to test{about}"]
         self.bar.set_postfix_str(", ".join(left), refresh=False)
 
     def _done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
@@ -215,6 +221,7 @@ class Driver:
             work = evaluation_work(self.store, key, task.evaluation, self.dataset.test_hash)
             finish_evaluation(self.store, found, work)
             self.evaluated += 1
+            self._testing.append(sum(found.seconds.values()))
 
     def _trained(self, number: int, config: RunConfig, key: str, result: Any, *, timed_alone: bool = False) -> None:
         """Write a trained run; evaluate it; resolve the controls that waited for it."""

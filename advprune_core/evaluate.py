@@ -81,6 +81,7 @@ def evaluate(
     threat: ThreatModel,
     seed: int = 0,
     batch_size: int = 500,
+    ids: Tensor | None = None,
     work: Path | None = None,
     progress: bool = False,
     on_turn: Callable[[], None] = lambda: None,
@@ -103,6 +104,8 @@ def evaluate(
         For random starts: each attack has a stream of its own, and each image its own noise in it,
         whatever the batch and the model.
     batch_size : int
+    ids : Tensor of int64, shape (n,), optional
+        What noise is keyed by; default: the places in the split.
     work : Path, optional
         Folder that keeps the state after every attack and batch: a killed evaluation goes on from
         there, to the same outcome.
@@ -114,6 +117,7 @@ def evaluate(
     n = len(split)
     device = next((p.device for p in model.parameters()), split.labels.device)
     order = turns(attacks, seed=seed)
+    names = torch.arange(n) if ids is None else ids
     for attack in attacks:
         attack.check(model, split.pixels(slice(0, SAMPLE)).to(device), split.labels[:SAMPLE].to(device))
     clean = np.zeros(n, dtype=bool)
@@ -133,7 +137,7 @@ def evaluate(
                 split.labels[rows].to(device),
                 order,
                 threat=threat,
-                ids=torch.arange(rows.start, rows.stop, device=device),
+                ids=names[rows].to(device),
                 work=work,
                 on_turn=announce,
                 on_kept=on_turn,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import shutil
@@ -16,11 +17,11 @@ from filelock import Timeout
 
 from advprune_core.attacks.base import ATTACKS
 from advprune_core.attacks.geometry import ThreatModel
-from advprune_core.config import RunConfig
+from advprune_core.config import RunConfig, content_key
 from advprune_core.controls import resolve
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.environment import results_root
-from advprune_core.files import write_text
+from advprune_core.files import check_writable, write_text
 from advprune_core.records import EvaluationRecord, RunStore
 from advprune_core.runner import expected_total
 from advprune_core.runs import load_run
@@ -124,7 +125,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         state = "to do" if matched is None else "there"
         if entry.control is not None and entry.derived:
             state = "after the run it matches"
-            if matched is not None and matched.status in ("ok", "collapsed"):
+            if matched is not None and matched.trained:
                 config = resolve(entry.control, entry.config, matched)
                 state = "to do" if store.finished(config.train_key(dataset)) is None else "there"
         if state != "there":
@@ -166,10 +167,23 @@ def evaluate_checkpoint(
     threat: dict[str, Any],
     attacks: Sequence[Any],
     checkpoint: str,
+    images: int | None,
     results: str | None,
     data: str | None,
-) -> EvaluationRecord:
-    """Evaluate a run (kept beside it) or a state dict of one's own (only returned)."""
+) -> tuple[EvaluationRecord, Path]:
+    """Evaluate a run or a state dict of one's own, unless it was done before.
+
+    Returns
+    -------
+    record : EvaluationRecord
+    path : Path
+        Where it is kept: beside the run; that of one's own weights under a key of their content.
+
+    Raises
+    ------
+    ConfigError
+        No such run, file or weights; more images than there are; settings that do not fit.
+    """
     parsed = tuple(ATTACKS.parse(spec) for spec in attacks) or PGD_40
     if run_key is not None:
         run = load_run(run_key, results)
@@ -180,21 +194,27 @@ def evaluate_checkpoint(
             raise ConfigError(f"run {key} has no {checkpoint!r} weights at {path}")
     else:
         assert weights is not None
-        config, key, path = RunConfig.flat(**own, **threat), "own", Path(weights)
+        config, path = RunConfig.flat(**own, **threat), Path(weights)
         if not path.exists():
             raise ConfigError(f"there is no file {path}")
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        key = f"own-{content_key({'model': config.model.canonical(), 'weights': content})}"
     if threat.get("norm", config.threat.norm) != config.threat.norm and "eps" not in threat:
         raise ConfigError(f"another norm than the run's ({config.threat.norm}) needs its own eps")
     facts = {**config.threat.model_dump(), **threat}
-    evaluation = EvaluationConfig.create(attacks=parsed, threat=ThreatModel.create(**facts), checkpoint=checkpoint)
+    evaluation = EvaluationConfig.create(
+        attacks=parsed, threat=ThreatModel.create(**facts), checkpoint=checkpoint, images=images
+    )
     dataset, store = load_dataset(config.dataset, folder=data), RunStore(results_root(results))
-    # Own weights have no run whose folder could keep the state of their evaluation.
-    work = None if run_key is None else evaluation_work(store, key, evaluation, dataset.test_hash)
-    task = EvaluateTask(config, evaluation, data, str(path), None if work is None else str(work), progress=True)
-    record = evaluation_record(key, config, evaluation, dataset, *task())
-    if work is not None:
-        finish_evaluation(store, record, work)
-    return record
+    if images is not None and images > len(dataset.test):
+        raise ConfigError(f"images = {images}, but there are only {len(dataset.test)} test images")
+    record = store.evaluation(key, evaluation.key(dataset.test_hash))
+    if record is None:
+        check_writable(store.results)
+        task = EvaluateTask(config, key, evaluation, data, str(store.results), str(path), progress=True)
+        record = evaluation_record(key, config, evaluation, dataset, *task())
+        finish_evaluation(store, record, evaluation_work(store, key, evaluation, dataset.test_hash))
+    return record, store.evaluation_file(key, record.key)
 
 
 def export_study(study: str, folder: Path, *, results: Path) -> int:

@@ -78,6 +78,11 @@ class RunRecord(_Record):
     git: dict[str, Any] = {}
 
     @property
+    def trained(self) -> bool:
+        """Whether it has weights and a cost worth comparing; collapse is an outcome like another."""
+        return self.status in ("ok", "collapsed")
+
+    @property
     def cost(self) -> int:
         """Forward-equivalents of training and selection: what pruning is judged by."""
         return self.passes.get("train", 0) + self.passes.get("select", 0)
@@ -175,7 +180,11 @@ class RunStore:
 
     def evaluation(self, key: str, evaluation_key: str) -> EvaluationRecord | None:
         """One evaluation, or None."""
-        return _read(self.folder(key) / "evaluations" / f"{evaluation_key}.json", EvaluationRecord, keep=self._keep)
+        return _read(self.evaluation_file(key, evaluation_key), EvaluationRecord, keep=self._keep)
+
+    def evaluation_file(self, key: str, evaluation_key: str) -> Path:
+        """File of an evaluation."""
+        return self.folder(key) / "evaluations" / f"{evaluation_key}.json"
 
     def timings(self, key: str) -> list[Timing]:
         """Repeated timings of a run."""
@@ -227,8 +236,7 @@ class RunStore:
 
     def write_evaluation(self, record: EvaluationRecord) -> None:
         """Write an evaluation beside its run."""
-        path = self.folder(record.train_key) / "evaluations" / f"{record.key}.json"
-        write_text(path, record.model_dump_json(indent=1))
+        write_text(self.evaluation_file(record.train_key, record.key), record.model_dump_json(indent=1))
 
     def write_timing(self, key: str, timing: Timing) -> None:
         """Add a repeated timing."""

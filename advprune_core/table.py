@@ -124,7 +124,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "test_images": evaluation.n,
         }
     # What a run that did not get to its end has cost is no cost of training.
-    row["cost"] = record.cost if record.status in ("ok", "collapsed") else np.nan
+    row["cost"] = record.cost if record.trained else np.nan
     for name in ("passes", "seconds", "cpu_seconds"):
         row |= {f"{name}_{phase}": value for phase, value in getattr(record, name).items()}
     for name in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -52,6 +52,7 @@ class EvaluationConfig(Settings):
     checkpoint: Annotated[Literal["last", "best"], Field(description="which weights")] = "last"
     seed: Annotated[int, Field(ge=0, description="seed of the random starts")] = 0
     batch_size: Annotated[int, Field(ge=1, description="images at once")] = 500
+    images: Annotated[int | None, Field(ge=1, description="stratified subset: images attacked (default: all)")] = None
 
     def key(self, test_hash: str) -> str:
         """Hash of what determines the outcome, the weights aside."""
@@ -103,28 +104,29 @@ def warm_up(config: RunConfig, dataset: Dataset) -> None:
 
 @dataclass(frozen=True)
 class EvaluateTask:
-    """Evaluate one checkpoint, with its state after every attack in the folder `work` (None: without)."""
+    """Evaluate weights, with the state after every attack under their key in the results folder."""
 
     config: RunConfig
+    key: str
     evaluation: EvaluationConfig
     data: str | None
+    results: str
     weights: str
-    work: str | None = None
     progress: bool = False
 
     def __call__(self) -> tuple[Outcome, dict[str, Any]]:
         """The outcome of every image, and the ledger's state."""
         dataset = load_dataset(self.config.dataset, folder=self.data)
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
+        store = RunStore(self.results)
         # Who shares the run waits, be it the orphan of a killed driver: the state has one writer.
-        lock = nullcontext() if self.work is None else FileLock(Path(self.work).parents[1] / ".lock")
-        with lock, arithmetic(self.config):
+        with run_lock(store, self.key), arithmetic(self.config):
             return evaluate_model(
                 model,
                 dataset,
                 self.evaluation,
                 device=self.config.device,
-                work=None if self.work is None else Path(self.work),
+                work=evaluation_work(store, self.key, self.evaluation, dataset.test_hash),
                 progress=self.progress,
             )
 
@@ -156,14 +158,16 @@ def evaluate_model(
         if kept is not None:
             write_text(kept, json.dumps(ledger.passes))
 
+    ids = dataset.test.spread(evaluation.images)
     with ledger.watch(model), ledger.phase("evaluate"):
         outcome = evaluate(
             model,
-            dataset.test,
+            dataset.test.take(ids),
             evaluation.attacks,
             threat=evaluation.threat,
             seed=evaluation.seed,
             batch_size=evaluation.batch_size,
+            ids=ids,
             work=work,
             progress=progress,
             on_turn=on_turn,
@@ -228,7 +232,7 @@ def evaluation_record(
         key=evaluation.key(dataset.test_hash),
         train_key=train_key,
         config=evaluation.model_dump(mode="json"),
-        n=len(dataset.test),
+        n=len(outcome.clean),
         clean=Accuracy.of(outcome.clean),
         robust=Accuracy.of(outcome.robust),
         attacks={name: Accuracy.of(right) for name, right in outcome.attacks.items()},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -170,8 +171,10 @@ def by_hand(model: torch.nn.Module, eps: float) -> tuple[float, float]:
 
 
 def evaluation_of(**given: Any) -> Any:
-    nothing = {"run_key": None, "weights": None, "own": {}, "threat": {}, "results": None, "data": None}
-    return evaluate_checkpoint(**{**nothing, "attacks": ["fgsm"], "checkpoint": "last", **given})
+    nothing = {"run_key": None, "weights": None, "own": {}, "threat": {}, "results": None, "data": None, "images": None}
+    record, path = evaluate_checkpoint(**{**nothing, "attacks": ["fgsm"], "checkpoint": "last", **given})
+    assert EvaluationRecord.model_validate_json(path.read_text()) == record
+    return record
 
 
 @pytest.mark.parametrize("eps", [None, 0.02, "1/16"])
@@ -188,15 +191,33 @@ def test_evaluation_of_a_run_is_kept_beside_it(trained: Path, eps: Any) -> None:
     pd.testing.assert_frame_equal(collect(trained, study="tiny"), table)  # the study's own evaluation stays
 
 
-def test_autoattack_of_a_run_goes_on_where_it_was_killed(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OWN: dict[str, Any] = {"dataset": TINY["dataset"], "model": {"small_cnn": {"width": 2}}}
+
+
+def own_weights(path: Path) -> torch.nn.Module:
+    """A network whose state dict is put at `path`."""
+    model = build_model(RunConfig.flat(**OWN).model, load_dataset(OWN["dataset"]), seed=5)
+    torch.save(model.state_dict(), path)
+    return model
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["run", "own weights"])
+def test_autoattack_goes_on_where_it_was_killed(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
     version = ["fgsm", {"apgd": {"steps": 5}}, {"square": {"queries": 20}}]
-    key = RunStore(trained).run_keys()[0]
     spec = {"autoattack": {"version": version}}
+    if own:
+        own_weights(tmp_path / "mine.pt")
+        given = {"weights": str(tmp_path / "mine.pt"), "own": OWN, "threat": {"eps": 0.1}}
+    else:
+        given = {"run_key": RunStore(trained).run_keys()[0]}
 
     def evaluation() -> EvaluationRecord:
-        return evaluation_of(run_key=key, attacks=[spec], results=str(trained))
+        return evaluation_of(**given, attacks=[spec], results=str(trained))
 
     expected = evaluation()
+    key, file = expected.train_key, RunStore(trained).evaluation_file(expected.train_key, expected.key)
     (label,) = (name for name in expected.attacks if "/" not in name)
     assert list(expected.attacks) == [f"{label}/fgsm", f"{label}/apgd", f"{label}/square", label]
     assert expected.attacks[label] == expected.robust
@@ -205,6 +226,10 @@ def test_autoattack_of_a_run_goes_on_where_it_was_killed(trained: Path, monkeypa
     def killed(self: Any, *_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
+    with monkeypatch.context() as patch:
+        patch.setattr(FGSM, "perturb", killed)
+        assert evaluation() == expected, "what is finished is not done again"
+    file.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(APGD, "perturb", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -219,13 +244,30 @@ def test_autoattack_of_a_run_goes_on_where_it_was_killed(trained: Path, monkeypa
     assert f"robust_{label}/apgd" in columns
 
 
-def test_evaluation_of_own_weights_is_only_returned(tmp_path: Path) -> None:
-    own = {"dataset": TINY["dataset"], "model": {"small_cnn": {"width": 2}}}
-    model = build_model(RunConfig.flat(**own).model, load_dataset(own["dataset"]), seed=5)
-    torch.save(model.state_dict(), tmp_path / "mine.pt")
-    record = evaluation_of(weights=str(tmp_path / "mine.pt"), own=own, threat={"eps": 0.1}, results=str(tmp_path / "r"))
+def test_evaluation_of_own_weights_is_kept_by_their_content(tmp_path: Path) -> None:
+    given = {"own": OWN, "threat": {"eps": 0.1}, "results": str(tmp_path / "r")}
+    model = own_weights(tmp_path / "mine.pt")
+    record = evaluation_of(weights=str(tmp_path / "mine.pt"), **given)
     assert (record.clean.accuracy, record.attacks["fgsm"].accuracy) == by_hand(model, 0.1)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
+    with torch.no_grad():
+        model.get_parameter(next(iter(dict(model.named_parameters())))).mul_(0.5)
+    torch.save(model.state_dict(), tmp_path / "mine.pt")
+    other = evaluation_of(weights=str(tmp_path / "mine.pt"), **given)
+    assert (other.clean.accuracy, other.attacks["fgsm"].accuracy) == by_hand(model, 0.1)
+    assert (other.key, other.train_key != record.train_key) == (record.key, True)
+    assert collect(tmp_path / "r").empty  # they are no runs
+
+
+def test_evaluation_of_some_images_gives_what_all_of_them_give(trained: Path) -> None:
+    given = {"run_key": RunStore(trained).run_keys()[0], "attacks": [{"pgd": {"steps": 3}}], "results": str(trained)}
+    every, some = evaluation_of(**given), evaluation_of(**given, images=20)
+    split = load_dataset(TINY["dataset"]).test
+    ids = split.spread(20).numpy()
+    counts = [torch.bincount(labels, minlength=10) for labels in (split.labels, split.labels[split.spread(20)])]
+    assert (counts[1] - counts[0] * 20 / len(split)).abs().max() < 1, "class proportions are those of all"
+    assert (some.n, every.n, some.config["images"]) == (20, len(split), 20)
+    np.testing.assert_array_equal(some.outcome().clean, every.outcome().clean[ids])
+    np.testing.assert_array_equal(some.outcome().robust, every.outcome().robust[ids])
 
 
 @pytest.mark.parametrize(
@@ -238,6 +280,8 @@ def test_evaluation_of_own_weights_is_only_returned(tmp_path: Path) -> None:
         ({"run_key": "KEY", "attacks": ["fgms"]}, "unknown attack 'fgms'.*did you mean 'fgsm'"),
         ({"run_key": "KEY", "threat": {"eps": -1}}, "eps = -1"),
         ({"run_key": "KEY", "threat": {"norm": "l2"}}, "eps"),
+        ({"run_key": "KEY", "images": 100000}, "images = 100000, but there are only"),
+        ({"run_key": "KEY", "images": 0}, "images = 0"),
         ({"weights": "missing.pt"}, "there is no file missing.pt"),
         ({"weights": "notes.pt"}, "notes.pt"),
         ({"weights": "list.pt"}, "list.pt"),

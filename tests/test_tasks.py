@@ -21,6 +21,7 @@ CHANGES = {
     "checkpoint": "best",
     "seed": 5,
     "batch_size": 7,
+    "images": 11,
 }
 
 

@@ -34,14 +34,15 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor) -> None:
     check_images(x)
     if any(module.training for module in model.modules()):
         _warn("the model is in train mode: it is attacked in eval mode and put back; call model.eval() to say so")
+    largest, least = int(y.max()), int(y.min())
     x, y = x[:SAMPLE], y[:SAMPLE]
     search = Search(model)
     with no_trace(model):
-        gradient, _, logits = search.gradient(x, lambda logits: cross_entropy(logits, y.clamp(max=logits.shape[1] - 1)))
+        gradient, _, logits = search.gradient(x, lambda logits: cross_entropy(logits, y.clamp(0, logits.shape[1] - 1)))
         again = search.logits(x)
     classes = logits.shape[1]
-    if int(y.max()) >= classes:
-        raise ValueError(f"the labels go up to {int(y.max())}, but the model has {classes} classes")
+    if largest >= classes or least < 0:
+        raise ValueError(f"the labels are {least} to {largest}, but the model has {classes} classes, from 0")
     if classes < 4:
         _warn(
             f"the model has {classes} classes, and the targeted DLR loss needs 4: its denominator is "

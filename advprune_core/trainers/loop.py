@@ -247,15 +247,14 @@ class _Run:
         state, gamma = self.state, self.config.optimisation.awp
         state.optimiser.zero_grad(set_to_none=True)
 
-        def loss() -> Tensor:
-            losses, _ = passes()
-            state.ledger.full_backward()
+        def weighted(losses: Tensor) -> Tensor:
+            state.ledger.full_backward()  # of the pass that gave them
             return (losses * batch.weights).sum() / len(losses)
 
-        with perturbed_weights(state.model, loss, gamma=gamma) if gamma else nullcontext():
+        awp = perturbed_weights(state.model, lambda: weighted(passes()[0]), gamma=gamma) if gamma else nullcontext()
+        with awp:
             losses, logits = passes()
-            ((losses * batch.weights).sum() / len(losses)).backward()
-        state.ledger.full_backward()
+            weighted(losses).backward()
         state.optimiser.step()
         torch.clear_autocast_cache()  # its copies are of the weights before this step
         state.counters.steps += 1

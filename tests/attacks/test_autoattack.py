@@ -247,7 +247,8 @@ def test_all_misclassified() -> None:
     [
         ({"x": IMAGES[:0], "y": torch.zeros(0).long()}, ValueError, "the batch is empty"),
         ({"x": IMAGES * 2}, ValueError, r"must lie in \[0, 1\].*unnormalised"),
-        ({"y": torch.full((12,), 4)}, ValueError, "labels go up to 4, but the model has 4 classes"),
+        ({"y": torch.full((12,), 4)}, ValueError, "labels are 4 to 4, but the model has 4 classes"),
+        ({"y": torch.arange(12) - 9}, ValueError, "labels are -9 to 2, but the model has 4 classes, from 0"),
         ({"eps": -1}, ValueError, "eps must be above 0"),
         ({"version": "plus"}, ConfigError, "'standard' or 'apgd'"),
         ({"version": ["apgd", "fab"]}, ConfigError, "unknown attack 'fab' .did you mean 'fab_t'"),
