@@ -18,12 +18,12 @@ from advprune_core.attacks.geometry import Norm, ThreatModel
 from advprune_core.attacks.losses import margin
 from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.search import GiveUp, Precision, Search, hopeless
-from advprune_core.attacks.windows import DRAWS, side, square_l2, square_linf, stripes, tiles
+from advprune_core.attacks.windows import DRAWS, HALVINGS, side, square_l2, square_linf, stripes, tiles
 from advprune_core.progress import tell
 from advprune_core.randomness import stream, uniform
 
-#: Queries whose numbers are drawn at once, and between two looks at an image's pace.
-BLOCK, WINDOW = 100, 500
+#: Queries whose numbers are drawn at once, and before the first look at an image's pace.
+BLOCK, FIRST_LOOK = 100, 1000
 #: Most proposals of one side that are remembered for an image.
 REMEMBERED = 2**14
 
@@ -50,7 +50,7 @@ def square(
     queries : int
         Proposals for each image, the first one included; an image leaves when it is broken.
     give_up : bool
-        Leave images whose margin shrinks too slowly to arrive at 0.
+        Leave images whose margin shrank too little with the last side of the windows to arrive at 0.
 
     Returns
     -------
@@ -82,9 +82,12 @@ def square(
         fooled = search.broken(best, logits, y)
         for query in range(1, queries + 1):
             leave = fooled
-            if give_up and query % WINDOW == 0 and query > WINDOW:
-                leave = leave | hopeless(gap, before, window=WINDOW, remaining=queries - query)
-            before = gap if query % WINDOW == 0 else before
+            if query in HALVINGS:
+                # Windows of one side run dry; the next, smaller ones go on: so the pace is that of a side.
+                sides = sum(query <= bound < queries for bound in HALVINGS)
+                if give_up and query >= FIRST_LOOK:
+                    leave = leave | hopeless(gap, before, window=1, remaining=sides)
+                before = gap.clone()
             if leave.any():
                 result[rows[leave]] = best[leave]
                 stay = ~leave

@@ -132,3 +132,30 @@ def test_neither_batch_nor_order_matters(norm: Any, eps: float, network: Any, im
     some = torch.tensor([7, 2, 9])
     part = square(model, x[some], y[some], ids=some, **options)
     torch.testing.assert_close(whole[some], part, atol=1e-5, rtol=0)
+
+
+class Linear(nn.Module):
+    """Two logits; the margin falls from 1 to 0 as the attack gets `share` of all that signs of pixels can give."""
+
+    def __init__(self, share: float, eps: float) -> None:
+        super().__init__()
+        weight = torch.randn(16 * 16, generator=torch.Generator().manual_seed(4))
+        self.weight, self.middle = weight / (share * eps * weight.abs().sum()), 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        margin = 1 - (x - self.middle).flatten(1) @ self.weight
+        return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+
+@pytest.mark.parametrize(("share", "breaks"), [(0.7, True), (0.8, True), (0.85, True), (3.0, False)])
+def test_gives_up_only_what_stands_still(share: float, breaks: bool) -> None:
+    """Broken by query 2,258 to 4,120, after standing still as a side ran dry; or never, and left early."""
+    model, x, y = Linear(share, 0.1), torch.full((3, 1, 16, 16), 0.5), torch.zeros(3, dtype=torch.int64)
+    asked = []
+    for give_up in (False, True):
+        ledger = Ledger()
+        with ledger.watch(model):
+            x_adv = square(model, x, y, eps=0.1, give_up=give_up)
+        assert (model(x_adv).argmax(1) != y).tolist() == 3 * [breaks]
+        asked.append(ledger.passes["other"])
+    assert asked[0] == asked[1] if breaks else asked[1] < 0.8 * asked[0]
