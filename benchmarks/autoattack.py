@@ -11,6 +11,7 @@ downloaded. Writes into FOLDER (default results/reference/autoattack):
   images that the model gets wrong in float32 once more; seconds are medians over seeds.
 * disagreements.csv: the images of which one side broke what the other did not, at seed 0.
 * seeds.csv: every evaluation, so that the reference's spread over seeds is there.
+* environment.json: versions and hardware that the seconds belong to.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import statistics
 import time
 import warnings
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from torch import Tensor, nn
 from advprune_core.attacks import autoattack
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
+from advprune_core.environment import environment, git_state
 from advprune_core.evaluate import pack_bits, predictions, unpack_bits
 from advprune_core.files import write_atomically, write_text
 from advprune_core.runs import load_model
@@ -61,7 +64,7 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
             "batch_size": 128,
             "lr": 0.1,
         },
-        100,  # about half an hour of the reference on one core
+        500,  # about a quarter of an hour of the reference on one core
     ),
 }
 #: Ours: the default, bfloat16 in the search, and float32 with every budget spent to the end.
@@ -191,6 +194,8 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         for file, table in (("comparison", comparison), ("disagreements", disagreements), ("seeds", every)):
             write_text(out / f"{file}.csv", table.to_csv(index=False, float_format="%.6g"))
+        facts = {**environment("cpu"), "threads": 1, "pyautoattack": metadata.version("pyautoattack"), **git_state()}
+        write_text(out / "environment.json", json.dumps(facts, indent=1) + "\n")
     if results:
         ratio = comparison["seconds_ours"] / comparison["seconds_reference"]
         print(comparison.assign(ratio=ratio.round(3)).to_string(index=False))

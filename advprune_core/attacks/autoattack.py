@@ -57,6 +57,7 @@ class AutoAttack(Attack):
     """AutoAttack (Croce and Hein 2020b): four attacks in turn, the number the field compares by."""
 
     name: ClassVar[str] = "autoattack"
+    version: ClassVar[int] = 2
     #: Also taken as `version`, its name elsewhere (here a component's version is another thing).
     attacks: Annotated[
         Version | Annotated[tuple[Attack, ...], Field(min_length=1)],

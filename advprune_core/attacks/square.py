@@ -134,6 +134,7 @@ class Square(Attack):
     """Square attack (Andriushchenko et al. 2020): random search, no gradients."""
 
     name: ClassVar[str] = "square"
+    version: ClassVar[int] = 2
     queries: Annotated[int, Field(ge=1, description="forward passes for each image")] = 5000
     precision: Precision = "float32"
     give_up: GiveUp = False

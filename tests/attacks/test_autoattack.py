@@ -263,4 +263,4 @@ def test_what_is_refused(change: dict[str, Any], error: type[Exception], message
 def test_keys_tell_settings_apart() -> None:
     specs: list[Any] = ["standard", "apgd", ["apgd"], [{"apgd": {"steps": 5}}], ["apgd", "square"]]
     assert len({str(AutoAttack.create(version=spec).canonical()) for spec in specs}) == len(specs)
-    assert AutoAttack.create(version="standard").canonical() == {"name": "autoattack"}
+    assert AutoAttack.create(version="standard").canonical() == {"name": "autoattack", "version": AutoAttack.version}
