@@ -1,6 +1,6 @@
 """advprune: which training images to keep for faster adversarial training, and what that costs."""
 
-from advprune_core.attacks import PGD, ThreatModel, fgsm, pgd
+from advprune_core.attacks import PGD, AutoAttack, ThreatModel, autoattack, fgsm, pgd
 from advprune_core.config import RunConfig
 from advprune_core.data import Dataset, dataset_from_arrays, load_dataset, pack
 from advprune_core.evaluate import evaluate
@@ -24,6 +24,7 @@ __all__ = [
     "STARTS",
     "STEPS",
     "AttackPolicy",
+    "AutoAttack",
     "Batch",
     "Context",
     "Dataset",
@@ -35,6 +36,7 @@ __all__ = [
     "Steps",
     "StudyConfig",
     "ThreatModel",
+    "autoattack",
     "collect",
     "dataset_from_arrays",
     "evaluate",

@@ -14,7 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from advprune_core.controls import CONTROLS
-from advprune_core.statistics import component_name, estimate, frontier, full_costs, speed_ups, with_accuracies
+from advprune_core.statistics import (
+    attacks_of,
+    component_name,
+    estimate,
+    frontier,
+    full_costs,
+    speed_ups,
+    with_accuracies,
+)
 
 _PHASES = {"train": "training", "select": "selection", "validate": "validation attacks"}
 
@@ -178,9 +186,7 @@ def _repeats(timings: pd.DataFrame) -> int:
 def _threat(table: pd.DataFrame) -> str:
     norm = {"linf": "L-inf", "l2": "L2"}.get(str(table["norm"].iloc[0]), "")
     eps = f"{float(table['eps'].iloc[0]):.3g}"
-    attacks = [column.removeprefix("robust_") for column in map(str, table) if column.startswith("robust_")]
-    names = [name for name in attacks if name not in ("low", "high")]
-    return f"{norm} {eps}; {', '.join(names)}"
+    return f"{norm} {eps}; {', '.join(attacks_of(table))}"
 
 
 def _names(table: pd.DataFrame) -> str:

@@ -64,6 +64,14 @@ def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**missing) if missing else table
 
 
+def attacks_of(table: pd.DataFrame, *, parts: bool = False) -> list[str]:
+    """The attacks of the test in their order; with `parts`, those of an attack in parts instead of it."""
+    found = [column.removeprefix("robust_") for column in map(str, table) if column.startswith("robust_")]
+    names = [name for name in found if name not in ("low", "high")]
+    owners = {name.split("/")[0] for name in names if "/" in name}
+    return [name for name in names if (name not in owners if parts else "/" not in name)]
+
+
 def _way(table: pd.DataFrame) -> pd.Series:
     """Which way of training a row is of, where there are several."""
     return table["variant"] if "variant" in table else pd.Series("", index=table.index)
@@ -278,6 +286,22 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
         shown["cost / full run"] = f"{row['cost']:.3f}"
         rows.append(shown)
     return pd.DataFrame(rows)
+
+
+def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
+    """Which attack breaks what: per cent that is right after each attack of the test and all before it.
+
+    Returns
+    -------
+    DataFrame of str
+        ``arm, data kept, clean`` and a column for each attack, parts by themselves; means over seeds.
+    """
+    columns = {"clean": "clean"} | {f"robust_{name}": name for name in attacks_of(table, parts=True)}
+    means = with_accuracies(table).groupby(["arm", "fraction"])[list(columns)].mean().mul(100)
+    means = means.rename(columns=columns).sort_index(ascending=[True, False]).reset_index()
+    kept = means.pop("fraction").map(lambda fraction: f"{100 * fraction:g} %")
+    means.insert(1, "data kept", kept)
+    return means.apply(lambda column: column.map("{:.1f}".format) if column.dtype.kind == "f" else column)
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import runpy
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,14 @@ def test_tables_are_those_of_the_committed_records(study: str, shown: Callable[[
     between = TEXT.split(f"<!-- table: results/reference/{study} -->")[1].split("<!-- end of table -->")[0]
     table = collect(ROOT / "results" / "reference" / study, study=study)
     assert between.strip() == markdown(shown(table))
+
+
+def test_the_comparison_of_autoattack_is_the_committed_one() -> None:
+    folder = ROOT / "results" / "reference" / "autoattack"
+    tables = [pd.read_csv(folder / f"{name}.csv") for name in ("comparison", "seeds")]
+    between = TEXT.split("<!-- table: results/reference/autoattack -->")[1].split("<!-- end of table -->")[0]
+    script = runpy.run_path(str(ROOT / "benchmarks" / "autoattack.py"))
+    assert between.strip() == markdown(script["printable"](*tables))
 
 
 def test_findings_are_those_of_the_committed_records() -> None:

@@ -15,6 +15,8 @@ from scipy import stats
 
 from advprune_core.statistics import (
     Estimate,
+    after_attacks,
+    attacks_of,
     estimate,
     frontier,
     full_costs,
@@ -228,3 +230,21 @@ def test_the_printed_table() -> None:
     one = printable(table()[table()["seed"] == 0])
     assert one["robust accuracy, %"].tolist() == ["60.0", "50.0", "55.0"]
     assert one["clean accuracy, %"].tolist() == ["90.0", "80.0", "84.0"]
+
+
+def test_what_is_left_after_each_attack() -> None:
+    rows = table()
+    rows = rows.assign(
+        robust_fgsm=0.7, **{"robust_autoattack/apgd": rows["robust"] + 0.02, "robust_autoattack": rows["robust"]}
+    )
+    assert attacks_of(rows) == ["fgsm", "autoattack"]
+    assert attacks_of(rows, parts=True) == ["fgsm", "autoattack/apgd"]
+    shown = after_attacks(rows)
+    assert shown.columns.tolist() == ["arm", "data kept", "clean", "fgsm", "autoattack/apgd"]
+    means = rows.groupby(["arm", "fraction"])["robust"].mean()
+    for row in shown.to_dict("records"):
+        fraction = float(row["data kept"].split()[0]) / 100
+        assert row["autoattack/apgd"] == f"{100 * means[row['arm'], fraction] + 2:.1f}"
+        assert row["fgsm"] == "70.0"
+    assert shown["data kept"].tolist() == ["100 %", "40 %", "40 %"]
+    assert attacks_of(pd.DataFrame({"arm": []})) == []
