@@ -46,7 +46,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print(
-            "\nadvprune: interrupted; finished runs are kept, and the same command goes on from here",
+            "\nadvprune: interrupted; what is finished is kept, and the same command goes on from here",
             file=sys.stderr,
             flush=True,
         )
@@ -222,22 +222,23 @@ def evaluate(
 
     if (run_key is None) == (weights is None):
         raise ConfigError("name either a run or --weights")
-    record, path = evaluate_checkpoint(
-        run_key=run_key,
-        weights=weights,
-        own={"model": value_of(model), "dataset": value_of(dataset)},
-        threat={name: value for name, value in (("eps", eps), ("norm", norm)) if value is not None},
-        attacks=[value_of(text) for text in attack or []],
-        checkpoint=checkpoint,
-        images=images,
-        results=out,
-        data=data,
-    )
+    with _interruptible():
+        record, path = evaluate_checkpoint(
+            run_key=run_key,
+            weights=weights,
+            own={"model": value_of(model), "dataset": value_of(dataset)},
+            threat={name: value for name, value in (("eps", eps), ("norm", norm)) if value is not None},
+            attacks=[value_of(text) for text in attack or []],
+            checkpoint=checkpoint,
+            images=images,
+            results=out,
+            data=data,
+        )
     broken = record.outcome().broken()
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
         fallen = f", broke {broken[name]} of {record.n} images" if name in broken else ""
         print(f"{name:24} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]{fallen}")
-    print(f"in {shown(path)}")
+    print(f"{record.n} test images, in {shown(path)}")
 
 
 @app.command()

@@ -64,7 +64,7 @@ def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(tmp_path:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the driver and its workers
         assert process.wait() == 130, log.read_text()
-    assert "interrupted; finished runs are kept" in log.read_text()
+    assert "interrupted; what is finished is kept" in log.read_text()
     assert "Traceback" not in log.read_text()
     finished = {path: path.read_bytes() for path in results.glob("runs/*/record.json")}
     assert 1 <= len(finished) < len(seeds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer
@@ -30,7 +30,11 @@ Version = Literal["standard", "apgd"]
 
 
 def _version(value: Any) -> Any:
-    return value if isinstance(value, str) else tuple(ATTACKS.parse(spec) for spec in value)
+    if isinstance(value, list | tuple) and value:
+        return tuple(ATTACKS.parse(spec) for spec in value)
+    if value not in (versions := get_args(Version)):
+        raise ValueError(f"{value!r} is no version: {' or '.join(map(repr, versions))}, or a list of attacks")
+    return value
 
 
 def parts(
@@ -60,7 +64,7 @@ class AutoAttack(Attack):
     version: ClassVar[int] = 2
     #: Also taken as `version`, its name elsewhere (here a component's version is another thing).
     attacks: Annotated[
-        Version | Annotated[tuple[Attack, ...], Field(min_length=1)],
+        Version | tuple[Attack, ...],
         BeforeValidator(_version),
         PlainSerializer(lambda value: value if isinstance(value, str) else [attack.spec() for attack in value]),
         Field(

@@ -250,7 +250,9 @@ def test_all_misclassified() -> None:
         ({"y": torch.full((12,), 4)}, ValueError, "labels are 4 to 4, but the model has 4 classes"),
         ({"y": torch.arange(12) - 9}, ValueError, "labels are -9 to 2, but the model has 4 classes, from 0"),
         ({"eps": -1}, ValueError, "eps must be above 0"),
-        ({"version": "plus"}, ConfigError, "'standard' or 'apgd'"),
+        ({"version": "plus"}, ConfigError, "'standard' or 'apgd', or a list of attacks"),
+        ({"version": 3}, ConfigError, "3 is no version"),
+        ({"version": []}, ConfigError, "or a list of attacks"),
         ({"version": ["apgd", "fab"]}, ConfigError, "unknown attack 'fab' .did you mean 'fab_t'"),
     ],
 )
