@@ -196,7 +196,7 @@ def test_components_call_the_functions(norm: str, loss: Any, network: Network, i
         ({"fgsm": {"steps": 1}}, "unknown setting 'steps'"),
         ({"autoattack": {"version": "plus"}}, "'standard' or 'apgd'"),
         ({"autoattack": {"version": ["pdg"]}}, "unknown attack 'pdg' .did you mean 'pgd'"),
-        ({"autoattack": {"version": []}}, "at least 1 item"),
+        ({"autoattack": {"version": []}}, "or a list of attacks"),
     ],
 )
 def test_what_is_refused(spec: Any, message: str) -> None:
