@@ -8,6 +8,7 @@ numbers in it.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from advprune_core.config import RunConfig
@@ -30,13 +31,19 @@ _CHEAPER: dict[Control, dict[str, Any]] = {
 
 
 def check_control(control: Control, config: RunConfig) -> None:
-    """Refuse a cheaper attack for a run that takes one step, or none, before any work.
+    """Refuse, before any work, a control that a run cannot have.
 
     Raises
     ------
     ConfigError
-        Naming the objective.
+        A cheaper attack for a run that takes one step, or none; as many steps for a pruner of which
+        nobody can say beforehand how many an epoch would have.
     """
+    if control == "same_steps" and not config.pruner.steady:
+        raise ConfigError(
+            f"the control 'same_steps' lengthens a run, and what the pruner {config.pruner.name!r} keeps depends on "
+            "its length; allowed with it: same_cost, cheaper_attack, carried_attack"
+        )
     if control in _CHEAPER and (config.objective.single_step or not config.objective.uses_adversarial):
         raise ConfigError(
             f"the control {control!r} attacks more cheaply, but the objective {config.objective.name!r} has no attack "
@@ -59,9 +66,14 @@ def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig
     """
     epochs = config.optimisation.epochs
     if control == "same_steps":
-        # As many images drawn as in the full run; the epochs added are like the last one.
-        drawn = sum(row["kept"] * min(1.0, epochs - row["epoch"]) for row in record.epochs)
-        return _with_epochs(config, epochs + (epochs * record.n - drawn) / record.kept)
+        # As many images in updates as in the full run; the epochs added are like the last one, and
+        # so are those that a run stopped early did not get to.
+        size = config.optimisation.batch_size
+        used = size / config.pruner.candidates(size, config.fraction)
+        kept = [row["kept"] for row in record.epochs]
+        kept += [record.kept] * (math.ceil(epochs) - len(kept))
+        trained = sum(used * count * min(1.0, epochs - epoch) for epoch, count in enumerate(kept))
+        return _with_epochs(config, epochs + (epochs * record.n - trained) / (used * record.kept))
     full = config.replace(pruner="full", fraction=1.0)
     per_image = record.passes["train"] / record.images_visited
     if control in _CHEAPER:

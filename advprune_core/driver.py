@@ -216,8 +216,8 @@ class Driver:
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
         elif error is not None:
             self.failed[f"evaluation of {name}"] = _message(error)
-        else:
-            found = evaluation_record(key, task.config, task.evaluation, self.dataset, *future.result())
+        elif (result := future.result()) is not None:  # else another process did it meanwhile
+            found = evaluation_record(key, task.config, task.evaluation, self.dataset, *result)
             work = evaluation_work(self.store, key, task.evaluation, self.dataset.test_hash)
             finish_evaluation(self.store, found, work)
             self.evaluated += 1

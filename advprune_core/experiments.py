@@ -22,7 +22,7 @@ from advprune_core.controls import resolve
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.environment import results_root
 from advprune_core.files import check_writable, write_text
-from advprune_core.records import EvaluationRecord, RunStore
+from advprune_core.records import OWN_WEIGHTS, EvaluationRecord, RunStore
 from advprune_core.runner import expected_total
 from advprune_core.runs import load_run
 from advprune_core.settings import ConfigError, check_names
@@ -198,7 +198,7 @@ def evaluate_checkpoint(
         if not path.exists():
             raise ConfigError(f"there is no file {path}")
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        key = f"own-{content_key({'model': config.model.canonical(), 'weights': content})}"
+        key = f"{OWN_WEIGHTS}{content_key({'model': config.model.canonical(), 'weights': content})}"
     if threat.get("norm", config.threat.norm) != config.threat.norm and "eps" not in threat:
         raise ConfigError(f"another norm than the run's ({config.threat.norm}) needs its own eps")
     facts = {**config.threat.model_dump(), **threat}
@@ -208,13 +208,16 @@ def evaluate_checkpoint(
     dataset, store = load_dataset(config.dataset, folder=data), RunStore(results_root(results))
     if images is not None and images > len(dataset.test):
         raise ConfigError(f"images = {images}, but there are only {len(dataset.test)} test images")
-    record = store.evaluation(key, evaluation.key(dataset.test_hash))
-    if record is None:
+    number = evaluation.key(dataset.test_hash)
+    if store.evaluation(key, number) is None:
         check_writable(store.results)
         task = EvaluateTask(config, key, evaluation, data, str(store.results), str(path), progress=True)
-        record = evaluation_record(key, config, evaluation, dataset, *task())
-        finish_evaluation(store, record, evaluation_work(store, key, evaluation, dataset.test_hash))
-    return record, store.evaluation_file(key, record.key)
+        if (found := task()) is not None:  # else another process did it meanwhile
+            done = evaluation_record(key, config, evaluation, dataset, *found)
+            finish_evaluation(store, done, evaluation_work(store, key, evaluation, dataset.test_hash))
+    record = store.evaluation(key, number)
+    assert record is not None
+    return record, store.evaluation_file(key, number)
 
 
 def export_study(study: str, folder: Path, *, results: Path) -> int:
@@ -250,6 +253,8 @@ def garbage(results: Path) -> list[tuple[Path, int]]:
         except Timeout:
             continue  # under way
         lock.release()
+        if folder.name.startswith(OWN_WEIGHTS):
+            continue  # no run of a study, but results all the same
         if folder.name not in named:
             found.append(folder)
         elif (folder / "work").exists() and store.finished(folder.name) is not None:

@@ -24,6 +24,8 @@ from advprune_core.files import write_atomically, write_text
 from advprune_core.pruners.base import Selection
 from advprune_core.settings import ConfigError
 
+#: Begins the keys of weights that no run here has trained.
+OWN_WEIGHTS = "own-"
 #: Fields in which an interrupted or parallel run may differ from an undisturbed, serial one.
 CIRCUMSTANCES = ("seconds", "cpu_seconds", "timed_alone", "peak_memory", "environment", "git")
 

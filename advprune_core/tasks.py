@@ -114,13 +114,15 @@ class EvaluateTask:
     weights: str
     progress: bool = False
 
-    def __call__(self) -> tuple[Outcome, dict[str, Any]]:
-        """The outcome of every image, and the ledger's state."""
+    def __call__(self) -> tuple[Outcome, dict[str, Any]] | None:
+        """The outcome of every image and the ledger's state, or None if another process did it meanwhile."""
         dataset = load_dataset(self.config.dataset, folder=self.data)
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
         store = RunStore(self.results)
         # Who shares the run waits, be it the orphan of a killed driver: the state has one writer.
         with run_lock(store, self.key), arithmetic(self.config):
+            if store.evaluation(self.key, self.evaluation.key(dataset.test_hash)) is not None:
+                return None
             return evaluate_model(
                 model,
                 dataset,

@@ -136,6 +136,25 @@ def test_same_steps_takes_as_many_batches_as_the_full_run(n: int, fraction: floa
     assert images(resolve("same_steps", config, done), n) // size == n * epochs // size
 
 
+def test_same_steps_counts_updates_not_candidates() -> None:
+    """Each update of `loss_top` draws 1 / fraction times as many images as it trains on."""
+    config = matched(pruner="loss_top", fraction=0.25)
+    done = record(config, n=1000, visited=2500, per_image=17, kept=[1000] * 10)
+    assert resolve("same_steps", config, done).optimisation.epochs == 40
+
+
+def test_same_steps_of_a_run_that_was_stopped_early() -> None:
+    config = matched()
+    whole, stopped = (record(config, n=1000, visited=2000, per_image=17, kept=[200] * count) for count in (10, 3))
+    assert resolve("same_steps", config, stopped) == resolve("same_steps", config, whole)
+
+
+def test_same_steps_is_refused_where_more_epochs_are_other_epochs() -> None:
+    with pytest.raises(ConfigError, match=r"same_steps.*infobatch.*same_cost"):
+        check_control("same_steps", matched(pruner="infobatch"))
+    check_control("same_cost", matched(pruner="infobatch"))
+
+
 @pytest.mark.parametrize("control", get_args(Control))
 def test_controls_are_runs_like_any_other(control: Control, digits: Dataset) -> None:
     config = matched()

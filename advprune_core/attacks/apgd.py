@@ -27,6 +27,8 @@ from advprune_core.randomness import stream
 JobLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 MOMENTUM = 0.75
+#: Gradients of confident networks are of length 1e-12 and still point somewhere.
+TINY = 1e-30
 #: A window in which fewer than this share of the steps went up halves the step.
 RISES = 0.75
 LOSSES: dict[str, JobLoss] = {
@@ -80,7 +82,8 @@ def climb(
     best_point, best_gradient, best = point, gradient, value
     at_check, reduced = best, torch.ones_like(best, dtype=torch.bool)
     rises, size = torch.zeros_like(best), torch.full_like(best, 2 * eps)
-    ends = torch.tensor(windows(steps)).cumsum(0).tolist()
+    checks = [0, *torch.tensor(windows(steps)).cumsum(0).tolist()]
+    older = best  # the best of the check before the last: a window in which the step was too long gains nothing
     for step in range(steps + 1):
         fooled = search.broken(point, logits, jobs.y[rows])
         if fooled.any():
@@ -88,15 +91,15 @@ def climb(
             leave = torch.isin(jobs.owner[rows], jobs.owner[rows[fooled]])
         else:
             leave = fooled
-        if step in ends and step < steps:
-            window = step - max([0, *(end for end in ends if end < step)])
-            reduce = (rises <= RISES * window) | (~reduced & (at_check >= best))
-            if give_up:
-                leave = leave | hopeless(-best, -at_check, window=window, remaining=steps - step)
+        if 0 < step < steps and step in checks:
+            place = checks.index(step)
+            reduce = (rises <= RISES * (step - checks[place - 1])) | (~reduced & (at_check >= best))
+            if give_up and place > 1:
+                leave = leave | hopeless(-best, -older, window=step - checks[place - 2], remaining=steps - step)
             size = torch.where(reduce, size / 2, size)
             pick = per_image(reduce, point)
             point, gradient = torch.where(pick, best_point, point), torch.where(pick, best_gradient, gradient)
-            rises, reduced, at_check = torch.zeros_like(rises), reduce, best
+            rises, reduced, older, at_check = torch.zeros_like(rises), reduce, at_check, best
         if leave.any():
             gone, stay = leave & ~fooled, ~leave
             points[rows[gone]], values[rows[gone]] = best_point[gone], best[gone]
@@ -104,11 +107,13 @@ def climb(
             rows, point, before, gradient, value, best_point, best_gradient, best, at_check, rises, size = (
                 tensor[stay] for tensor in state
             )
-            reduced = reduced[stay]
+            reduced, older = reduced[stay], older[stay]
         tell(len(rows), step / steps)
         if step == steps or len(rows) == 0:
             break
-        moved = project(ascend(point, gradient, norm=norm, step_size=size), jobs.x[rows], norm=norm, eps=eps)
+        moved = project(
+            ascend(point, gradient, norm=norm, step_size=size, floor=TINY), jobs.x[rows], norm=norm, eps=eps
+        )
         if step > 0:
             moved = point + MOMENTUM * (moved - point) + (1 - MOMENTUM) * (point - before)
             moved = project(moved, jobs.x[rows], norm=norm, eps=eps)
@@ -246,6 +251,7 @@ class APGDT(Attack):
     """Auto-PGD on the targeted DLR loss, at the nine likeliest wrong classes (Croce and Hein 2020b)."""
 
     name: ClassVar[str] = "apgd_t"
+    version: ClassVar[int] = 2
     steps: Annotated[int, Field(ge=1, description="gradient steps for each target")] = 100
     targets: Annotated[int, Field(ge=1, description="classes aimed at")] = 9
     precision: Precision = "float32"

@@ -82,10 +82,10 @@ def approach(
     give_up : bool
         Leave jobs whose smallest perturbation shrinks too slowly to come down to `eps`.
     """
-    points, values = jobs.x.clone(), torch.full((len(jobs.x),), -torch.inf, device=jobs.x.device)
-    rows = torch.arange(len(jobs.x), device=jobs.x.device)
     x, y, target = jobs.x, jobs.y, jobs.target
-    point, smallest = x, torch.full((len(x),), torch.inf, device=x.device)
+    points, values = x.clone(), torch.full_like(x[:, 0, 0, 0], -torch.inf)
+    rows = torch.arange(len(x), device=x.device)
+    point, nearest, smallest = x, x, torch.full_like(values, torch.inf)
     before = smallest
 
     def gap(logits: Tensor) -> Tensor:
@@ -101,7 +101,8 @@ def approach(
         point = ((point + ETA * near) * (1 - pull) + (x + ETA * far) * pull).clamp(0, 1)
         logits, size = search.logits(point), _size(point - x, norm)
         crossed = logits.argmax(1) != y
-        smallest = torch.where(crossed & (size < smallest), size, smallest)
+        closer = crossed & (size < smallest)
+        smallest, nearest = torch.where(closer, size, smallest), torch.where(per_image(closer, x), point, nearest)
         fooled = size <= eps
         fooled[fooled.clone()] = search.broken(point[fooled], logits[fooled], y[fooled])
         leave = torch.isin(jobs.owner[rows], jobs.owner[rows[fooled]]) if fooled.any() else fooled
@@ -113,15 +114,17 @@ def approach(
         point = torch.where(per_image(crossed, x), x + BETA * (point - x), point)
         if leave.any():
             gone, stay = leave & ~fooled, ~leave
-            points[rows[gone]], values[rows[gone]] = point[gone], -smallest[gone]
-            rows, x, y, target, point, smallest, before = (
-                tensor[stay] for tensor in (rows, x, y, target, point, smallest, before)
+            points[rows[gone]], values[rows[gone]] = nearest[gone], -smallest[gone]
+            rows, x, y, target, point, nearest, smallest, before = (
+                tensor[stay] for tensor in (rows, x, y, target, point, nearest, smallest, before)
             )
         tell(len(rows), step / steps)
         if len(rows) == 0:
             break
-    points[rows], values[rows] = point, -smallest
-    return points, values
+    points[rows], values[rows] = nearest, -smallest
+    # What is broken was checked as it is; not even rounding may touch it.
+    kept = per_image(torch.isposinf(values), points)
+    return torch.where(kept, points, project(points, jobs.x, norm=norm, eps=eps)), values
 
 
 def fab_targeted(
@@ -152,8 +155,8 @@ def fab_targeted(
     Returns
     -------
     Tensor of float32, shape of `x`
-        Inside ball and box: misclassified where one was found, else the closest attempt, cut off
-        at the ball.
+        Inside ball and box: misclassified where one was found, else the closest point beyond the
+        boundary, cut off at the ball (the clean image where there was none).
 
     Raises
     ------
@@ -164,10 +167,9 @@ def fab_targeted(
     search = Search(model, precision)
     with no_trace(model):
         order = likeliest(search.logits(x), y, targets)
-        found = in_waves(
+        return in_waves(
             x, y, order, lambda jobs: approach(search, jobs, norm=norm, eps=eps, steps=steps, give_up=give_up)
         )
-    return project(found, x, norm=norm, eps=eps)
 
 
 @ATTACKS.register

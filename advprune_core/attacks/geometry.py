@@ -50,13 +50,16 @@ def inside(x_adv: Tensor, x: Tensor, *, norm: Norm, eps: float) -> Tensor:
     return (size <= eps * (1 + 1e-5) + 1e-6) & (low >= 0) & (high <= 1)
 
 
-def ascend(x_adv: Tensor, gradient: Tensor, *, norm: Norm, step_size: float | Tensor) -> Tensor:
-    """One steepest-ascent step of length `step_size` (one number, or one per image)."""
+def ascend(x_adv: Tensor, gradient: Tensor, *, norm: Norm, step_size: float | Tensor, floor: float = 1e-10) -> Tensor:
+    """One steepest-ascent step of length `step_size` (one number, or one per image).
+
+    L2 gradients much shorter than `floor` make shorter steps.
+    """
     if isinstance(step_size, Tensor):
         step_size = per_image(step_size, x_adv)
     if norm == "linf":
         return x_adv + step_size * gradient.sign()
-    lengths = gradient.flatten(1).norm(p=2, dim=1) + 1e-10
+    lengths = gradient.flatten(1).norm(p=2, dim=1) + floor
     return x_adv + step_size * (gradient / per_image(lengths, gradient))
 
 

@@ -42,4 +42,6 @@ def quiet_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, classes) in eval mode, without gradients and without a trace."""
     with no_trace(model), torch.no_grad():
         logits: Tensor = model(x)
+    # Copies of the weights made here have no graph: a pass that is trained on must not meet them.
+    torch.clear_autocast_cache()
     return logits

@@ -78,7 +78,8 @@ def square(
     length, draws = 0, x.new_zeros(len(x), BLOCK, 0)
     with no_trace(model):
         logits = search.logits(best)
-        gap = before = -margin(logits, y)
+        gap = -margin(logits, y)
+        before = gap.clone()  # what an accepted query gains is written into `gap`
         fooled = search.broken(best, logits, y)
         for query in range(1, queries + 1):
             leave = fooled

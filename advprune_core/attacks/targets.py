@@ -54,8 +54,9 @@ def untargeted(x: Tensor, y: Tensor) -> Jobs:
 def in_waves(x: Tensor, y: Tensor, targets: Tensor, run: Run) -> Tensor:
     """Aim at every target of every image, likeliest first, until one breaks it.
 
-    As many targets at once as make a full batch: one while many images stand, so that those that
-    break do so before they have cost much; all together when few are left.
+    As many targets at once as make a full batch (`AT_ONCE`): one while many images stand, so that
+    those that break do so before they have cost much; all together when few are left. Half as many
+    where the device's memory does not hold them.
 
     Parameters
     ----------
@@ -69,15 +70,21 @@ def in_waves(x: Tensor, y: Tensor, targets: Tensor, run: Run) -> Tensor:
     """
     result = x.clone()
     value = torch.full((len(x),), -torch.inf, device=x.device)
-    rank, count = 0, targets.shape[1]
+    rank, count, at_once = 0, targets.shape[1], AT_ONCE.get(x.device.type, 128)
     while rank < count:
         left = torch.isposinf(value).logical_not().nonzero().squeeze(1)
         if len(left) == 0:
             break
-        width = min(max(1, AT_ONCE.get(x.device.type, 128) // len(left)), count - rank)
+        width = min(max(1, at_once // len(left)), count - rank)
         owner = left.repeat_interleave(width)
         ranks = torch.arange(rank, rank + width, device=x.device).repeat(len(left))
-        points, values = run(Jobs(x[owner], y[owner], targets[owner, ranks], owner, ranks))
+        try:
+            points, values = run(Jobs(x[owner], y[owner], targets[owner, ranks], owner, ranks))
+        except torch.cuda.OutOfMemoryError:
+            if width == 1:
+                raise
+            at_once = len(left) * width // 2
+            continue
         best, choice = values.view(len(left), width).max(1)
         better = best > value[left]
         chosen = choice + width * torch.arange(len(left), device=x.device)

@@ -171,6 +171,8 @@ class Pruner(Component):
 
     #: Keeps exactly ``budget(fraction, n)`` images.
     exact: ClassVar[bool] = True
+    #: What an epoch keeps does not depend on how long the run is.
+    steady: ClassVar[bool] = True
     #: Looks at the model, so that its selection is not known before training.
     uses_model: ClassVar[bool] = False
 

@@ -64,6 +64,7 @@ class InfoBatch(Pruner):
 
     name: ClassVar[str] = "infobatch"
     exact: ClassVar[bool] = False
+    steady: ClassVar[bool] = False
     uses_model: ClassVar[bool] = True
     full_at_end: Annotated[float, Field(ge=0, lt=1, description="share of the epochs, the last, on all data")] = 0.125
     max_ratio: Annotated[

@@ -97,7 +97,7 @@ def last_layer(model: nn.Module, head: str | None = None) -> Iterator[list[tuple
     record: list[tuple[Tensor, Tensor]] = []
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        record[:] = [(inputs[0].detach(), output.detach())]
+        record[:] = [(inputs[0].detach().clone(), output.detach().clone())]  # what follows may write to them
 
     hooks = [layer.register_forward_hook(note) for layer in layers]
     try:

@@ -40,9 +40,11 @@ def perturbed_weights(model: nn.Module, loss: Callable[[], Tensor], *, gamma: fl
         for weight, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
                 weight.add_(gradient * (gamma * weight.norm() / (gradient.norm() + 1e-20)))
+    torch.clear_autocast_cache()  # its copies are of the weights before this
     try:
         yield
     finally:
         with torch.no_grad():
             for weight, value in zip(weights, before, strict=True):
                 weight.copy_(value)
+        torch.clear_autocast_cache()

@@ -23,6 +23,7 @@ from advprune_core.data import Dataset
 from advprune_core.evaluate import accuracy_under
 from advprune_core.pruners.base import Context, Pruner
 from advprune_core.randomness import stream, torch_stream
+from advprune_core.settings import ConfigError
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.base import Batch, Outputs, Passes
@@ -185,8 +186,10 @@ class _Run:
         plain = config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
         run = _Run(plain, self.dataset, copy.deepcopy(model), None, observer=config.pruner)
         with torch_stream(config.seed, "scout"):
-            passes = run.train(math.inf, None).ledger["passes"]
-        ledger.add(sum(passes.values()))
+            result = run.train(math.inf, None)
+        if result.status == "diverged":
+            raise ConfigError("the network trained to be scored by diverged: the loss is not finite; try a smaller lr")
+        ledger.add(sum(result.ledger["passes"].values()))
         return run.state.final_model, run.state.pruner
 
     def _epoch(self, epoch: int, *, share: float) -> dict[str, Any]:
