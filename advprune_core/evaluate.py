@@ -17,7 +17,7 @@ from advprune_core.attacks.base import Attack
 from advprune_core.attacks.ensemble import attack_batch, turns
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.attacks.guards import SAMPLE
-from advprune_core.attacks.mode import quiet_logits
+from advprune_core.attacks.mode import quiet_logits, true_float32
 from advprune_core.data import Split
 from advprune_core.progress import attack_bar
 
@@ -122,7 +122,7 @@ def evaluate(
         attack.check(model, split.pixels(slice(0, SAMPLE)).to(device), split.labels[:SAMPLE].to(device))
     clean = np.zeros(n, dtype=bool)
     right = {turn.label: np.zeros(n, dtype=bool) for turn in order}
-    with attack_bar(n * len(order), name="evaluate", show=progress) as bar:
+    with attack_bar(n * len(order), name="evaluate", show=progress) as bar, true_float32(device):
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
             show = bar.of_batch(start, rows.stop - start, len(order))

@@ -338,6 +338,13 @@ def test_garbage_is_what_no_study_names(tmp_path: Path) -> None:
     assert found[store.folder("loose")] == sum(path.stat().st_size for path in loose)
 
 
+def test_evaluations_of_own_weights_are_not_garbage(tmp_path: Path) -> None:
+    own_weights(tmp_path / "mine.pt")
+    evaluation_of(weights=str(tmp_path / "mine.pt"), own=OWN, threat={"eps": 0.1}, results=str(tmp_path))
+    assert len(list(tmp_path.glob("runs/own-*/evaluations/*.json"))) == 1
+    assert garbage(tmp_path) == []
+
+
 def test_runs_under_way_are_not_garbage(tmp_path: Path) -> None:
     store = small_results(tmp_path)
     store.work("now").mkdir(parents=True)

@@ -10,10 +10,11 @@ from filelock import Timeout
 from tiny import tiny_run, tiny_study
 
 from advprune_core.attacks import PGD, ThreatModel
+from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
 from advprune_core.records import RunStore
 from advprune_core.runner import run_study
-from advprune_core.tasks import EvaluationConfig, TrainTask, finish, run_lock, run_record, warm_up
+from advprune_core.tasks import EvaluateTask, EvaluationConfig, TrainTask, finish, run_lock, run_record, warm_up
 
 CHANGES = {
     "attacks": (PGD(steps=3),),
@@ -55,6 +56,18 @@ def test_a_run_that_another_process_finished_is_not_trained(tmp_path: Path) -> N
     finish(store, run_record(key, config, dataset, result), result)
     assert not store.work(key).exists()
     assert task() is None
+
+
+def test_an_evaluation_that_another_process_finished_is_not_done_again(tmp_path: Path) -> None:
+    config = tiny_study(tmp_path, seeds=[0], fractions=[1.0], controls=[])
+    run_study(config, progress=False)
+    store = RunStore(tmp_path)
+    (key,) = store.run_keys()
+    run = RunConfig.create(**store.run(key).config)
+    evaluation = EvaluationConfig(attacks=config.attacks, threat=run.threat)
+    task = EvaluateTask(run, key, evaluation, None, str(tmp_path), str(store.weights(key, "last")))
+    assert task() is None
+    assert EvaluateTask(run, key, evaluation.replace(images=20), None, str(tmp_path), task.weights)() is not None
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:

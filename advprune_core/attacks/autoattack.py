@@ -21,7 +21,7 @@ from advprune_core.attacks.ensemble import Stand, attack_batch, joined, turns
 from advprune_core.attacks.fab import FABT
 from advprune_core.attacks.geometry import Norm, ThreatModel
 from advprune_core.attacks.guards import check_model
-from advprune_core.attacks.mode import quiet_logits
+from advprune_core.attacks.mode import quiet_logits, true_float32
 from advprune_core.attacks.search import GiveUp, Precision
 from advprune_core.attacks.square import Square
 from advprune_core.progress import attack_bar
@@ -177,7 +177,7 @@ def autoattack(
     x, names = check_batch(x, y, ids, eps=eps)
     order, threat = turns([attack], seed=seed), ThreatModel(norm=norm, eps=eps)
     stands = []
-    with attack_bar(len(x) * len(order), show=progress) as bar:
+    with attack_bar(len(x) * len(order), show=progress) as bar, true_float32(x.device):
         for start in range(0, len(x), batch_size):
             rows = slice(start, start + batch_size)
             stands.append(

@@ -102,7 +102,7 @@ def attack_batch(
     on_turn: Callable[[int, str], None] = lambda number, label: None,
     on_kept: Callable[[], None] = lambda: None,
 ) -> Stand:
-    """Let every attack have its turn at one batch.
+    """Let every attack have its turn at one batch, inside `mode.true_float32`.
 
     Parameters
     ----------
@@ -119,10 +119,11 @@ def attack_batch(
     on_kept : callable
         Called when an attack's outcome is kept.
     """
-    path = None if work is None else work / f"{fingerprint(model, x, y, ids, attacks, threat)}.npz"
+    logits = quiet_logits(model, x)
+    path = None if work is None else work / f"{fingerprint(model, x, y, ids, attacks, threat, logits)}.npz"
     stand = _load(path, x, attacks)
     if stand is None:
-        stand = Stand(quiet_logits(model, x).argmax(1) == y, {}, x.clone())
+        stand = Stand(logits.argmax(1) == y, {}, x.clone())
     for number, turn in enumerate(attacks):
         if turn.label in stand.right:
             continue
@@ -150,13 +151,19 @@ def attack_batch(
 
 
 def fingerprint(
-    model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, attacks: Sequence[Turn], threat: ThreatModel
+    model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, attacks: Sequence[Turn], threat: ThreatModel, logits: Tensor
 ) -> str:
-    """Hash of all that a batch's outcome depends on: another model, image or setting is another file."""
+    """Hash of all that a batch's outcome depends on: another model, image or setting is another file.
+
+    The clean `logits` tell apart what parameters and buffers do not show: attributes, a changed `forward`.
+    """
     digest = hashlib.sha256(
         repr((threat, repr(model), [(turn.attack.canonical(), turn.key) for turn in attacks])).encode()
     )
-    for name, tensor in [("x", x), ("y", y), ("ids", ids), *model.state_dict().items()]:
+    for name, tensor in [
+        *(("x", x), ("y", y), ("ids", ids), ("logits", logits)),
+        *(*model.named_parameters(), *model.named_buffers()),
+    ]:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

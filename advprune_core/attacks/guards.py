@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import check_images
 from advprune_core.attacks.losses import cross_entropy
-from advprune_core.attacks.mode import no_trace
+from advprune_core.attacks.mode import no_trace, true_float32
 from advprune_core.attacks.search import Search
 
 #: Images that the questions are asked of.
@@ -37,7 +37,7 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor) -> None:
     largest, least = int(y.max()), int(y.min())
     x, y = x[:SAMPLE], y[:SAMPLE]
     search = Search(model)
-    with no_trace(model):
+    with no_trace(model), true_float32(x.device):
         gradient, _, logits = search.gradient(x, lambda logits: cross_entropy(logits, y.clamp(0, logits.shape[1] - 1)))
         again = search.logits(x)
     classes = logits.shape[1]

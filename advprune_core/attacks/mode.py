@@ -38,6 +38,19 @@ def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
             buffer.data.copy_(value)  # of the data: autograd may still need the buffer, and it is as it was
 
 
+@contextmanager
+def true_float32(device: torch.device) -> Iterator[None]:
+    """Float32 that is float32, whatever is set around the block: no autocast, no TF32."""
+    cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    settings = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False), cudnn.flags(**settings, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
 def quiet_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, classes) in eval mode, without gradients and without a trace."""
     with no_trace(model), torch.no_grad():

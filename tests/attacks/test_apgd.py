@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from advprune_core.attacks import PGD, ThreatModel, apgd, apgd_targeted, pgd
 from advprune_core.attacks.apgd import windows
-from advprune_core.attacks.geometry import inside, project
-from advprune_core.attacks.targets import likeliest
+from advprune_core.attacks.geometry import inside, per_image, project
+from advprune_core.attacks.targets import Jobs, in_waves, likeliest
 from advprune_core.ledger import Ledger
 
 Pair = tuple[Tensor, Tensor]
@@ -111,17 +111,38 @@ def test_broken_images_leave_with_all_their_targets(attack: Any) -> None:
     assert ledger.passes["other"] == 3 * clean + 2 * jobs + 2 * jobs * 21
 
 
-def test_what_is_given_up_costs_less_and_breaks_nothing_else(trained: nn.Module, right: Pair) -> None:
+@pytest.mark.parametrize("eps", [0.125, 0.15])
+def test_what_is_given_up_costs_less_and_breaks_nothing_else(trained: nn.Module, right: Pair, eps: float) -> None:
     x, y = right
     results, costs = [], []
     for give_up in (False, True):
         ledger = Ledger()
         with ledger.watch(trained):
-            results.append(standing(trained, apgd_targeted(trained, x, y, eps=0.125, give_up=give_up), y))
+            results.append(standing(trained, apgd_targeted(trained, x, y, eps=eps, give_up=give_up), y))
         costs.append(ledger.passes["other"])
     assert costs[1] < 0.8 * costs[0]
     assert not (results[0] & ~results[1]).any()
     assert (results[0] != results[1]).sum() <= 1
+
+
+@pytest.mark.parametrize("room", [200, 13, 6])
+def test_waves_fit_into_memory(room: int) -> None:
+    """Six images of nine targets, on a device that holds `room` jobs."""
+    x, y = torch.zeros(6, 1, 2, 2), torch.zeros(6, dtype=torch.int64)
+    seen: list[int] = []
+
+    def run(jobs: Jobs) -> tuple[Tensor, Tensor]:
+        if len(jobs.x) > room:
+            raise torch.cuda.OutOfMemoryError
+        seen.append(len(jobs.x))
+        return jobs.x + per_image(jobs.target / 10 + jobs.owner, jobs.x), jobs.target.float()
+
+    found = in_waves(x, y, torch.arange(1, 10).expand(6, -1), run)
+    assert torch.equal(found[:, 0, 0, 0], torch.arange(6) + 0.9), "the best of all targets"
+    assert (sum(seen), max(seen)) == (54, {200: 54, 13: 12, 6: 6}[room])
+    room = 5  # not even one target of each
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        in_waves(x, y, torch.arange(1, 10).expand(6, -1), run)
 
 
 def test_likeliest_classes() -> None:

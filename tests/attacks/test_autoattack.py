@@ -60,6 +60,50 @@ def test_reported_accuracy_is_that_of_the_images(
     assert sum(stand.broken().values()) == int((stand.clean & ~stand.left).sum())
 
 
+class Shifted(nn.Module):
+    """A network with something about it that its state dict does not show."""
+
+    def __init__(self, network: nn.Module, shift: float, *, buffer: bool) -> None:
+        super().__init__()
+        self.network, self.shift = network, shift
+        self.register_buffer("other", torch.tensor(shift if buffer else 0.0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.network(x)
+        return logits + (self.shift + self.other) * torch.eye(10)[0]
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"not a tensor": 1.0}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("buffer", [False, True])
+def test_what_is_kept_is_of_this_very_model(trained: nn.Module, right: Pair, tmp_path: Path, buffer: bool) -> None:
+    x, y = right[0][:20], right[1][:20]
+    options: dict[str, Any] = {"version": [{"apgd": {"steps": 2}}], "eps": 0.05}
+    for shift in (0.0, 100.0):
+        model = Shifted(trained, shift, buffer=buffer).eval()
+        kept = autoattack(model, x, y, work=tmp_path, **options)
+        alone = autoattack(model, x, y, **options)
+        assert torch.equal(kept.left, alone.left)
+        assert alone.accuracy < 0.5 or shift == 0
+
+
+def test_float32_judges_inside_anyones_autocast(trained: nn.Module, right: Pair) -> None:
+    kinds: set[torch.dtype] = set()
+    hook = trained.register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
+    options: dict[str, Any] = {"version": [{"apgd": {"steps": 2}}], "eps": 0.05}
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = autoattack(trained, *right, **options)
+    finally:
+        hook.remove()
+    assert kinds == {torch.float32}
+    assert torch.equal(inside.x_adv, autoattack(trained, *right, **options).x_adv)
+
+
 def test_an_evaluation_keeps_every_part(trained: nn.Module, digits: Dataset) -> None:
     split = Split(digits.test.images[:60], digits.test.labels[:60])
     attack = AutoAttack.create(version=BRIEF)

@@ -211,6 +211,17 @@ class Unordered(nn.Module):
         return logits
 
 
+class Scaled(nn.Module):
+    """What it returns is no output of its layer, but stands in the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(36, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1)).mul_(5)
+
+
 def test_the_head_is_found_named_or_refused() -> None:
     x = torch.rand(3, 1, 6, 6)
     assert branch(network(4), x).features.shape == (3, 7)
@@ -218,6 +229,7 @@ def test_the_head_is_found_named_or_refused() -> None:
     for model, head, message in (
         (TwoHeads(), None, "name the layer that makes them by `head`"),
         (Unordered(), None, "not the output of its last"),
+        (Scaled(), None, "not the output of its last"),
         (Unordered(), "other", "head = 'other'"),
         (Unordered(), "body", "these are: head, other"),
         (nn.Flatten(), None, "no nn.Linear"),

@@ -167,6 +167,12 @@ def test_scores_of_a_network_trained_for_them(name: str, tmp_path: Path) -> None
     assert all(torch.equal(again.last[key], result.last[key]) for key in result.last)
 
 
+def test_a_scout_that_diverges_says_so() -> None:
+    made = tiny_run(pruner={"score": {"score_epochs": 1}}, fraction=0.4, epochs=1, lr=1e30)
+    with pytest.raises(ConfigError, match=r"to be scored by diverged.*smaller lr"):
+        train(made, load_dataset(made.dataset))
+
+
 def test_own_networks_are_scouted_for_too() -> None:
     made = tiny_run(pruner={"score": {"score_epochs": 1}}, fraction=0.4, epochs=1)
     dataset = load_dataset(made.dataset)

@@ -32,6 +32,22 @@ def test_weights_move_along_their_gradient_relative_to_each_layer(network: nn.Mo
     assert all(torch.equal(parameter, value) for parameter, value in zip(model.parameters(), before, strict=True))
 
 
+def test_what_autocast_remembers_of_the_weights_is_forgotten(network: nn.Module) -> None:
+    """Its bfloat16 copies, made by the attack before, would be of the weights that do not count any more."""
+    model, given = copy.deepcopy(network).train(), batch([0, 3, 8])
+
+    def loss() -> Tensor:
+        return nn.functional.cross_entropy(model(given.x).float(), given.y)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        before = float(loss().detach())
+        with perturbed_weights(model, loss, gamma=0.2):
+            inside = float(loss().detach())
+        after = float(loss().detach())
+    assert inside > before + 0.01
+    assert after == before
+
+
 def test_nothing_is_left_of_it() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(36, 4)).train()
     given = batch([0, 3, 8, 9])
