@@ -16,7 +16,7 @@ from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
 from advprune_core.findings import accuracy_findings
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.statistics import markdown, paired_difference, printable, printable_ways, summary
+from advprune_core.statistics import after_attacks, markdown, paired_difference, printable, printable_ways, summary
 from advprune_core.table import collect, collect_timings
 from advprune_core.trainers.base import OBJECTIVES
 from advprune_core.trainers.loop import train
@@ -79,7 +79,9 @@ def trainers(table: pd.DataFrame) -> pd.DataFrame:
     return printable_ways(table, collect_timings(ROOT / "results" / "reference" / "trainers", study="trainers"))
 
 
-@pytest.mark.parametrize(("study", "shown"), [("digits", printable), ("trainers", trainers)])
+@pytest.mark.parametrize(
+    ("study", "shown"), [("digits", printable), ("trainers", trainers), ("digits_autoattack", after_attacks)]
+)
 def test_tables_are_those_of_the_committed_records(study: str, shown: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     between = TEXT.split(f"<!-- table: results/reference/{study} -->")[1].split("<!-- end of table -->")[0]
     table = collect(ROOT / "results" / "reference" / study, study=study)
