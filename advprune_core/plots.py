@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -71,7 +72,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
                 axis, rows, value, colour=colours[arm], dashed=dashed, shift=0.006 * place, label=arm_label(arm, arms)
             )
         axis.set_xlabel("training images kept (control: of the run it matches), %")
-        axis.set_title(title, fontsize=11)
+        axis.set_title(fill(title, 60), fontsize=11)
         fractions = sorted(table["fraction"].unique())
         axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
         axis.grid(alpha=0.3)
@@ -248,7 +249,7 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     left.set_xscale("log")
     left.margins(x=0.2)
     left.set_xlabel("cost of training and selection, forward-equivalents per training image")
-    left.set_ylabel(f"robust accuracy, % ({_threat(table)})")
+    left.set_ylabel(fill(f"robust accuracy, % ({_threat(table)})", 60))
     left.set_title("what nothing cheaper beats", fontsize=11)
     right.set_yticks(range(len(names)), names, fontsize=8)
     right.set_xlabel("robust accuracy, %")
