@@ -72,7 +72,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
                 axis, rows, value, colour=colours[arm], dashed=dashed, shift=0.006 * place, label=arm_label(arm, arms)
             )
         axis.set_xlabel("training images kept (control: of the run it matches), %")
-        axis.set_title(fill(title, 60), fontsize=11)
+        axis.set_title(fill(title, 52), fontsize=11)
         fractions = sorted(table["fraction"].unique())
         axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
         axis.grid(alpha=0.3)
