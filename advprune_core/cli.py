@@ -113,7 +113,7 @@ def run(
         print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
         found = store.evaluation(key, driver.evaluation(entries[number].config).key(driver.dataset.test_hash))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
-            print(f"  {name:24} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]")
+            print(f"  {name:24} {value.text()}")
         print(f"  in {shown(store.folder(key))}")
     _report_failures(driver.failed)
 
@@ -237,7 +237,7 @@ def evaluate(
     broken = record.outcome().broken()
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
         fallen = f", broke {broken[name]} of {record.n} images" if name in broken else ""
-        print(f"{name:24} {100 * value.accuracy:5.1f} % [{100 * value.low:.1f}, {100 * value.high:.1f}]{fallen}")
+        print(f"{name:24} {value.text()}{fallen}")
     print(f"{record.n} test images, in {shown(path)}")
 
 

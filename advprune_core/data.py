@@ -52,10 +52,9 @@ class Split:
         """Only the images `ids`."""
         return Split(self.images[ids], self.labels[ids])
 
-    def spread(self, size: int | None) -> Tensor:
-        """Sorted ids (int64) of `size` images with the class proportions of all, always the same; None: of all."""
-        labels = self.labels.cpu().numpy()
-        return torch.from_numpy(stratified(labels, len(labels) if size is None else size, _SPLIT_SEED))
+    def spread(self, size: int) -> Tensor:
+        """Sorted ids (int64) of `size` images with the class proportions of all, always the same."""
+        return torch.from_numpy(stratified(self.labels.cpu().numpy(), size, _SPLIT_SEED))
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,6 @@ from advprune_core.tasks import (
     TrainTask,
     drop_checkpoints,
     evaluation_record,
-    evaluation_work,
     finish,
     finish_evaluation,
     run_record,
@@ -218,8 +217,7 @@ class Driver:
             self.failed[f"evaluation of {name}"] = _message(error)
         elif (result := future.result()) is not None:  # else another process did it meanwhile
             found = evaluation_record(key, task.config, task.evaluation, self.dataset, *result)
-            work = evaluation_work(self.store, key, task.evaluation, self.dataset.test_hash)
-            finish_evaluation(self.store, found, work)
+            finish_evaluation(self.store, found)
             self.evaluated += 1
             self._testing.append(sum(found.seconds.values()))
 

@@ -33,7 +33,6 @@ from advprune_core.tasks import (
     EvaluateTask,
     EvaluationConfig,
     evaluation_record,
-    evaluation_work,
     finish_evaluation,
     run_lock,
     warm_up,
@@ -213,8 +212,7 @@ def evaluate_checkpoint(
         check_writable(store.results)
         task = EvaluateTask(config, key, evaluation, data, str(store.results), str(path), progress=True)
         if (found := task()) is not None:  # else another process did it meanwhile
-            done = evaluation_record(key, config, evaluation, dataset, *found)
-            finish_evaluation(store, done, evaluation_work(store, key, evaluation, dataset.test_hash))
+            finish_evaluation(store, evaluation_record(key, config, evaluation, dataset, *found))
     record = store.evaluation(key, number)
     assert record is not None
     return record, store.evaluation_file(key, number)

@@ -34,12 +34,17 @@ def listening(listener: Callable[[int, float], None]) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
+def _interval() -> float:
+    """Seconds between updates: few where no one watches a terminal."""
+    return 1.0 if sys.stderr.isatty() else 10.0
+
+
 def progress_bar(name: str, total: float, *, show: bool = True) -> tqdm[Any]:
-    """A bar that counts forward-equivalents; rare updates where no one watches a terminal.
+    """A bar that counts forward-equivalents.
 
     Plain text, also in notebooks: it stays readable in executed copies and does not fill them.
     """
-    interval = 1.0 if sys.stderr.isatty() else 10.0
+    interval = _interval()
     return tqdm(
         total=total,
         desc=name,
@@ -101,8 +106,7 @@ class AttackBar:
 @contextmanager
 def attack_bar(total: int, *, name: str = "attack", show: bool = True) -> Iterator[AttackBar]:
     """A bar over images times attacks that listens to the searches of a block."""
-    interval = 1.0 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, desc=name, mininterval=interval, disable=not show, bar_format=_ATTACKS) as bar:
+    with tqdm(total=total, desc=name, mininterval=_interval(), disable=not show, bar_format=_ATTACKS) as bar:
         shown = AttackBar(bar)
         with listening(shown.hear):
             yield shown

@@ -107,6 +107,10 @@ class Accuracy(BaseModel):
     high: float
     images: str
 
+    def text(self) -> str:
+        """`` 76.6 % [72.7, 80.1]``, for a column."""
+        return f"{100 * self.accuracy:5.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
     @classmethod
     def of(cls, right: np.ndarray) -> Accuracy:
         """From outcomes of bool, shape (n,)."""

@@ -118,17 +118,17 @@ class EvaluateTask:
         """The outcome of every image and the ledger's state, or None if another process did it meanwhile."""
         dataset = load_dataset(self.config.dataset, folder=self.data)
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
-        store = RunStore(self.results)
+        store, number = RunStore(self.results), self.evaluation.key(dataset.test_hash)
         # Who shares the run waits, be it the orphan of a killed driver: the state has one writer.
         with run_lock(store, self.key), arithmetic(self.config):
-            if store.evaluation(self.key, self.evaluation.key(dataset.test_hash)) is not None:
+            if store.evaluation(self.key, number) is not None:
                 return None
             return evaluate_model(
                 model,
                 dataset,
                 self.evaluation,
                 device=self.config.device,
-                work=evaluation_work(store, self.key, self.evaluation, dataset.test_hash),
+                work=_evaluation_work(store, self.key, number),
                 progress=self.progress,
             )
 
@@ -160,11 +160,14 @@ def evaluate_model(
         if kept is not None:
             write_text(kept, json.dumps(ledger.passes))
 
-    ids = dataset.test.spread(evaluation.images)
+    test, ids = dataset.test, None
+    if evaluation.images is not None:
+        ids = test.spread(evaluation.images)
+        test = test.take(ids)
     with ledger.watch(model), ledger.phase("evaluate"):
         outcome = evaluate(
             model,
-            dataset.test.take(ids),
+            test,
             evaluation.attacks,
             threat=evaluation.threat,
             seed=evaluation.seed,
@@ -245,13 +248,14 @@ def evaluation_record(
     )
 
 
-def evaluation_work(store: RunStore, key: str, evaluation: EvaluationConfig, test_hash: str) -> Path:
+def _evaluation_work(store: RunStore, key: str, evaluation_key: str) -> Path:
     """Folder of an evaluation under way."""
-    return store.work(key) / f"evaluation-{evaluation.key(test_hash)}"
+    return store.work(key) / f"evaluation-{evaluation_key}"
 
 
-def finish_evaluation(store: RunStore, record: EvaluationRecord, work: Path) -> None:
+def finish_evaluation(store: RunStore, record: EvaluationRecord) -> None:
     """Write the record of an evaluation, then drop its state."""
+    work = _evaluation_work(store, record.train_key, record.key)
     with run_lock(store, record.train_key):  # or another study would go on from half of it
         store.write_evaluation(record)
         shutil.rmtree(work, ignore_errors=True)

@@ -40,7 +40,6 @@ from advprune_core.files import write_atomically, write_text
 from advprune_core.runs import load_model
 from advprune_core.trainers.loop import train
 
-#: Name to settings of the training run and number of test images.
 FASHION = {
     "dataset": {"fashion_mnist": {"limit": 11000, "test_limit": 2000}},
     "model": {"small_cnn": {"width": 16}},
@@ -49,6 +48,7 @@ FASHION = {
     "batch_size": 128,
     "lr": 0.02,
 }
+#: Name to settings of the training run and number of test images.
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
     "digits_pgd_at": ({"dataset": "digits", "trainer": "pgd_at", "steps": 7, "epochs": 30}, 497),
     "digits_pgd_at_l2": ({"dataset": "digits", "trainer": "pgd_at", "steps": 7, "epochs": 30, "norm": "l2"}, 497),

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.base import ATTACKS, Attack, check_batch
-from advprune_core.attacks.geometry import Norm, ThreatModel, per_image, project
+from advprune_core.attacks.geometry import Norm, ThreatModel, lengths, per_image, project
 from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.search import GiveUp, Precision, Search, hopeless
 from advprune_core.attacks.targets import Jobs, in_waves, likeliest
@@ -65,11 +65,6 @@ def to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: Norm) -> T
     return (move * w.sign()).view_as(x)
 
 
-def _size(delta: Tensor, norm: Norm) -> Tensor:
-    flat = delta.flatten(1)
-    return flat.abs().amax(1) if norm == "linf" else flat.norm(p=2, dim=1)
-
-
 def approach(
     search: Search, jobs: Jobs, *, norm: Norm, eps: float, steps: int, give_up: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -96,10 +91,10 @@ def approach(
         offset = (normal * point).flatten(1).sum(1) - height
         moves = to_hyperplane(torch.cat([point, x]), normal.repeat(2, 1, 1, 1), offset.repeat(2), norm=norm)
         near, far = moves.chunk(2)
-        sizes = _size(moves, norm).clamp(min=1e-8).chunk(2)
+        sizes = lengths(moves, norm=norm).clamp(min=1e-8).chunk(2)
         pull = per_image((sizes[0] / (sizes[0] + sizes[1])).clamp(max=ALPHA), x)
         point = ((point + ETA * near) * (1 - pull) + (x + ETA * far) * pull).clamp(0, 1)
-        logits, size = search.logits(point), _size(point - x, norm)
+        logits, size = search.logits(point), lengths(point - x, norm=norm)
         crossed = logits.argmax(1) != y
         closer = crossed & (size < smallest)
         smallest, nearest = torch.where(closer, size, smallest), torch.where(per_image(closer, x), point, nearest)

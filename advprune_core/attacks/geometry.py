@@ -29,8 +29,7 @@ def shrink(delta: Tensor, *, norm: Norm, eps: float) -> Tensor:
     """Project perturbations onto the ball of radius `eps` around 0."""
     if norm == "linf":
         return delta.clamp(-eps, eps)
-    lengths = delta.flatten(1).norm(p=2, dim=1)
-    return delta * per_image((eps / lengths).clamp(max=1.0), delta)
+    return delta * per_image((eps / lengths(delta, norm=norm)).clamp(max=1.0), delta)
 
 
 def project(x_adv: Tensor, x: Tensor, *, norm: Norm, eps: float) -> Tensor:
@@ -42,10 +41,15 @@ def project(x_adv: Tensor, x: Tensor, *, norm: Norm, eps: float) -> Tensor:
     return (x + shrink(x_adv - x, norm=norm, eps=eps)).clamp(0, 1)
 
 
+def lengths(delta: Tensor, *, norm: Norm) -> Tensor:
+    """Size (B,) of perturbations (B, ...) in a norm."""
+    flat = delta.flatten(1)
+    return flat.abs().amax(1) if norm == "linf" else flat.norm(p=2, dim=1)
+
+
 def inside(x_adv: Tensor, x: Tensor, *, norm: Norm, eps: float) -> Tensor:
     """Which images lie in [0, 1] and in the ball around `x`, but for rounding: bool (B,)."""
-    delta = (x_adv - x).flatten(1)
-    size = delta.abs().amax(1) if norm == "linf" else delta.norm(p=2, dim=1)
+    size = lengths(x_adv - x, norm=norm)
     low, high = torch.aminmax(x_adv.flatten(1), dim=1)
     return (size <= eps * (1 + 1e-5) + 1e-6) & (low >= 0) & (high <= 1)
 
@@ -59,8 +63,7 @@ def ascend(x_adv: Tensor, gradient: Tensor, *, norm: Norm, step_size: float | Te
         step_size = per_image(step_size, x_adv)
     if norm == "linf":
         return x_adv + step_size * gradient.sign()
-    lengths = gradient.flatten(1).norm(p=2, dim=1) + floor
-    return x_adv + step_size * (gradient / per_image(lengths, gradient))
+    return x_adv + step_size * (gradient / per_image(lengths(gradient, norm=norm) + floor, gradient))
 
 
 def random_point(x: Tensor, noise: Tensor, radius: Tensor | None, *, norm: Norm, eps: float) -> Tensor:

@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from advprune_core.attacks.geometry import Norm, per_image
+from advprune_core.attacks.geometry import Norm, lengths, per_image
 
 #: Queries up to which the share of changed pixels is p / 1, p / 2, p / 4, ... (for 10,000 queries).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -124,8 +124,7 @@ def tiles(draws: Tensor, x: Tensor, *, eps: float) -> Tensor:
 
 
 def _stretched(delta: Tensor, x: Tensor, *, eps: float) -> Tensor:
-    lengths = delta.flatten(1).norm(p=2, dim=1) + 1e-12
-    return (x + delta * per_image(eps / lengths, x)).clamp(0, 1)
+    return (x + delta * per_image(eps / (lengths(delta, norm="l2") + 1e-12), x)).clamp(0, 1)
 
 
 def square_l2(draws: Tensor, length: int, best: Tensor, x: Tensor, *, eps: float) -> Tensor:
