@@ -7,6 +7,7 @@ from advprune_core.evaluate import evaluate
 from advprune_core.pruners import PRUNERS, Context, Pruner, Selection
 from advprune_core.runner import run_study
 from advprune_core.runs import load_run
+from advprune_core.settings import AdvpruneError
 from advprune_core.study import StudyConfig
 from advprune_core.table import collect
 from advprune_core.trainers.base import OBJECTIVES, Batch, Objective
@@ -23,6 +24,7 @@ __all__ = [
     "PRUNERS",
     "STARTS",
     "STEPS",
+    "AdvpruneError",
     "AttackPolicy",
     "AutoAttack",
     "Batch",

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from advprune_core.options import assignments, shard_of, value_of, with_run_options
-from advprune_core.settings import ConfigError
+from advprune_core.settings import AdvpruneError, ConfigError
 
 app = typer.Typer(
     name="advprune",
@@ -34,7 +34,7 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())  # "module:factory" may lie beside the shell, as for python -m
     try:
         app()
-    except ConfigError as error:
+    except AdvpruneError as error:
         print(f"advprune: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -23,7 +23,11 @@ from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 
-class ConfigError(ValueError):
+class AdvpruneError(ValueError):
+    """What the package refuses, in one sentence that says what is allowed: the base of all its errors."""
+
+
+class ConfigError(AdvpruneError):
     """A setting, name or value that cannot be run; the message says what is allowed."""
 
 
