@@ -210,7 +210,7 @@ def evaluate_checkpoint(
     number = evaluation.key(dataset.test_hash)
     if store.evaluation(key, number) is None:
         check_writable(store.results)
-        task = EvaluateTask(config, key, evaluation, data, str(store.results), str(path), progress=True)
+        task = EvaluateTask(config, key, evaluation, number, data, str(store.results), str(path), progress=True)
         if (found := task()) is not None:  # else another process did it meanwhile
             finish_evaluation(store, evaluation_record(key, config, evaluation, dataset, *found))
     record = store.evaluation(key, number)

@@ -204,7 +204,8 @@ print(result.trained, result.failed)
 """
     path = tmp_path / "own.py"
     path.write_text(f"RESULTS = {str(tmp_path / 'r')!r}\n{script}")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     for expected in ("4 {}", "0 {}"):
         done = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, check=False)
         assert done.stdout.strip() == expected, done.stderr
@@ -261,7 +262,8 @@ def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
     """What was finished stays, what was under way goes on from its checkpoint, bit for bit."""
     script = tmp_path / "study.py"
     script.write_text(STUDY)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
 
     def start(results: Path) -> subprocess.Popen[str]:
@@ -287,7 +289,8 @@ def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
 def test_two_drivers_share_the_runs(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
     script.write_text(STUDY.replace("epochs=40", "epochs=10"))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, str(script), str(tmp_path / "r")]
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert all(process.wait(timeout=300) == 0 for process in both)

@@ -65,9 +65,13 @@ def test_an_evaluation_that_another_process_finished_is_not_done_again(tmp_path:
     (key,) = store.run_keys()
     run = RunConfig.create(**store.run(key).config)
     evaluation = EvaluationConfig(attacks=config.attacks, threat=run.threat)
-    task = EvaluateTask(run, key, evaluation, None, str(tmp_path), str(store.weights(key, "last")))
-    assert task() is None
-    assert EvaluateTask(run, key, evaluation.replace(images=20), None, str(tmp_path), task.weights)() is not None
+    test_hash, weights = load_dataset(run.dataset).test_hash, str(store.weights(key, "last"))
+
+    def task(evaluation: EvaluationConfig) -> EvaluateTask:
+        return EvaluateTask(run, key, evaluation, evaluation.key(test_hash), None, str(tmp_path), weights)
+
+    assert task(evaluation)() is None
+    assert task(evaluation.replace(images=20))() is not None
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
