@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import psutil
@@ -46,6 +47,15 @@ def test_processes_are_other_processes_and_end_with_an_interruption() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         stop()
+    with engine("processes", 2) as executor:
+        assert executor.submit(pow, 2, 2).result() == 4
+
+    def kill() -> None:
+        with engine("processes", 2) as executor:
+            executor.submit(os._exit, 1).result()
+
+    with pytest.raises(BrokenExecutor):
+        kill()
     with engine("processes", 2) as executor:
         assert executor.submit(pow, 2, 2).result() == 4
 
