@@ -9,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from made_up import QUICK, RUN, study_options
-from processes import is_worker, running
+from processes import is_worker, running, wait_until
 
 from advprune_core.experiments import DEFAULT_NOTEBOOKS
 
@@ -71,3 +72,36 @@ def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(
     assert f"{len(seeds) - len(finished)} runs trained" in again.stdout
     assert len(list(results.glob("runs/*/record.json"))) == len(seeds)
     assert {path: path.read_bytes() for path in finished} == finished
+
+
+ENDLESS = """
+from pathlib import Path
+from typing import ClassVar
+
+from advprune_core.pruners.base import Pruner
+
+
+class Endless(Pruner):
+    name: ClassVar[str] = "endless"
+
+    def select(self, context):
+        Path("begun").touch()
+        while True:
+            pass
+"""
+
+
+@pytest.mark.slow
+def test_a_selection_stops_at_once(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    np.savez(tmp_path / "mine.npz", y=np.arange(100) % 2)
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", f"{start}from advprune_core.cli import main; main()", "select", "mine.npz"]
+    command += ["--pruner", "endless:Endless", "--fraction", "0.5"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_until((tmp_path / "begun").exists)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert said.strip() == "advprune: interrupted; no selection was written"
+    assert not (tmp_path / "selection.npz").exists()
