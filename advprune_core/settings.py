@@ -231,12 +231,21 @@ def _source(thing: Any) -> str:
 
 
 def import_object(path: str) -> Any:
-    """Import ``"module:attribute"``."""
+    """Import ``"module:attribute"``: code of your own, which runs when it is imported.
+
+    Raises
+    ------
+    ConfigError
+        What cannot be imported; a module of Python itself, which has no part of a run in it.
+    """
     module, _, attribute = path.partition(":")
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise ConfigError(f"cannot import {path!r}: {module} is a part of Python; name code of your own")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot import {path!r}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"cannot import {path!r}: {reason}") from None
 
 
 C = TypeVar("C", bound=Component)
