@@ -52,7 +52,7 @@ def finished(results: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=200)
 def test_kills_at_random_times_leave_nothing_behind(tmp_path: Path) -> None:
     undisturbed = tmp_path / "undisturbed"
     start = time.monotonic()
