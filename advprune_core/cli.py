@@ -135,8 +135,8 @@ def study(
     from advprune_core.experiments import execute, find_notebooks, study_of
     from advprune_core.notebook import shown
     from advprune_core.runner import run_study
-    from advprune_core.statistics import printable
     from advprune_core.study import read_profile, study_grid
+    from advprune_core.summaries import printable
 
     given = [Path(name) for name in files or []]
     profiles = [path for path in given if path.suffix in (".yaml", ".yml")] + ([Path(profile)] if profile else [])

@@ -30,6 +30,7 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     DataFrame
         ``key, arm, fraction, seed, control`` and every setting by its flat name; ``status``;
         ``clean, robust`` in [0, 1] with ``_low, _high`` and one ``robust_<attack>`` per attack;
+        ``outcomes``: whether each of ``test_images`` is right under all of them, packed;
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
         ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``; ``unique_images``, ...;
         ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
@@ -122,6 +123,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "evaluation": evaluation.key,
             "checkpoint": evaluation.config["checkpoint"],
             "test_images": evaluation.n,
+            "outcomes": evaluation.robust.images,
         }
     # What a run that did not get to its end has cost is no cost of training.
     row["cost"] = record.cost if record.trained else np.nan

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from advprune_core.config import RunConfig
+from advprune_core.evaluate import pack_bits
 from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStore
 
 #: Settings of the smallest run that still trains, by flat name.
@@ -150,6 +151,26 @@ def trainers_table(points: dict[tuple[str, str, float], tuple[float, list[float]
         column: [ways[arm][place] for arm in table["arm"]] for place, column in enumerate(("variant", "objective"))
     }
     return table.assign(**named, n=100, control=None)
+
+
+def outcomes_of(
+    of_images: float, of_seeds: float = 0.0, *, arms: int, seeds: int, images: int, seed: int
+) -> np.ndarray:
+    """Outcomes (arms, seeds, images) of arms that are equal over all images and seeds there could be.
+
+    Single images and single seeds are easier or harder for an arm by normal logits of these standard deviations.
+    """
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(1.0, 1.5, images) + rng.normal(0, of_images, (arms, 1, images))
+    logits = logits + rng.normal(0, of_seeds, (arms, seeds, 1))
+    return rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
+
+
+def outcome_table(outcomes: dict[str, Any], *, fraction: float = 0.5) -> pd.DataFrame:
+    """A study's table at one fraction from {arm: outcomes of bool, shape (seeds, images)}."""
+    table = study_table({(arm, fraction): [(1.0, float(row.mean())) for row in rows] for arm, rows in outcomes.items()})
+    rows = [row for arm in outcomes for row in np.asarray(outcomes[arm], bool)]
+    return table.assign(outcomes=list(map(pack_bits, rows)), test_images=[len(row) for row in rows])
 
 
 Command = Callable[..., tuple[int, str, str]]

@@ -14,7 +14,7 @@ from scipy import stats
 from advprune_core.controls import CONTROLS
 from advprune_core.findings import accuracy_findings, pair_findings, pruner_findings, runtime_findings, trainer_findings
 from advprune_core.settings import ConfigError
-from advprune_core.statistics import pruner_table
+from advprune_core.summaries import pruner_table
 
 FULL = [(0.95, 0.75), (0.97, 0.71), (0.96, 0.77), (0.94, 0.74)]
 HALF = [(0.90, 0.66), (0.92, 0.61), (0.89, 0.70), (0.91, 0.64)]

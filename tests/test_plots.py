@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from advprune_core.controls import CONTROLS
 from advprune_core.plots import accuracy_vs_fraction, arm_label, robust_vs_cost, runtime
-from advprune_core.statistics import speed_ups
+from advprune_core.summaries import speed_ups
 
 POINTS = {
     ("random", 1.0): [(0.95, 0.75), (0.97, 0.71), (0.96, 0.77)],

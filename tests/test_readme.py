@@ -16,7 +16,7 @@ from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
 from advprune_core.findings import accuracy_findings
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.statistics import after_attacks, markdown, paired_difference, printable, printable_ways, summary
+from advprune_core.summaries import after_attacks, markdown, paired_difference, printable, printable_ways, summary
 from advprune_core.table import collect, collect_timings
 from advprune_core.trainers.base import OBJECTIVES
 from advprune_core.trainers.loop import train

@@ -17,7 +17,7 @@ from advprune_core.findings import accuracy_findings
 from advprune_core.plots import accuracy_vs_fraction
 from advprune_core.records import RunStore, Timing
 from advprune_core.settings import ConfigError
-from advprune_core.statistics import printable
+from advprune_core.summaries import printable
 from advprune_core.table import collect, collect_timings
 
 #: Other values than the defaults, by flat name.

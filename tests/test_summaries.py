@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_up import pruners_table, trainers_table
 from scipy import stats
 
-from advprune_core.statistics import (
+from advprune_core.summaries import (
     Estimate,
     after_attacks,
     attacks_of,
