@@ -71,9 +71,10 @@ def _full_data(table: pd.DataFrame) -> list[str]:
         return []
     clean, robust = accuracy(full["clean"]), accuracy(full["robust"])
     planned = table["seed"].nunique()
+    interval = "" if np.isnan(robust.low) else ", 95 % t interval"
     return [
         f"Full data reaches {clean.text()} % on clean images and {robust.text()} % under attack "
-        f"(mean of {len(full)} of {planned} seed{'s' * (planned > 1)}, 95 % t interval)."
+        f"(mean of {len(full)} of {planned} seed{'s' * (planned > 1)}{interval})."
     ]
 
 
@@ -96,7 +97,7 @@ def _level(table: pd.DataFrame, arm: str, fraction: float, loss: Verdict | None)
         return f"{accuracy(here['robust'].dropna()).text()} % robust"
     share = (here["cost"] / runs.loc[1.0]["cost"]).mean()
     clean = estimate((here["clean"] - runs.loc[1.0]["clean"]).dropna(), bounds=(-1.0, 1.0))
-    return f"at {100 * share:.0f} % of the cost of full data {clean.points()} clean and {loss.text()}"
+    return f"against full data, at {100 * share:.0f} % of its cost: {clean.points()} clean, {loss.text()}"
 
 
 def _unhappy(table: pd.DataFrame) -> list[str]:

@@ -99,8 +99,8 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     """Cost by phase against the share of data kept, and the speed-up in both units.
 
     Left: forward-equivalents of all runs, as a share of the full run's. Middle: processor seconds
-    of the runs that were timed alone. Right: how many times cheaper than the full run, with the
-    line 1/f that a free selection would reach.
+    of the runs that were timed alone. Right: how many times cheaper than the full run, with the range
+    over repeated timings, and the line 1/f that a free selection would reach.
 
     Parameters
     ----------
@@ -159,7 +159,9 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
         label = arm_label(arm, arms)
         axes[2].plot(group["fraction"], group["speed_up_passes"], "o-", label=f"{label}, forward-equivalents")
         if group["speed_up_seconds"].notna().any():
-            axes[2].plot(group["fraction"], group["speed_up_seconds"], "s--", label=f"{label}, seconds")
+            (line,) = axes[2].plot(group["fraction"], group["speed_up_seconds"], "s--", label=f"{label}, seconds")
+            ends = (group["speed_up_seconds_low"], group["speed_up_seconds_high"])
+            axes[2].vlines(group["fraction"], *ends, color=line.get_color())
     axes[2].set_ylabel("speed-up against the full run")
     axes[2].set_title("speed-up", fontsize=11)
     for axis in axes:
@@ -258,7 +260,7 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     left.set_ylabel(fill(f"robust accuracy, % ({_threat(table)})", 60))
     left.set_title("line: no mean is as high at that cost or less (no test)", fontsize=11)
     right.set_yticks(range(len(names)), names, fontsize=8)
-    right.set_xlabel("robust accuracy, %")
+    right.set_xlabel("robust accuracy, %, with 95 % t interval")
     parts = ", ".join(f"{100 * f:g} %" for f in sorted(points["fraction"].unique(), reverse=True) if f < 1)
     kinds = f"filled: all data; paler: {parts} of it" if parts else "all data"
     kinds += "; squares: their controls" if points["control"].any() else ""

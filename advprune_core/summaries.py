@@ -208,7 +208,7 @@ def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
         `cost` and `seconds_ratio` relative to the full run; seconds are medians over the timings
         alone and NaN where there are none, or where device or threads differ. ``timings``: so many
         of the run and of the full one, the lesser number; ``speed_up_seconds_low, _high``: of the slowest
-        against the fastest of them and the reverse, NaN with a single one.
+        against the fastest of them and the reverse, NaN with a single one and for the full run.
     """
     shares = runs["cost"] / full_costs(runs)
     rows = []
@@ -229,7 +229,7 @@ def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
                     "speed_up_seconds": reference / seconds,
                     "timings": min(len(own), len(whole)),
                 }
-                if row["timings"] != 1:
+                if min(len(own), len(whole)) > 1 and fraction != 1:
                     row["speed_up_seconds_low"] = whole["cpu_seconds"].min() / own["cpu_seconds"].max()
                     row["speed_up_seconds_high"] = whole["cpu_seconds"].max() / own["cpu_seconds"].min()
         rows.append(row)
