@@ -94,7 +94,8 @@ def _level(table: pd.DataFrame, arm: str, fraction: float, loss: Verdict | None)
     runs = table[table["arm"] == arm].drop_duplicates(["fraction", "seed"]).set_index(["fraction", "seed"])
     here = runs.loc[fraction]
     if loss is None:
-        return f"{accuracy(here['robust'].dropna()).text()} % robust"
+        tested = here["robust"].dropna()
+        return f"{accuracy(tested).text()} % robust" if len(tested) else "no seed was evaluated"
     share = (here["cost"] / runs.loc[1.0]["cost"]).mean()
     clean = estimate((here["clean"] - runs.loc[1.0]["clean"]).dropna(), bounds=(-1.0, 1.0))
     return f"against full data, at {100 * share:.0f} % of its cost: {clean.points()} clean, {loss.text()}"
@@ -136,6 +137,8 @@ def pruner_findings(rows: pd.DataFrame) -> str:
     rows : DataFrame
         From `pruner_table`.
     """
+    if not len(rows):
+        return "- No run of this study keeps less than all the data."
     lines = []
     for fraction, group in rows[rows["pruner"] != "random"].groupby("fraction", sort=False):
         lines.append(f"**{100 * float(str(fraction)):g} % of the data**, {len(group)} pruners:")

@@ -262,6 +262,17 @@ def test_what_is_said_of_pruners() -> None:
     assert two[-1] == "No verdict rests on fewer than 3 seeds, or on seeds without spread."
 
 
+def test_nothing_is_said_of_what_there_is_not() -> None:
+    only_full = pruners_table({("random", 1.0): [(0.9, 0.8)]}, {})
+    assert pruner_findings(pruner_table(only_full)) == "- No run of this study keeps less than all the data."
+    never_tested = study_table({("random", 0.5): HALF, ("same_cost(random)", 0.5): HALF}).drop(
+        columns=["clean", "robust"]
+    )
+    first, against, _, _ = lines(accuracy_findings(never_tested))
+    assert first == "- **static random subset, 50 %**: no seed was evaluated."
+    assert against.endswith("(0 of 4 seeds, 4 not evaluated left out); no verdict: no seed has both.")
+
+
 def test_pairs_by_seed() -> None:
     text = pair_findings(trainers_table(WAYS), [["carried: random", "PGD-AT: random"]])
     first, second = lines(text)[:2]
