@@ -15,9 +15,10 @@ from made_up import TINY, evaluation_record, run_record, write_finished, write_m
 from advprune_core.config import RunConfig, flat_fields
 from advprune_core.findings import accuracy_findings
 from advprune_core.plots import accuracy_vs_fraction
-from advprune_core.records import RunStore, Timing
+from advprune_core.records import Timing
 from advprune_core.settings import ConfigError
 from advprune_core.statistics import printable
+from advprune_core.store import RunStore
 from advprune_core.table import collect, collect_timings
 
 #: Other values than the defaults, by flat name.
