@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +14,8 @@ import pytest
 
 from advprune_core.config import RunConfig
 from advprune_core.evaluate import pack_bits
-from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStore
+from advprune_core.records import Accuracy, EvaluationRecord, Manifest, RunRecord
+from advprune_core.store import RunStore
 
 #: Settings of the smallest run that still trains, by flat name.
 TINY: dict[str, Any] = {
@@ -80,8 +80,8 @@ def write_manifest(results: Path, study: str, entries: Sequence[tuple[Any, ...]]
     """Write a manifest from (arm, fraction, seed, control, key, evaluation) rows."""
     names = ("arm", "fraction", "seed", "control", "key", "evaluation")
     rows = [dict(zip(names, entry, strict=True)) for entry in entries]
-    (results / study).mkdir(parents=True, exist_ok=True)
-    (results / study / "manifest.json").write_text(json.dumps({"study": study, "config": {}, "entries": rows}))
+    manifest = Manifest(study=study, config={}, entries=rows)
+    RunStore(results).write_manifest(manifest, results / study)
 
 
 Points = dict[tuple[str, float], Sequence[tuple[float, float]]]

@@ -16,8 +16,9 @@ from advprune_core.config import RunConfig, flat_fields
 from advprune_core.evaluate import unpack_bits
 from advprune_core.findings import accuracy_findings
 from advprune_core.plots import accuracy_vs_fraction
-from advprune_core.records import RunStore, Timing
+from advprune_core.records import Timing
 from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore
 from advprune_core.summaries import printable
 from advprune_core.table import collect, collect_timings
 
