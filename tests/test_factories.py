@@ -84,7 +84,6 @@ def test_what_makes_networks(path: str) -> None:
         ("torch.hub:load", "does not say '-> nn.Module'"),
         ("numpy:load", "is not what makes a network"),
         ("pandas:read_pickle", "does not say '-> nn.Module'"),
-        ("pip:main", "does not say '-> nn.Module'"),
         ("advprune_core.experiments:export_study", "does not say '-> nn.Module'"),
     ],
 )

@@ -17,7 +17,7 @@ from made_up import study_options
 from processes import is_worker, marked, running, wait_until
 
 from advprune_core.experiments import DEFAULT_NOTEBOOKS
-from advprune_core.records import RunStore
+from advprune_core.store import RunStore
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 KILLS = 30

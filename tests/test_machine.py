@@ -22,8 +22,8 @@ from tiny import tiny_study
 from advprune_core.files import write_atomically
 from advprune_core.machine import MachineError, machine_error, machine_errors
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
-from advprune_core.records import RunStore
 from advprune_core.runner import run_study
+from advprune_core.store import RunStore
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "accuracy_vs_fraction.ipynb"
 

@@ -12,9 +12,9 @@ from tiny import tiny_run, tiny_study
 from advprune_core.attacks import PGD, ThreatModel
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
-from advprune_core.records import RunStore
 from advprune_core.runner import run_study
 from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore
 from advprune_core.tasks import (
     EvaluateTask,
     EvaluationConfig,
@@ -23,7 +23,6 @@ from advprune_core.tasks import (
     finish,
     finish_evaluation,
     finish_failed,
-    run_lock,
     run_record,
     warm_up,
 )
@@ -96,7 +95,7 @@ def test_an_evaluation_that_another_process_finished_is_not_done_again(tmp_path:
     (key,) = store.run_keys()
     run = RunConfig.create(**store.run(key).config)
     evaluation = EvaluationConfig(attacks=config.attacks, threat=run.threat)
-    test_hash, weights = load_dataset(run.dataset).test_hash, str(store.weights(key, "last"))
+    test_hash, weights = load_dataset(run.dataset).test_hash, str(store.folder(key) / "last.pt")
 
     def task(evaluation: EvaluationConfig) -> EvaluateTask:
         return EvaluateTask(run, key, evaluation, evaluation.key(test_hash), None, str(tmp_path), weights)
@@ -105,14 +104,14 @@ def test_an_evaluation_that_another_process_finished_is_not_done_again(tmp_path:
     part = evaluation.replace(images=20)
     found = task(part)()
     assert found is not None
-    record = evaluation_record(key, run, part, load_dataset(run.dataset), *found)
+    record = evaluation_record(key, run, part, load_dataset(run.dataset), *found, weights=None)
     assert [finish_evaluation(store, record), finish_evaluation(store, record)] == [True, False], "counted once"
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    with run_lock(store, "k"), pytest.raises(Timeout):
-        run_lock(store, "k").acquire(timeout=0)
+    with store.lock("k"), pytest.raises(Timeout):
+        store.lock("k").acquire(timeout=0)
 
 
 def test_what_a_kill_left_of_a_finished_run_is_tidied_up(tmp_path: Path) -> None:
