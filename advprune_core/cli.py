@@ -227,7 +227,9 @@ def collect(
         columns = ["key", "arm", "dataset", "pruner", "fraction", "seed", "status", "clean", "robust", "cost"]
         print(table[[name for name in columns if name in table]].to_string(index=False) if len(table) else "no runs")
     elif out.endswith((".csv", ".tex")):
-        write_text(Path(out), table.to_csv(index=False) if out.endswith(".csv") else table.to_latex(index=False))
+        write_text(
+            Path(out), table.to_csv(index=False) if out.endswith(".csv") else table.to_latex(index=False, escape=True)
+        )
         print(f"{len(table)} rows in {out}")
     else:
         raise ConfigError(f"--out must end in .csv or .tex, not {out!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import fill
 
 import pytest
 import torch
@@ -34,9 +35,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
             here = version(name)
         except PackageNotFoundError:
             here = "missing"
-        lines.append(f"{name}=={here}" + ("" if here.partition("+")[0] == good else f"  (known to work: {good})"))
+        lines.append(f"{name}=={here}" + ("" if here.partition("+")[0] == good else f" (known to work: {good})"))
     terminalreporter.section("versions; `make PIN=1 test` takes those that are known to work")
-    terminalreporter.write_line("\n".join(lines))
+    terminalreporter.write_line(fill(", ".join(lines), 120))
 
 
 @pytest.fixture(autouse=True)
