@@ -7,6 +7,7 @@ the queue.
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
 from bisect import insort
@@ -133,10 +134,11 @@ class Driver:
         passes = self._passes
         for key, config in list(self._training.items()):
             try:
-                lines = (self.store.work(key) / "metrics.jsonl").read_bytes().count(b"\n")
-            except OSError:
+                text = (self.store.work(key) / "metrics.jsonl").read_text()
+                rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
+            except (OSError, ValueError):
                 continue
-            passes += config.passes(len(self.dataset.train)) * min(1.0, lines / config.optimisation.epochs)
+            passes += config.passes(len(self.dataset.train)) * config.share(rows)
         return passes
 
     def evaluation(self, config: RunConfig) -> EvaluationConfig:

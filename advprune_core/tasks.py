@@ -118,7 +118,7 @@ def warm_up(config: RunConfig, dataset: Dataset) -> None:
     """Train a few batches and forget them: first calls load and compile what later ones reuse."""
     full = config.replace(pruner="full", fraction=1.0, best_every=0)
     epochs = 5 * config.optimisation.batch_size / len(dataset.train)
-    train(full.replace(optimisation=full.optimisation.replace(epochs=epochs)), dataset)
+    train(full.replace(optimisation=full.optimisation.replace(epochs=epochs, cost_budget=None)), dataset)
 
 
 @dataclass(frozen=True)

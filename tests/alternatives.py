@@ -156,6 +156,7 @@ RUN_OPTIONS: dict[str, Any] = {
     "pruner": "redraw",
     "fraction": 0.5,
     "epochs": 2.5,
+    "cost_budget": 50_000,
     "batch_size": 32,
     "lr": 0.05,
     "momentum": 0.5,

@@ -22,6 +22,8 @@ class Steps(Component):
 
     #: Looks at the clean logits: one more forward pass, unless the attack needs them anyway.
     uses_logits: ClassVar[bool] = False
+    #: How many steps an image gets shows only in training.
+    adaptive: ClassVar[bool] = True
 
     @property
     def single(self) -> bool:
@@ -54,6 +56,7 @@ class FixedSteps(Steps):
     """The same number of steps for every image."""
 
     name: ClassVar[str] = "fixed"
+    adaptive: ClassVar[bool] = False
     count: Annotated[int, Field(ge=1, description="gradient steps")] = 7
     step_size: Annotated[
         Pixels | None, Field(gt=0, description="length of a step; default min(2.5 / steps, 1) eps")
