@@ -25,6 +25,7 @@ from advprune_core.engines import SerialExecutor, engine
 from advprune_core.environment import environment
 from advprune_core.progress import following
 from advprune_core.records import RunRecord, RunStore, Timing
+from advprune_core.settings import ConfigError
 from advprune_core.study import (
     Entry,
     Execution,
@@ -132,7 +133,11 @@ class Driver:
         if not record.trained:
             self.failed[entry.describe()] = f"the run it matches has the status {record.status!r}"
             return
-        config = resolve(entry.control, entry.config, record)
+        try:
+            config = resolve(entry.control, entry.config, record)
+        except ConfigError as error:  # of this control alone; the others go on
+            self.failed[entry.describe()] = str(error)
+            return
         self._add_run(number, config, config.train_key(self.dataset))
         self.on_key(self)
 

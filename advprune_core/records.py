@@ -54,6 +54,11 @@ class RunRecord(_Record):
         Training images; images of the last selection; images trained on at least once.
     n_filled : int
         Images of the last selection that the pruner's rule fell short of.
+    step_ratio : float or None
+        How many times as long as on all data a step of the same learning rate is on a selection: length
+        of the weighted mean last-layer gradient over that of the mean of all training images, as the
+        pruner saw them. Mean over the epochs on a selection (each epoch's own stands in `epochs`);
+        None of a pruner that does not measure it.
     """
 
     key: str
@@ -69,6 +74,7 @@ class RunRecord(_Record):
     n: int = 0
     kept: int = 0
     n_filled: int = 0
+    step_ratio: float | None = None
     unique_images: int = 0
     images_visited: int = 0
     steps: int = 0
@@ -88,6 +94,11 @@ class RunRecord(_Record):
     def cost(self) -> int:
         """Forward-equivalents of training and selection: what pruning is judged by."""
         return self.passes.get("train", 0) + self.passes.get("select", 0)
+
+    @property
+    def cost_seconds(self) -> float:
+        """The same in processor seconds, which also count what is no forward pass, such as a pursuit."""
+        return self.cpu_seconds.get("train", 0.0) + self.cpu_seconds.get("select", 0.0)
 
 
 class Timing(_Record):
@@ -218,6 +229,8 @@ class RunStore:
                 arrays[f"kept_{epoch}"] = np.packbits(kept)
                 if selection.n_filled:
                     arrays[f"filled_{epoch}"] = np.array(selection.n_filled)
+                if selection.step_ratio is not None:
+                    arrays[f"ratio_{epoch}"] = np.array(selection.step_ratio)
                 if not (selection.weights == 1).all():
                     arrays[f"weights_{epoch}"] = selection.weights
             write_atomically(folder / "selections.npz", lambda file: np.savez_compressed(file, **arrays))
@@ -236,8 +249,9 @@ class RunStore:
                     epoch = int(name.removeprefix("kept_"))
                     kept = np.unpackbits(arrays[name])[: record.n]
                     weights = arrays.get(f"weights_{epoch}", np.empty(0, np.float32))
-                    filled = int(arrays.get(f"filled_{epoch}", 0))
-                    result[epoch] = Selection(np.flatnonzero(kept), weights, filled)
+                    filled, ratio = int(arrays.get(f"filled_{epoch}", 0)), arrays.get(f"ratio_{epoch}")
+                    measured = None if ratio is None else float(ratio)
+                    result[epoch] = Selection(np.flatnonzero(kept), weights, filled, measured)
         return result
 
     def write_evaluation(self, record: EvaluationRecord) -> None:

@@ -225,6 +225,7 @@ class _Run:
             images += size
             state.seen[batch_ids] = True
         state.counters.visited += images
+        ratio = state.selection.step_ratio
         return {
             "epoch": epoch,
             "lr": rate,
@@ -232,6 +233,7 @@ class _Run:
             "train_accuracy": float(correct) / images if images else 0.0,
             "images": images,
             "kept": whole,
+            **({} if ratio is None else {"step_ratio": ratio}),
         }
 
     def _batch(self, ids: np.ndarray, epochs: np.ndarray, weights: np.ndarray) -> Batch:
