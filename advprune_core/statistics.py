@@ -178,9 +178,10 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
         ``pruner, fraction, seeds``; ``clean, robust`` in [0, 1]; ``against_random`` and
         ``against_same_cost`` with ``_low, _high``: paired differences in robust accuracy from the
         arm `random` at the fraction, and from all data at the cost of this pruner; ``headroom``,
-        the share of the way from the one to the other; ``cost``, of the full run's; what all
-        selections cost in epochs of training on all data, in passes and in processor seconds;
-        ``n_filled``.
+        the share of the way from the one to the other; ``cost``, of the full run's, in passes, and
+        ``cost_seconds``: the same with selection counted in processor seconds of the run's own
+        training, so that it holds on a busy machine; what all selections cost in epochs of training
+        on all data, in passes and in processor seconds; ``n_filled``; ``step_ratio``.
     """
     table, rows = with_accuracies(table), []
     shares = table["cost"] / full_costs(table)
@@ -199,11 +200,15 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
         room = gain.mean - rest.mean
         row["headroom"] = gain.mean / room if room > 0 else np.nan
         row["cost"] = shares[group.index].mean()
+        if "cpu_seconds_train" in group:  # nowhere, if all runs failed
+            training = shares[group.index] * group["passes_train"] / group["cost"]
+            row["cost_seconds"] = (training * group["cost_seconds"] / group["cpu_seconds_train"]).mean()
         for unit, name in (("passes", "passes"), ("cpu_seconds", "seconds")):
             if f"{unit}_select" in group:
                 epoch = group[f"{unit}_train"] / group["images_visited"] * group["n"]
                 row[f"selection_{name}"] = (group[f"{unit}_select"].fillna(0) / epoch).mean()
         row["n_filled"] = group["n_filled"].mean()
+        row["step_ratio"] = group["step_ratio"].astype(float).mean()
         rows.append(row)
     return pd.DataFrame(rows)
 
