@@ -26,6 +26,9 @@ app = typer.Typer(
 
 Out = Annotated[str | None, typer.Option("--out", help="Results folder [default: $ADVPRUNE_RESULTS or ./results]")]
 Data = Annotated[str | None, typer.Option("--data", help="Folder of downloads [default: $ADVPRUNE_DATA]")]
+Retrain = Annotated[
+    bool, typer.Option("--retrain", help="Train runs again whose weights are not here (as those of an imported study)")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the grid and the estimated cost, and stop.")]
 
 
@@ -74,6 +77,7 @@ def run(
     ] = None,
     out: Out = None,
     data: Data = None,
+    retrain: Retrain = False,
     dry_run: DryRun = False,
     **named: str | None,
 ) -> None:
@@ -82,9 +86,9 @@ def run(
     from advprune_core.config import RunConfig
     from advprune_core.controls import CONTROLS, check_control
     from advprune_core.notebook import shown
-    from advprune_core.records import RunStore
     from advprune_core.runner import run_entries
     from advprune_core.settings import check_names
+    from advprune_core.store import RunStore
     from advprune_core.study import Entry, Execution, pruner_label
     from advprune_core.tasks import PGD_40
 
@@ -92,7 +96,7 @@ def run(
     if set_:
         config = config.with_settings(assignments(set_))
     attacks = tuple(ATTACKS.parse(value_of(text)) for text in evaluation) if evaluation else PGD_40
-    execution = Execution(engine="serial", timed_repeats=0, data=data, results=out)
+    execution = Execution(engine="serial", timed_repeats=0, data=data, results=out, retrain=retrain)
     label = pruner_label(config.pruner)
     entries = [Entry(label, config.fraction, config.seed, config)]
     if control is not None:
@@ -106,6 +110,7 @@ def run(
         driver = run_entries(entries, execution=execution, attacks=attacks, name=entries[0].describe())
     store = RunStore(execution.root)
     for number, key in driver.keys.items():
+        store.ask_for(key)
         record = store.run(key)
         if record is None or record.status == "failed":
             continue
@@ -115,6 +120,7 @@ def run(
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:24} {value.text()}")
         print(f"  in {shown(store.folder(key))}")
+    _report_left_out(driver.without_weights)
     _report_failures(driver.failed)
 
 
@@ -129,14 +135,15 @@ def study(
     ] = None,
     out: Out = None,
     shard: Annotated[str | None, typer.Option(help="Only part i/n of the runs, without notebooks")] = None,
+    retrain: Retrain = False,
     dry_run: DryRun = False,
 ) -> None:
     """Carry out a study and execute its notebooks (default: accuracy_vs_fraction and runtime)."""
     from advprune_core.experiments import execute, find_notebooks, study_of
     from advprune_core.notebook import shown
     from advprune_core.runner import run_study
-    from advprune_core.statistics import printable
     from advprune_core.study import read_profile, study_grid
+    from advprune_core.summaries import printable
 
     given = [Path(name) for name in files or []]
     profiles = [path for path in given if path.suffix in (".yaml", ".yml")] + ([Path(profile)] if profile else [])
@@ -157,7 +164,7 @@ def study(
             _print_plan(study_grid(config, shard=part), config.execution)
             continue
         with _interruptible():
-            result = run_study(config, shard=part)
+            result = run_study(config, shard=part, retrain=retrain)
             failed |= result.failed
             if part is None:
                 print(printable(result.table).to_string(index=False))
@@ -167,6 +174,7 @@ def study(
             figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
             print(f"tables and figures in {shown(config.folder)}: {figures}")
         print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
+        _report_left_out(result.without_weights)
     _report_failures(failed)
 
 
@@ -213,6 +221,7 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="last or best")] = "last",
     images: Annotated[int | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
+    retrain: Retrain = False,
     out: Out = None,
     data: Data = None,
 ) -> None:
@@ -233,6 +242,7 @@ def evaluate(
             images=images,
             results=out,
             data=data,
+            retrain=retrain,
         )
     broken = record.outcome().broken()
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
@@ -294,35 +304,99 @@ def export(
     out: Out = None,
 ) -> None:
     """Copy a study without weights: records, tables, figures, notebooks (for publication)."""
+    from advprune_core.archive import export_study
     from advprune_core.environment import results_root
-    from advprune_core.experiments import export_study
 
     count = export_study(study_name, Path(folder), results=results_root(out))
     print(f"{count} runs of {study_name} in {folder}")
 
 
+@app.command("import")
+def import_(
+    folder: Annotated[str, typer.Argument(help="An exported study, or a results folder")],
+    out: Out = None,
+) -> None:
+    """Bring a study into the results, every record verified: its runs are finished here, with or without weights."""
+    from advprune_core.archive import import_study
+    from advprune_core.environment import results_root
+
+    root = results_root(out)
+    found = import_study(Path(folder), results=root)
+    there = f", {len(found.there)} were there already and stay as they are" if found.there else ""
+    print(f"{len(found.runs)} runs imported into {root}{there}")
+    if found.without_digests:
+        print(
+            f"{len(found.without_digests)} of them have records without digests, of an older version: taken as they "
+            "are, and marked"
+        )
+    if found.other_code:
+        print(f"{len(found.other_code)} of them were made by other code than today's, which would make them anew")
+    for path, reason in found.refused.items():
+        print(f"REFUSED {path}: {reason}", file=sys.stderr)
+    if found.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    results: Annotated[str | None, typer.Argument(help="Results folder or exported study [default: yours]")] = None,
+) -> None:
+    """Verify results: digests, keys, files and manifests; names what was altered or is missing (exit code 1)."""
+    from advprune_core.environment import results_root
+    from advprune_core.store import RunStore
+    from advprune_core.upkeep import check_results
+
+    root = results_root(results)
+    found = check_results(root)
+    for finding in found:
+        print(finding.text())
+    runs = len(RunStore(root, read_only=True).run_keys())
+    print(f"{root}: {len(found)} findings" if found else f"{root}: {runs} runs, all as they were written")
+    if found:
+        raise typer.Exit(1)
+
+
 @app.command()
 def gc(
     out: Out = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be deleted")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Move it to trash/; without it, only say what would be moved")
+    ] = False,
+    empty: Annotated[bool, typer.Option("--empty", help="Delete what is in trash/ for good")] = False,
 ) -> None:
-    """Delete runs that no study's manifest names, and left-over checkpoints."""
+    """Put away runs that their study has given up, and left-over checkpoints; what nobody can account for stays."""
     from advprune_core.environment import results_root
-    from advprune_core.experiments import garbage
+    from advprune_core.upkeep import collect_garbage
 
-    found = garbage(results_root(out))
-    for path, size in found:
-        print(f"{'deleted' if yes else 'would delete'} {path} ({size / 1e6:.1f} MB)")
-        if yes:
-            shutil.rmtree(path)
-    if not found:
-        print("nothing to delete")
+    root = results_root(out)
+    if empty:
+        shutil.rmtree(root / "trash", ignore_errors=True)
+        print(f"{root / 'trash'} is empty")
+        return
+    found = collect_garbage(root, remove=yes)
+    for path, size in found.paths:
+        print(f"{'moved to trash' if yes else 'would move to trash'}: {path} ({size / 1e6:.1f} MB)")
+    if not found.paths:
+        print("nothing to put away")
+    if found.unaccounted:
+        print(f"{len(found.unaccounted)} runs stay that no study here names: nobody knows whose they are")
+    if yes and found.paths:
+        print(f"`advprune gc --empty` deletes {root / 'trash'}")
 
 
 def _print_plan(entries: list[Any], execution: Any) -> None:
     from advprune_core.experiments import plan
 
     print(plan(entries, execution))
+
+
+def _report_left_out(names: list[str]) -> None:
+    """Say which runs a new attack had to leave out."""
+    if names:
+        print(
+            f"{len(names)} runs have no weights here, so a new attack on them was left out ({names[0]}, ...): "
+            "--retrain trains them again"
+        )
 
 
 def _report_failures(failed: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ import traceback
 from bisect import insort
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -23,9 +24,11 @@ from advprune_core.controls import resolve
 from advprune_core.data import Dataset
 from advprune_core.engines import SerialExecutor, engine
 from advprune_core.environment import environment
+from advprune_core.files import digest_of
 from advprune_core.progress import following
-from advprune_core.records import RunRecord, RunStore, Timing
+from advprune_core.records import RunRecord, Timing
 from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore
 from advprune_core.study import (
     Entry,
     Execution,
@@ -70,6 +73,8 @@ class Driver:
         Message of each run that failed, by what it was.
     trained, evaluated : int
         How much was done now.
+    without_weights : list of str
+        What could not be tested, because its weights are not here and it was not to be trained again.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Driver:
         self.keys: dict[int, str] = {}
         self.failed: dict[str, str] = {}
         self.trained = self.evaluated = 0
+        self.without_weights: list[str] = []
         self._ready: list[tuple[float, int, Task]] = []
         self._waiting: dict[str, list[int]] = {}
         self._known: set[str] = set()
@@ -116,7 +122,7 @@ class Driver:
         passes = self._passes
         for key, config in list(self._training.items()):
             try:
-                lines = (self.store.work(key) / "metrics.jsonl").read_text().count("\n")
+                lines = (self.store.work(key) / "metrics.jsonl").read_bytes().count(b"\n")
             except OSError:
                 continue
             passes += config.passes(len(self.dataset.train)) * min(1.0, lines / config.optimisation.epochs)
@@ -139,7 +145,6 @@ class Driver:
             self.failed[entry.describe()] = str(error)
             return
         self._add_run(number, config, config.train_key(self.dataset))
-        self.on_key(self)
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:
         """Queue what a run still needs; a run that several entries share is queued once."""
@@ -148,26 +153,39 @@ class Driver:
             return
         self._known.add(key)
         record = self.store.finished(key)
-        if record is not None:
+        if record is None:
+            self._push(number, self._training_of(config, key))
+        elif self.store.damaged(record) or (self.execution.retrain and self.store.absent(record)):
+            self._train_again(number, config, key)
+        else:
             drop_checkpoints(self.store, key)
             self._passes += config.passes(len(self.dataset.train))
             self._add_evaluation(number, config, record)
-        else:
-            ex = self.execution
-            self._push(number, TrainTask(config, key, ex.data, str(ex.root), ex.checkpoint_seconds))
+
+    def _training_of(self, config: RunConfig, key: str, *, again: bool = False) -> TrainTask:
+        ex = self.execution
+        return TrainTask(config, key, ex.data, str(ex.root), ex.checkpoint_seconds, again)
+
+    def _train_again(self, number: int, config: RunConfig, key: str) -> None:
+        """Queue a run that is recorded, for the files that its record names."""
+        self.bar.total += config.passes(len(self.dataset.train))
+        self._push(number, self._training_of(config, key, again=True))
 
     def _add_evaluation(self, number: int, config: RunConfig, record: RunRecord) -> None:
         """Queue the evaluation of a trained run unless it is there."""
         evaluation = self.evaluation(config)
         there = self.store.evaluation(record.key, evaluation.key(self.dataset.test_hash))
-        if record.status != "diverged" and there is None:
-            weights, ex = self.store.weights(record.key, evaluation.checkpoint), self.execution
-            task = EvaluateTask(config, record.key, evaluation, ex.data, str(ex.root), str(weights))
-            self._push(number, task)
+        if record.status == "diverged" or there is not None:
+            return
+        weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
+        if weights is None:
+            self.without_weights.append(self.entries[number].describe())
+            return
+        self._push(number, EvaluateTask(config, record.key, evaluation, ex.data, str(ex.root), str(weights)))
 
     def _push(self, number: int, task: Task) -> None:
-        """Longest training first, so that no core idles at the end; evaluations last."""
-        cost = task.config.passes(len(self.dataset.train)) if isinstance(task, TrainTask) else 0.0
+        """Tests first, so that what is trained is also judged if the machine goes away; then longest training first."""
+        cost = task.config.passes(len(self.dataset.train)) if isinstance(task, TrainTask) else math.inf
         insort(self._ready, (cost, number, task), key=lambda item: -item[0])
 
     def _begin(self, number: int, task: Task) -> None:
@@ -212,7 +230,7 @@ class Driver:
         name = self.entries[number].describe()
         if isinstance(task, TrainTask):
             if error is None:
-                self._trained(number, task.config, key, future.result(), timed_alone=timed_alone)
+                self._trained(number, task, future.result(), timed_alone=timed_alone)
                 return
             self.failed[name] = _message(error)
             self.store.write_run(run_record(key, task.config, self.dataset, _message(error)))
@@ -221,16 +239,18 @@ class Driver:
         elif error is not None:
             self.failed[f"evaluation of {name}"] = _message(error)
         elif (result := future.result()) is not None:  # else another process did it meanwhile
-            found = evaluation_record(key, task.config, task.evaluation, self.dataset, *result)
+            weights = digest_of(Path(task.weights))
+            found = evaluation_record(key, task.config, task.evaluation, self.dataset, *result, weights=weights)
             finish_evaluation(self.store, found)
             self.evaluated += 1
             self._testing.append(sum(found.seconds.values()))
 
-    def _trained(self, number: int, config: RunConfig, key: str, result: Any, *, timed_alone: bool = False) -> None:
+    def _trained(self, number: int, task: TrainTask, result: Any, *, timed_alone: bool = False) -> None:
         """Write a trained run; evaluate it; resolve the controls that waited for it."""
+        config, key = task.config, task.key
         if result is not None:
             record = run_record(key, config, self.dataset, result, timed_alone=timed_alone)
-            finish(self.store, record, result)
+            finish(self.store, record, result, again=task.again)
             self.trained += 1
         finished = self.store.finished(key)
         assert finished is not None
@@ -238,8 +258,11 @@ class Driver:
             self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
         self._passes += config.passes(len(self.dataset.train))
         self._add_evaluation(number, config, finished)
-        for waiting in self._waiting.pop(key, []):
+        controls = self._waiting.pop(key, [])
+        for waiting in controls:
             self._add_control(waiting, finished)
+        if controls:
+            self.on_key(self)
 
     def _time_alone(self) -> None:
         """Train the first seed's runs with nothing beside them, and repeat what is asked for."""

@@ -19,9 +19,9 @@ from tiny import tiny_run, tiny_study
 
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
 from advprune_core.pruners.grad_match import GradMatch
-from advprune_core.records import RunStore
 from advprune_core.runner import run_entries, run_study
 from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore
 from advprune_core.study import Entry, Execution, StudyConfig
 from advprune_core.table import collect_timings
 
@@ -33,7 +33,7 @@ def contents(results: Path | str) -> dict[str, Any]:
     for key in store.run_keys():
         record = store.run(key)
         assert record is not None
-        weights = torch.load(store.weights(key, "last"), weights_only=True) if record.status == "ok" else {}
+        weights = torch.load(store.folder(key) / "last.pt", weights_only=True) if record.status == "ok" else {}
         found[key] = {
             "record": record.comparable(),
             "evaluations": [evaluation.comparable() for evaluation in store.evaluations(key)],
@@ -339,5 +339,5 @@ def test_the_bar_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run_study(tiny_study(tmp_path, seeds=[0], controls=[]), progress=False)
     told = [text for text in said if text]
     assert told[0] == "2 to train"
+    assert "1 to train, 1 to test" in told, "what is trained is tested straight away"
     assert re.fullmatch(r"1 to test, about \d\d:\d\d", told[-1])
-    assert "2 to test" in told

@@ -13,11 +13,13 @@ import pytest
 from made_up import TINY, evaluation_record, run_record, write_finished, write_manifest
 
 from advprune_core.config import RunConfig, flat_fields
+from advprune_core.evaluate import unpack_bits
 from advprune_core.findings import accuracy_findings
 from advprune_core.plots import accuracy_vs_fraction
-from advprune_core.records import RunStore, Timing
+from advprune_core.records import Timing
 from advprune_core.settings import ConfigError
-from advprune_core.statistics import printable
+from advprune_core.store import RunStore
+from advprune_core.summaries import printable
 from advprune_core.table import collect, collect_timings
 
 #: Other values than the defaults, by flat name.
@@ -75,6 +77,8 @@ def test_one_row_for_each_run_and_evaluation_in_all_folders(tmp_path: Path) -> N
     assert table["robust_margin"].dropna().tolist() == [0.4]
     assert table["robust_fgsm"].dropna().tolist() == [0.7]
     assert table["test_images"].dropna().tolist() == [10, 10, 10]
+    left = [unpack_bits(text, 10).tolist() for text in table["outcomes"].dropna()]
+    assert left == [outcome(right).tolist() for right in (6, 4, 7)], "right under every attack"
     assert np.isnan(table["clean"][0])
     assert np.isnan(table["robust"][0])
     scored = table[1:]

@@ -12,9 +12,9 @@ from tiny import tiny_run, tiny_study
 from advprune_core.attacks import PGD, ThreatModel
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
-from advprune_core.records import RunStore
 from advprune_core.runner import run_study
-from advprune_core.tasks import EvaluateTask, EvaluationConfig, TrainTask, finish, run_lock, run_record, warm_up
+from advprune_core.store import RunStore
+from advprune_core.tasks import EvaluateTask, EvaluationConfig, TrainTask, finish, run_record, warm_up
 
 CHANGES = {
     "attacks": (PGD(steps=3),),
@@ -65,15 +65,15 @@ def test_an_evaluation_that_another_process_finished_is_not_done_again(tmp_path:
     (key,) = store.run_keys()
     run = RunConfig.create(**store.run(key).config)
     evaluation = EvaluationConfig(attacks=config.attacks, threat=run.threat)
-    task = EvaluateTask(run, key, evaluation, None, str(tmp_path), str(store.weights(key, "last")))
+    task = EvaluateTask(run, key, evaluation, None, str(tmp_path), str(store.folder(key) / "last.pt"))
     assert task() is None
     assert EvaluateTask(run, key, evaluation.replace(images=20), None, str(tmp_path), task.weights)() is not None
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    with run_lock(store, "k"), pytest.raises(Timeout):
-        run_lock(store, "k").acquire(timeout=0)
+    with store.lock("k"), pytest.raises(Timeout):
+        store.lock("k").acquire(timeout=0)
 
 
 def test_what_a_kill_left_of_a_finished_run_is_tidied_up(tmp_path: Path) -> None:

@@ -141,9 +141,7 @@ class _Run:
         if self.work is None:
             return
         self.work.mkdir(parents=True, exist_ok=True)
-        checkpoint = self.work / "checkpoint.pt"
-        if checkpoint.exists():
-            self.state.load(checkpoint)
+        self.state.load(self.work / "checkpoint.pt")
         lines = [json.dumps(row) + "\n" for row in self.state.counters.metrics]
         (self.work / "metrics.jsonl").write_text("".join(lines))
 

@@ -145,10 +145,10 @@ def test_a_run_records_the_ratio_of_its_epochs_on_a_selection() -> None:
     result = train(made, dataset)
     first, second = (result.selections[epoch].step_ratio for epoch in (2, 4))
     assert [row.get("step_ratio") for row in result.metrics] == [None, None, first, first, second]
-    record = run_record("0" * 16, made, dataset, result)
+    record = run_record(made.train_key(dataset), made, dataset, result)
     assert record.step_ratio == pytest.approx((2 * first + second) / 3)
     other = tiny_run(pruner="random", epochs=2, fraction=0.4)
-    assert run_record("1" * 16, other, dataset, train(other, dataset)).step_ratio is None
+    assert run_record(other.train_key(dataset), other, dataset, train(other, dataset)).step_ratio is None
 
 
 def test_those_that_measure_say_so() -> None:
