@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,40 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from advprune_core.machine import MachineError, machine_errors
 from advprune_core.options import assignments, shard_of, value_of, with_run_options
 from advprune_core.settings import AdvpruneError, ConfigError
 
+
+class Interrupted(KeyboardInterrupt):
+    """A signal other than Ctrl-C has asked for an end; its argument is the signal's number."""
+
+
+@contextmanager
+def _interruptible(fate: str = "what is finished is kept, and the same command goes on from here") -> Iterator[None]:
+    """Say on Ctrl-C, SIGTERM and SIGHUP what becomes of the work, and exit with 128 + the signal's number."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number = error.args[0] if isinstance(error, Interrupted) else signal.SIGINT
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short, and not to be cut again
+        print(f"\nadvprune: interrupted; {fate}", file=sys.stderr, flush=True)
+        os._exit(128 + number)  # at once: threads of ended workers must not hold the exit up
+
+
+class _Commands(TyperGroup):
+    """The commands: each one can be interrupted."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _interruptible("what was written before is kept"):
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="advprune",
+    cls=_Commands,
     help="Which training images to keep for faster adversarial training, and what that costs.",
     no_args_is_help=True,
     add_completion=False,
@@ -33,27 +62,25 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the grid and the 
 
 
 def main() -> None:
-    """Entry point: a mistake is one message and exit code 2, Ctrl-C is 130."""
+    """Entry point: a mistake is one message and exit code 2, what the machine refuses 1, a signal 128 + its number."""
     sys.path.insert(0, os.getcwd())  # "module:factory" may lie beside the shell, as for python -m
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # none on some systems, ignored under nohup
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     try:
-        app()
+        with machine_errors():
+            app()
     except AdvpruneError as error:
         print(f"advprune: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, MachineError) else 2)
+    except OSError as error:
+        print(f"advprune: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Say on Ctrl-C what becomes of the work."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(
-            "\nadvprune: interrupted; what is finished is kept, and the same command goes on from here",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(130)  # at once: threads of ended workers must not hold the exit up
+def _interrupt(number: int, frame: Any) -> None:
+    raise Interrupted(number)
 
 
 @app.command("list")
@@ -200,7 +227,9 @@ def collect(
         columns = ["key", "arm", "dataset", "pruner", "fraction", "seed", "status", "clean", "robust", "cost"]
         print(table[[name for name in columns if name in table]].to_string(index=False) if len(table) else "no runs")
     elif out.endswith((".csv", ".tex")):
-        write_text(Path(out), table.to_csv(index=False) if out.endswith(".csv") else table.to_latex(index=False))
+        write_text(
+            Path(out), table.to_csv(index=False) if out.endswith(".csv") else table.to_latex(index=False, escape=True)
+        )
         print(f"{len(table)} rows in {out}")
     else:
         raise ConfigError(f"--out must end in .csv or .tex, not {out!r}")
@@ -273,18 +302,19 @@ def select(
 
     if not out.endswith(".npz") or (picture is not None and not picture.endswith(".png")):
         raise ConfigError("--out must end in .npz, --picture in .png")
-    selection, split = select_file(
-        arrays,
-        pruner=value_of(pruner),
-        fraction=fraction,
-        model=None if model is None else value_of(model),
-        weights=weights,
-        objective=value_of(objective),
-        norm=norm,
-        eps=eps,
-        steps=steps,
-        seed=seed,
-    )
+    with _interruptible("no selection was written"):
+        selection, split = select_file(
+            arrays,
+            pruner=value_of(pruner),
+            fraction=fraction,
+            model=None if model is None else value_of(model),
+            weights=weights,
+            objective=value_of(objective),
+            norm=norm,
+            eps=eps,
+            steps=steps,
+            seed=seed,
+        )
     save_selection(selection, out)
     filled = f", {selection.n_filled} of them not by its own rule" if selection.n_filled else ""
     print(f"{pruner} keeps {len(selection)} of {len(split)} images{filled}: indices and weights in {out}")

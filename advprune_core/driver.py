@@ -11,7 +11,7 @@ import math
 import traceback
 from bisect import insort
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,6 +25,7 @@ from advprune_core.data import Dataset
 from advprune_core.engines import SerialExecutor, engine
 from advprune_core.environment import environment
 from advprune_core.files import digest_of
+from advprune_core.machine import machine_error, machine_errors
 from advprune_core.progress import following
 from advprune_core.records import RunRecord, Timing
 from advprune_core.settings import ConfigError
@@ -42,6 +43,7 @@ from advprune_core.tasks import (
     evaluation_record,
     finish,
     finish_evaluation,
+    finish_failed,
     run_record,
     warm_up,
 )
@@ -72,7 +74,7 @@ class Driver:
     failed : dict of str to str
         Message of each run that failed, by what it was.
     trained, evaluated : int
-        How much was done now.
+        How much was done now, and by this driver: what another one has written meanwhile is not counted.
     without_weights : list of str
         What could not be tested, because its weights are not here and it was not to be trained again.
     """
@@ -101,7 +103,17 @@ class Driver:
         self._training: dict[str, RunConfig] = {}
 
     def run(self) -> None:
-        """Carry everything out."""
+        """Carry everything out.
+
+        Raises
+        ------
+        MachineError
+            A killed worker, a full disk, a limit on files: no run's own failure, so everything stops.
+        """
+        with machine_errors():
+            self._run()
+
+    def _run(self) -> None:
         for number, entry in enumerate(self.entries):
             key = entry.config.train_key(self.dataset)
             if not entry.derived:
@@ -174,14 +186,16 @@ class Driver:
     def _add_evaluation(self, number: int, config: RunConfig, record: RunRecord) -> None:
         """Queue the evaluation of a trained run unless it is there."""
         evaluation = self.evaluation(config)
-        there = self.store.evaluation(record.key, evaluation.key(self.dataset.test_hash))
+        its_key = evaluation.key(self.dataset.test_hash)
+        there = self.store.evaluation(record.key, its_key)
         if record.status == "diverged" or there is not None:
             return
         weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
         if weights is None:
             self.without_weights.append(self.entries[number].describe())
             return
-        self._push(number, EvaluateTask(config, record.key, evaluation, ex.data, str(ex.root), str(weights)))
+        task = EvaluateTask(config, record.key, evaluation, its_key, ex.data, str(ex.root), str(weights))
+        self._push(number, task)
 
     def _push(self, number: int, task: Task) -> None:
         """Tests first, so that what is trained is also judged if the machine goes away; then longest training first."""
@@ -222,18 +236,15 @@ class Driver:
         """Write what came back, and queue what it makes possible."""
         error, key = future.exception(), self.keys[number]
         self._training.pop(key, None)
-        if isinstance(error, BrokenExecutor):
-            raise RuntimeError(
-                "a worker process was killed, perhaps for lack of memory; what is finished is kept: "
-                "run the same command again, with fewer workers if need be"
-            ) from error
+        if error is not None and (refused := machine_error(error)) is not None:
+            raise refused from error
         name = self.entries[number].describe()
         if isinstance(task, TrainTask):
             if error is None:
                 self._trained(number, task, future.result(), timed_alone=timed_alone)
                 return
             self.failed[name] = _message(error)
-            self.store.write_run(run_record(key, task.config, self.dataset, _message(error)))
+            finish_failed(self.store, run_record(key, task.config, self.dataset, _message(error)))
             for waiting in self._waiting.pop(key, []):
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
         elif error is not None:
@@ -241,8 +252,7 @@ class Driver:
         elif (result := future.result()) is not None:  # else another process did it meanwhile
             weights = digest_of(Path(task.weights))
             found = evaluation_record(key, task.config, task.evaluation, self.dataset, *result, weights=weights)
-            finish_evaluation(self.store, found)
-            self.evaluated += 1
+            self.evaluated += finish_evaluation(self.store, found)
             self._testing.append(sum(found.seconds.values()))
 
     def _trained(self, number: int, task: TrainTask, result: Any, *, timed_alone: bool = False) -> None:
@@ -250,8 +260,7 @@ class Driver:
         config, key = task.config, task.key
         if result is not None:
             record = run_record(key, config, self.dataset, result, timed_alone=timed_alone)
-            finish(self.store, record, result, again=task.again)
-            self.trained += 1
+            self.trained += finish(self.store, record, result, again=task.again)
         finished = self.store.finished(key)
         assert finished is not None
         if finished.status == "diverged":

@@ -215,7 +215,7 @@ def evaluate_checkpoint(
             if retrain:
                 train_again(run, dataset, data=data)
             path = run.weights(checkpoint)
-        task = EvaluateTask(config, key, evaluation, data, str(store.results), str(path), progress=True)
+        task = EvaluateTask(config, key, evaluation, number, data, str(store.results), str(path), progress=True)
         if (found := task()) is not None:  # else another process did it meanwhile
             made = evaluation_record(key, config, evaluation, dataset, *found, weights=digest_of(path))
             finish_evaluation(store, made)

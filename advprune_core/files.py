@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from advprune_core.machine import machine_errors
 from advprune_core.settings import AdvpruneError, ConfigError
 
 #: Begins every sealed file; the SHA-256 of what follows comes next.
@@ -22,7 +23,18 @@ class DamagedFile(AdvpruneError):
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file beside `path`, to the disk itself, then rename it into place."""
+    """Write a file beside `path`, to the disk itself, then rename it into place.
+
+    Raises
+    ------
+    MachineError
+        A full disk, a limit on files: here, because only here it is known which file it was.
+    """
+    with machine_errors(path):
+        _write_atomically(path, write)
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

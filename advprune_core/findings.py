@@ -10,6 +10,7 @@ import pandas as pd
 
 from advprune_core.estimates import Estimate, accuracy, estimate
 from advprune_core.evaluate import wilson
+from advprune_core.markup import escape, with_names
 from advprune_core.plots import arm_label
 from advprune_core.settings import check_names
 from advprune_core.summaries import frontier, speed_ups, way_labels, ways, with_accuracies
@@ -36,7 +37,7 @@ _Verdicts = Mapping[tuple[str, float, str], Verdict]
 
 def accuracy_findings(table: pd.DataFrame) -> str:
     """Markdown: what each pruned arm loses against full data, and whether it beats its controls."""
-    parts = [(way, with_accuracies(rows)) for way, rows in ways(table)]
+    parts = [(way, with_accuracies(rows)) for way, rows in ways(with_names(table, escape))]
     verdicts = judge({pair: found for way, rows in parts for pair, found in _accuracy_pairs(way, rows).items()})
     texts = []
     for way, rows in parts:
@@ -116,8 +117,10 @@ def pair_findings(table: pd.DataFrame, pairs: Sequence[Sequence[str]]) -> str:
         An arm that the table does not have.
     """
     asked = {}
-    for first, second in pairs:
-        check_names([first, second], table["arm"].unique(), what="arm")
+    for names in pairs:
+        check_names(names, table["arm"].unique(), what="arm")
+    table = with_names(table, escape)
+    for first, second in (map(escape, names) for names in pairs):
         for fraction in sorted(table[table["arm"] == first]["fraction"].unique(), reverse=True):
             if was_run(table, second, fraction):
                 asked[first, second, fraction] = compare(table, first, second, fraction=fraction)
@@ -139,7 +142,7 @@ def pruner_findings(rows: pd.DataFrame) -> str:
     """
     if not len(rows):
         return "- No run of this study keeps less than all the data."
-    lines = []
+    rows, lines = with_names(rows, escape), []
     for fraction, group in rows[rows["pruner"] != "random"].groupby("fraction", sort=False):
         lines.append(f"**{100 * float(str(fraction)):g} % of the data**, {len(group)} pruners:")
         for name, rival in (("against_random", "a static random subset"), ("against_same_cost", "all data, same cost")):
@@ -185,6 +188,7 @@ def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: 
     margin : float
         What a way of training has to withstand beyond standard training to count as robust.
     """
+    table, reference = with_names(table, escape), escape(reference)
     points = frontier(table)
     trained = points[(points["objective"] != "standard") & points["robust"].notna() & ~points["control"]]
     full, part = trained[trained["fraction"] == 1], trained[trained["fraction"] < 1]
@@ -303,7 +307,7 @@ def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
 
 def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:
     """Markdown: what each fraction costs in both units, against the fraction itself."""
-    runs = table[table["control"].isna()]
+    runs, timings = with_names(table[table["control"].isna()], escape), with_names(timings, escape)
     lines = []
     for _, row in speed_ups(runs, timings).iterrows():
         if row["fraction"] == 1 or np.isnan(row["cost"]):

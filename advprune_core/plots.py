@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from advprune_core.controls import CONTROLS
 from advprune_core.estimates import accuracy
+from advprune_core.markup import plain, with_names
 from advprune_core.summaries import (
     attacks_of,
     component_name,
@@ -59,7 +60,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     table : DataFrame
         From `collect` with a study.
     """
-    table = with_accuracies(table)
+    table = with_names(with_accuracies(table), plain)
     arms = _arms(table)
     colours = dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, layout="constrained")
@@ -109,7 +110,7 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     timings : DataFrame
         From `collect_timings`; may be empty.
     """
-    runs = table[table["control"].isna()]
+    runs, timings = with_names(table[table["control"].isna()], plain), with_names(timings, plain)
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     fractions = sorted(runs["fraction"].unique())
     arms = _arms(runs)
@@ -215,7 +216,7 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     table : DataFrame
         From `collect` with a study; controls are drawn like their runs, with a square.
     """
-    table = with_accuracies(table)
+    table = with_names(with_accuracies(table), plain)
     points = frontier(table)
     names = list(dict.fromkeys(points.sort_values(["fraction", "robust"], ascending=[False, True])["way"]))
     families = list(dict.fromkeys(points["objective"]))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from advprune_core.estimates import Estimate, accuracy
+from advprune_core.markup import escape
 from advprune_core.verdicts import Verdict, compare, judge, was_run
 
 
@@ -306,6 +307,7 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of text as Markdown."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    """A table of text as Markdown, whatever its names are."""
+    cells = [[escape(text) for text in row] for row in (list(table.columns), *table.astype(str).to_numpy().tolist())]
+    rows = [cells[0], ["---"] * len(table.columns), *cells[1:]]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -15,13 +15,12 @@ from advprune_core.attacks.base import ATTACKS, PGD, Attack
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.config import RunConfig, content_key, json_data
 from advprune_core.data import Dataset, load_dataset
-from advprune_core.engines import stop_if_orphaned
 from advprune_core.environment import environment, git_state
 from advprune_core.evaluate import Outcome, evaluate
 from advprune_core.ledger import Ledger
 from advprune_core.records import Accuracy, EvaluationRecord, RunRecord
 from advprune_core.runs import load_model
-from advprune_core.settings import Settings
+from advprune_core.settings import ConfigError, Settings
 from advprune_core.store import RunStore
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.loop import train
@@ -79,6 +78,7 @@ class TrainTask:
     def __call__(self) -> TrainResult | None:
         """The result, or None if another process finished the run meanwhile."""
         dataset = load_dataset(self.config.dataset, folder=self.data)
+        _check_key(self.config.train_key(dataset), self.key)
         if self.results is None:
             return train(self.config, dataset)
         store = RunStore(self.results)
@@ -90,8 +90,22 @@ class TrainTask:
                 dataset,
                 work=store.work(self.key),
                 checkpoint_seconds=self.checkpoint_seconds,
-                on_epoch=lambda row: stop_if_orphaned(),
             )
+
+
+def _check_key(here: str, given: str) -> None:
+    """Refuse to work on other data, or with other code, than the key stands for: keys come from the driver.
+
+    Raises
+    ------
+    ConfigError
+        If they are not the ones that the driver has seen.
+    """
+    if here != given:
+        raise ConfigError(
+            "the data or your own code has changed since this study was started; start it again, and the "
+            "runs with what is there now will have names of their own"
+        )
 
 
 def is_done(store: RunStore, key: str, *, again: bool = False) -> bool:
@@ -109,11 +123,15 @@ def warm_up(config: RunConfig, dataset: Dataset) -> None:
 
 @dataclass(frozen=True)
 class EvaluateTask:
-    """Evaluate weights, with the state after every attack under their key in the results folder."""
+    """Evaluate weights, with the state after every attack under their key in the results folder.
+
+    `number` is the key of the evaluation.
+    """
 
     config: RunConfig
     key: str
     evaluation: EvaluationConfig
+    number: str
     data: str | None
     results: str
     weights: str
@@ -122,18 +140,19 @@ class EvaluateTask:
     def __call__(self) -> tuple[Outcome, dict[str, Any]] | None:
         """The outcome of every image and the ledger's state, or None if another process did it meanwhile."""
         dataset = load_dataset(self.config.dataset, folder=self.data)
+        _check_key(self.evaluation.key(dataset.test_hash), self.number)
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
-        store, number = RunStore(self.results), self.evaluation.key(dataset.test_hash)
+        store = RunStore(self.results)
         # Who shares the run waits, be it the orphan of a killed driver: the state has one writer.
         with store.lock(self.key), arithmetic(self.config):
-            if store.evaluation(self.key, number) is not None:
+            if store.evaluation(self.key, self.number) is not None:
                 return None
             return evaluate_model(
                 model,
                 dataset,
                 self.evaluation,
                 device=self.config.device,
-                work=_evaluation_work(store, self.key, number),
+                work=_evaluation_work(store, self.key, self.number),
                 progress=self.progress,
             )
 
@@ -168,7 +187,6 @@ def evaluate_model(
             ids=ids,
             work=work,
             progress=progress,
-            on_turn=stop_if_orphaned,
         )
     return outcome, ledger.state()
 
@@ -251,14 +269,17 @@ def _evaluation_work(store: RunStore, key: str, evaluation_key: str) -> Path:
     return store.work(key) / f"evaluation-{evaluation_key}"
 
 
-def finish_evaluation(store: RunStore, record: EvaluationRecord) -> None:
-    """Write the record of an evaluation, then drop its state."""
+def finish_evaluation(store: RunStore, record: EvaluationRecord) -> bool:
+    """Write the record of an evaluation, then drop its state; False if another process did meanwhile."""
     work = _evaluation_work(store, record.train_key, record.key)
     with store.lock(record.train_key):  # or another study would go on from half of it
-        store.write_evaluation(record)
+        first = store.evaluation(record.train_key, record.key) is None
+        if first:
+            store.write_evaluation(record)
         shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):
             work.parent.rmdir()  # unless something else is under way there
+    return first
 
 
 def drop_checkpoints(store: RunStore, key: str) -> None:
@@ -271,10 +292,18 @@ def drop_checkpoints(store: RunStore, key: str) -> None:
         work.rmdir()  # unless an evaluation is under way there
 
 
-def finish(store: RunStore, record: RunRecord, result: TrainResult, *, again: bool = False) -> None:
-    """Write a run's files, then drop its checkpoints."""
+def finish(store: RunStore, record: RunRecord, result: TrainResult, *, again: bool = False) -> bool:
+    """Write a run's files, then drop its checkpoints; False if another process did meanwhile."""
     with store.lock(record.key):
         if is_done(store, record.key, again=again):
-            return  # by another study meanwhile
+            return False
         store.write_run(record, last=result.last, best=result.best, selections=result.selections)
         drop_checkpoints(store, record.key)
+        return True
+
+
+def finish_failed(store: RunStore, record: RunRecord) -> None:
+    """Write the record of a run that failed, unless it worked elsewhere meanwhile."""
+    with store.lock(record.key):
+        if store.finished(record.key) is None:
+            store.write_run(record)
