@@ -123,8 +123,8 @@ class RunConfig(Settings):
                 f"fraction {self.fraction:g} with the pruner 'full', which keeps everything; choose another "
                 "(advprune list pruners)"
             )
-        if self.fraction == 1 and self.pruner.exact:
-            resolved["pruner"] = Full()
+        keeps_all = self.fraction == 1 and self.pruner.exact
+        resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
         # The instance is frozen, and validators may not return another one.
         for name, value in resolved.items():
             self.__dict__[name] = value

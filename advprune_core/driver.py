@@ -29,6 +29,7 @@ from advprune_core.files import digest_of
 from advprune_core.machine import machine_error, machine_errors
 from advprune_core.progress import following
 from advprune_core.records import RunRecord, Timing
+from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
 from advprune_core.study import (
     Entry,
@@ -152,7 +153,11 @@ class Driver:
         if not record.trained:
             self.failed[entry.describe()] = f"the run it matches has the status {record.status!r}"
             return
-        config = resolve(entry.control, entry.config, record)
+        try:
+            config = resolve(entry.control, entry.config, record)
+        except ConfigError as error:  # of this control alone; the others go on
+            self.failed[entry.describe()] = str(error)
+            return
         self._add_run(number, config, config.train_key(self.dataset))
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:

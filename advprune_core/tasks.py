@@ -223,6 +223,7 @@ def run_record(
         timed_alone=timed_alone,
         kept=len(selection) if selection is not None else len(dataset.train),
         n_filled=selection.n_filled if selection is not None else 0,
+        step_ratio=result.step_ratio,
         unique_images=result.unique_images,
         images_visited=result.images_visited,
         steps=result.steps,

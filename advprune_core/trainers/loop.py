@@ -239,6 +239,7 @@ class _Run:
                 state.counters.spent = True
                 break
         state.counters.visited += images
+        ratio = state.selection.step_ratio
         return {
             "epoch": epoch,
             "lr": rate,
@@ -247,6 +248,7 @@ class _Run:
             "images": images,
             "kept": whole,
             **({"cost": state.ledger.cost} if budget else {}),
+            **({} if ratio is None else {"step_ratio": ratio}),
         }
 
     def _batch(self, ids: np.ndarray, epochs: np.ndarray, weights: np.ndarray) -> Batch:

@@ -147,7 +147,7 @@ class RunState:
             "counters": dict(vars(self.counters)),
             "seen": torch.from_numpy(self.seen),
             "selections": {
-                epoch: (torch.from_numpy(s.indices), torch.from_numpy(s.weights), s.n_filled)
+                epoch: (torch.from_numpy(s.indices), torch.from_numpy(s.weights), s.n_filled, s.step_ratio)
                 for epoch, s in self.selections.items()
             },
             "best": self.best,
@@ -178,8 +178,8 @@ class RunState:
         self.ledger.load(state["ledger"])
         self.counters = Counters(**state["counters"])
         self.seen = state["seen"].cpu().numpy()
-        for epoch, (indices, weights, filled) in state["selections"].items():
-            self.selections[epoch] = Selection(indices.cpu().numpy(), weights.cpu().numpy(), filled)
+        for epoch, (indices, weights, filled, ratio) in state["selections"].items():
+            self.selections[epoch] = Selection(indices.cpu().numpy(), weights.cpu().numpy(), filled, ratio)
         if self.selections:
             self.selection = self.selections[max(self.selections)]
         self.best = None if state["best"] is None else {k: v.cpu() for k, v in state["best"].items()}
