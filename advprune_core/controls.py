@@ -58,7 +58,9 @@ def _refusal(control: Control, config: RunConfig) -> str | None:
         return f"attacks more cheaply, and the objective {objective.name!r} has no attack that could"
     cheaper = _attacking(config, control).passes_per_image
     if cheaper >= config.passes_per_image:
-        return f"would cost {cheaper:g} passes an image, no less than the run's own attack ({config.passes_per_image:g})"
+        return (
+            f"would cost {cheaper:g} passes an image, no less than the run's own attack ({config.passes_per_image:g})"
+        )
     return None
 
 

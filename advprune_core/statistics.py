@@ -83,6 +83,14 @@ def ways(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(way), rows.assign(arm=rows["arm"].str.removeprefix(f"{way}: ")) if way else rows
 
 
+def runs_by_way(table: pd.DataFrame) -> Iterator[tuple[str, float, pd.DataFrame]]:
+    """Each way of training (the variant; with several pruners or controls the arm) at each fraction, with its rows."""
+    several = table.groupby(_way(table))["arm"].nunique().max() > 1
+    label = table["arm"] if several or not _way(table).any() else _way(table)
+    for (way, fraction), rows in table.groupby([label, "fraction"], sort=False):
+        yield str(way), float(str(fraction)), rows
+
+
 def full_costs(table: pd.DataFrame) -> pd.Series:
     """Forward-equivalents of the run on full data of each row's seed and way of training.
 
@@ -111,10 +119,8 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
         the runs timed alone, else NaN); ``collapsed``: share of runs; ``on_frontier``: nothing that
         costs as much or less reaches as much.
     """
-    table, rows = with_accuracies(table), []
-    several = table.groupby(_way(table))["arm"].nunique().max() > 1
-    label = table["arm"] if several or not _way(table).any() else _way(table)
-    for (way, fraction), group in table.groupby([label, "fraction"], sort=False):
+    rows = []
+    for way, fraction, group in runs_by_way(with_accuracies(table)):
         robust = estimate(group["robust"].dropna())
         alone = np.empty(0)
         if timings is not None and len(timings):
