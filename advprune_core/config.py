@@ -123,8 +123,8 @@ class RunConfig(Settings):
                 f"fraction {self.fraction:g} with the pruner 'full', which keeps everything; choose another "
                 "(advprune list pruners)"
             )
-        if self.fraction == 1 and self.pruner.exact:
-            resolved["pruner"] = Full()
+        keeps_all = self.fraction == 1 and self.pruner.exact
+        resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
         # The instance is frozen, and validators may not return another one.
         for name, value in resolved.items():
             self.__dict__[name] = value
@@ -175,17 +175,21 @@ class RunConfig(Settings):
 
     def train_key(self, dataset: Dataset) -> str:
         """Hash of what determines the weights: this config and the training data's content."""
+        return content_key(self.identity(dataset.train_hash))
+
+    def identity(self, train_hash: str) -> dict[str, Any]:
+        """What determines the weights, as JSON data: settings, versions, sources, training data."""
         canonical = self.canonical()
         if not (self.objective.uses_adversarial or self.best_every or self.pruner.uses_model):
             canonical.pop("attack", None)
         if self.device != "cpu":
             canonical.pop("threads", None)
         # Content, not the name or the path of the data, and not what concerns the test images.
-        canonical["dataset"] = dataset.train_hash
+        canonical["dataset"] = train_hash
         canonical["device"] = self.device
         if LOOP_VERSION != 1:
             canonical["loop"] = LOOP_VERSION
-        return content_key(canonical)
+        return json_data(canonical)
 
     def check(self, dataset: Dataset) -> None:
         """Refuse what cannot be trained on this data set, before any work.
@@ -297,6 +301,12 @@ def check_classes(indices: Any, dataset: Dataset, *, fraction: float) -> None:
             f"fraction {fraction:g} leaves class {empty[0]} ({int(had[empty[0]])} images) without any; "
             "keep more, or balance the classes (pruner.balanced)"
         )
+
+
+def json_data(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` as it comes back from JSON: tuples as lists."""
+    copy: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
+    return copy
 
 
 def content_key(data: Any) -> str:

@@ -44,6 +44,12 @@ def count_passes(passes: int) -> None:
         ledger.add(passes)
 
 
+def passes_counted() -> int:
+    """Forward-equivalents that the ledger under way has counted so far; 0 without one."""
+    ledger = _ACTIVE.get()
+    return 0 if ledger is None else sum(ledger.passes.values())
+
+
 class Ledger:
     """Adds up passes and seconds by phase; its `state` goes into checkpoints.
 

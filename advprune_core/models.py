@@ -6,22 +6,23 @@ as ``"module:factory"`` or passed to `advprune_core.trainers.loop.train` directl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor, nn
 
 from advprune_core.attacks.mode import quiet_logits
 from advprune_core.data import Dataset
+from advprune_core.factories import network_factory
 from advprune_core.randomness import torch_stream
 from advprune_core.settings import (
     Component,
     ConfigError,
     Registry,
-    import_object,
     source_hash,
 )
 
@@ -40,6 +41,21 @@ class OwnModel(ModelSettings):
     name: ClassVar[str] = "own"
     factory: str
     arguments: dict[str, Any] = {}
+    #: Goes along to workers: they cannot import what a script or a notebook defines.
+    _build: Callable[..., Any] = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _imported(self) -> OwnModel:
+        self._build = network_factory(self.factory)
+        try:
+            inspect.signature(self._build).bind(**self.arguments)
+        except TypeError as error:
+            raise ConfigError(f"{self.factory} cannot be called with {self.arguments}: {error}") from None
+        return self
+
+    def build(self) -> Any:
+        """What the factory returns."""
+        return self._build(**self.arguments)
 
     def spec(self) -> str | dict[str, Any]:
         """``"module:factory"``, with its arguments where there are any."""
@@ -47,7 +63,7 @@ class OwnModel(ModelSettings):
 
     def canonical(self) -> dict[str, Any]:
         """Name, arguments and source: an edited network is another one."""
-        return {**super().canonical(), "source": source_hash(import_object(self.factory))}
+        return {**super().canonical(), "source": source_hash(self._build)}
 
 
 class _ModelRegistry(Registry[ModelSettings]):
@@ -55,7 +71,6 @@ class _ModelRegistry(Registry[ModelSettings]):
         """As `Registry.parse`; ``"module:factory"`` names a function that returns a network."""
         name, arguments = next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else (spec, {})
         if isinstance(name, str) and ":" in name:
-            import_object(name)
             return OwnModel.create(factory=name, arguments=arguments or {})
         return super().parse(spec)
 
@@ -92,7 +107,7 @@ def build_model(settings: ModelSettings, dataset: Dataset, *, seed: int = 0) -> 
         if not isinstance(settings, OwnModel):
             network = settings.network(channels, dataset.classes, (height, width))
             return nn.Sequential(Normalise(dataset.mean, dataset.std), network)
-        own = import_object(settings.factory)(**settings.arguments)
+        own = settings.build()
     check_model(own, dataset)
     return own
 

@@ -17,7 +17,6 @@ import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
@@ -185,24 +184,34 @@ class Component(Settings):
         return identity
 
 
-@lru_cache(maxsize=256)
+#: Attribute of an own class or function with the hash of its source.
+_SOURCE = "__advprune_source__"
+
+
 def source_hash(thing: Any) -> str:
     """Hash of the source text of a user's own class or function, with the file that it is in.
 
     The file, because what it calls may stand beside it; in a notebook, the class and its own bases.
+    What a script or a notebook defines travels to workers by value, without its source: the hash
+    stands on it and goes along.
 
     Raises
     ------
     ConfigError
         If the source cannot be found, because then an edit could not be told from the original.
     """
+    known: str | None = getattr(thing, "__dict__", {}).get(_SOURCE)  # its own, not that of a base
+    if known is not None:
+        return known
     try:
         if thing.__module__ != "__main__":
             text = inspect.getsource(sys.modules[thing.__module__])
         else:
             own = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
             text = "\n".join(_source(part) for part in own)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        found = hashlib.sha256(text.encode()).hexdigest()[:16]
+        setattr(thing, _SOURCE, found)
+        return found
     except (OSError, TypeError, KeyError, AttributeError):
         raise ConfigError(f"the source of {thing!r} cannot be read; define it in a file or a notebook cell") from None
 
@@ -222,12 +231,21 @@ def _source(thing: Any) -> str:
 
 
 def import_object(path: str) -> Any:
-    """Import ``"module:attribute"``."""
+    """Import ``"module:attribute"``: code of your own, which runs when it is imported.
+
+    Raises
+    ------
+    ConfigError
+        What cannot be imported; a module of Python itself, which has no part of a run in it.
+    """
     module, _, attribute = path.partition(":")
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise ConfigError(f"cannot import {path!r}: {module} is a part of Python; name code of your own")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot import {path!r}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"cannot import {path!r}: {reason}") from None
 
 
 C = TypeVar("C", bound=Component)

@@ -41,6 +41,7 @@ class Execution(Settings):
         None
     )
     checkpoint_seconds: Annotated[float, Field(ge=0, description="least time between checkpoints of a run")] = 30.0
+    retrain: Annotated[bool, Field(description="train runs again whose weights are not here")] = False
 
     @property
     def root(self) -> Path:
@@ -99,7 +100,7 @@ class StudyConfig(Settings):
     @model_validator(mode="after")
     def _valid_parts(self) -> StudyConfig:
         """Names and values inside the parts are checked here, before anything is loaded."""
-        if self.study in ("runs", "reference"):
+        if self.study in ("runs", "reference", "trash"):
             raise ValueError(f"study = {self.study!r}: results/{self.study}/ has another use; take another name")
         pruners = [PRUNERS.parse(spec) for spec in self.pruners]
         labels = [pruner_label(pruner) for pruner in pruners]

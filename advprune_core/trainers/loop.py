@@ -151,9 +151,7 @@ class _Run:
         if self.work is None:
             return
         self.work.mkdir(parents=True, exist_ok=True)
-        checkpoint = self.work / "checkpoint.pt"
-        if checkpoint.exists():
-            self.state.load(checkpoint)
+        self.state.load(self.work / "checkpoint.pt")
         lines = [json.dumps(row) + "\n" for row in self.state.counters.metrics]
         (self.work / "metrics.jsonl").write_text("".join(lines))
 
@@ -241,6 +239,7 @@ class _Run:
                 state.counters.spent = True
                 break
         state.counters.visited += images
+        ratio = state.selection.step_ratio
         return {
             "epoch": epoch,
             "lr": rate,
@@ -249,6 +248,7 @@ class _Run:
             "images": images,
             "kept": whole,
             **({"cost": state.ledger.cost} if budget else {}),
+            **({} if ratio is None else {"step_ratio": ratio}),
         }
 
     def _batch(self, ids: np.ndarray, epochs: np.ndarray, weights: np.ndarray) -> Batch:

@@ -43,6 +43,10 @@ class Steps(Component):
         """
         raise NotImplementedError
 
+    def length_of(self, eps: float, steps: int) -> float:
+        """Length of a step of an attack like this one that takes `steps` steps on every image."""
+        return default_step_size(eps, steps)
+
     def observe(self, batch: Batch, logits: Tensor, state: PolicyState) -> None:
         """Look at the logits (B, classes) that were trained on."""
 
@@ -86,6 +90,11 @@ class FixedSteps(Steps):
         if self.step_factor is not None:
             return self.step_factor * eps
         return default_step_size(eps, self.count) if self.step_size is None else self.step_size
+
+    def length_of(self, eps: float, steps: int) -> float:
+        """The length that is given; by default, or where it is that of a single step, the usual one."""
+        several = self.single and steps > 1
+        return default_step_size(eps, steps) if several else self.replace(count=steps).length(eps)
 
     def expected(self) -> float:
         """`count`."""

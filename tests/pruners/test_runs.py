@@ -30,8 +30,12 @@ def config(name: str, **options: Any) -> Any:
 
 
 def facts(result: TrainResult) -> Any:
-    kept = {epoch: (s.indices.tolist(), s.weights.tolist(), s.n_filled) for epoch, s in result.selections.items()}
-    return kept, [row["train_loss"] for row in result.metrics], result.ledger["passes"]
+    kept = {
+        epoch: (s.indices.tolist(), s.weights.tolist(), s.n_filled, s.step_ratio)
+        for epoch, s in result.selections.items()
+    }
+    rows = [(row["train_loss"], row.get("step_ratio")) for row in result.metrics]
+    return kept, rows, result.ledger["passes"]
 
 
 class Stop(Exception):

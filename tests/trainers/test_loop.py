@@ -485,8 +485,10 @@ def test_what_a_pruner_observes_is_part_of_the_checkpoint(tmp_path: Path) -> Non
 
 def test_a_checkpoint_is_taken_up_by_its_own_run_only(tmp_path: Path) -> None:
     train(tiny_run(), data(tiny_run()), work=tmp_path)
-    with pytest.raises(ConfigError, match="checkpoint of another run"):
-        train(tiny_run(seed=1), data(tiny_run()), work=tmp_path)
+    with pytest.warns(UserWarning, match="it is of the run .* begins anew"):
+        other = train(tiny_run(seed=1), data(tiny_run()), work=tmp_path)
+    assert same(other, train(tiny_run(seed=1), data(tiny_run())))
+    assert (tmp_path / "checkpoint.pt.damaged").exists(), "what the other one had is not lost"
 
 
 def test_divergence_is_a_status() -> None:
