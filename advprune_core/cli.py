@@ -118,6 +118,7 @@ def run(
     from advprune_core.store import RunStore
     from advprune_core.study import Entry, Execution, pruner_label
     from advprune_core.tasks import PGD_40
+    from advprune_core.trainers.sentinel import depth
 
     config = RunConfig.flat(**{name: value_of(text) for name, text in named.items() if text is not None})
     if set_:
@@ -141,7 +142,10 @@ def run(
         record = store.run(key)
         if record is None or record.status == "failed":
             continue
-        when = "" if record.collapse_epoch is None else f" (seen in epoch {record.collapse_epoch})"
+        when = ""
+        if record.collapse_epoch is not None:
+            fall = f"held-out robust accuracy fell by {100 * depth(record.epochs):.0f} points"
+            when = f" (seen in epoch {record.collapse_epoch}; {fall})"
         print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
         found = store.evaluation(key, driver.evaluation(entries[number].config).key(driver.dataset.test_hash))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():

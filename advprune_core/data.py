@@ -99,6 +99,8 @@ class DatasetSource(Component):
     val_select: Annotated[int | None, Field(ge=0, description="images of val_select")] = None
     val_stop: Annotated[int | None, Field(ge=0, description="images of val_stop")] = None
 
+    #: What sets the validation images apart from the test images, where that is known.
+    held_out: ClassVar[str] = ""
     #: Radius of the threat model where none is given, by norm.
     default_eps: ClassVar[dict[str, float]] = {"linf": 8 / 255, "l2": 128 / 255}
 
