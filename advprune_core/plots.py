@@ -48,6 +48,14 @@ def _arms(table: pd.DataFrame) -> list[str]:
     return sorted(found, key=lambda arm: arm.rpartition(": ")[2].partition("(")[0] in CONTROLS)
 
 
+def _footnote(figure: Figure, table: pd.DataFrame) -> None:
+    """Say under a figure what its evaluations warn of, and of how many runs."""
+    found = table["warnings"].dropna() if "warnings" in table else pd.Series(dtype=str)
+    if len(found := found[found != ""]):
+        text = f"{len(found)} of {len(table)} evaluations are in doubt: {'; '.join(dict.fromkeys(found))}"
+        figure.supxlabel(fill(text, 150), fontsize=8, color="firebrick")
+
+
 def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     """Clean and robust accuracy against the share of the data kept.
 
@@ -82,6 +90,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     figure.suptitle(
         f"{_names(table)}: mean of {seeds} seed{'s' * (seeds > 1)}, 95 % interval, single runs", fontsize=10
     )
+    _footnote(figure, table)
     return figure
 
 
@@ -265,4 +274,5 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
         axis.grid(alpha=0.3)
     seeds = table["seed"].nunique()
     figure.suptitle(f"{_names(table)}: mean of {seeds} seed{'s' * (seeds > 1)}", fontsize=10)
+    _footnote(figure, table)
     return figure

@@ -119,7 +119,13 @@ class Accuracy(BaseModel):
 
 
 class EvaluationRecord(_Record):
-    """One evaluation of one checkpoint: accuracies in [0, 1] on `n` test images."""
+    """One evaluation of one checkpoint: accuracies in [0, 1] on `n` test images.
+
+    Attributes
+    ----------
+    warnings : list of str
+        Why the numbers may say more than is true (see `attacks.guards.inspect`).
+    """
 
     key: str
     train_key: str
@@ -128,6 +134,7 @@ class EvaluationRecord(_Record):
     clean: Accuracy
     robust: Accuracy
     attacks: dict[str, Accuracy]
+    warnings: list[str] = []
     passes: dict[str, int]
     seconds: dict[str, float]
     environment: dict[str, Any] = {}
@@ -136,7 +143,7 @@ class EvaluationRecord(_Record):
     def outcome(self) -> Outcome:
         """The outcome of every image."""
         attacks = {name: unpack_bits(value.images, self.n) for name, value in self.attacks.items()}
-        return Outcome(unpack_bits(self.clean.images, self.n), attacks)
+        return Outcome(unpack_bits(self.clean.images, self.n), attacks, tuple(self.warnings))
 
 
 R = TypeVar("R", bound=BaseModel)

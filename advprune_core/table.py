@@ -33,7 +33,8 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
         ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``; ``unique_images``, ...;
         ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
-        difference is robust overfitting; ``collapse_epoch`` of a run that collapsed.
+        difference is robust overfitting; ``collapse_epoch`` of a run that collapsed; ``warnings``
+        of an evaluation whose numbers may say more than is true.
     """
     rows: list[dict[str, Any]] = []
     for folder in results:
@@ -122,6 +123,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "evaluation": evaluation.key,
             "checkpoint": evaluation.config["checkpoint"],
             "test_images": evaluation.n,
+            "warnings": "; ".join(evaluation.warnings),
         }
     # What a run that did not get to its end has cost is no cost of training.
     row["cost"] = record.cost if record.trained else np.nan

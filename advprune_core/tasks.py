@@ -14,7 +14,7 @@ from filelock import FileLock
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from advprune_core.attacks.base import ATTACKS, PGD, Attack
-from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.config import RunConfig, content_key
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.engines import stop_if_orphaned
@@ -58,6 +58,8 @@ class EvaluationConfig(Settings):
         """Hash of what determines the outcome, the weights aside."""
         canonical = self.canonical()
         canonical["attacks"] = [attack.canonical() for attack in self.attacks]
+        if self.threat.norm == "l2":
+            canonical["l2"] = L2_VERSION
         return content_key({**canonical, "test": test_hash})
 
 
@@ -241,6 +243,7 @@ def evaluation_record(
         clean=Accuracy.of(outcome.clean),
         robust=Accuracy.of(outcome.robust),
         attacks={name: Accuracy.of(right) for name, right in outcome.attacks.items()},
+        warnings=list(outcome.warnings),
         passes=ledger["passes"],
         seconds=ledger["seconds"],
         environment=environment(config.device),

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, overload
 import torch
 from torch import Tensor, nn
 
+from advprune_core import randomness
 from advprune_core.attacks.geometry import (
     Norm,
     ThreatModel,
@@ -35,7 +36,6 @@ from advprune_core.attacks.losses import LOSSES, AttackLoss
 from advprune_core.attacks.mode import Mode, no_trace
 from advprune_core.attacks.passes import ask, check_classes, check_sound, gradient_of
 from advprune_core.ledger import attack_pass
-from advprune_core import randomness
 from advprune_core.randomness import normal, stream
 from advprune_core.settings import ConfigError
 

@@ -25,7 +25,6 @@ from advprune_core.trainers.base import (
     Update,
 )
 
-
 #: Squares of shorter gradients are 0 in float32, so that they have no direction.
 SHORTEST = 1e-19
 

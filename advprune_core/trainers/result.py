@@ -9,7 +9,7 @@ from advprune_core.pruners.base import Selection
 from advprune_core.trainers.state import Weights
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainResult:
     """What a run leaves: plain data and weights on the CPU.
 
@@ -42,3 +42,7 @@ class TrainResult:
     images_visited: int
     unique_images: int
     state_bytes: int
+
+    def __repr__(self) -> str:
+        passes = sum(self.ledger.get("passes", {}).values())
+        return f"TrainResult({self.status}, epochs={len(self.metrics)}, steps={self.steps}, passes={passes})"
