@@ -29,7 +29,7 @@ class DataError(ConfigError):
     """Images, labels or data files that cannot be used; the message says which and why."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Images (uint8, or float32 in [0, 1]), shape (n, C, H, W), and labels (int64), shape (n,)."""
 
@@ -38,6 +38,9 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"Split({len(self)} images of {tuple(self.images.shape[1:])})"
 
     def pixels(self, ids: Tensor | slice) -> Tensor:
         """Images `ids` as float32 in [0, 1]."""
@@ -57,7 +60,7 @@ class Split:
         return torch.from_numpy(stratified(self.labels.cpu().numpy(), size, _SPLIT_SEED))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A data set with its splits.
 
@@ -82,6 +85,10 @@ class Dataset:
     std: tuple[float, ...]
     train_hash: str
     test_hash: str
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={len(getattr(self, name))}" for name in ("train", "val_select", "val_stop", "test"))
+        return f"Dataset({self.name}: {self.classes} classes of {self.image_shape}; {sizes})"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

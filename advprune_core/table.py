@@ -39,7 +39,8 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
         difference is robust overfitting; ``collapse_epoch`` of a run that collapsed, and
         ``collapse_depth`` of any run with checks: the fall of that accuracy from its best check to the
-        lowest later one. Images of val_stop are no test: see `DatasetSource.held_out`.
+        lowest later one (images of val_stop are no test: see `DatasetSource.held_out`); ``warnings``
+        of an evaluation whose numbers may say more than is true.
     """
     rows: list[dict[str, Any]] = []
     for folder in results:
@@ -113,6 +114,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "checkpoint": evaluation.config["checkpoint"],
             "test_images": evaluation.n,
             "outcomes": evaluation.robust.images,
+            "warnings": "; ".join(evaluation.warnings),
         }
     # What a run that did not get to its end has cost is no cost of training.
     row["cost"] = record.cost if record.trained else np.nan

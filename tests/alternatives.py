@@ -96,6 +96,7 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
         "step_size": [0.01, "3/255"],
         "restarts": [2],
         "random_start": [False],
+        "uniform": ["volume"],
         "loss": ["margin", "kl"],
     },
     "attack/apgd": {"loss": ["dlr"], "steps": [3, 20], "restarts": [2], "precision": ["bfloat16"]},

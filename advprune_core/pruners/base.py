@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PRUNERS: Registry[Pruner] = Registry("pruner", "advprune_core.pruners")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """Which training images are kept, and how much each counts.
 
@@ -70,6 +70,10 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        low, high = self.weights.min(), self.weights.max()
+        return f"Selection({len(self)} images, weights {low:.3g} to {high:.3g}, n_filled={self.n_filled})"
 
 
 def budget(fraction: float, n: int) -> int:
