@@ -74,7 +74,9 @@ class KeepFragile(ScorePruner):
     """
 
     name: ClassVar[str] = "keep_fragile"
-    steps: Annotated[int | None, Field(ge=1, description="steps of the scoring attack; none: the training's")] = None
+    steps: Annotated[
+        int | None, Field(ge=1, le=10_000, description="steps of the scoring attack; none: the training's")
+    ] = None
 
     def rule(self) -> KeepRule:
         """Lowest."""

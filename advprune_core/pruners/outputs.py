@@ -210,7 +210,9 @@ def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool) -> SplitOut
 class AttackingPruner(ModelPruner):
     """A pruner that attacks the training images, and needs the last layer's inputs."""
 
-    steps: Annotated[int | None, Field(ge=1, description="steps of the scoring attack; none: the training's")] = None
+    steps: Annotated[
+        int | None, Field(ge=1, le=10_000, description="steps of the scoring attack; none: the training's")
+    ] = None
     head: Annotated[str | None, Field(description="name of the last linear layer; none: found")] = None
 
 
@@ -218,7 +220,8 @@ class OutputPruner(AttackingPruner):
     """A pruner that looks at the outputs for adversarial images, or for clean ones."""
 
     steps: Annotated[
-        int | None, Field(ge=0, description="steps of the scoring attack; 0: clean images; none: the training's")
+        int | None,
+        Field(ge=0, le=10_000, description="steps of the scoring attack; 0: clean images; none: the training's"),
     ] = None
 
     def branch(self, context: Context) -> Branch:
