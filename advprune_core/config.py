@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -37,6 +38,14 @@ class Optimisation(Settings):
     epochs: Annotated[float, Field(gt=0, le=100_000, description="passes over the selection (may be fractional)")] = (
         30.0
     )
+    cost_budget: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            lt=2**63,
+            description="end where training and selection cost so much, if before `epochs`; none: no bound",
+        ),
+    ] = None
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images in every batch")] = 64
     lr: Annotated[float, Field(gt=0, le=100, description="peak learning rate")] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
@@ -48,6 +57,14 @@ class Optimisation(Settings):
     ] = 0.0
     crop_padding: Annotated[int, Field(ge=0, le=1000, description="zero padding of the random crop; 0: no crop")] = 0
     flip: Annotated[bool, Field(description="random horizontal flip")] = False
+
+    #: Raised when the average of the weights is another than before.
+    ema_version: ClassVar[int] = 2
+
+    def canonical(self) -> dict[str, Any]:
+        """What a key is hashed from; with the version of the average where there is one."""
+        values = super().canonical()
+        return values if self.ema is None else {**values, "ema_version": self.ema_version}
 
 
 class RunConfig(Settings):
@@ -115,8 +132,8 @@ class RunConfig(Settings):
                 f"fraction {self.fraction:g} with the pruner 'full', which keeps everything; choose another "
                 "(advprune list pruners)"
             )
-        if self.fraction == 1 and self.pruner.exact:
-            resolved["pruner"] = Full()
+        keeps_all = self.fraction == 1 and self.pruner.exact
+        resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
         # The instance is frozen, and validators may not return another one.
         for name, value in resolved.items():
             self.__dict__[name] = value
@@ -184,7 +201,7 @@ class RunConfig(Settings):
         return json_data(canonical)
 
     def check_machine(self) -> None:
-        """Refuse what this machine has not; a record of another machine's run is read all the same.
+        """Refuse what this machine has not; the record of another machine's run can be read all the same.
 
         Raises
         ------
@@ -203,7 +220,8 @@ class RunConfig(Settings):
         Raises
         ------
         ConfigError
-            What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for the best checkpoint.
+            What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for the best checkpoint; a budget
+            that does not pay for a batch, or for the epochs before the first selection.
         """
         self.check_machine()
         n = len(dataset.train)
@@ -224,9 +242,10 @@ class RunConfig(Settings):
             raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
         self.pruner.check(Context(dataset=dataset, fraction=self.fraction, seed=self.seed))
         due = list(filter(self.pruner.due, range(math.ceil(self.optimisation.epochs))))
-        if not due:
+        epochs = self._full_epochs(n)
+        if not due or due[0] >= epochs:
             raise ConfigError(
-                f"{self.pruner.name} would not select in {self.optimisation.epochs:g} epochs, all of them warm-up; "
+                f"{self.pruner.name} would not select in {epochs:g} epochs, all of them warm-up; "
                 "lower pruner.warmup_epochs or train longer"
             )
         # What needs no model is known now; the same draw comes again when it is due.
@@ -234,17 +253,56 @@ class RunConfig(Settings):
             context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, epoch=epoch)
             check_classes(self.pruner.select(context).indices, dataset, fraction=self.fraction)
 
+    def _full_epochs(self, n: int) -> float:
+        """Epochs on all `n` images that the run can last.
+
+        Raises
+        ------
+        ConfigError
+            If the budget is not expected to pay for a batch; for a pruner that has to know the epochs.
+        """
+        optimisation, size = self.optimisation, self.optimisation.batch_size
+        if optimisation.cost_budget is None:
+            return optimisation.epochs
+        if not self.pruner.steady:
+            raise ConfigError(
+                f"cost_budget ends a run when so much is spent, and what the pruner {self.pruner.name!r} keeps depends "
+                "on the number of epochs, which is then not known: set epochs alone"
+            )
+        images = optimisation.cost_budget / self.passes_per_image - self.pruner.scout_epochs() * n
+        if images < size:
+            raise ConfigError(
+                f"cost_budget = {optimisation.cost_budget} does not pay for one batch: {size} images cost about "
+                f"{size * self.passes_per_image:,.0f} forward-equivalents"
+                + (f", after {self.pruner.scout_epochs()} score_epochs on all data" * (self.pruner.scout_epochs() > 0))
+            )
+        return min(optimisation.epochs, images / n)
+
     @property
     def passes_per_image(self) -> float:
         """Expected forward-equivalents of one image in one step of training."""
-        steps = self.attack.steps
+        return self._passes_per_image(self.attack.steps.expected())
+
+    @property
+    def least_passes_per_image(self) -> float:
+        """The same of an image that gets no step of the attack."""
+        return self._passes_per_image(0.0)
+
+    def _passes_per_image(self, steps: float) -> float:
         twice = self.objective.training_cost if self.optimisation.awp else 0.0
-        return self.objective.cost(steps.expected(), clean_logits=steps.uses_logits) + twice
+        return self.objective.cost(steps, clean_logits=self.attack.steps.uses_logits) + twice
 
     def passes(self, n: int) -> float:
         """Expected forward-equivalents of training with `n` training images."""
         images = self.optimisation.epochs * (budget(self.fraction, n) if self.fraction < 1 else n)
-        return (images + self.pruner.scout_epochs() * n) * self.passes_per_image
+        passes = (images + self.pruner.scout_epochs() * n) * self.passes_per_image
+        return min(passes, self.optimisation.cost_budget or passes)
+
+    def share(self, metrics: Sequence[Mapping[str, Any]]) -> float:
+        """Share of a run in [0, 1] that is done, by the rows of metrics that it has written so far."""
+        if self.optimisation.cost_budget is not None:
+            return min(1.0, metrics[-1]["cost"] / self.optimisation.cost_budget) if metrics else 0.0
+        return min(1.0, len(metrics) / self.optimisation.epochs)
 
 
 def _check_steps(trainer: Trainer, steps: Any) -> None:

@@ -94,10 +94,10 @@ class Dataset:
 class DatasetSource(Component):
     """Where a data set comes from, and how much of it is used."""
 
-    limit: Annotated[int | None, Field(ge=1, description="stratified subset: training images")] = None
-    test_limit: Annotated[int | None, Field(ge=1, description="the same for the test images")] = None
-    val_select: Annotated[int | None, Field(ge=0, description="images of val_select")] = None
-    val_stop: Annotated[int | None, Field(ge=0, description="images of val_stop")] = None
+    limit: Annotated[int | None, Field(ge=1, le=1_000_000_000, description="stratified subset: training images")] = None
+    test_limit: Annotated[int | None, Field(ge=1, le=1_000_000_000, description="the same for the test images")] = None
+    val_select: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_select")] = None
+    val_stop: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_stop")] = None
 
     #: Radius of the threat model where none is given, by norm.
     default_eps: ClassVar[dict[str, float]] = {"linf": 8 / 255, "l2": 128 / 255}

@@ -7,6 +7,7 @@ the queue.
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
 from bisect import insort
@@ -28,6 +29,7 @@ from advprune_core.files import digest_of
 from advprune_core.machine import machine_error, machine_errors
 from advprune_core.progress import following
 from advprune_core.records import RunRecord, Timing
+from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
 from advprune_core.study import (
     Entry,
@@ -133,10 +135,11 @@ class Driver:
         passes = self._passes
         for key, config in list(self._training.items()):
             try:
-                lines = (self.store.work(key) / "metrics.jsonl").read_bytes().count(b"\n")
-            except OSError:
+                text = (self.store.work(key) / "metrics.jsonl").read_text()
+                rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
+            except (OSError, ValueError):
                 continue
-            passes += config.passes(len(self.dataset.train)) * min(1.0, lines / config.optimisation.epochs)
+            passes += config.passes(len(self.dataset.train)) * config.share(rows)
         return passes
 
     def evaluation(self, config: RunConfig) -> EvaluationConfig:
@@ -150,7 +153,11 @@ class Driver:
         if not record.trained:
             self.failed[entry.describe()] = f"the run it matches has the status {record.status!r}"
             return
-        config = resolve(entry.control, entry.config, record)
+        try:
+            config = resolve(entry.control, entry.config, record)
+        except ConfigError as error:  # of this control alone; the others go on
+            self.failed[entry.describe()] = str(error)
+            return
         self._add_run(number, config, config.train_key(self.dataset))
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +15,18 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from advprune_core.attacks.base import Attack
+from advprune_core.attacks.base import Attack, parse_attacks
 from advprune_core.attacks.ensemble import attack_batch, turns
-from advprune_core.attacks.geometry import ThreatModel
-from advprune_core.attacks.guards import SAMPLE
+from advprune_core.attacks.geometry import ThreatModel, threat_model
+from advprune_core.attacks.guards import SAMPLE, inspect
+from advprune_core.attacks.inputs import check_network, check_numbers, check_whole
 from advprune_core.attacks.mode import quiet_logits, true_float32
 from advprune_core.data import Split
 from advprune_core.progress import attack_bar
+from advprune_core.settings import ConfigError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
     """Which images a model got right: on clean images, and under each attack.
 
@@ -32,10 +36,18 @@ class Outcome:
     attacks : dict of str to array of bool, shape (n,)
         True where the attack failed, and all before it. An image that is wrong without an attack is
         False. An attack in parts has an entry of its own, and ``label/part`` for each of them.
+    warnings : tuple of str
+        Why these numbers may say more than is true: see `attacks.guards.inspect`.
     """
 
     clean: NDArray[np.bool_]
     attacks: dict[str, NDArray[np.bool_]]
+    warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        parts = [f"{label}={right.mean():.3f}" for label, right in {"clean": self.clean, **self.attacks}.items()]
+        parts += [f"warnings={len(self.warnings)}"] * bool(self.warnings)
+        return f"Outcome(images={len(self.clean)}, {', '.join(parts)})"
 
     @property
     def robust(self) -> NDArray[np.bool_]:
@@ -76,9 +88,11 @@ def predictions(model: nn.Module, x: Tensor) -> Tensor:
 def evaluate(
     model: nn.Module,
     split: Split,
-    attacks: Sequence[Attack],
+    attacks: Attack | str | Sequence[Any],
     *,
-    threat: ThreatModel,
+    threat: ThreatModel | None = None,
+    norm: str | None = None,
+    eps: float | str | None = None,
     seed: int = 0,
     batch_size: int = 500,
     ids: Tensor | None = None,
@@ -98,8 +112,9 @@ def evaluate(
         Images in [0, 1] to logits; left as it was.
     split : Split
         On any device; batches go to the model's.
-    attacks : sequence of Attack
-    threat : ThreatModel
+    attacks : Attack, its name or specification, or several of them
+    threat, or norm and eps
+        Threat model; `eps` in pixel units of [0, 1], a number or "8/255"; `norm` is "linf" unless given.
     seed : int
         For random starts: each attack has a stream of its own, and each image its own noise in it,
         whatever the batch and the model.
@@ -113,13 +128,74 @@ def evaluate(
         Show a bar with the images left and the time.
     on_turn : callable
         Called before every attack on every batch, and when its outcome is kept.
+
+    Returns
+    -------
+    Outcome
+        With whatever is to be doubted in its `warnings`.
+
+    Raises
+    ------
+    ConfigError
+        No images, an unknown attack, settings out of range; what `guards.inspect` refuses.
+
+    Warns
+    -----
+    UserWarning
+        What stands in the outcome's `warnings`.
     """
-    n = len(split)
-    device = next((p.device for p in model.parameters()), split.labels.device)
-    order = turns(attacks, seed=seed)
-    names = torch.arange(n) if ids is None else ids
-    for attack in attacks:
-        attack.check(model, split.pixels(slice(0, SAMPLE)).to(device), split.labels[:SAMPLE].to(device))
+    ball, chosen = threat_model(threat, norm, eps), parse_attacks(attacks)
+    check_whole("seed", seed, least=0)
+    check_whole("batch_size", batch_size, least=1)
+    check_network(model)
+    if len(split) == 0:
+        raise ConfigError("there are no images to evaluate on: the split is empty")
+    device = device_of(model, split)
+    doubts, classes = inspect(model, split.pixels(slice(0, SAMPLE)).to(device), split.labels.to(device), threat=ball)
+    doubts += tuple(doubt for attack in chosen for doubt in attack.doubts(classes=classes))
+    names = torch.arange(len(split)) if ids is None else check_numbers("ids", ids, split.labels)
+    outcome = _outcome(
+        model,
+        split,
+        chosen,
+        threat=ball,
+        seed=seed,
+        batch_size=batch_size,
+        names=names,
+        work=work,
+        progress=progress,
+        on_turn=on_turn,
+    )
+    if not outcome.clean.any():
+        doubts += (
+            "every image is misclassified without an attack, so there was nothing to attack; check the labels, and "
+            "that images and model go together",
+        )
+    for doubt in doubts:
+        warnings.warn(doubt, stacklevel=2)
+    return replace(outcome, warnings=doubts)
+
+
+def device_of(model: nn.Module, split: Split) -> torch.device:
+    """Where the model is, or the split where it has no weights."""
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), split.labels.device)
+
+
+def _outcome(
+    model: nn.Module,
+    split: Split,
+    attacks: Sequence[Attack],
+    *,
+    threat: ThreatModel,
+    seed: int,
+    names: Tensor,
+    batch_size: int = 500,
+    work: Path | None = None,
+    progress: bool = False,
+    on_turn: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """`evaluate` without a look at its arguments."""
+    n, device, order = len(split), device_of(model, split), turns(attacks, seed=seed)
     clean = np.zeros(n, dtype=bool)
     right = {turn.label: np.zeros(n, dtype=bool) for turn in order}
     with attack_bar(n * len(order), name="evaluate", show=progress) as bar, true_float32(device):
@@ -154,5 +230,6 @@ def evaluate(
 
 
 def accuracy_under(model: nn.Module, split: Split, attack: Attack, *, threat: ThreatModel, seed: int = 0) -> float:
-    """Share of images that are right under one attack."""
-    return float(evaluate(model, split, [attack], threat=threat, seed=seed).robust.mean())
+    """Share of images that are right under one attack, as training asks: of a model that was looked at before."""
+    names = torch.arange(len(split))
+    return float(_outcome(model, split, [attack], threat=threat, seed=seed, names=names).robust.mean())

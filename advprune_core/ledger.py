@@ -100,6 +100,11 @@ class Ledger:
         phase = self._phases[-1] if self._phases else "other"
         self.passes[phase] = self.passes.get(phase, 0) + passes
 
+    @property
+    def cost(self) -> int:
+        """Forward-equivalents of training and selection so far: what a run is judged by."""
+        return self.passes.get("train", 0) + self.passes.get("select", 0)
+
     def full_backward(self) -> None:
         """Count the full backward pass of all images in the graph."""
         self.add(2 * self._in_graph)

@@ -67,6 +67,11 @@ class RunRecord(_Keyed):
         Training images; images of the last selection; images trained on at least once.
     n_filled : int
         Images of the last selection that the pruner's rule fell short of.
+    step_ratio : float or None
+        How many times as long as on all data a step of the same learning rate is on a selection: length
+        of the weighted mean last-layer gradient over that of the mean of all training images, as the
+        pruner saw them. Mean over the epochs on a selection (each epoch's own stands in `epochs`);
+        None of a pruner that does not measure it.
     canonical : dict or None
         What the key was hashed from: settings, versions and sources of components, training data.
     files : dict
@@ -85,6 +90,7 @@ class RunRecord(_Keyed):
     n: int = 0
     kept: int = 0
     n_filled: int = 0
+    step_ratio: float | None = None
     unique_images: int = 0
     images_visited: int = 0
     steps: int = 0
@@ -105,6 +111,11 @@ class RunRecord(_Keyed):
     def cost(self) -> int:
         """Forward-equivalents of training and selection: what pruning is judged by."""
         return self.passes.get("train", 0) + self.passes.get("select", 0)
+
+    @property
+    def cost_seconds(self) -> float:
+        """The same in processor seconds, which also count what is no forward pass, such as a pursuit."""
+        return self.cpu_seconds.get("train", 0.0) + self.cpu_seconds.get("select", 0.0)
 
 
 class Timing(Record):

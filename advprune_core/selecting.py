@@ -67,7 +67,8 @@ def select(
     objective : str, dict or Objective
         The loss that you will train with, for gradients.
     norm, eps, steps
-        Threat model and steps of the scoring attack.
+        Threat model and steps of the scoring attack; scores for standard training take clean images
+        unless their own ``steps`` say otherwise.
     seed : int
 
     Returns

@@ -130,8 +130,9 @@ class RunStore:
                     epoch = int(name.removeprefix("kept_"))
                     kept = np.unpackbits(arrays[name])[: record.n]
                     weights = arrays.get(f"weights_{epoch}", np.empty(0, np.float32))
-                    filled = int(arrays.get(f"filled_{epoch}", 0))
-                    result[epoch] = Selection(np.flatnonzero(kept), weights, filled)
+                    filled, ratio = int(arrays.get(f"filled_{epoch}", 0)), arrays.get(f"ratio_{epoch}")
+                    measured = None if ratio is None else float(ratio)
+                    result[epoch] = Selection(np.flatnonzero(kept), weights, filled, measured)
         return result
 
     def write_run(
@@ -299,6 +300,8 @@ def _packed(selections: dict[int, Selection], n: int) -> dict[str, Any]:
         arrays[f"kept_{epoch}"] = np.packbits(kept)
         if selection.n_filled:
             arrays[f"filled_{epoch}"] = np.array(selection.n_filled)
+        if selection.step_ratio is not None:
+            arrays[f"ratio_{epoch}"] = np.array(selection.step_ratio)
         if not (selection.weights == 1).all():
             arrays[f"weights_{epoch}"] = selection.weights
     return arrays

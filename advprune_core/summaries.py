@@ -142,8 +142,10 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
         fraction, and from all data at the cost of this pruner, with ``_low, _high``, ``_pairs``
         (``2 of 3 seeds, 1 diverged left out``), ``_p`` (Holm, over all differences of this table)
         and ``_verdict``; ``headroom``, the share of the way from the one mean to the other;
-        ``cost``, of the full run's; what all selections cost in epochs of training on all data, in
-        passes and in processor seconds; ``n_filled``.
+        ``cost``, of the full run's, in passes, and ``cost_seconds``: the same with selection counted
+        in processor seconds of the run's own training, so that it holds on a busy machine; what all
+        selections cost in epochs of training on all data, in passes and in processor seconds;
+        ``n_filled``; ``step_ratio``.
     """
     table, rows = with_accuracies(table), []
     shares = table["cost"] / full_costs(table)
@@ -159,11 +161,15 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
         if gain and rest and (room := gain.comparison.difference.mean - rest.comparison.difference.mean) > 0:
             row["headroom"] = gain.comparison.difference.mean / room
         row["cost"] = shares[group.index].mean()
+        if "cpu_seconds_train" in group:  # nowhere, if all runs failed
+            training = shares[group.index] * group["passes_train"] / group["cost"]
+            row["cost_seconds"] = (training * group["cost_seconds"] / group["cpu_seconds_train"]).mean()
         for unit, name in (("passes", "passes"), ("cpu_seconds", "seconds")):
             if f"{unit}_select" in group:
                 epoch = group[f"{unit}_train"] / group["images_visited"] * group["n"]
                 row[f"selection_{name}"] = (group[f"{unit}_select"].fillna(0) / epoch).mean()
         row["n_filled"] = group["n_filled"].mean()
+        row["step_ratio"] = group["step_ratio"].astype(float).mean()
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -32,7 +32,9 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         ``clean, robust`` in [0, 1] with ``_low, _high`` and one ``robust_<attack>`` per attack;
         ``outcomes``: whether each of ``test_images`` is right under all of them, packed;
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
-        ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``; ``unique_images``, ...;
+        ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``, and ``cost_seconds``: processor
+        seconds of training + selection, which count what no forward pass does (the pursuit of gradient
+        matching); ``unique_images``, ``step_ratio`` (see `RunRecord`), ...;
         ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
         difference is robust overfitting; ``collapse_epoch`` of a run that collapsed.
     """
@@ -111,6 +113,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         }
     # What a run that did not get to its end has cost is no cost of training.
     row["cost"] = record.cost if record.trained else np.nan
+    row["cost_seconds"] = record.cost_seconds if record.trained else np.nan
     for name in ("passes", "seconds", "cpu_seconds"):
         row |= {f"{name}_{phase}": value for phase, value in getattr(record, name).items()}
     for name in (
@@ -119,6 +122,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         "n",
         "kept",
         "n_filled",
+        "step_ratio",
         "unique_images",
         "images_visited",
         "best_epoch",

@@ -120,7 +120,7 @@ def warm_up(config: RunConfig, dataset: Dataset) -> None:
     """Train a few batches and forget them: first calls load and compile what later ones reuse."""
     full = config.replace(pruner="full", fraction=1.0, best_every=0)
     epochs = 5 * config.optimisation.batch_size / len(dataset.train)
-    train(full.replace(optimisation=full.optimisation.replace(epochs=epochs)), dataset)
+    train(full.replace(optimisation=full.optimisation.replace(epochs=epochs, cost_budget=None)), dataset)
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,7 @@ def run_record(
         timed_alone=timed_alone,
         kept=len(selection) if selection is not None else len(dataset.train),
         n_filled=selection.n_filled if selection is not None else 0,
+        step_ratio=result.step_ratio,
         unique_images=result.unique_images,
         images_visited=result.images_visited,
         steps=result.steps,

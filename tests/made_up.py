@@ -137,7 +137,9 @@ def pruners_table(points: Points, selection: dict[str, tuple[int, float]]) -> pd
     table = study_table(points, costs=costs)
     train = {"passes_train": 1000.0 * table["fraction"], "cpu_seconds_train": 10.0 * table["fraction"]}
     seconds = [selection.get(arm, (0, 0.0))[1] for arm in table["arm"]]
-    return table.assign(**train, cpu_seconds_select=seconds, n=100, n_filled=0, images_visited=500 * table["fraction"])
+    train["cost_seconds"] = train["cpu_seconds_train"] + seconds
+    facts = {"n": 100, "n_filled": 0, "images_visited": 500 * table["fraction"], "step_ratio": None}
+    return table.assign(**train, cpu_seconds_select=seconds, **facts)
 
 
 def trainers_table(points: dict[tuple[str, str, float], tuple[float, list[float]]]) -> pd.DataFrame:

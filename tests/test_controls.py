@@ -6,20 +6,30 @@ import math
 from typing import Any, get_args
 
 import pytest
+from tiny import tiny_run
 
 from advprune_core.config import RunConfig
 from advprune_core.controls import CONTROLS, Control, check_control, expected_passes, resolve
-from advprune_core.data import Dataset
+from advprune_core.data import Dataset, load_dataset
 from advprune_core.pruners import budget
-from advprune_core.pruners.random import Full
+from advprune_core.pruners.random import Full, Random
 from advprune_core.records import RunRecord
 from advprune_core.settings import ConfigError
 from advprune_core.study import grid
+from advprune_core.tasks import run_record
+from advprune_core.trainers.loop import train
 from advprune_core.trainers.steps import FixedSteps
 
 
 def record(
-    config: RunConfig, *, n: int, visited: int, per_image: int, select: int = 0, kept: list[int] | None = None
+    config: RunConfig,
+    *,
+    n: int,
+    visited: int,
+    per_image: int,
+    select: int = 0,
+    kept: list[int] | None = None,
+    step_ratio: float | None = 1.5,
 ) -> RunRecord:
     """A finished run that visited so many images, and kept so many in each epoch (all the same by default)."""
     rows = kept or [budget(config.fraction, n)] * math.ceil(config.optimisation.epochs)
@@ -32,6 +42,7 @@ def record(
         n=n,
         kept=rows[-1],
         images_visited=visited,
+        step_ratio=step_ratio,
         epochs=[{"epoch": epoch, "kept": count} for epoch, count in enumerate(rows)],
     )
 
@@ -81,12 +92,16 @@ def test_a_control_changes_one_thing(control: Control) -> None:
         == {
             "same_cost": {"pruner", "fraction", "optimisation"},
             "same_steps": {"optimisation"},
+            "same_step_size": {"pruner", "optimisation"},
             "cheaper_attack": {"pruner", "fraction", "optimisation", "attack"},
             "carried_attack": {"pruner", "fraction", "optimisation", "attack"},
         }[control]
     )
-    assert resolved.optimisation.replace(epochs=10) == config.optimisation
-    if control != "same_steps":
+    assert resolved.optimisation.replace(epochs=10, lr=0.05) == config.optimisation
+    if control == "same_step_size":
+        assert (resolved.pruner, resolved.optimisation.lr) == (Random(), pytest.approx(0.075))
+        assert resolved.optimisation.epochs == 10
+    elif control != "same_steps":
         assert (resolved.pruner, resolved.fraction) == (Full(), 1.0)
     if control == "cheaper_attack":
         assert resolved.attack == config.attack.replace(steps=2)
@@ -187,3 +202,61 @@ def test_costs_expected_before_the_run(control: Control, passes: float) -> None:
 def test_every_control_is_described() -> None:
     assert set(CONTROLS) == set(get_args(Control))
     assert all(CONTROLS.values())
+
+
+#: (pruner, step ratio, the random subset that stands for it, its learning rate)
+STEP_SIZES: list[tuple[Any, float, dict[str, int], float]] = [
+    ("grad_match", 2.5, {"warmup_epochs": 5, "every": 10}, 0.25),
+    ({"grad_match_pb": {"warmup_epochs": 0, "every": 3}}, 1.25, {"warmup_epochs": 0, "every": 3}, 0.125),
+    ({"craig": {"score_epochs": 2}}, 0.98, {}, 0.098),  # before the run, once
+    ("glister", 1 / 3, {"warmup_epochs": 5, "every": 10}, 0.0333333),
+]
+
+
+@pytest.mark.parametrize(("pruner", "ratio", "schedule", "lr"), STEP_SIZES)
+def test_steps_as_long_as_the_runs(pruner: Any, ratio: float, schedule: dict[str, int], lr: float) -> None:
+    config = matched(pruner=pruner, epochs=30)
+    check_control("same_step_size", config)
+    done = record(config, n=1000, visited=2000, per_image=17, step_ratio=ratio)
+    resolved = resolve("same_step_size", config, done)
+    assert resolved.pruner == Random.create(**schedule)
+    assert resolved.optimisation.lr == pytest.approx(lr, rel=1e-6)
+    assert (resolved.fraction, resolved.optimisation.epochs) == (0.2, 30)
+    assert expected_passes("same_step_size", config, 1000) == config.passes(1000)
+
+
+@pytest.mark.parametrize("pruner", ["random", "score", "keep_fragile", "infobatch", "loss_top", "d2"])
+def test_step_sizes_that_nobody_measures_are_refused(pruner: str) -> None:
+    with pytest.raises(ConfigError, match=f"same_step_size.*'{pruner}' does not measure.*grad_match"):
+        check_control("same_step_size", matched(pruner=pruner))
+    with pytest.raises(ConfigError, match="does not measure"):
+        grid(RunConfig.flat(), pruners=[pruner], fractions=[0.5], seeds=[0], controls=["same_step_size"])
+
+
+def test_at_fraction_one_any_control_is_the_full_run() -> None:
+    entries = grid(
+        RunConfig.flat(), pruners=["grad_match"], fractions=[1.0, 0.5], seeds=[0], controls=["same_step_size"]
+    )
+    assert [entry.derived for entry in entries] == [False, False, False, True]
+
+
+def test_a_record_without_a_ratio_is_refused() -> None:
+    config = matched(pruner="grad_match")
+    done = record(config, n=1000, visited=2000, per_image=17, step_ratio=None)
+    with pytest.raises(ConfigError, match=r"step ratio of the run 0{16}.*has none.*trained again"):
+        resolve("same_step_size", config, done)
+
+
+def test_a_control_of_the_same_step_size_is_trained() -> None:
+    """From a real run to a real control: as many images, at another learning rate, in both its epochs."""
+    made = tiny_run(pruner={"grad_match": {"warmup_epochs": 1, "per_class": False}}, epochs=2, fraction=0.4)
+    dataset = load_dataset(made.dataset)
+    result = train(made, dataset)
+    done = run_record(made.train_key(dataset), made, dataset, result)
+    assert done.step_ratio == result.selections[1].step_ratio
+    control = resolve("same_step_size", made, done)
+    again = train(control, dataset)
+    assert (again.steps, again.images_visited) == (result.steps, result.images_visited)
+    for row, other in zip(again.metrics, result.metrics, strict=True):
+        assert row["lr"] == pytest.approx(other["lr"] * done.step_ratio, rel=1e-5)
+        assert row["kept"] == other["kept"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ import torch
 from tiny import tiny_run, tiny_study
 
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
+from advprune_core.pruners.grad_match import GradMatch
 from advprune_core.runner import run_entries, run_study
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
@@ -72,6 +74,35 @@ def test_controls_match_what_they_control(tmp_path: Path) -> None:
     assert table.loc[("cheaper_attack(random)", 0.5)]["passes_train"] % (2 * 2 + 3) == 0
 
 
+class Silent(GradMatch):
+    """Gradient matching that does not say how long its steps are."""
+
+    name: ClassVar[str] = "silent"
+
+    def select(self, context: Context) -> Selection:
+        return replace(super().select(context), step_ratio=None)
+
+
+def test_a_control_takes_steps_as_long_or_says_that_nobody_knows_how_long(tmp_path: Path) -> None:
+    warm = {"warmup_epochs": 1, "per_class": False}
+    config = tiny_study(
+        tmp_path,
+        pruners=[{"grad_match": warm}, Silent(**warm)],
+        controls=["same_step_size"],
+        fractions=[0.4],
+        seeds=[0],
+    )
+    result = run_study(config, progress=False)
+    (name,) = result.failed
+    assert name.startswith("same_step_size(silent")
+    assert "its record has none" in result.failed[name]
+    table = result.table.set_index(result.table["arm"].str.partition("(")[0].str.split().str[0])
+    pruned, control = table.loc["grad_match"], table.loc["same_step_size"]
+    assert control["lr"] == pytest.approx(pruned["lr"] * pruned["step_ratio"], rel=1e-5)
+    assert control["optimiser_steps"] == pruned["optimiser_steps"]
+    assert np.isnan(control["step_ratio"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "ray"])
 def test_every_engine_gives_the_same_records(engine: str, tmp_path: Path) -> None:
@@ -113,7 +144,9 @@ def test_a_failed_run_is_a_record_and_the_rest_goes_on(
 
 
 def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
-    config = tiny_study(tmp_path, lr=1e30, seeds=[0], fractions=[1.0], controls=[])
+    config = tiny_study(
+        tmp_path, lr=100, settings={"optimisation.weight_decay": 1.0}, seeds=[0], fractions=[1.0], controls=[]
+    )
     assert "diverged" in next(iter(run_study(config, progress=False).failed.values()))
     again = run_study(config, progress=False)
     assert again.trained == 0, "only failed and interrupted runs are run again"
@@ -289,6 +322,7 @@ class Cell(Pruner):
 
 STUDY = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from advprune_core.runner import run_entries, write_manifest
 from advprune_core.study import study_grid

@@ -85,7 +85,7 @@ def test_selections_round_trip(store: RunStore) -> None:
     weights = np.array([0.5, 2.25, 0.0, 1e-3], np.float32)
     written = {
         0: Selection(np.array([20, 3, 7, 0]), weights),
-        5: Selection(np.array([1, 2])),
+        5: Selection(np.array([1, 2]), step_ratio=1.75),
         12: Selection(np.arange(21)),
     }
     store.write_run(run_record(KEY, n=21), selections=written)
@@ -96,6 +96,7 @@ def test_selections_round_trip(store: RunStore) -> None:
     for epoch, selection in written.items():
         np.testing.assert_array_equal(read[epoch].indices, selection.indices)
         np.testing.assert_array_equal(read[epoch].weights, selection.weights)
+        assert read[epoch].step_ratio == selection.step_ratio
     assert store.selections("f" * 16) == {}
 
 

@@ -125,6 +125,8 @@ def test_the_table_of_pruners_by_hand() -> None:
     assert score["against_same_cost"] == pytest.approx(-0.045)
     assert score["headroom"] == pytest.approx(0.5)
     assert score["cost"] == pytest.approx(0.8)
+    # Training is half of the full run's passes; selection takes a tenth of its 5 seconds more.
+    assert score["cost_seconds"] == pytest.approx(0.5 * 5.5 / 5)
     # 500 passes for 250 images: 2 each; an epoch of 100 images is 200 passes, and 4 seconds.
     assert score["selection_passes"] == pytest.approx(300 / 200)
     assert score["selection_seconds"] == pytest.approx(0.5 / 2)

@@ -94,11 +94,13 @@ def test_costs_are_those_of_the_record(tmp_path: Path) -> None:
     store.write_run(run_record("b", status="failed", error="no luck", passes={}))
     row, failed = (row for _, row in collect(tmp_path).iterrows())
     assert row["cost"] == 700 + 30
+    assert row["cost_seconds"] == 2.0 + 0.25  # processor time, without validation and saving
     assert {phase: row[f"passes_{phase}"] for phase in passes} == passes
     assert (row["seconds_train"], row["cpu_seconds_select"]) == (3.0, 0.25)
     assert (row["unique_images"], row["n"], row["kept"], row["timed_alone"]) == (9, 21, 11, True)
     assert (failed["status"], failed["error"]) == ("failed", "no luck")
     assert np.isnan(failed["cost"]), "what did not get to its end has no cost of training"
+    assert np.isnan(failed["cost_seconds"])
 
 
 def test_every_setting_is_a_column_by_its_flat_name(tmp_path: Path) -> None:

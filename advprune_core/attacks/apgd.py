@@ -7,14 +7,15 @@ ratio (equation 5) or, aimed at one class after the other, its targeted form (eq
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advprune_core.attacks.base import ATTACKS, Attack, check_batch
+from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.attacks.geometry import Norm, ThreatModel, ascend, per_image, project
+from advprune_core.attacks.inputs import Inputs, check_choice, check_inputs, check_start
 from advprune_core.attacks.losses import cross_entropy, dlr, dlr_targeted
 from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import start_point
@@ -23,12 +24,11 @@ from advprune_core.attacks.targets import Jobs, in_waves, likeliest, untargeted
 from advprune_core.progress import tell
 from advprune_core.randomness import stream
 
+Untargeted = Literal["cross_entropy", "dlr"]
 #: Losses (J,) of logits (J, classes), labels (J,) and targets (J,).
 JobLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 MOMENTUM = 0.75
-#: Gradients of confident networks are of length 1e-12 and still point somewhere.
-TINY = 1e-30
 #: A window in which fewer than this share of the steps went up halves the step.
 RISES = 0.75
 LOSSES: dict[str, JobLoss] = {
@@ -111,9 +111,7 @@ def climb(
         tell(len(rows), step / steps)
         if step == steps or len(rows) == 0:
             break
-        moved = project(
-            ascend(point, gradient, norm=norm, step_size=size, floor=TINY), jobs.x[rows], norm=norm, eps=eps
-        )
+        moved = project(ascend(point, gradient, norm=norm, step_size=size), jobs.x[rows], norm=norm, eps=eps)
         if step > 0:
             moved = point + MOMENTUM * (moved - point) + (1 - MOMENTUM) * (point - before)
             moved = project(moved, jobs.x[rows], norm=norm, eps=eps)
@@ -133,11 +131,12 @@ def apgd(
     x: Tensor,
     y: Tensor,
     *,
-    norm: Norm = "linf",
-    eps: float,
+    threat: ThreatModel | None = None,
+    norm: str | None = None,
+    eps: float | str | None = None,
     steps: int = 100,
     restarts: int = 1,
-    loss: Literal["cross_entropy", "dlr"] = "cross_entropy",
+    loss: Untargeted = "cross_entropy",
     start: Tensor | None = None,
     seed: int = 0,
     ids: Tensor | None = None,
@@ -153,8 +152,8 @@ def apgd(
         Clean images in [0, 1].
     y : Tensor of int64, shape (B,)
         Labels.
-    norm, eps
-        Threat model; `eps` in pixel units of [0, 1].
+    threat, or norm and eps
+        Threat model; `eps` in pixel units of [0, 1], a number or "8/255"; `norm` is "linf" unless given.
     steps, restarts : int
         An image leaves at its first misclassified iterate.
     loss : "cross_entropy" or "dlr"
@@ -172,18 +171,33 @@ def apgd(
 
     Raises
     ------
-    ValueError
-        An empty batch, images outside [0, 1], eps, steps or restarts out of range.
+    ConfigError
+        What `inputs.check_inputs` refuses; an unknown loss, a start of another shape; a model whose
+        outputs are no logits, are not finite, have none for a label, or give the images no gradient.
     """
-    x, names = check_batch(x, y, ids, eps=eps, steps=steps, restarts=restarts)
-    search = Search(model, precision)
+    given = check_inputs(
+        model,
+        x,
+        y,
+        threat=threat,
+        norm=norm,
+        eps=eps,
+        seed=seed,
+        ids=ids,
+        precision=precision,
+        steps=steps,
+        restarts=restarts,
+    )
+    check_choice("loss", loss, get_args(Untargeted))
+    ball = given.threat
+    begin = None if start is None else project(check_start(start, given.x), given.x, norm=ball.norm, eps=ball.eps)
+    search, x, y = Search(model, precision, given.classes), given.x, given.y
 
     def run(jobs: Jobs) -> tuple[Tensor, Tensor]:
-        first = _random_start(jobs, names, norm=norm, eps=eps, seed=seed)
-        if start is not None:
-            given = project(start.detach(), x, norm=norm, eps=eps)[jobs.owner]
-            first = torch.where(per_image(jobs.rank == 0, x), given, first)
-        return climb(search, jobs, first, norm=norm, eps=eps, steps=steps, loss=LOSSES[loss])
+        first = _random_start(given, jobs, seed=seed)
+        if begin is not None:
+            first = torch.where(per_image(jobs.rank == 0, x), begin[jobs.owner], first)
+        return climb(search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=LOSSES[loss])
 
     with no_trace(model):
         if restarts == 1:
@@ -196,8 +210,9 @@ def apgd_targeted(
     x: Tensor,
     y: Tensor,
     *,
-    norm: Norm = "linf",
-    eps: float,
+    threat: ThreatModel | None = None,
+    norm: str | None = None,
+    eps: float | str | None = None,
     steps: int = 100,
     targets: int = 9,
     seed: int = 0,
@@ -214,19 +229,33 @@ def apgd_targeted(
     give_up : bool
         Leave a target as soon as extrapolated progress does not reach it (`search.hopeless`).
     """
-    x, names = check_batch(x, y, ids, eps=eps, steps=steps, targets=targets)
-    search = Search(model, precision)
+    given = check_inputs(
+        model,
+        x,
+        y,
+        threat=threat,
+        norm=norm,
+        eps=eps,
+        seed=seed,
+        ids=ids,
+        precision=precision,
+        steps=steps,
+        targets=targets,
+    )
+    ball = given.threat
+    search, x, y = Search(model, precision, given.classes), given.x, given.y
 
     def run(jobs: Jobs) -> tuple[Tensor, Tensor]:
-        first = _random_start(jobs, names, norm=norm, eps=eps, seed=seed)
-        return climb(search, jobs, first, norm=norm, eps=eps, steps=steps, loss=dlr_targeted, give_up=give_up)
+        first = _random_start(given, jobs, seed=seed)
+        return climb(search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=dlr_targeted, give_up=give_up)
 
     with no_trace(model):
         return in_waves(x, y, likeliest(search.logits(x), y, targets), run)
 
 
-def _random_start(jobs: Jobs, names: Tensor, *, norm: Norm, eps: float, seed: int) -> Tensor:
-    return start_point(jobs.x, norm=norm, eps=eps, key=stream(seed, "apgd"), ids=names[jobs.owner], epochs=jobs.rank)
+def _random_start(given: Inputs, jobs: Jobs, *, seed: int) -> Tensor:
+    names, threat = given.ids[jobs.owner], given.threat
+    return start_point(jobs.x, norm=threat.norm, eps=threat.eps, key=stream(seed, "apgd"), ids=names, epochs=jobs.rank)
 
 
 @ATTACKS.register
@@ -234,7 +263,7 @@ class APGD(Attack):
     """Auto-PGD (Croce and Hein 2020b): momentum, and a step size that halves itself."""
 
     name: ClassVar[str] = "apgd"
-    loss: Annotated[Literal["cross_entropy", "dlr"], Field(description="what is maximised")] = "cross_entropy"
+    loss: Annotated[Untargeted, Field(description="what is maximised")] = "cross_entropy"
     steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps")] = 100
     restarts: Annotated[int, Field(ge=1, le=10_000, description="random starts")] = 1
     precision: Precision = "float32"
@@ -243,7 +272,7 @@ class APGD(Attack):
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
         """See `apgd`."""
-        return apgd(model, x, y, norm=threat.norm, eps=threat.eps, seed=seed, ids=ids, **self.model_dump())
+        return apgd(model, x, y, threat=threat, seed=seed, ids=ids, **self.model_dump())
 
 
 @ATTACKS.register
@@ -261,4 +290,4 @@ class APGDT(Attack):
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
         """See `apgd_targeted`."""
-        return apgd_targeted(model, x, y, norm=threat.norm, eps=threat.eps, seed=seed, ids=ids, **self.model_dump())
+        return apgd_targeted(model, x, y, threat=threat, seed=seed, ids=ids, **self.model_dump())

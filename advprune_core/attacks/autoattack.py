@@ -16,12 +16,14 @@ from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer
 from torch import Tensor, nn
 
 from advprune_core.attacks.apgd import APGD, APGDT
-from advprune_core.attacks.base import ATTACKS, Attack, check_batch
+from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.attacks.ensemble import Stand, attack_batch, joined, turns
 from advprune_core.attacks.fab import FABT
-from advprune_core.attacks.geometry import Norm, ThreatModel
-from advprune_core.attacks.guards import check_model
+from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.attacks.guards import inspect
+from advprune_core.attacks.inputs import check_inputs
 from advprune_core.attacks.mode import quiet_logits, true_float32
+from advprune_core.attacks.passes import check_sound
 from advprune_core.attacks.search import GiveUp, Precision
 from advprune_core.attacks.square import Square
 from advprune_core.progress import attack_bar
@@ -94,21 +96,27 @@ class AutoAttack(Attack):
         """The attacks that have their turns."""
         return parts(self.attacks, precision=self.precision, give_up=self.give_up)
 
-    def check(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        """See `guards.check_model`."""
-        check_model(model, x, y)
+    def doubts(self, *, classes: int) -> tuple[str, ...]:
+        """The targeted DLR loss needs four classes."""
+        if classes >= 4:
+            return ()
+        instead = "that of the untargeted one" if classes == 3 else "1, so that the loss is the margin"
+        return (f"the model has {classes} classes, and the targeted DLR loss needs 4: its denominator is {instead}",)
 
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
         """The first adversarial image of each, or the last attempt; `autoattack` says which is which."""
-        x, names = check_batch(x, y, ids, eps=threat.eps)
+        given = check_inputs(model, x, y, threat=threat, seed=seed, ids=ids)
+        x, y, names = given.x, given.y, given.ids
         result, left = x.clone(), torch.arange(len(x), device=x.device)
         for turn in turns([self], seed=seed):
             if len(left) == 0:
                 break
             result[left] = turn.attack.perturb(model, x[left], y[left], threat=threat, seed=turn.key, ids=names[left])
-            left = left[quiet_logits(model, result[left]).argmax(1) == y[left]]
+            logits = quiet_logits(model, result[left])
+            check_sound(logits)
+            left = left[logits.argmax(1) == y[left]]
         return result
 
 
@@ -117,8 +125,9 @@ def autoattack(
     x: Tensor,
     y: Tensor,
     *,
-    norm: Norm = "linf",
-    eps: float,
+    threat: ThreatModel | None = None,
+    norm: str | None = None,
+    eps: float | str | None = None,
     version: str | Sequence[Any] = "standard",
     seed: int = 0,
     ids: Tensor | None = None,
@@ -136,8 +145,8 @@ def autoattack(
         Images (B, C, H, W) to logits (B, classes); normalises inside. Left as it was.
     x : Tensor of float32, shape (n, C, H, W)
     y : Tensor of int64, shape (n,)
-    norm, eps
-        Threat model; `eps` in pixel units of [0, 1].
+    threat, or norm and eps
+        Threat model; `eps` in pixel units of [0, 1], a number or "8/255"; `norm` is "linf" unless given.
     version : "standard", "apgd" or list of attacks
         A list holds attacks, names or ``{name: settings}``, cheapest first.
     seed, ids
@@ -162,20 +171,21 @@ def autoattack(
 
     Raises
     ------
-    ValueError
-        An empty batch, images outside [0, 1], labels without a logit, eps out of range.
     ConfigError
-        An unknown version or attack.
+        An unknown version or attack; what `guards.inspect` refuses.
 
     Warns
     -----
     UserWarning
-        See `guards.check_model`; also if every image is misclassified already.
+        What `guards.inspect` doubts; also if every image is misclassified already.
     """
     attack = AutoAttack.create(version=version, precision=precision, give_up=give_up)
-    attack.check(model, x, y)
-    x, names = check_batch(x, y, ids, eps=eps)
-    order, threat = turns([attack], seed=seed), ThreatModel(norm=norm, eps=eps)
+    given = check_inputs(model, x, y, threat=threat, norm=norm, eps=eps, seed=seed, ids=ids, batch_size=batch_size)
+    x, y, names = given.x, given.y, given.ids
+    doubts, classes = inspect(model, x, y, threat=given.threat)
+    for doubt in (*doubts, *attack.doubts(classes=classes)):
+        warnings.warn(doubt, stacklevel=2)
+    order = turns([attack], seed=seed)
     stands = []
     with attack_bar(len(x) * len(order), show=progress) as bar, true_float32(x.device):
         for start in range(0, len(x), batch_size):
@@ -186,7 +196,7 @@ def autoattack(
                     x[rows],
                     y[rows],
                     order,
-                    threat=threat,
+                    threat=given.threat,
                     ids=names[rows],
                     work=None if work is None else Path(work),
                     on_turn=bar.of_batch(start, len(y[rows]), len(order)),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from advprune_core.attacks.geometry import ThreatModel, check_images
+from advprune_core.attacks.geometry import ThreatModel, UniformSetting
+from advprune_core.attacks.inputs import check_images
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.attacks.mode import quiet_logits
 from advprune_core.attacks.pgd import fgsm, pgd
-from advprune_core.settings import Component, Pixels, Registry
+from advprune_core.settings import Component, ConfigError, Pixels, Registry
 
 ATTACKS: Registry[Attack] = Registry("attack", "advprune_core.attacks")
 
@@ -30,9 +31,9 @@ class Attack(Component):
         """The attacks that this one consists of, if an evaluation is to keep their outcomes apart."""
         return ()
 
-    def check(self, model: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Refuse or warn of what this attack cannot judge, from the first images of an evaluation."""
-        return None
+    def doubts(self, *, classes: int) -> tuple[str, ...]:
+        """What this attack cannot judge well of a model with so many classes; see `guards.inspect` for the rest."""
+        return ()
 
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
@@ -44,26 +45,22 @@ class Attack(Component):
         raise NotImplementedError
 
 
-def check_batch(x: Tensor, y: Tensor, ids: Tensor | None, *, eps: float, **counts: int) -> tuple[Tensor, Tensor]:
-    """The images, detached, and their ids (B,), the places in the batch where none are given.
+def parse_attacks(specs: Any) -> tuple[Attack, ...]:
+    """Attacks from one or several of them, their names or ``{name: settings}``.
 
     Raises
     ------
-    ValueError
-        An empty batch, images outside [0, 1], labels of another number, eps not above 0, or one of
-        `counts` (steps, ...) below 1.
+    ConfigError
+        An unknown name or setting; none at all.
     """
-    if len(x) == 0:
-        raise ValueError("the batch is empty")
-    check_images(x)
-    if y.shape != x.shape[:1]:
-        raise ValueError(f"labels have shape {tuple(y.shape)}, for {len(x)} images it must be ({len(x)},)")
-    if not eps > 0:
-        raise ValueError(f"eps must be above 0, not {eps}")
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, not {count}")
-    return x.detach(), torch.arange(len(x), device=x.device) if ids is None else ids
+    several = [specs] if isinstance(specs, Attack | str | Mapping) else specs
+    try:
+        found = tuple(ATTACKS.parse(spec) for spec in several)
+    except (TypeError, ValueError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from None
+    if not found:
+        raise ConfigError("no attack is given; allowed: " + ", ".join(ATTACKS.classes()))
+    return found
 
 
 @ATTACKS.register
@@ -77,7 +74,7 @@ class FGSM(Attack):
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
         """See `fgsm`; starts from the clean images."""
-        return fgsm(model, x, y, norm=threat.norm, eps=threat.eps, loss=self.loss, seed=seed)
+        return fgsm(model, x, y, threat=threat, loss=self.loss, seed=seed)
 
 
 @ATTACKS.register
@@ -91,6 +88,7 @@ class PGD(Attack):
     ] = None
     restarts: Annotated[int, Field(ge=1, le=10_000, description="random starts")] = 1
     random_start: Annotated[bool, Field(description="begin at a random point of the ball")] = True
+    uniform: UniformSetting = "radius"
     loss: Annotated[AttackLoss, Field(description="what is maximised")] = "cross_entropy"
 
     @model_validator(mode="after")
@@ -106,23 +104,24 @@ class PGD(Attack):
         parts += [f"x{self.restarts}"] if self.restarts > 1 else []
         parts += [f"step{self.step_size:g}"] if self.step_size is not None else []
         parts += [] if self.random_start else ["clean"]
+        parts += [] if self.uniform == "radius" else ["in_volume"]
         return "_".join(parts)
 
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
         """See `pgd`; KL is measured from the clean logits."""
-        target = quiet_logits(model, x) if self.loss == "kl" else y
+        target = quiet_logits(model, check_images(x)) if self.loss == "kl" else y
         return pgd(
             model,
             x,
             target,
             labels=y,
-            norm=threat.norm,
-            eps=threat.eps,
+            threat=threat,
             steps=self.steps,
             step_size=self.step_size,
             start="random" if self.random_start else "clean",
+            uniform=self.uniform,
             restarts=self.restarts,
             loss=self.loss,
             seed=seed,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from advprune_core.attacks.base import Attack
 from advprune_core.attacks.geometry import ThreatModel, inside, per_image
 from advprune_core.attacks.mode import quiet_logits
+from advprune_core.attacks.passes import check_sound
 from advprune_core.files import read_sealed, write_sealed
 from advprune_core.ledger import count_passes, passes_counted
 from advprune_core.randomness import stream
@@ -35,7 +36,7 @@ class Turn:
     owner: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stand:
     """How a batch came through.
 
@@ -52,6 +53,11 @@ class Stand:
     clean: Tensor
     right: dict[str, Tensor]
     x_adv: Tensor
+
+    def __repr__(self) -> str:
+        return (
+            f"Stand(images={len(self.clean)}, clean={float(self.clean.double().mean()):.3f}, left={self.accuracy:.3f})"
+        )
 
     @property
     def accuracy(self) -> float:
@@ -122,8 +128,10 @@ def attack_batch(
     on_kept : callable
         Called when an attack's outcome is kept.
     """
+    x = x.clone()  # whatever the model does to what it is given, the data stay as they are
     begun = passes_counted()
     logits = quiet_logits(model, x)
+    check_sound(logits)
     path = None if work is None else work / f"{fingerprint(model, x, y, ids, attacks, threat, logits)}.npz"
     stand, spent = _load(path, x, attacks)
     if stand is None:
@@ -148,7 +156,9 @@ def attack_batch(
             # In the batch that was judged without an attack: rounding depends on the batch's size.
             tried = x_adv.clone()
             tried[left[allowed]] = proposed[allowed]
-            right = right & (quiet_logits(model, tried).argmax(1) == y)
+            judged = quiet_logits(model, tried)
+            check_sound(judged)
+            right = right & (judged.argmax(1) == y)
             x_adv = torch.where(per_image(stand.left & ~right, x), tried, x_adv)
         stand = Stand(stand.clean, {**stand.right, turn.label: right}, x_adv)
         _save(path, stand, passes_counted() - begun)

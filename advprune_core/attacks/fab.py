@@ -12,8 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advprune_core.attacks.base import ATTACKS, Attack, check_batch
-from advprune_core.attacks.geometry import Norm, ThreatModel, lengths, per_image, project
+from advprune_core.attacks.base import ATTACKS, Attack
+from advprune_core.attacks.geometry import Norm, ThreatModel, lengths, per_image, project, scale
+from advprune_core.attacks.inputs import check_inputs
 from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.search import GiveUp, Precision, Search, hopeless
 from advprune_core.attacks.targets import Jobs, in_waves, likeliest
@@ -87,7 +88,9 @@ def approach(
         return logits.gather(1, target[:, None]).squeeze(1) - logits.gather(1, y[:, None]).squeeze(1)
 
     for step in range(1, steps + 1):
-        normal, height, _ = search.gradient(point, gap)
+        slope, height, _ = search.gradient(point, gap)
+        unit = scale(slope)  # the hyperplane is the same in any unit, and in this one squares are numbers
+        normal, height = slope * per_image(unit, slope), height * unit
         offset = (normal * point).flatten(1).sum(1) - height
         moves = to_hyperplane(torch.cat([point, x]), normal.repeat(2, 1, 1, 1), offset.repeat(2), norm=norm)
         near, far = moves.chunk(2)
@@ -127,8 +130,9 @@ def fab_targeted(
     x: Tensor,
     y: Tensor,
     *,
-    norm: Norm = "linf",
-    eps: float,
+    threat: ThreatModel | None = None,
+    norm: str | None = None,
+    eps: float | str | None = None,
     steps: int = 100,
     targets: int = 9,
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -138,7 +142,7 @@ def fab_targeted(
 
     Parameters
     ----------
-    model, x, y, norm, eps, precision
+    model, x, y, threat, norm, eps, precision
         As for `apgd.apgd`.
     steps : int
         Projections for each target; an image leaves at its first success inside the ball.
@@ -155,15 +159,19 @@ def fab_targeted(
 
     Raises
     ------
-    ValueError
-        An empty batch, images outside [0, 1], eps, steps or targets out of range.
+    ConfigError
+        As for `apgd.apgd`; targets out of range.
     """
-    x, _ = check_batch(x, y, None, eps=eps, steps=steps, targets=targets)
-    search = Search(model, precision)
+    given = check_inputs(
+        model, x, y, threat=threat, norm=norm, eps=eps, precision=precision, steps=steps, targets=targets
+    )
+    search, x, y, ball = Search(model, precision, given.classes), given.x, given.y, given.threat
     with no_trace(model):
-        order = likeliest(search.logits(x), y, targets)
         return in_waves(
-            x, y, order, lambda jobs: approach(search, jobs, norm=norm, eps=eps, steps=steps, give_up=give_up)
+            x,
+            y,
+            likeliest(search.logits(x), y, targets),
+            lambda jobs: approach(search, jobs, norm=ball.norm, eps=ball.eps, steps=steps, give_up=give_up),
         )
 
 
@@ -181,4 +189,4 @@ class FABT(Attack):
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
         """See `fab_targeted`."""
-        return fab_targeted(model, x, y, norm=threat.norm, eps=threat.eps, **self.model_dump())
+        return fab_targeted(model, x, y, threat=threat, **self.model_dump())

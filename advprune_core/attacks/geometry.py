@@ -2,22 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 from torch import Tensor
 
-from advprune_core.settings import Pixels, Settings
+from advprune_core.settings import ConfigError, Pixels, Settings, near_miss
 
 Norm = Literal["linf", "l2"]
+#: What is uniform in an L2 random start: the distance, as in public code, or the volume of the ball.
+Uniform = Literal["radius", "volume"]
+UniformSetting = Annotated[
+    Uniform,
+    Field(description="L2 random starts: uniform in radius (mean 1/2 eps) or in volume (nearly eps); L-inf: no effect"),
+]
+#: Raised when L2 attacks give other results than before; part of every key that L2 is involved in.
+L2_VERSION = 2
+
+
+def norm_name(value: Any) -> Any:
+    """The name of a norm from its usual spellings ("Linf", "l-inf", "inf", "L_2", ...)."""
+    if not isinstance(value, str):
+        return value
+    plain = value.lower().replace("_", "").replace("-", "").replace(" ", "")
+    name = {"inf": "linf", "2": "l2"}.get(plain, plain)
+    if name not in get_args(Norm):
+        raise ValueError(f"unknown norm {value!r}{near_miss(value.lower(), get_args(Norm))}")
+    return name
+
+
+#: A norm as a setting.
+NormSetting = Annotated[Norm, BeforeValidator(norm_name)]
+
+
+def check_radius(norm: Norm, eps: float) -> None:
+    """Refuse an L-inf radius above 1: it was meant in units of 1/255, or is no restriction.
+
+    Raises
+    ------
+    ValueError
+        As validators do.
+    """
+    if norm == "linf" and eps > 1:
+        raise ValueError(
+            f"eps = {eps:g} is more than the whole range of a pixel: it is in units of [0, 1], "
+            f"at most 1 in L-inf; {min(eps, 255):g} of 255 grey levels are '{min(eps, 255):g}/255'"
+        )
+
+
+_LENGTH: TypeAdapter[float] = TypeAdapter(Annotated[Pixels, Field(gt=0, allow_inf_nan=False)])
+
+
+def pixels(name: str, value: Any) -> float:
+    """A length in pixel units from a number or "8/255".
+
+    Raises
+    ------
+    ConfigError
+        What is no finite number above 0.
+    """
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return _LENGTH.validate_python(value)
+    except ValueError:
+        raise ConfigError(f"{name} must be a number above 0, or a ratio such as '2/255', not {value!r}") from None
 
 
 class ThreatModel(Settings):
     """What the adversary may do: move an image by at most `eps` in `norm`, inside [0, 1]."""
 
-    norm: Annotated[Norm, Field(description="linf or l2")] = "linf"
-    eps: Annotated[Pixels, Field(gt=0, description="radius in pixel units of [0, 1]; a number or '8/255'")] = 8 / 255
+    norm: Annotated[NormSetting, Field(description="linf or l2")] = "linf"
+    eps: Annotated[Pixels, Field(gt=0, le=100, description="radius in pixel units of [0, 1]; a number or '8/255'")] = (
+        8 / 255
+    )
+
+    @model_validator(mode="after")
+    def _in_unit(self) -> ThreatModel:
+        check_radius(self.norm, self.eps)
+        return self
+
+
+def threat_model(threat: ThreatModel | None, norm: str | None, eps: float | str | None) -> ThreatModel:
+    """The threat model of a call that takes one, or a norm (default L-inf) and a radius.
+
+    Raises
+    ------
+    ConfigError
+        Both, or neither; an unknown norm; a radius out of range.
+    """
+    if threat is not None:
+        if norm is not None or eps is not None:
+            raise ConfigError("give the threat model as threat=, or as norm= and eps=, not both")
+        if not isinstance(threat, ThreatModel):
+            raise ConfigError(f"threat must be a ThreatModel(norm=..., eps=...), not {threat!r}")
+        return threat
+    if eps is None:
+        raise ConfigError(
+            "the radius is missing: give eps in units of [0, 1], a number or '8/255', or threat=ThreatModel(...)"
+        )
+    return ThreatModel.create(norm="linf" if norm is None else norm, eps=pixels("eps", eps))
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
@@ -54,19 +139,32 @@ def inside(x_adv: Tensor, x: Tensor, *, norm: Norm, eps: float) -> Tensor:
     return (size <= eps * (1 + 1e-5) + 1e-6) & (low >= 0) & (high <= 1)
 
 
-def ascend(x_adv: Tensor, gradient: Tensor, *, norm: Norm, step_size: float | Tensor, floor: float = 1e-10) -> Tensor:
-    """One steepest-ascent step of length `step_size` (one number, or one per image).
+def scale(vectors: Tensor) -> Tensor:
+    """The power of two (B,) that brings the largest entry of each vector (B, ...) to [1/2, 1).
 
-    L2 gradients much shorter than `floor` make shorter steps.
+    To multiply by it is exact, and lets lengths be taken: the square of 1e-23 is 0 in float32. 0 where all are 0.
     """
+    largest = lengths(vectors.detach(), norm="linf")
+    normal = largest.clamp(min=torch.finfo(vectors.dtype).tiny)
+    return torch.frexp(normal).mantissa / normal * (largest > 0)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (B, ...) at L2 length 1, however short or long they are; zeros stay zeros."""
+    vectors = vectors * per_image(scale(vectors), vectors)
+    return vectors / per_image(lengths(vectors, norm="l2").clamp(min=torch.finfo(vectors.dtype).tiny), vectors)
+
+
+def ascend(x_adv: Tensor, gradient: Tensor, *, norm: Norm, step_size: float | Tensor) -> Tensor:
+    """One steepest-ascent step of length `step_size` (one number, or one per image), whatever the gradient's."""
     if isinstance(step_size, Tensor):
         step_size = per_image(step_size, x_adv)
-    if norm == "linf":
-        return x_adv + step_size * gradient.sign()
-    return x_adv + step_size * (gradient / per_image(lengths(gradient, norm=norm) + floor, gradient))
+    return x_adv + step_size * (gradient.sign() if norm == "linf" else unit(gradient))
 
 
-def random_point(x: Tensor, noise: Tensor, radius: Tensor | None, *, norm: Norm, eps: float) -> Tensor:
+def random_point(
+    x: Tensor, noise: Tensor, radius: Tensor | None, *, norm: Norm, eps: float, uniform: Uniform = "radius"
+) -> Tensor:
     """A random point of the ball around `x`, clamped to [0, 1].
 
     Parameters
@@ -75,27 +173,14 @@ def random_point(x: Tensor, noise: Tensor, radius: Tensor | None, *, norm: Norm,
         Uniform in [0, 1) for L-inf; standard normal, the direction, for L2.
     radius : Tensor, shape (B,), or None
         Uniform in [0, 1): the distance in units of `eps`, for L2.
+    uniform : "radius" or "volume"
+        Of the L2 ball: the distance is `radius`, on average eps / 2, or with d pixels ``radius ** (1 / d)``,
+        on average d / (d + 1) eps, so that the points fill the ball evenly.
     """
     if norm == "linf":
         delta = (2 * noise - 1) * eps
     else:
         assert radius is not None
-        lengths = noise.flatten(1).norm(p=2, dim=1)
-        delta = noise * per_image(eps * radius / lengths, noise)
+        reach = radius if uniform == "radius" else radius ** (1 / noise[0].numel())
+        delta = noise * per_image(eps * reach / lengths(noise, norm="l2"), noise)
     return (x + delta).clamp(0, 1)
-
-
-def check_images(x: Tensor) -> None:
-    """Refuse images outside [0, 1] (normalised ones, for example) or not finite.
-
-    Raises
-    ------
-    ValueError
-        With the range found.
-    """
-    low, high = torch.aminmax(x.detach())
-    if not (float(low) >= 0 and float(high) <= 1):
-        raise ValueError(
-            f"images must lie in [0, 1], these are in [{float(low):g}, {float(high):g}]: pass them "
-            "unnormalised and let the model normalise inside, so that eps has the unit it says"
-        )

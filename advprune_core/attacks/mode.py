@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from advprune_core.attacks.passes import ask
 from advprune_core.randomness import generators_kept
 
 Mode = Literal["eval", "train"]
@@ -29,7 +30,7 @@ def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
         model.train(wanted)
     saved = [buffer.clone() for buffer in model.buffers()] if wanted else []
     try:
-        with generators_kept():
+        with generators_kept(), torch.inference_mode(mode=False):
             yield
     finally:
         for module, flag in zip(modules, before, strict=True):
@@ -54,7 +55,7 @@ def true_float32(device: torch.device) -> Iterator[None]:
 def quiet_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, classes) in eval mode, without gradients and without a trace."""
     with no_trace(model), torch.no_grad():
-        logits: Tensor = model(x)
+        logits = ask(model, x)
     # Copies of the weights made here have no graph: a pass that is trained on must not meet them.
     torch.clear_autocast_cache()
     return logits

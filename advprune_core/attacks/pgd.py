@@ -7,16 +7,37 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Literal, overload
+from functools import partial
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor, nn
 
-from advprune_core.attacks.geometry import Norm, ascend, check_images, project, random_point
+from advprune_core import randomness
+from advprune_core.attacks.geometry import (
+    Norm,
+    ThreatModel,
+    Uniform,
+    ascend,
+    pixels,
+    project,
+    random_point,
+    threat_model,
+)
+from advprune_core.attacks.inputs import (
+    check_choice,
+    check_inputs,
+    check_labels,
+    check_numbers,
+    check_start,
+    check_whole,
+)
 from advprune_core.attacks.losses import LOSSES, AttackLoss
 from advprune_core.attacks.mode import Mode, no_trace
+from advprune_core.attacks.passes import ask, check_classes, check_sound, gradient_of
 from advprune_core.ledger import attack_pass
-from advprune_core.randomness import normal, stream, uniform
+from advprune_core.randomness import normal, stream
+from advprune_core.settings import ConfigError
 
 Start = Literal["clean", "random"] | Tensor
 
@@ -35,28 +56,34 @@ def default_step_size(eps: float, steps: int | Tensor) -> float | Tensor:
 def input_gradient(
     model: nn.Module, x: Tensor, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the mean loss with respect to the images only, and the logits there.
+    """Gradient of each image's own loss with respect to that image, and the logits there.
 
     Returns
     -------
     gradient : Tensor, shape of `x`
     logits : Tensor, shape (B, classes), detached
+
+    Raises
+    ------
+    ConfigError
+        A model that `passes.ask` cannot ask, or that gives the images no gradient.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad(), attack_pass(len(x)):
-        logits = model(x)
-        # The mean, as elsewhere in the field: its gradients have the same bits.
-        (gradient,) = torch.autograd.grad(loss(logits, target).mean(), x)
+        logits = ask(model, x)
+        gradient = gradient_of(loss(logits, target), x)
     return gradient, logits.detach()
 
 
-def start_point(x: Tensor, *, norm: Norm, eps: float, key: int, ids: Tensor, epochs: Tensor) -> Tensor:
+def start_point(
+    x: Tensor, *, norm: Norm, eps: float, key: int, ids: Tensor, epochs: Tensor, uniform: Uniform = "radius"
+) -> Tensor:
     """A random start in the ball for each image, by counter (see `randomness`)."""
     shape = tuple(x.shape[1:])
     if norm == "linf":
-        return random_point(x, uniform(key, ids, epochs, shape), None, norm=norm, eps=eps)
-    radius = uniform(stream(key, "radius"), ids, epochs, (1,)).squeeze(1)
-    return random_point(x, normal(key, ids, epochs, shape), radius, norm=norm, eps=eps)
+        return random_point(x, randomness.uniform(key, ids, epochs, shape), None, norm=norm, eps=eps)
+    radius = randomness.uniform(stream(key, "radius"), ids, epochs, (1,)).squeeze(1)
+    return random_point(x, normal(key, ids, epochs, shape), radius, norm=norm, eps=eps, uniform=uniform)
 
 
 def pgd(
@@ -64,11 +91,13 @@ def pgd(
     x: Tensor,
     target: Tensor,
     *,
-    norm: Norm = "linf",
-    eps: float,
+    threat: ThreatModel | None = None,
+    norm: str | None = None,
+    eps: float | str | None = None,
     steps: int | Tensor = 10,
-    step_size: float | Tensor | None = None,
+    step_size: float | str | Tensor | None = None,
     start: Start = "random",
+    uniform: Uniform = "radius",
     restarts: int = 1,
     loss: AttackLoss = "cross_entropy",
     seed: int = 0,
@@ -87,14 +116,16 @@ def pgd(
         Clean images.
     target : Tensor
         Labels (B,) for the cross-entropy and the margin, clean logits (B, classes) for KL.
-    norm, eps
-        Threat model; `eps` in pixel units of [0, 1].
+    threat, or norm and eps
+        Threat model; `eps` in pixel units of [0, 1], a number or "8/255"; `norm` is "linf" unless given.
     steps : int or Tensor of int64, shape (B,)
         Steps for all images, or for each. Images without steps left are not passed any more.
-    step_size : float or Tensor, shape (B,), optional
+    step_size : float, str or Tensor, shape (B,), optional
         Default ``min(2.5 / steps, 1) * eps``, of each image's own steps. Above ``2 * eps`` warns.
     start : "clean", "random" or Tensor, shape of `x`
         Where the attack starts; a tensor is used as it is (with `stop_early`, projected first).
+    uniform : "radius" or "volume"
+        Of random starts in L2: uniform in distance (mean eps / 2, as in public code), or in the ball.
     restarts : int
         With more than one, an image keeps its first misclassified result (else its last one).
     loss : "cross_entropy", "kl" or "margin"
@@ -117,58 +148,110 @@ def pgd(
 
     Raises
     ------
-    ValueError
-        Images outside [0, 1]; steps, restarts, eps or step size out of range; a start of another
-        shape; KL without labels where they are needed.
+    ConfigError
+        What `inputs.check_inputs` refuses; steps, restarts, step size, loss, start or mode out of
+        range; KL without the logits or the labels that it needs; a model whose outputs are no logits,
+        are not finite, have none for a label, or give the images no gradient.
     """
-    x = x.detach()
-    labels = target if labels is None and target.dim() == 1 else labels
-    most = int(steps.max()) if isinstance(steps, Tensor) else steps
-    _check(x, steps, eps=eps, step_size=step_size, start=start, restarts=restarts)
-    if labels is None and (restarts > 1 or stop_early):
-        raise ValueError("restarts and stop_early need `labels` where the target holds logits")
-    size = default_step_size(eps, steps) if step_size is None else step_size
-    everything = torch.arange(len(x), device=x.device)
-    names = everything if ids is None else ids
+    check_choice("loss", loss, LOSSES)
+    check_choice("mode", mode, get_args(Mode))
+    check_choice("uniform", uniform, get_args(Uniform))
+    check_whole("restarts", restarts, least=1)
+    if loss != "kl":
+        labels = target if labels is None else labels
+    elif labels is None and (restarts > 1 or stop_early):
+        raise ConfigError("restarts and stop_early need `labels` where the target holds logits")
+    given = check_inputs(model, x, labels, threat=threat, norm=norm, eps=eps, seed=seed, ids=ids)
+    x, right = given.x, given.y
+    goal = check_logits(target, x) if loss == "kl" else check_labels(target, x)
+    count = check_steps(steps, x)
+    ball, size = given.threat, check_step_size(step_size, x, steps=count, eps=given.threat.eps)
+    needed = max(given.classes, int(goal.max()) + 1) if loss != "kl" else given.classes
+
+    def losses(logits: Tensor, wanted: Tensor) -> Tensor:
+        check_classes(logits, needed)
+        if wanted.dim() == 2 and wanted.shape != logits.shape:
+            raise ConfigError(f"target has logits of {wanted.shape[1]} classes, the model of {logits.shape[1]}")
+        return LOSSES[loss](logits, wanted)
 
     def random_start(rows: Tensor, key: int) -> Tensor:
-        epochs = torch.zeros_like(rows)
-        return start_point(x[rows], norm=norm, eps=eps, key=key, ids=names[rows], epochs=epochs)
+        epochs, names = torch.zeros_like(rows), given.ids[rows]
+        return start_point(x[rows], norm=ball.norm, eps=ball.eps, key=key, ids=names, epochs=epochs, uniform=uniform)
 
-    def climb(x_adv: Tensor, active: Tensor) -> Tensor:
-        """Take the steps; images that have none left, or are broken, leave the batch."""
-        for step in range(most):
-            if isinstance(steps, Tensor):
-                active = active[steps[active] > step]
-            if len(active) == 0:
-                break
-            rows = slice(None) if len(active) == len(x) else active
-            gradient, logits = input_gradient(model, x_adv[rows], target[rows], LOSSES[loss])
-            length = size[rows] if isinstance(size, Tensor) else size
-            moved = ascend(x_adv[rows], gradient, norm=norm, step_size=length)
-            moved = project(moved, x[rows], norm=norm, eps=eps)
-            if stop_early and labels is not None:
-                standing = logits.argmax(1) == labels[rows]
-                active, moved, rows = active[standing], moved[standing], active[standing]
-            x_adv[rows] = moved
-        return x_adv
-
-    if isinstance(start, Tensor):
-        first = start.detach().clone()
-        if stop_early:  # an image may stay where it starts, so that has to be in the ball
-            first = project(first, x, norm=norm, eps=eps)
-    else:
-        first = random_start(everything, seed) if start == "random" else x.detach().clone()
+    everything = torch.arange(len(x), device=x.device)
+    stop_at = right if stop_early else None
     with no_trace(model, mode):
-        result = climb(first, everything)
+        if isinstance(start, str):
+            check_choice("start", start, ("clean", "random"))
+            result = random_start(everything, seed) if start == "random" else x.clone()
+        else:
+            result = check_start(start, x)
+            if stop_early:  # an image may stay where it starts, so that has to be in the ball
+                result = project(result, x, norm=ball.norm, eps=ball.eps)
+        walk = partial(climb, model, x, goal, norm=ball.norm, eps=ball.eps, steps=count, size=size, loss=losses)
+        largest = walk(result, stop_at=stop_at)
         for restart in range(1, restarts):
             with torch.no_grad():
-                standing = (model(result).argmax(1) == labels).nonzero().squeeze(1)
+                standing = (ask(model, result).argmax(1) == right).nonzero().squeeze(1)
             if len(standing) == 0:
                 break
             result[standing] = random_start(standing, stream(seed, "restart", restart))
-            result = climb(result, standing)
+            largest = torch.maximum(largest, walk(result, active=standing, stop_at=stop_at))
+    check_sound(largest[None, None])
     return result
+
+
+def climb(
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    x_adv: Tensor,
+    *,
+    norm: Norm,
+    eps: float,
+    steps: int | Tensor,
+    size: float | Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    active: Tensor | None = None,
+    stop_at: Tensor | None = None,
+) -> Tensor:
+    """Take the steps of `pgd` from `x_adv`, in place and without a look at the arguments: what training calls.
+
+    Images that have no steps left leave the batch. The model must be in its mode already.
+
+    Parameters
+    ----------
+    x, x_adv : Tensor of float32, shape (B, C, H, W)
+    steps, size : number, or Tensor of shape (B,)
+    active : Tensor of int64, optional
+        The images that move; default: all.
+    stop_at : Tensor of int64, shape (B,), optional
+        Labels: an image leaves where it is misclassified.
+
+    Returns
+    -------
+    Tensor, scalar
+        The largest logit met: NaN or infinite where the model's outputs were.
+    """
+    most = int(steps.max()) if isinstance(steps, Tensor) else steps
+    active = torch.arange(len(x), device=x.device) if active is None else active
+    largest = x.new_full((), -torch.inf)
+    for step in range(most):
+        if isinstance(steps, Tensor):
+            active = active[steps[active] > step]
+        if len(active) == 0:
+            break
+        rows = slice(None) if len(active) == len(x) else active
+        gradient, logits = input_gradient(model, x_adv[rows], target[rows], loss)
+        largest = torch.maximum(largest, logits.amax())
+        length = size[rows] if isinstance(size, Tensor) else size
+        moved = ascend(x_adv[rows], gradient, norm=norm, step_size=length)
+        moved = project(moved, x[rows], norm=norm, eps=eps)
+        if stop_at is not None:
+            standing = logits.argmax(1) == stop_at[rows]
+            active, moved, rows = active[standing], moved[standing], active[standing]
+        x_adv[rows] = moved
+    return largest
 
 
 def fgsm(
@@ -176,46 +259,55 @@ def fgsm(
     x: Tensor,
     target: Tensor,
     *,
-    norm: Norm = "linf",
-    eps: float,
+    threat: ThreatModel | None = None,
+    norm: str | None = None,
+    eps: float | str | None = None,
     start: Start = "clean",
     loss: AttackLoss = "cross_entropy",
     seed: int = 0,
     mode: Mode = "eval",
 ) -> Tensor:
     """Fast gradient sign method: one step of length `eps` (see `pgd` for the parameters)."""
-    return pgd(
-        model, x, target, norm=norm, eps=eps, steps=1, step_size=eps, start=start, loss=loss, seed=seed, mode=mode
-    )
+    ball = threat_model(threat, norm, eps)
+    return pgd(model, x, target, threat=ball, steps=1, step_size=ball.eps, start=start, loss=loss, seed=seed, mode=mode)
 
 
-def _check(
-    x: Tensor,
-    steps: int | Tensor,
-    *,
-    eps: float,
-    step_size: float | Tensor | None,
-    start: Start,
-    restarts: int,
-) -> None:
-    if len(x) == 0:
-        raise ValueError("the batch is empty")
-    check_images(x)
-    if not eps > 0:
-        raise ValueError(f"eps must be above 0, not {eps}")
-    if (int(steps.min()) < 0) if isinstance(steps, Tensor) else (steps < 1):
-        raise ValueError(f"steps must be at least 1 (0 where given per image), not {steps}")
-    if restarts < 1:
-        raise ValueError(f"restarts must be at least 1, not {restarts}")
-    if isinstance(start, Tensor) and start.shape != x.shape:
-        raise ValueError(f"start has shape {tuple(start.shape)}, the images {tuple(x.shape)}")
-    if step_size is not None:
-        sizes = (step_size, step_size) if isinstance(step_size, float | int) else torch.aminmax(step_size)
-        low, high = (float(size) for size in sizes)
-        if not low > 0:
-            raise ValueError(f"step_size must be above 0, not {low:g}")
-        if high > 2 * eps * (1 + 1e-6):
-            warnings.warn(
-                f"a step of {high:g} is more than the ball's diameter, 2 eps = {2 * eps:g}",
-                stacklevel=3,
-            )
+def check_logits(target: Any, x: Tensor) -> Tensor:
+    """Clean logits (B, classes) as the target of KL."""
+    if not isinstance(target, Tensor) or not target.is_floating_point() or target.dim() != 2 or len(target) != len(x):
+        raise ConfigError(f"with loss = 'kl' the target holds the clean logits, floats of shape ({len(x)}, classes)")
+    return target.detach().to(x.device)
+
+
+def check_steps(steps: Any, x: Tensor) -> int | Tensor:
+    """A number of steps from 1, or one from 0 for each image."""
+    if not isinstance(steps, Tensor) or steps.dim() == 0:
+        check_whole("steps", steps if not isinstance(steps, Tensor) else steps.item(), least=1)
+        return int(steps)
+    each = check_numbers("steps", steps, x)
+    if int(each.min()) < 0:
+        raise ConfigError(f"steps of an image must be at least 0, not {int(each.min())}")
+    return each
+
+
+def check_step_size(step_size: Any, x: Tensor, *, steps: int | Tensor, eps: float) -> float | Tensor:
+    """A length of steps above 0, or one for each image; more than the ball's diameter warns."""
+    if step_size is None:
+        return default_step_size(eps, steps)
+    if not isinstance(step_size, Tensor):
+        size = pixels("step_size", step_size)
+        warn_of_long_steps(size, eps)
+        return size
+    if not step_size.is_floating_point() or step_size.shape != x.shape[:1]:
+        raise ConfigError(f"step_size must be a number, or floats of shape ({len(x)},), not {tuple(step_size.shape)}")
+    low, high = (float(size) for size in torch.aminmax(step_size))
+    if not 0 < low <= high < torch.inf:
+        raise ConfigError(f"step_size must be above 0 and finite, not {low:g} to {high:g}")
+    warn_of_long_steps(high, eps)
+    return step_size.detach().to(x.device, torch.float32)
+
+
+def warn_of_long_steps(size: float, eps: float) -> None:
+    """Warn of steps that cross the whole ball."""
+    if size > 2 * eps * (1 + 1e-6):
+        warnings.warn(f"a step of {size:g} is more than the ball's diameter, 2 eps = {2 * eps:g}", stacklevel=4)

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.losses import margin
+from advprune_core.attacks.passes import ask, check_classes, check_sound, gradient_of
 from advprune_core.ledger import attack_pass
 
 Precision = Annotated[
@@ -38,25 +39,33 @@ class Search:
     model : nn.Module
     precision : "float32" or "bfloat16"
         Of the passes that search.
+    classes : int
+        How many classes the labels need.
     """
 
     model: nn.Module
     precision: Literal["float32", "bfloat16"] = "float32"
+    classes: int = 1
 
     def _arithmetic(self, x: Tensor) -> AbstractContextManager[Any]:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(x.device.type, torch.bfloat16)
 
+    def _ask(self, x: Tensor) -> Tensor:
+        with self._arithmetic(x):
+            logits = ask(self.model, x).float()
+        check_classes(logits, self.classes)
+        check_sound(logits)
+        return logits
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of float32, without gradients."""
-        with torch.no_grad(), self._arithmetic(x):
-            return self.model(x).float()
+        with torch.no_grad():
+            return self._ask(x)
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of each image's loss with respect to that image.
-
-        The losses are summed, not averaged: what an image gets does not depend on its company.
 
         Returns
         -------
@@ -66,10 +75,9 @@ class Search:
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad(), attack_pass(len(x)):
-            with self._arithmetic(x):
-                logits = self.model(x).float()
+            logits = self._ask(x)
             losses = loss(logits)
-            (gradient,) = torch.autograd.grad(losses.sum(), x)
+            gradient = gradient_of(losses, x)
         return gradient, losses.detach(), logits.detach()
 
     def broken(self, x_adv: Tensor, logits: Tensor, y: Tensor) -> Tensor:
@@ -84,7 +92,7 @@ class Search:
         rows = wrong.nonzero().squeeze(1)
         if len(rows):
             with torch.no_grad():
-                wrong[rows] = self.model(x_adv[rows]).argmax(1) != y[rows]
+                wrong[rows] = ask(self.model, x_adv[rows]).argmax(1) != y[rows]
         return wrong
 
 

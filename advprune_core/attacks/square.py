@@ -13,8 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advprune_core.attacks.base import ATTACKS, Attack, check_batch
-from advprune_core.attacks.geometry import Norm, ThreatModel
+from advprune_core.attacks.base import ATTACKS, Attack
+from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.attacks.inputs import check_inputs
 from advprune_core.attacks.losses import margin
 from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.search import GiveUp, Precision, Search, hopeless
@@ -33,8 +34,9 @@ def square(
     x: Tensor,
     y: Tensor,
     *,
-    norm: Norm = "linf",
-    eps: float,
+    threat: ThreatModel | None = None,
+    norm: str | None = None,
+    eps: float | str | None = None,
     queries: int = 5000,
     seed: int = 0,
     ids: Tensor | None = None,
@@ -45,7 +47,7 @@ def square(
 
     Parameters
     ----------
-    model, x, y, norm, eps, seed, ids, precision
+    model, x, y, threat, norm, eps, seed, ids, precision
         As for `apgd.apgd`. Every image has its own windows, whatever the batch.
     queries : int
         Proposals for each image, the first one included; an image leaves when it is broken.
@@ -59,11 +61,14 @@ def square(
 
     Raises
     ------
-    ValueError
-        An empty batch, images outside [0, 1], eps or queries out of range.
+    ConfigError
+        As for `apgd.apgd`; queries out of range.
     """
-    x, names = check_batch(x, y, ids, eps=eps, queries=queries)
-    search, key = Search(model, precision), stream(seed, "square")
+    given = check_inputs(
+        model, x, y, threat=threat, norm=norm, eps=eps, seed=seed, ids=ids, precision=precision, queries=queries
+    )
+    x, y, names, norm, eps = given.x, given.y, given.ids, given.threat.norm, given.threat.eps
+    search, key = Search(model, precision, given.classes), stream(seed, "square")
     channels, size = x.shape[1], (x.shape[2], x.shape[3])
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     zero = torch.zeros_like(names)
@@ -144,4 +149,4 @@ class Square(Attack):
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
         """See `square`."""
-        return square(model, x, y, norm=threat.norm, eps=threat.eps, seed=seed, ids=ids, **self.model_dump())
+        return square(model, x, y, threat=threat, seed=seed, ids=ids, **self.model_dump())

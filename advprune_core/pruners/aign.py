@@ -23,8 +23,7 @@ def input_gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """
     with no_trace(model):
         gradient, _ = input_gradient(model, x, y, cross_entropy)
-    # The gradient is that of the mean loss.
-    return gradient.flatten(1).norm(dim=1) * len(x)
+    return gradient.flatten(1).norm(dim=1)
 
 
 @PRUNERS.register

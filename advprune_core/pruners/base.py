@@ -8,11 +8,11 @@ passes through the model only when the pruner does. When it is asked is part of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from advprune_core.data import Dataset, largest_remainder
@@ -39,11 +39,15 @@ class Selection:
         Weights in the loss, ``sum(w * loss) / batch size``; 1 unless the pruner sets them.
     n_filled : int
         How many indices the pruner's own rule fell short of, and filled in another way.
+    step_ratio : float or None
+        Length of the weighted mean gradient of what is kept, in units of that of the mean gradient of
+        all training images: by how much a step is longer at the same learning rate. None: not measured.
     """
 
     indices: NDArray[np.int64]
     weights: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     n_filled: int = 0
+    step_ratio: float | None = None
 
     def __post_init__(self) -> None:
         given = np.asarray(self.indices)
@@ -175,6 +179,8 @@ class Pruner(Component):
     steady: ClassVar[bool] = True
     #: Looks at the model, so that its selection is not known before training.
     uses_model: ClassVar[bool] = False
+    #: Says how long the steps on its selections are (`Selection.step_ratio`).
+    measures_steps: ClassVar[bool] = False
 
     def due(self, epoch: int) -> bool:
         """Whether to select before `epoch`; full data is used before the first selection."""
@@ -183,6 +189,10 @@ class Pruner(Component):
     def scout_epochs(self) -> int:
         """Epochs that a network is trained on all data before the run, only to be looked at."""
         return 0
+
+    def for_objective(self, objective: Objective) -> Pruner:
+        """The same pruner with what follows from the training objective filled in."""
+        return self
 
     def check(self, context: Context) -> None:
         """Refuse, before any work, what cannot be selected in a run; the context has no model yet.
@@ -234,6 +244,26 @@ class ModelPruner(ScheduledPruner):
         int,
         Field(ge=0, le=100_000, description="look at a network trained so long before the run; 0: at the run's own"),
     ] = 0
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Self:
+        # Defaults are not held against anyone: in a record they look like values that were given.
+        changed = {
+            name: value
+            for name in ("warmup_epochs", "every")
+            if (value := getattr(self, name)) != type(self).model_fields[name].default
+        }
+        if self.score_epochs and changed:
+            told = " and ".join(f"{name} = {value}" for name, value in changed.items())
+            raise ValueError(
+                f"score_epochs = {self.score_epochs} selects once, before the run, by a network trained for that: "
+                f"{told} would have no effect; give either score_epochs or a schedule within the run"
+            )
+        return self
+
+    def observed_epochs(self) -> int:
+        """Epochs of training before the (first) selection."""
+        return self.score_epochs or self.warmup_epochs
 
     def scout_epochs(self) -> int:
         """The setting. Selection then comes before the first epoch, and is charged that training."""

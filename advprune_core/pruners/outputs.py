@@ -15,10 +15,10 @@ from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import pgd
 from advprune_core.augmentation import Crops
 from advprune_core.data import Split
-from advprune_core.pruners.base import Context, ModelPruner
+from advprune_core.pruners.base import Context, ModelPruner, Pruner
 from advprune_core.randomness import stream
 from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Batch
+from advprune_core.trainers.base import Batch, Objective
 from advprune_core.trainers.policy import AttackPolicy
 from advprune_core.trainers.starts import RandomStart, Start, where_images
 from advprune_core.trainers.steps import FixedSteps
@@ -221,20 +221,32 @@ class OutputPruner(AttackingPruner):
 
     steps: Annotated[
         int | None,
-        Field(ge=0, le=10_000, description="steps of the scoring attack; 0: clean images; none: the training's"),
+        Field(ge=0, le=10_000, description="steps of the scoring attack; 0: clean images; none: as training has them"),
     ] = None
+
+    def for_objective(self, objective: Objective) -> Pruner:
+        """Clean images, where no steps are told and training makes no attack."""
+        steps = scoring_steps(self.steps, objective)
+        return self if steps == self.steps else self.replace(steps=steps)
 
     def branch(self, context: Context) -> Branch:
         """See `split_branch`."""
         return split_branch(context, steps=self.steps, head=self.head)
 
 
+def scoring_steps(steps: int | None, objective: Objective | None) -> int | None:
+    """Steps of a scoring attack: 0 where none are told and training makes no attack, which the run never meets."""
+    never = objective is not None and not objective.uses_adversarial
+    return 0 if steps is None and never else steps
+
+
 def split_branch(context: Context, *, steps: int | None = None, head: str | None = None) -> Branch:
     """Outputs for all training images after `steps` steps of an attack, at 0 for the clean images.
 
-    Parameters and errors as of `split_outputs`.
+    Parameters and errors as of `split_outputs`, but for `steps`: see `scoring_steps`.
     """
-    split, attacked = context.dataset.train, steps != 0
+    split, steps = context.dataset.train, scoring_steps(steps, context.objective)
+    attacked = steps != 0
     outputs = split_outputs(context, split, clean=not attacked, adversarial=attacked, steps=steps, head=head)
     found = outputs.adversarial if attacked else outputs.clean
     assert found is not None

@@ -62,9 +62,7 @@ class TDDS(HistoryPruner):
 
     @model_validator(mode="after")
     def _long_enough(self) -> TDDS:
-        if self.warmup_epochs < self.window:
-            raise ValueError(f"{self.warmup_epochs} warmup_epochs have no window of {self.window}")
-        return self
+        return self.with_window_of(self.window)
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         """See `note_change`."""

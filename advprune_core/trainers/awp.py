@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from advprune_core.attacks.geometry import scale
 from advprune_core.attacks.mode import no_trace
 
 
@@ -39,7 +40,9 @@ def perturbed_weights(model: nn.Module, loss: Callable[[], Tensor], *, gamma: fl
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
-                weight.add_(gradient * (gamma * weight.norm() / (gradient.norm() + 1e-20)))
+                gradient = gradient * scale(gradient[None])  # squares of small gradients are 0
+                floor = torch.finfo(gradient.dtype).tiny
+                weight.add_(gradient * (gamma * weight.norm() / gradient.norm().clamp(min=floor)))
     torch.clear_autocast_cache()  # its copies are of the weights before this
     try:
         yield

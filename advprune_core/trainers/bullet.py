@@ -107,6 +107,10 @@ class BulletSteps(Steps):
     def _follow(self, state: PolicyState, name: str, value: Tensor) -> None:
         state[name] = self.momentum * state[name] + (1 - self.momentum) * value
 
+    def length_of(self, eps: float, steps: int) -> float:
+        """That of an image at the boundary, if it is given."""
+        return super().length_of(eps, steps) if self.boundary_step_size is None else self.boundary_step_size
+
     def expected(self) -> float:
         """Of a network with half its images robust and a fifth misclassified."""
         return 0.4 * self.boundary + 0.4 * self.robust

@@ -25,16 +25,19 @@ from advprune_core.trainers.base import (
     Update,
 )
 
+#: Squares of shorter gradients are 0 in float32, so that they have no direction.
+SHORTEST = 1e-19
+
 
 def misalignment(first: Tensor, second: Tensor) -> Tensor:
-    """``1 - cos`` of the angle between two gradients of each image, shape (B,).
+    """``1 - cos`` of the angle between two gradients of each image, shape (B,); 1 where one is 0.
 
     References
     ----------
     Andriushchenko and Flammarion, Understanding and Improving Fast Adversarial Training, NeurIPS
     2020 (2007.02617), eq. (4).
     """
-    return 1 - F.cosine_similarity(first.flatten(1), second.flatten(1), dim=1)
+    return 1 - F.cosine_similarity(first.flatten(1), second.flatten(1), dim=1, eps=SHORTEST)
 
 
 @OBJECTIVES.register
@@ -48,6 +51,7 @@ class GradAlign(Objective):
     """
 
     name: ClassVar[str] = "grad_align"
+    version: ClassVar[int] = 2
     single_step: ClassVar[bool] = True
     lam: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the misalignment")] = 0.2
 
@@ -68,7 +72,7 @@ class GradAlign(Objective):
 
         def passes() -> tuple[Tensor, Tensor]:
             with no_trace(model, "train"):
-                loss = F.cross_entropy(model(beside), batch.y)
+                loss = F.cross_entropy(model(beside), batch.y, reduction="sum")
                 (there,) = torch.autograd.grad(loss, beside, create_graph=True)
             count_passes(3 * len(batch.x))  # that gradient, and the backward pass through it
             adversarial = model(x_adv)

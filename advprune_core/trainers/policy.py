@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from torch import Tensor, nn
 
-from advprune_core.attacks.geometry import Norm, ascend, project
-from advprune_core.attacks.losses import AttackLoss
-from advprune_core.attacks.mode import Mode, quiet_logits
-from advprune_core.attacks.pgd import pgd
+from advprune_core.attacks.geometry import Norm, NormSetting, ascend, check_radius, project
+from advprune_core.attacks.inputs import check_images
+from advprune_core.attacks.losses import LOSSES, AttackLoss
+from advprune_core.attacks.mode import Mode, no_trace, quiet_logits
+from advprune_core.attacks.pgd import climb, warn_of_long_steps
 from advprune_core.randomness import stream
 from advprune_core.settings import ConfigError, Pixels, Settings, component_field
 from advprune_core.trainers.base import Batch, Objective
@@ -23,7 +24,7 @@ from advprune_core.trainers.steps import FixedSteps, Steps, parse_steps
 class AttackPolicy(Settings):
     """The training attack: threat model, start and steps."""
 
-    norm: Annotated[Norm, Field(description="norm of the threat model: linf or l2")] = "linf"
+    norm: Annotated[NormSetting, Field(description="norm of the threat model: linf or l2")] = "linf"
     eps: Annotated[
         Pixels | None,
         Field(gt=0, le=100, description="radius in units of [0, 1], a number or '8/255'; default: the data set's"),
@@ -38,6 +39,12 @@ class AttackPolicy(Settings):
         Field(description="attack steps: a number, or a policy of steps per image"),
     ] = FixedSteps()
     attack_mode: Annotated[Mode, Field(description="mode of BatchNorm and dropout in the training attack")] = "eval"
+
+    @model_validator(mode="after")
+    def _in_unit(self) -> AttackPolicy:
+        if self.eps is not None:
+            check_radius(self.norm, self.eps)
+        return self
 
     @property
     def radius(self) -> float:
@@ -93,7 +100,9 @@ class AttackPolicy(Settings):
             )
 
     def bind(self, model: nn.Module, *, seed: int, state: PolicyState) -> BoundAttack:
-        """The attack of a run: what a step of training calls."""
+        """The attack of a run: what a step of training calls, with images that were looked at before."""
+        if isinstance(self.steps, FixedSteps):
+            warn_of_long_steps(self.steps.length(self.radius), self.radius)
         return BoundAttack(self, model, seed, state)
 
     def attack(
@@ -106,7 +115,14 @@ class AttackPolicy(Settings):
         seed: int,
         state: PolicyState,
     ) -> Tensor:
-        """Adversarial images for a batch, shape of ``batch.x``; see `BoundAttack`."""
+        """Adversarial images for a batch, shape of ``batch.x``; see `BoundAttack`.
+
+        Raises
+        ------
+        ConfigError
+            Images that are no floats in [0, 1].
+        """
+        batch = replace(batch, x=check_images(batch.x))
         return self.bind(model, seed=seed, state=state)(batch, target, loss)
 
 
@@ -151,18 +167,19 @@ class BoundAttack:
         if isinstance(steps, Tensor):
             attacked = steps > 0
             start = where_images(attacked, start, batch.x)
-        x_adv = pgd(
-            self.model,
-            start if policy.start.augments else batch.x,
-            target,
-            norm=self.norm,
-            eps=eps,
-            steps=steps,
-            step_size=step_size,
-            start=start,
-            loss=loss,
-            mode=policy.attack_mode,
-        )
+        x_adv = start.clone()
+        with no_trace(self.model, policy.attack_mode):
+            climb(
+                self.model,
+                start if policy.start.augments else batch.x,
+                target,
+                x_adv,
+                norm=self.norm,
+                eps=eps,
+                steps=steps,
+                size=step_size,
+                loss=LOSSES[loss],
+            )
         policy.start.end(batch, x_adv, norm=self.norm, eps=eps, state=self.state, attacked=attacked)
         return x_adv
 

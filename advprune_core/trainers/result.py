@@ -42,3 +42,9 @@ class TrainResult:
     images_visited: int
     unique_images: int
     state_bytes: int
+
+    @property
+    def step_ratio(self) -> float | None:
+        """Mean of `Selection.step_ratio` over the epochs on a selection; None where it was not measured."""
+        known = [row["step_ratio"] for row in self.metrics if "step_ratio" in row]
+        return sum(known) / len(known) if known else None

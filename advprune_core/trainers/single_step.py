@@ -73,7 +73,7 @@ class FGSMPGI(Objective):
         """One pass at the start, the step, one pass at its end, one update through both."""
         start = attack.start(batch).detach().requires_grad_()
         before = model(start)
-        loss = F.cross_entropy(before, batch.y)
+        loss = F.cross_entropy(before, batch.y, reduction="sum")  # no image's gradient depends on its company
         (gradient,) = torch.autograd.grad(loss, start, retain_graph=True)
         count_passes(len(start))
         x_adv = attack.ascend(batch, start.detach(), gradient)

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advprune_core.attacks.geometry import Norm, ascend, project
+from advprune_core.attacks.geometry import Norm, UniformSetting, ascend, project
 from advprune_core.attacks.pgd import start_point
 from advprune_core.randomness import normal
 from advprune_core.settings import Component, Pixels, Registry
@@ -64,14 +64,17 @@ class Start(Component):
 
 @STARTS.register
 class RandomStart(Start):
-    """A random point of the ball: uniform for L-inf, uniform direction and radius for L2."""
+    """A random point of the ball: uniform for L-inf, uniform direction and radius for L2 (mean 1/2 eps)."""
 
     name: ClassVar[str] = "random"
+    uniform: UniformSetting = "radius"
 
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
         """Noise keyed by seed, epoch and image."""
         batch.need_ids("the start 'random'")
-        return start_point(batch.x, norm=norm, eps=eps, key=key, ids=batch.ids, epochs=batch.epochs)
+        return start_point(
+            batch.x, norm=norm, eps=eps, key=key, ids=batch.ids, epochs=batch.epochs, uniform=self.uniform
+        )
 
 
 @STARTS.register
