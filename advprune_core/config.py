@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from advprune_core.datasets.digits import Digits
 from advprune_core.models import MODELS, ModelSettings, SmallCNN
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget
 from advprune_core.pruners.random import Full
-from advprune_core.settings import ConfigError, Settings, check_names, component_field
+from advprune_core.settings import ConfigError, Seed, Settings, check_names, component_field
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective, Trainer
 from advprune_core.trainers.objectives import PGDAT
 from advprune_core.trainers.policy import AttackPolicy
@@ -34,21 +35,27 @@ OnCollapse = Literal["flag", "stop", "roll_back"]
 class Optimisation(Settings):
     """SGD with momentum, its schedule, and what is done to each batch."""
 
-    epochs: Annotated[float, Field(gt=0, description="passes over the selection (may be fractional)")] = 30.0
+    epochs: Annotated[float, Field(gt=0, le=100_000, description="passes over the selection (may be fractional)")] = (
+        30.0
+    )
     cost_budget: Annotated[
         int | None,
-        Field(ge=1, description="end where training and selection cost so much, if before `epochs`; none: no bound"),
+        Field(
+            ge=1,
+            lt=2**63,
+            description="end where training and selection cost so much, if before `epochs`; none: no bound",
+        ),
     ] = None
-    batch_size: Annotated[int, Field(ge=1, description="images in every batch")] = 64
-    lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 0.1
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images in every batch")] = 64
+    lr: Annotated[float, Field(gt=0, le=100, description="peak learning rate")] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, description="weight decay")] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="weight decay")] = 5e-4
     schedule: Annotated[Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")] = OneCycle()
     ema: Annotated[float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")] = None
     awp: Annotated[
         float, Field(ge=0, lt=1, description="adversarial weight perturbation, relative to each layer; 0: none")
     ] = 0.0
-    crop_padding: Annotated[int, Field(ge=0, description="zero padding of the random crop; 0: no crop")] = 0
+    crop_padding: Annotated[int, Field(ge=0, le=1000, description="zero padding of the random crop; 0: no crop")] = 0
     flip: Annotated[bool, Field(description="random horizontal flip")] = False
 
     #: Raised when the average of the weights is another than before.
@@ -76,7 +83,9 @@ class RunConfig(Settings):
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
         int,
-        Field(ge=0, description="epochs between PGD-10 checks on val_stop: best checkpoint, sentinel; 0: none"),
+        Field(
+            ge=0, le=100_000, description="epochs between PGD-10 checks on val_stop: best checkpoint, sentinel; 0: none"
+        ),
     ] = 0
     collapse_drop: Annotated[
         float,
@@ -85,9 +94,11 @@ class RunConfig(Settings):
     on_collapse: Annotated[
         OnCollapse, Field(description="flag it; stop there; or stop and return to the best checkpoint")
     ] = "flag"
-    seed: Annotated[int, Field(ge=0, description="seed of initial weights, order, noise, selection")] = 0
+    seed: Annotated[Seed, Field(description="seed of initial weights, order, noise, selection")] = 0
     device: Annotated[Device, Field(description="cpu, cuda, or auto: a GPU if there is one")] = "auto"
-    threads: Annotated[int, Field(ge=1, description="CPU threads of the run; their number changes the bits")] = 1
+    threads: Annotated[
+        int, Field(ge=1, le=1024, description="CPU threads of the run; their number changes the bits")
+    ] = 1
     precision: Annotated[
         Literal["float32", "bfloat16"], Field(description="arithmetic of training (evaluation: float32)")
     ] = "float32"
@@ -116,8 +127,6 @@ class RunConfig(Settings):
         self.attack.check(self.objective)
         if self.device == "auto":
             resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
         if isinstance(self.pruner, Full) and self.fraction < 1:
             raise ValueError(
                 f"fraction {self.fraction:g} with the pruner 'full', which keeps everything; choose another "
@@ -131,7 +140,7 @@ class RunConfig(Settings):
         return self
 
     @classmethod
-    def flat(cls, **options: Any) -> RunConfig:
+    def flat(cls, /, **options: Any) -> RunConfig:
         """Build a config from flat names: ``eps`` for ``attack.eps``, ``epochs``, ``seed``, ...
 
         Raises
@@ -193,15 +202,30 @@ class RunConfig(Settings):
             canonical["loop"] = LOOP_VERSION
         return json_data(canonical)
 
-    def check(self, dataset: Dataset) -> None:
-        """Refuse what cannot be trained on this data set, before any work.
+    def check_machine(self) -> None:
+        """Refuse what this machine has not; the record of another machine's run can be read all the same.
 
         Raises
         ------
         ConfigError
-            A fraction that leaves a class or a batch empty; no images for the best checkpoint; a budget
+            No GPU; more than four threads for each core.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
+        cores = os.cpu_count() or 1
+        if self.threads > 4 * cores:
+            raise ConfigError(f"threads = {self.threads}, but this machine has {cores} cores: at most {4 * cores}")
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse what cannot be trained on this data set, or on this machine, before any work.
+
+        Raises
+        ------
+        ConfigError
+            What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for the best checkpoint; a budget
             that does not pay for a batch, or for the epochs before the first selection.
         """
+        self.check_machine()
         n = len(dataset.train)
         k = n if isinstance(self.pruner, Full) else budget(self.fraction, n)
         size = self.optimisation.batch_size

@@ -101,10 +101,10 @@ class Dataset:
 class DatasetSource(Component):
     """Where a data set comes from, and how much of it is used."""
 
-    limit: Annotated[int | None, Field(ge=1, description="stratified subset: training images")] = None
-    test_limit: Annotated[int | None, Field(ge=1, description="the same for the test images")] = None
-    val_select: Annotated[int | None, Field(ge=0, description="images of val_select")] = None
-    val_stop: Annotated[int | None, Field(ge=0, description="images of val_stop")] = None
+    limit: Annotated[int | None, Field(ge=1, le=1_000_000_000, description="stratified subset: training images")] = None
+    test_limit: Annotated[int | None, Field(ge=1, le=1_000_000_000, description="the same for the test images")] = None
+    val_select: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_select")] = None
+    val_stop: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_stop")] = None
 
     #: What sets the validation images apart from the test images, where that is known.
     held_out: ClassVar[str] = ""

@@ -142,7 +142,7 @@ class SmallCNN(ModelSettings):
     """Two convolutions and a hidden layer: for 8x8 to 28x28 images on a CPU."""
 
     name: ClassVar[str] = "small_cnn"
-    width: Annotated[int, Field(ge=1, description="channels of the first layer")] = 32
+    width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first layer")] = 32
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """conv 3x3 (width) - conv 3x3 stride 2 (2 width) - fully connected (4 width)."""
@@ -164,7 +164,7 @@ class MNISTCNN(ModelSettings):
     """Two strided convolutions and a hidden layer: the MNIST network of Wong et al. 2020."""
 
     name: ClassVar[str] = "mnist_cnn"
-    width: Annotated[int, Field(ge=1, description="channels of the first layer")] = 16
+    width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first layer")] = 16
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """conv 4x4 stride 2 (width) - conv 4x4 stride 2 (2 width) - fully connected (100)."""
@@ -245,7 +245,7 @@ class PreActResNet18(ModelSettings):
     """PreActResNet-18 with a CIFAR stem: the usual network of fast adversarial training."""
 
     name: ClassVar[str] = "preact_resnet18"
-    width: Annotated[int, Field(ge=1, description="channels of the first stage")] = 64
+    width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 64
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """Four stages of two pre-activation blocks, widths 1, 2, 4, 8 times `width`."""
@@ -264,7 +264,7 @@ class ResNet18(ModelSettings):
     """ResNet-18 with a CIFAR stem (3x3 convolution, no pooling)."""
 
     name: ClassVar[str] = "resnet18"
-    width: Annotated[int, Field(ge=1, description="channels of the first stage")] = 64
+    width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 64
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """Four stages of two basic blocks, widths 1, 2, 4, 8 times `width`."""
@@ -283,7 +283,7 @@ class WRN2810(ModelSettings):
     """WideResNet-28-10 (Zagoruyko and Komodakis 2016), without dropout."""
 
     name: ClassVar[str] = "wrn_28_10"
-    width: Annotated[int, Field(ge=1, description="widening factor")] = 10
+    width: Annotated[int, Field(ge=1, le=1000, description="widening factor")] = 10
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """Three stages of four pre-activation blocks, 16, 32, 64 times `width` channels."""

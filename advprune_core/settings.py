@@ -16,10 +16,20 @@ import linecache
 import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from advprune_core.values import plain, ratio, shown
 
 
 class AdvpruneError(ValueError):
@@ -46,35 +56,34 @@ def check_names(names: Iterable[str], allowed: Iterable[str], *, what: str) -> N
             raise ConfigError(f"unknown {what} {name!r}{near_miss(name, known)}")
 
 
-def _number(value: Any) -> Any:
-    """Read ``"8/255"`` as the number it stands for; leave anything else to pydantic."""
-    if isinstance(value, str) and "/" in value:
-        try:
-            above, below = value.replace(" ", "").split("/")
-            return float(Fraction(above) / Fraction(below))
-        except (ValueError, ZeroDivisionError):
-            raise ValueError(f"{value!r} is not a number or a ratio such as '8/255'") from None
-    return value
-
-
 #: A length in pixel units of [0, 1]: a number, or a ratio in a string such as "8/255".
-Pixels = Annotated[float, BeforeValidator(_number)]
+Pixels = Annotated[float, BeforeValidator(ratio)]
+#: What random numbers are keyed by; below 2^32, as for numpy.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Settings(BaseModel):
-    """A frozen group of settings; unknown names are refused with the near miss named."""
+    """A frozen group of settings; unknown names are refused with the near miss named.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Values have the type of their field: neither true nor 1.0 nor "1" is a whole number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        return plain(value, cls.model_fields[str(info.field_name)])
 
     @classmethod
-    def create(cls, **values: Any) -> Self:
+    def create(cls, /, **values: Any) -> Self:
         """Validate `values`, raising `ConfigError` with a message for people."""
         try:
             return cls(**values)
         except ValidationError as error:
             raise ConfigError(explain(error, cls)) from None
 
-    def replace(self, **values: Any) -> Self:
+    def replace(self, /, **values: Any) -> Self:
         """Return a copy with some values changed, validated again."""
         current = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).create(**{**current, **values})
@@ -141,7 +150,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             lines.append(f"unknown setting {name!r}{near_miss(name.split('.')[-1], owner.model_fields)}")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{name} = {item['input']!r}: {message}" if name else message)
+            lines.append(f"{name} = {shown(item['input'])}: {message}" if name else message)
     return "\n".join(lines)
 
 
@@ -297,14 +306,14 @@ class Registry(Generic[C]):
         """
         if isinstance(spec, Component):
             if not isinstance(spec, self._family):
-                raise ConfigError(f"{spec!r} is not a {self.noun}")
+                raise ConfigError(f"{shown(spec)} is not a {self.noun}")
             return spec
         name: Any = spec
         settings: Any = {}
         if isinstance(spec, Mapping) and len(spec) == 1:
             name, settings = next(iter(spec.items()))
         if not isinstance(name, str) or not isinstance(settings, Mapping | None):
-            raise ValueError(f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {spec!r}")
+            raise ConfigError(f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {shown(spec)}")
         settings = dict(settings or {})
         if any(not isinstance(key, str) for key in settings):
             raise ConfigError(f"{self.noun} {name}: settings have names, not {list(settings)}")

@@ -20,7 +20,7 @@ from advprune_core.evaluate import Outcome, evaluate
 from advprune_core.ledger import Ledger
 from advprune_core.records import Accuracy, EvaluationRecord, RunRecord
 from advprune_core.runs import load_model
-from advprune_core.settings import ConfigError, Settings
+from advprune_core.settings import ConfigError, Seed, Settings
 from advprune_core.store import RunStore
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.loop import train
@@ -47,9 +47,11 @@ class EvaluationConfig(Settings):
     attacks: Annotated[Attacks, Field(min_length=1, description="attacks, cheapest first")] = PGD_40
     threat: ThreatModel = ThreatModel()
     checkpoint: Annotated[Literal["last", "best"], Field(description="which weights")] = "last"
-    seed: Annotated[int, Field(ge=0, description="seed of the random starts")] = 0
-    batch_size: Annotated[int, Field(ge=1, description="images at once")] = 500
-    images: Annotated[int | None, Field(ge=1, description="stratified subset: images attacked (default: all)")] = None
+    seed: Annotated[Seed, Field(description="seed of the random starts")] = 0
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images at once")] = 500
+    images: Annotated[
+        int | None, Field(ge=1, le=1_000_000_000, description="stratified subset: images attacked (default: all)")
+    ] = None
 
     def identity(self, test_hash: str) -> dict[str, Any]:
         """What determines the outcome, the weights aside, as JSON data."""

@@ -121,7 +121,7 @@ def test_results_folder_that_cannot_be_written(advprune: Command, tmp_path: Path
     ("arguments", "message"),
     [
         (["-f", "missing.yaml"], "missing.yaml cannot be read"),
-        (["broken.yaml"], "broken.yaml is not YAML"),
+        (["broken.yaml"], "broken.yaml cannot be read: line 1: "),
         (["list.yaml"], "list.yaml must be"),
         (["a.yaml", "-f", "b.yaml"], "one profile at a time"),
         (["notes.txt"], "notes.txt is neither a notebook"),

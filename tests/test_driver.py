@@ -144,7 +144,9 @@ def test_a_failed_run_is_a_record_and_the_rest_goes_on(
 
 
 def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
-    config = tiny_study(tmp_path, lr=1e30, seeds=[0], fractions=[1.0], controls=[])
+    config = tiny_study(
+        tmp_path, lr=100, settings={"optimisation.weight_decay": 1.0}, seeds=[0], fractions=[1.0], controls=[]
+    )
     assert "diverged" in next(iter(run_study(config, progress=False).failed.values()))
     again = run_study(config, progress=False)
     assert again.trained == 0, "only failed and interrupted runs are run again"

@@ -226,8 +226,8 @@ class Pruner(Component):
 class ScheduledPruner(Pruner):
     """A pruner that can wait for warm-up epochs on full data, and select again now and then."""
 
-    warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 0
-    every: Annotated[int, Field(ge=0, description="select again every so many epochs; 0: once")] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 0
+    every: Annotated[int, Field(ge=0, le=100_000, description="select again every so many epochs; 0: once")] = 0
 
     def due(self, epoch: int) -> bool:
         """After the warm-up, then every `every` epochs."""
@@ -243,10 +243,10 @@ class ModelPruner(ScheduledPruner):
     """
 
     uses_model: ClassVar[bool] = True
-    warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 1
+    warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 1
     score_epochs: Annotated[
         int,
-        Field(ge=0, description="look at a network trained so long before the run; 0: at the run's own"),
+        Field(ge=0, le=100_000, description="look at a network trained so long before the run; 0: at the run's own"),
     ] = 0
 
     @model_validator(mode="after")

@@ -92,8 +92,10 @@ class D2(FeaturePruner):
 
     name: ClassVar[str] = "d2"
     version: ClassVar[int] = 2
-    neighbours: Annotated[int, Field(ge=1, description="nearest neighbours of each image")] = 5
-    gamma: Annotated[float, Field(ge=0, description="how fast a pick's effect on its neighbours falls off")] = 1.0
+    neighbours: Annotated[int, Field(ge=1, le=100_000, description="nearest neighbours of each image")] = 5
+    gamma: Annotated[
+        float, Field(ge=0, le=1_000_000, description="how fast a pick's effect on its neighbours falls off")
+    ] = 1.0
 
     def choose(self, context: Context) -> Selection:
         """See `d2`."""

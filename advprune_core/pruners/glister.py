@@ -124,7 +124,9 @@ class Glister(GradientPruner):
     """
 
     name: ClassVar[str] = "glister"
-    eta: Annotated[float, Field(gt=0, description="length of the virtual step, shared by all picks")] = 0.1
+    eta: Annotated[float, Field(gt=0, le=1_000_000, description="length of the virtual step, shared by all picks")] = (
+        0.1
+    )
     greedy: Annotated[
         Literal["naive", "stochastic"], Field(description="candidates of each pick: all, or random ones")
     ] = "stochastic"

@@ -116,7 +116,7 @@ class GradMatch(WeightingPruner):
 
     name: ClassVar[str] = "grad_match"
     per_class: Annotated[bool, Field(description="match the gradient of each class by images of its own")] = True
-    lam: Annotated[float, Field(ge=0, description="ridge on the weights")] = 0.5
+    lam: Annotated[float, Field(ge=0, le=1_000_000, description="ridge on the weights")] = 0.5
 
     def check(self, context: Context) -> None:
         """Per class, every class must have an image to keep."""
@@ -139,8 +139,8 @@ class GradMatchPB(WeightingPruner):
     """
 
     name: ClassVar[str] = "grad_match_pb"
-    batch_size: Annotated[int, Field(ge=1, description="images of a candidate batch")] = 16
-    lam: Annotated[float, Field(ge=0, description="ridge on the weights")] = 0.0
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images of a candidate batch")] = 16
+    lam: Annotated[float, Field(ge=0, le=1_000_000, description="ridge on the weights")] = 0.0
 
     def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
         """See `grad_match_by_batch`."""

@@ -73,7 +73,7 @@ def completed(values: Tensor, known: Tensor, n: int) -> Scores:
 class HistoryPruner(ScorePruner):
     """A pruner whose score training gives for free, on the outputs that it trains on."""
 
-    warmup_epochs: Annotated[int, Field(ge=1, description="epochs on full data before selecting")] = 5
+    warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 5
     keep: Rule = Highest()
 
     def with_window_of(self, window: int) -> Self:

@@ -79,7 +79,7 @@ class KeepFragile(ScorePruner):
     name: ClassVar[str] = "keep_fragile"
     version: ClassVar[int] = 2
     steps: Annotated[
-        int | None, Field(ge=1, description="steps of the scoring attack; none: the training's, at least 7")
+        int | None, Field(ge=1, le=10_000, description="steps of the scoring attack; none: the training's, at least 7")
     ] = None
 
     def rule(self) -> KeepRule:

@@ -210,7 +210,9 @@ def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool) -> SplitOut
 class AttackingPruner(ModelPruner):
     """A pruner that attacks the training images, and needs the last layer's inputs."""
 
-    steps: Annotated[int | None, Field(ge=1, description="steps of the scoring attack; none: the training's")] = None
+    steps: Annotated[
+        int | None, Field(ge=1, le=10_000, description="steps of the scoring attack; none: the training's")
+    ] = None
     head: Annotated[str | None, Field(description="name of the last linear layer; none: found")] = None
 
 
@@ -219,7 +221,7 @@ class OutputPruner(AttackingPruner):
 
     steps: Annotated[
         int | None,
-        Field(ge=0, description="steps of the scoring attack; 0: clean images; none: as training has them"),
+        Field(ge=0, le=10_000, description="steps of the scoring attack; 0: clean images; none: as training has them"),
     ] = None
 
     def for_objective(self, objective: Objective) -> Pruner:

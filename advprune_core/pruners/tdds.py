@@ -56,8 +56,8 @@ class TDDS(HistoryPruner):
     """
 
     name: ClassVar[str] = "tdds"
-    warmup_epochs: Annotated[int, Field(ge=1, description="epochs on full data before selecting")] = 10
-    window: Annotated[int, Field(ge=3, description="epochs of a window")] = 5
+    warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 10
+    window: Annotated[int, Field(ge=3, le=100_000, description="epochs of a window")] = 5
     decay: Annotated[float, Field(gt=0, le=1, description="weight of the newest window in the average")] = 0.9
 
     @model_validator(mode="after")

@@ -65,8 +65,8 @@ class GradientPruner(AttackingPruner):
     """A pruner that selects by gradients of the run's objective, again every so many epochs."""
 
     measures_steps: ClassVar[bool] = True
-    warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 5
-    every: Annotated[int, Field(ge=0, description="select again every so many epochs; 0: once")] = 10
+    warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 5
+    every: Annotated[int, Field(ge=0, le=100_000, description="select again every so many epochs; 0: once")] = 10
 
     def gradients(self, context: Context) -> LastLayerGradients:
         """Factored gradients of all training images."""

@@ -68,7 +68,9 @@ class Piecewise(Schedule):
 
     name: ClassVar[str] = "piecewise"
     at: Annotated[tuple[Share, ...], Field(description="progress of each point, rising")] = (0.5, 0.75)
-    factors: Annotated[tuple[float, ...], Field(description="factor from each point on")] = (0.1, 0.01)
+    factors: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=100)], ...], Field(description="factor from each point on")
+    ] = (0.1, 0.01)
     linear: Annotated[bool, Field(description="draw lines between the points instead of steps")] = False
 
     @model_validator(mode="after")

@@ -61,13 +61,13 @@ class FixedSteps(Steps):
 
     name: ClassVar[str] = "fixed"
     adaptive: ClassVar[bool] = False
-    count: Annotated[int, Field(ge=1, description="gradient steps")] = 7
+    count: Annotated[int, Field(ge=1, le=10_000, description="gradient steps")] = 7
     step_size: Annotated[
-        Pixels | None, Field(gt=0, description="length of a step; default min(2.5 / steps, 1) eps")
+        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
     ] = None
-    step_factor: Annotated[float | None, Field(gt=0, description="the same in units of eps; give one of the two")] = (
-        None
-    )
+    step_factor: Annotated[
+        float | None, Field(gt=0, le=100, description="the same in units of eps; give one of the two")
+    ] = None
 
     @model_validator(mode="after")
     def _one_length(self) -> FixedSteps:

@@ -172,7 +172,7 @@ def test_scores_of_a_network_trained_for_them(name: str, tmp_path: Path) -> None
 
 
 def test_a_scout_that_diverges_says_so() -> None:
-    made = tiny_run(pruner={"score": {"score_epochs": 1}}, fraction=0.4, epochs=1, lr=1e30)
+    made = tiny_run(pruner={"score": {"score_epochs": 1}}, fraction=0.4, epochs=1, lr=100, weight_decay=1)
     with pytest.raises(ConfigError, match=r"to be scored by diverged.*smaller lr"):
         train(made, load_dataset(made.dataset))
 
