@@ -115,7 +115,7 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
     "objective/fgsm_pgi": {**_SMOOTHING, "lam": [0.0, 1.0]},
     "objective/free": {**_SMOOTHING, "replays": [1, 8]},
     "objective/grad_align": {**_SMOOTHING, "lam": [0.0, 1.0]},
-    "start/random": {},
+    "start/random": {"uniform": ["volume"]},
     "start/corner": {},
     "start/noise": {"radius": [1.0]},
     "start/carried": {"first": ["clean", {"near": {"sigma": 0.01}}], "reset_every": [1, 2], "momentum": [0.5]},
