@@ -253,7 +253,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Attack, repeatable, cheapest first [default: PGD-40, CE then margin]")
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="last or best")] = "last",
-    images: Annotated[int | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
+    images: Annotated[str | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
     retrain: Retrain = False,
     out: Out = None,
     data: Data = None,
@@ -272,7 +272,7 @@ def evaluate(
             threat={name: value for name, value in (("eps", eps), ("norm", norm)) if value is not None},
             attacks=[value_of(text) for text in attack or []],
             checkpoint=checkpoint,
-            images=images,
+            images=None if images is None else value_of(images),
             results=out,
             data=data,
             retrain=retrain,

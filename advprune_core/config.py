@@ -222,8 +222,8 @@ class RunConfig(Settings):
         Raises
         ------
         ConfigError
-            What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for the best checkpoint; a budget
-            that does not pay for a batch, or for the epochs before the first selection.
+            What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for
+            the best checkpoint; a budget that does not pay for a batch, or for the epochs before the first selection.
         """
         self.check_machine()
         n = len(dataset.train)

@@ -188,7 +188,7 @@ def evaluate_checkpoint(
     parsed = tuple(ATTACKS.parse(spec) for spec in attacks) or PGD_40
     if run_key is not None:
         run = load_run(run_key, results)
-        config, key = run.config, run.record.key
+        config, key = run.config.replace(device="auto"), run.record.key
         EvaluationConfig.create(checkpoint=checkpoint)
         path = None
     else:

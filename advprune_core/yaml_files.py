@@ -54,6 +54,12 @@ class _Core(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: ScalarNode | MappingNode) -> Any:
+        """A text without what no file and no path can hold, though an escape can name it."""
+        if isinstance(node, ScalarNode) and (wrong := re.search("[\0\ud800-\udfff]", node.value)):
+            raise _error(node, f"the character {wrong[0]!a} is not allowed")
+        return super().construct_scalar(node)
+
     def whole(self, node: ScalarNode) -> int:
         """``10``, ``010`` (ten), ``0o12`` or ``0xa``."""
         base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)

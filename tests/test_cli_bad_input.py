@@ -57,7 +57,7 @@ BAD_RUNS: dict[str, tuple[list[str], str]] = {
     "trainer": (["--trainer", "pgdat"], "unknown trainer 'pgdat'.*did you mean 'pgd_at'.*standard"),
     "attack": (["--evaluation", "pdg"], "unknown attack 'pdg'.*did you mean 'pgd'.*fgsm"),
     "schedule": (["--schedule", "cosin"], "unknown schedule 'cosin'.*did you mean 'cosine'"),
-    "norm": (["--norm", "l3"], "norm = 'l3'.*'linf'.*'l2'"),
+    "norm": (["--norm", "l3"], "norm = 'l3'.*unknown norm 'l3'.*allowed: l2, linf"),
     "precision": (["--precision", "float16"], "'float32'.*'bfloat16'"),
     "eps": (["--eps", "8/x"], "eps = '8/x'.*8/255"),
     "epochs": (["--epochs", "0"], "epochs = 0.*greater than 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from typing import Any
 
@@ -96,7 +97,6 @@ BAD = [
     ({"seed": -1}, "seed"),
     ({"threads": 0}, "threads"),
     ({"device": "tpu"}, "'auto', 'cpu' or 'cuda'"),
-    ({"device": "cuda"}, "there is no GPU"),
     ({"precision": "float16"}, "'float32' or 'bfloat16'"),
 ]
 
@@ -219,6 +219,21 @@ CHECKS = [
         "leave class 2 .1 images. empty",
     ),
 ]
+
+
+def test_what_the_machine_lacks_is_refused_when_a_run_starts_not_when_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend_gpu(monkeypatch, True)
+    elsewhere = RunConfig.flat(device="cuda", batch_size=10)
+    pretend_gpu(monkeypatch, False)
+    assert RunConfig.create(**json.loads(elsewhere.model_dump_json())) == elsewhere
+    with pytest.raises(ConfigError, match="there is no GPU"):
+        elsewhere.check(rare())
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    RunConfig.flat(threads=8, batch_size=10).check(rare())
+    with pytest.raises(ConfigError, match="threads = 9, but this machine has 2 cores: at most 8"):
+        RunConfig.flat(threads=9, batch_size=10).check(rare())
 
 
 def seed_for(word: str) -> int:
