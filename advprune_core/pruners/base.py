@@ -67,6 +67,11 @@ class Selection:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def __repr__(self) -> str:
+        weights = f"weights {self.weights.min():g} to {self.weights.max():g}"
+        filled = f", {self.n_filled} filled in" if self.n_filled else ""
+        return f"Selection({len(self)} images, {weights}{filled})"
+
 
 def budget(fraction: float, n: int) -> int:
     """Images kept of `n`: ``floor(fraction * n + 1/2)``."""
