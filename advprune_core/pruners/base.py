@@ -72,8 +72,9 @@ class Selection:
         return len(self.indices)
 
     def __repr__(self) -> str:
-        low, high = self.weights.min(), self.weights.max()
-        return f"Selection({len(self)} images, weights {low:.3g} to {high:.3g}, n_filled={self.n_filled})"
+        weights = f"weights {self.weights.min():g} to {self.weights.max():g}"
+        filled = f", {self.n_filled} filled in" if self.n_filled else ""
+        return f"Selection({len(self)} images, {weights}{filled})"
 
 
 def budget(fraction: float, n: int) -> int:
