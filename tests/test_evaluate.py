@@ -328,7 +328,7 @@ def test_doubts_of_images(levels: int, eps: float, message: str, trained: nn.Mod
 
 
 def test_a_round_eps_of_8(trained: nn.Module, split: Split) -> None:
-    with pytest.raises(ConfigError, match="more than the whole range of a pixel.*'8/255'"):
+    with pytest.raises(ConfigError, match=r"more than the whole range of a pixel.*'8/255'"):
         evaluate(trained, split, "fgsm", eps=8)
     with pytest.warns(UserWarning, match="plain grey .l2, from 4"):
         evaluate(trained, split, "fgsm", norm="L2", eps=8)
