@@ -118,6 +118,7 @@ def run(
     from advprune_core.store import RunStore
     from advprune_core.study import Entry, Execution, pruner_label
     from advprune_core.tasks import PGD_40
+    from advprune_core.trainers.sentinel import depth
 
     config = RunConfig.flat(**{name: value_of(text) for name, text in named.items() if text is not None})
     if set_:
@@ -141,7 +142,10 @@ def run(
         record = store.run(key)
         if record is None or record.status == "failed":
             continue
-        when = "" if record.collapse_epoch is None else f" (seen in epoch {record.collapse_epoch})"
+        when = ""
+        if record.collapse_epoch is not None:
+            fall = f"held-out robust accuracy fell by {100 * depth(record.epochs):.0f} points"
+            when = f" (seen in epoch {record.collapse_epoch}; {fall})"
         print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
         found = store.evaluation(key, driver.evaluation(entries[number].config).key(driver.dataset.test_hash))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
@@ -282,7 +286,10 @@ def evaluate(
 
 @app.command()
 def select(
-    arrays: Annotated[str, typer.Argument(help=".npz with y, and x, logits, features or trajectory as needed")],
+    arrays: Annotated[
+        str,
+        typer.Argument(help=".npz with y, and as needed x, (adversarial_)logits, (adversarial_)features, trajectory"),
+    ],
     pruner: Annotated[
         str, typer.Option(help="What chooses: a name or {name: {setting: value}} (advprune list pruners)")
     ],
@@ -296,9 +303,11 @@ def select(
     eps: Annotated[str, typer.Option(help="Its radius in units of [0, 1]")] = "8/255",
     steps: Annotated[int, typer.Option(help="Its steps")] = 7,
     seed: Annotated[int, typer.Option(help="Of random choices")] = 0,
+    layout: Annotated[str | None, typer.Option(help="Axes of x: NHWC or NCHW [default: seen from its shape]")] = None,
+    device: Annotated[str, typer.Option(help="Of the network: cpu, cuda, or auto: a GPU if there is one")] = "auto",
 ) -> None:
     """Prune your own data without training here: arrays in, indices and weights out."""
-    from advprune_core.selecting import save_selection, select_file
+    from advprune_core.selection_files import save_selection, select_file
 
     if not out.endswith(".npz") or (picture is not None and not picture.endswith(".png")):
         raise ConfigError("--out must end in .npz, --picture in .png")
@@ -314,6 +323,8 @@ def select(
             eps=eps,
             steps=steps,
             seed=seed,
+            layout=layout,
+            device=device,  # type: ignore[arg-type]
         )
     save_selection(selection, out)
     filled = f", {selection.n_filled} of them not by its own rule" if selection.n_filled else ""

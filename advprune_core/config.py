@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 
-from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.data import DATASETS, Dataset, DatasetSource
 from advprune_core.datasets.digits import Digits
 from advprune_core.models import MODELS, ModelSettings, SmallCNN
@@ -191,6 +191,8 @@ class RunConfig(Settings):
         canonical = self.canonical()
         if not (self.objective.uses_adversarial or self.best_every or self.pruner.uses_model):
             canonical.pop("attack", None)
+        elif self.attack.norm == "l2":
+            canonical["l2"] = L2_VERSION
         if self.device != "cpu":
             canonical.pop("threads", None)
         # Content, not the name or the path of the data, and not what concerns the test images.

@@ -54,7 +54,7 @@ def _refusal(control: Control, config: RunConfig) -> str | None:
     objective = config.objective
     if control == "same_step_size" and not (config.pruner.measures_steps or isinstance(config.pruner, Full)):
         able = ", ".join(name for name, cls in PRUNERS.classes().items() if cls.measures_steps)
-        return f"takes steps as long as the run's, and only these pruners measure them: {able}"
+        return f"takes steps as long as the run's, which {config.pruner.name!r} does not measure as {able} do"
     if control == "same_steps" and not config.pruner.steady:
         return f"lengthens a run, and what the pruner {config.pruner.name!r} keeps depends on its length"
     if control == "same_steps" and config.optimisation.cost_budget is not None:

@@ -19,7 +19,7 @@ from advprune_core.attacks.base import Attack, parse_attacks
 from advprune_core.attacks.ensemble import attack_batch, turns
 from advprune_core.attacks.geometry import ThreatModel, threat_model
 from advprune_core.attacks.guards import SAMPLE, inspect
-from advprune_core.attacks.inputs import check_network, check_numbers, check_whole
+from advprune_core.attacks.inputs import check_images, check_network, check_numbers, check_whole
 from advprune_core.attacks.mode import quiet_logits, true_float32
 from advprune_core.data import Split
 from advprune_core.progress import attack_bar
@@ -151,7 +151,9 @@ def evaluate(
     if len(split) == 0:
         raise ConfigError("there are no images to evaluate on: the split is empty")
     device = device_of(model, split)
-    doubts, classes = inspect(model, split.pixels(slice(0, SAMPLE)).to(device), split.labels.to(device), threat=ball)
+    sample = check_images(split.pixels(slice(0, SAMPLE))).to(device)
+    doubts, classes = inspect(model, sample, split.labels.to(device), threat=ball)
+
     doubts += tuple(doubt for attack in chosen for doubt in attack.doubts(classes=classes))
     names = torch.arange(len(split)) if ids is None else check_numbers("ids", ids, split.labels)
     outcome = _outcome(
@@ -209,7 +211,7 @@ def _outcome(
 
             stand = attack_batch(
                 model,
-                split.pixels(rows).to(device),
+                split.pixels(rows).to(device, torch.float32),
                 split.labels[rows].to(device),
                 order,
                 threat=threat,

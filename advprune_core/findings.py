@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from advprune_core.data import DATASETS
 from advprune_core.estimates import Estimate, accuracy, estimate
 from advprune_core.evaluate import wilson
 from advprune_core.markup import escape, with_names
 from advprune_core.plots import arm_label
 from advprune_core.settings import check_names
-from advprune_core.summaries import frontier, speed_ups, way_labels, ways, with_accuracies
+from advprune_core.summaries import component_name, frontier, speed_ups, way_labels, ways, with_accuracies
 from advprune_core.verdicts import (
     BETTER,
     BETTER_HERE,
@@ -202,6 +203,7 @@ def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: 
     verdicts = judge(asked)
     lines = [
         *_robust_at_all(points, margin),
+        *_collapses(table),
         *_paying(full, reference, verdicts),
         *_pruned(part, full, reference, verdicts),
     ]
@@ -296,13 +298,45 @@ def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
         names = [f"{row['way']} at {100 * row['fraction']:g} %" for _, row in weak.iterrows()]
         told = f"all but {'; '.join(names)}" if names else "all"
         lines.append(f"Of {len(others)} others, {told} withstand at least {100 * margin:g} points more than that.")
-    for _, row in points[points["collapsed"] > 0].iterrows():
-        low, high = wilson(row["collapsed"], row["runs"])
-        lines.append(
-            f"**{row['way']}** at {100 * row['fraction']:g} % of the data collapsed in {row['collapsed']} of "
-            f"{row['runs']} runs (95 % interval of the rate: {100 * low:.0f} to {100 * high:.0f} %)."
-        )
     return lines
+
+
+def _collapses(table: pd.DataFrame) -> list[str]:
+    """Of ways that collapsed, onset and depth as well: near its bounds the sentinel's flag is decided by chance."""
+    lines = []
+    for (way, fraction), runs in table.groupby([way_labels(table), "fraction"], sort=False):
+        flagged = runs[runs["status"] == "collapsed"]
+        if not len(flagged):
+            continue
+        low, high = wilson(len(flagged), len(runs))
+        best, last, fall = (_span(100 * runs[name]) for name in ("val_pgd_best", "val_pgd_last", "collapse_depth"))
+        lines.append(
+            f"**{way}** at {100 * float(str(fraction)):g} % of the data collapsed in {len(flagged)} of {len(runs)} "
+            f"runs (95 % interval of the rate: {100 * low:.0f} to {100 * high:.0f} %), from epoch "
+            f"{_span(flagged['collapse_epoch'])} on. Held-out robust accuracy of all {len(runs)}: {best} % at best, "
+            f"then a fall of {fall} points, {last} % at the end."
+        )
+    return [*lines, *_held_out(table)] if lines else []
+
+
+def _held_out(table: pd.DataFrame) -> list[str]:
+    """What sets held-out images apart from the test images, and how much that comes to here."""
+    source = DATASETS.classes().get(component_name(table["dataset"].iloc[0]))
+    if source is None or not source.held_out:
+        return []
+    adversarial = table["objective"].map(component_name) != "standard"
+    both = table[adversarial & table["val_pgd_last"].notna() & table["robust"].notna()]
+    held_out, test = 100 * both["val_pgd_last"].mean(), 100 * both["robust"].mean()
+    return [
+        f"Held-out images are no test: {source.held_out}. At the end of adversarial training, robust accuracy is "
+        f"{held_out:.0f} % on them and {test:.0f} % on the test images."
+    ]
+
+
+def _span(values: pd.Series) -> str:
+    """``31 to 37``, or one number if they agree."""
+    low, high = f"{values.min():.0f}", f"{values.max():.0f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor, nn
 
+from advprune_core.attacks.inputs import check_network
 from advprune_core.attacks.mode import quiet_logits
+from advprune_core.attacks.passes import IN_PLACE
 from advprune_core.data import Dataset
 from advprune_core.factories import network_factory
 from advprune_core.randomness import torch_stream
@@ -113,15 +115,21 @@ def build_model(settings: ModelSettings, dataset: Dataset, *, seed: int = 0) -> 
 
 
 def check_model(model: Any, dataset: Dataset) -> None:
-    """Refuse what is not a classifier of this data set's images."""
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"the model must be an nn.Module, not {type(model).__name__}")
+    """Refuse what is not a classifier of this data set's images; leaves both as they were.
+
+    Raises
+    ------
+    ConfigError
+        What is no `nn.Module`, or on the meta device; outputs other than one tensor of a logit for
+        each class; a model that changes its input in place.
+    """
+    check_network(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     images = dataset.train.pixels(slice(0, 2)).to(device)
-    try:
-        logits = quiet_logits(model, images)
-    except RuntimeError as error:
-        raise ConfigError(f"the model cannot take images of shape {tuple(images.shape)}: {error}") from None
+    probe = images.clone()
+    logits = quiet_logits(model, probe)
+    if not torch.equal(probe, images):
+        raise ConfigError(IN_PLACE)
     if logits.shape != (2, dataset.classes):
         raise ConfigError(
             f"the model gives outputs of shape {tuple(logits.shape)} for 2 images; "

@@ -49,6 +49,14 @@ def _arms(table: pd.DataFrame) -> list[str]:
     return sorted(found, key=lambda arm: arm.rpartition(": ")[2].partition("(")[0] in CONTROLS)
 
 
+def _footnote(figure: Figure, table: pd.DataFrame) -> None:
+    """Say under a figure what its evaluations warn of, and of how many runs."""
+    found = table["warnings"].dropna() if "warnings" in table else pd.Series(dtype=str)
+    if len(found := found[found != ""]):
+        text = f"{len(found)} of {len(table)} evaluations are in doubt: {'; '.join(dict.fromkeys(found))}"
+        figure.supxlabel(fill(text, 150), fontsize=8, color="firebrick")
+
+
 def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     """Clean and robust accuracy against the share of the data kept.
 
@@ -80,6 +88,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("accuracy, %")
     axes[1].legend(frameon=False, fontsize=9, loc="lower right")
     figure.suptitle(f"{_names(table)}: {_seeds(table)}, 95 % t interval, single runs", fontsize=10)
+    _footnote(figure, table)
     return figure
 
 
@@ -273,4 +282,5 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     for axis in (left, right):
         axis.grid(alpha=0.3)
     figure.suptitle(f"{_names(table)}: {_seeds(table)}", fontsize=10)
+    _footnote(figure, table)
     return figure

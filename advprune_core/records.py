@@ -153,6 +153,8 @@ class EvaluationRecord(_Keyed):
     ----------
     weights : str or None
         SHA-256 of the weights that were evaluated.
+    warnings : list of str
+        Why the numbers may say more than is true (see `attacks.guards.inspect`).
     """
 
     train_key: str
@@ -161,6 +163,7 @@ class EvaluationRecord(_Keyed):
     clean: Accuracy
     robust: Accuracy
     attacks: dict[str, Accuracy]
+    warnings: list[str] = []
     passes: dict[str, int]
     seconds: dict[str, float]
     environment: dict[str, Any] = {}
@@ -182,7 +185,7 @@ class EvaluationRecord(_Keyed):
     def outcome(self) -> Outcome:
         """The outcome of every image."""
         attacks = {name: unpack_bits(value.images, self.n) for name, value in self.attacks.items()}
-        return Outcome(unpack_bits(self.clean.images, self.n), attacks)
+        return Outcome(unpack_bits(self.clean.images, self.n), attacks, tuple(self.warnings))
 
 
 class ManifestEntry(BaseModel):

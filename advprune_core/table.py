@@ -13,6 +13,7 @@ import pandas as pd
 from advprune_core.config import flat_fields
 from advprune_core.records import EvaluationRecord, RunRecord, Timing
 from advprune_core.store import RunStore
+from advprune_core.trainers.sentinel import depth
 
 
 def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
@@ -36,7 +37,10 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         seconds of training + selection, which count what no forward pass does (the pursuit of gradient
         matching); ``unique_images``, ``step_ratio`` (see `RunRecord`), ...;
         ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
-        difference is robust overfitting; ``collapse_epoch`` of a run that collapsed.
+        difference is robust overfitting; ``collapse_epoch`` of a run that collapsed, and
+        ``collapse_depth`` of any run with checks: the fall of that accuracy from its best check to the
+        lowest later one (images of val_stop are no test: see `DatasetSource.held_out`); ``warnings``
+        of an evaluation whose numbers may say more than is true.
     """
     rows: list[dict[str, Any]] = []
     for folder in results:
@@ -110,6 +114,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "checkpoint": evaluation.config["checkpoint"],
             "test_images": evaluation.n,
             "outcomes": evaluation.robust.images,
+            "warnings": "; ".join(evaluation.warnings),
         }
     # What a run that did not get to its end has cost is no cost of training.
     row["cost"] = record.cost if record.trained else np.nan
@@ -131,8 +136,9 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         "error",
     ):
         row[name] = getattr(record, name)
-    checks = [check["val_pgd"] for check in record.epochs if "val_pgd" in check]
-    row |= {"val_pgd_best": max(checks, default=np.nan), "val_pgd_last": checks[-1] if checks else np.nan}
+    held_out = [check["val_pgd"] for check in record.epochs if "val_pgd" in check]
+    row |= {"val_pgd_best": max(held_out, default=np.nan), "val_pgd_last": held_out[-1] if held_out else np.nan}
+    row["collapse_depth"] = depth(record.epochs)
     row["optimiser_steps"] = record.steps
     row["run_device"] = record.environment.get("device")
     return row

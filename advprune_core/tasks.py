@@ -12,7 +12,7 @@ import torch
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from advprune_core.attacks.base import ATTACKS, PGD, Attack
-from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.config import RunConfig, content_key, json_data
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.environment import environment, git_state
@@ -55,8 +55,10 @@ class EvaluationConfig(Settings):
 
     def identity(self, test_hash: str) -> dict[str, Any]:
         """What determines the outcome, the weights aside, as JSON data."""
-        attacks = [attack.canonical() for attack in self.attacks]
-        return json_data({**self.canonical(), "attacks": attacks, "test": test_hash})
+        identity = {**self.canonical(), "attacks": [attack.canonical() for attack in self.attacks], "test": test_hash}
+        if self.threat.norm == "l2":
+            identity["l2"] = L2_VERSION
+        return json_data(identity)
 
     def key(self, test_hash: str) -> str:
         """Hash of what determines the outcome, the weights aside."""
@@ -259,6 +261,7 @@ def evaluation_record(
         clean=Accuracy.of(outcome.clean),
         robust=Accuracy.of(outcome.robust),
         attacks={name: Accuracy.of(right) for name, right in outcome.attacks.items()},
+        warnings=list(outcome.warnings),
         passes=ledger["passes"],
         seconds=ledger["seconds"],
         environment=environment(config.device),

@@ -10,13 +10,16 @@ from typing import Any
 import pandas as pd
 import pytest
 from made_up import run_record, write_finished
+from matplotlib.testing.compare import compare_images
 from tiny import tiny_study
 
 from advprune_core.archive import export_study, import_study
+from advprune_core.experiments import execute
 from advprune_core.files import json_digest
 from advprune_core.runner import run_study
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
+from advprune_core.study import study_config
 from advprune_core.table import collect
 from advprune_core.upkeep import check_results
 
@@ -170,6 +173,22 @@ def test_import_refuses_what_was_altered(exported: Path, tmp_path: Path) -> None
     assert found.runs == [three.parent.name]
     result = run_study(tiny_study(root, **STUDY), progress=False, retrain=True)
     assert result.trained == 3
+
+
+@pytest.mark.slow
+def test_a_committed_study_draws_its_figure_on_a_machine_without_weights(tmp_path: Path) -> None:
+    """The committed digits: imported, then their notebook; nothing is trained, table and figure are the same."""
+    committed = Path(__file__).resolve().parents[1] / "results" / "reference" / "digits"
+    assert import_study(committed, results=tmp_path).refused == {}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    manifest = RunStore(tmp_path).manifest("digits")
+    config = study_config({**manifest.config, "results": str(tmp_path)})
+    notebook = committed.parents[2] / "notebooks" / "accuracy_vs_fraction.ipynb"
+    execute([notebook], {**manifest.config, "results": str(tmp_path)}, config)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")} == before
+    assert (tmp_path / "digits" / "table.tex").read_text() == (committed / "table.tex").read_text()
+    figures = (str(folder / "accuracy_vs_fraction.png") for folder in (committed, tmp_path / "digits"))
+    assert compare_images(*figures, tol=10) is None
 
 
 @pytest.mark.parametrize("folder", [".", "missing"])

@@ -110,6 +110,8 @@ def start_effect(start: Any) -> Any:
         x_adv = project(ascend(begun, gradient, norm="linf", step_size=EPS), visit.x, norm="linf", eps=EPS)
         start.end(visit, x_adv, norm="linf", eps=EPS, state=state, step=(begun, gradient))
         starts.append(begun)
+    # Once in L2 as well, where there are more ways to be random.
+    starts.append(start.begin(batch, norm="l2", eps=EPS, key=1, state=start.state(32)))
     return flat(*starts)
 
 

@@ -148,3 +148,13 @@ def test_a_raised_version_of_a_default_makes_new_keys(
     before = PRUNED.train_key(digits)
     monkeypatch.setattr(type(part), "version", 2)
     assert PRUNED.train_key(digits) != before
+
+
+def test_a_raised_version_of_the_average_makes_new_keys_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, digits: Dataset
+) -> None:
+    plain, averaged = RunConfig(), RunConfig.flat(ema=0.9)
+    before = plain.train_key(digits), averaged.train_key(digits)
+    monkeypatch.setattr(type(plain.optimisation), "ema_version", 99)
+    assert plain.train_key(digits) == before[0]
+    assert averaged.train_key(digits) != before[1]

@@ -129,9 +129,9 @@ def test_profiles_of_any_bytes(tmp_path: Path, content: bytes) -> None:
 
 SNIPPETS = st.sampled_from(
     [
-        *("\t[]{}|>!,#~'\"\n\ufeff\0"),
-        *(": ", "- ", "? ", "&a ", "*a", "!!int ", "\n  ", "---\n", "%YAML 1.1\n", "::", "seeds: [0]\n"),
-        *("010", "12:30", "yes", "1_0", "true", ".nan", "1e400"),
+        *"\t[]{}|>!,#~'\"\n\ufeff\0",
+        *(": ", "- ", "? ", "&a ", "*a", "!!int ", "\n  ", "---\n", "%YAML 1.1\n", "::"),
+        *("010", "12:30", "yes", "1_0", "true", ".nan", "1e400", "seeds: [0]\n"),
     ]
 )
 

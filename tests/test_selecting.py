@@ -15,7 +15,8 @@ from made_up import entry_point, refused
 
 from advprune_core.pruners import PRUNERS, Selection
 from advprune_core.pruners.outputs import SplitOutputs, split_outputs
-from advprune_core.selecting import load_selection, save_selection, select
+from advprune_core.selecting import select
+from advprune_core.selection_files import load_selection, save_selection
 from advprune_core.settings import ConfigError
 
 WORLD = blobs()

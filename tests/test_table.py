@@ -36,6 +36,7 @@ UNUSUAL: dict[str, Any] = {
     "pruner": {"random": {"balanced": True}},
     "fraction": 0.5,
     "epochs": 2.5,
+    "cost_budget": 50_000,
     "lr": 0.05,
     "momentum": 0.8,
     "weight_decay": 0.001,

@@ -55,7 +55,7 @@ def inspect(model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel) -> t
     given = check_inputs(model, x[:SAMPLE], y[:SAMPLE], threat=threat)
     x, labels = given.x, given.y
     doubts = [*_doubts_of_images(x, threat)]
-    if any(module.training and isinstance(module, _NormBase | _DropoutNd) for module in model.modules()):
+    if any(isinstance(module, _NormBase | _DropoutNd) and module.training for module in model.modules()):
         doubts.append(
             "the model is in train mode (dropout, normalisation): it is attacked in eval mode and put back; "
             "call model.eval() to say so"

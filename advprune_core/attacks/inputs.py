@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -154,7 +154,8 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
 
 def check_whole(name: str, value: Any, *, least: int) -> None:
     """Refuse what is no whole number from `least`, up to what int64 holds."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) < 2**63:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not least <= int(value) < 2**63:
         raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 

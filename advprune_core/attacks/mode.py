@@ -19,10 +19,11 @@ Mode = Literal["eval", "train"]
 def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     """Put `model` in a mode for a block, then restore every module's mode and all that it changed.
 
-    The global generators are put back, for models that draw from them; in ``"train"`` the buffers
-    (BatchNorm statistics) as well.
+    Gradients work inside, whatever is set around it. The global generators are put back, for models
+    that draw from them; in ``"train"`` the buffers (BatchNorm statistics) as well.
     """
-    modules = list(model.modules())
+    # Of scripted models, frozen ones have no mode.
+    modules = [module for module in model.modules() if hasattr(module, "training")]
     before = [module.training for module in modules]
     wanted = mode == "train"
     # Setting modes costs more than a forward pass of a tiny network has time for: skip if right.
@@ -34,19 +35,24 @@ def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
             yield
     finally:
         for module, flag in zip(modules, before, strict=True):
-            module.training = flag
+            if module.training != flag:
+                module.training = flag
         for buffer, value in zip(model.buffers(), saved, strict=bool(saved)):
             buffer.data.copy_(value)  # of the data: autograd may still need the buffer, and it is as it was
 
 
 @contextmanager
 def true_float32(device: torch.device) -> Iterator[None]:
-    """Float32 that is float32, whatever is set around the block: no autocast, no TF32."""
+    """Float32 that is float32, whatever is set around the block: no autocast, no TF32, no inference mode."""
     cudnn, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
     settings = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.autocast(device.type, enabled=False), cudnn.flags(**settings, allow_tf32=False):
+        with (
+            torch.autocast(device.type, enabled=False),
+            cudnn.flags(**settings, allow_tf32=False),
+            torch.inference_mode(mode=False),
+        ):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)

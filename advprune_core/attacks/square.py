@@ -69,19 +69,19 @@ def square(
     )
     x, y, names, norm, eps = given.x, given.y, given.ids, given.threat.norm, given.threat.eps
     search, key = Search(model, precision, given.classes), stream(seed, "square")
-    channels, size = x.shape[1], (x.shape[2], x.shape[3])
-    low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
-    zero = torch.zeros_like(names)
-    if norm == "linf":
-        best = stripes(uniform(stream(key, "start"), names, zero, (channels, size[1])) < 0.5, low, high)
-    else:
-        best = tiles(uniform(stream(key, "start"), names, zero, (25, 1 + channels)), x, eps=eps)
-    result, rows = x.clone(), torch.arange(len(x), device=x.device)
-    different = size[0] * size[1] * 2**channels
-    memory = norm == "linf" and different <= REMEMBERED
-    refused = torch.zeros(len(x), different if memory else 0, dtype=torch.bool, device=x.device)
-    length, draws = 0, x.new_zeros(len(x), BLOCK, 0)
     with no_trace(model):
+        channels, size = x.shape[1], (x.shape[2], x.shape[3])
+        low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
+        zero = torch.zeros_like(names)
+        if norm == "linf":
+            best = stripes(uniform(stream(key, "start"), names, zero, (channels, size[1])) < 0.5, low, high)
+        else:
+            best = tiles(uniform(stream(key, "start"), names, zero, (25, 1 + channels)), x, eps=eps)
+        result, rows = x.clone(), torch.arange(len(x), device=x.device)
+        different = size[0] * size[1] * 2**channels
+        memory = norm == "linf" and different <= REMEMBERED
+        refused = torch.zeros(len(x), different if memory else 0, dtype=torch.bool, device=x.device)
+        length, draws = 0, x.new_zeros(len(x), BLOCK, 0)
         logits = search.logits(best)
         gap = -margin(logits, y)
         before = gap.clone()  # what an accepted query gains is written into `gap`

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PRUNERS: Registry[Pruner] = Registry("pruner", "advprune_core.pruners")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """Which training images are kept, and how much each counts.
 
@@ -70,6 +70,11 @@ class Selection:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        weights = f"weights {self.weights.min():g} to {self.weights.max():g}"
+        filled = f", {self.n_filled} filled in" if self.n_filled else ""
+        return f"Selection({len(self)} images, {weights}{filled})"
 
 
 def budget(fraction: float, n: int) -> int:

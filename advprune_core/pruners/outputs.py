@@ -203,7 +203,11 @@ def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool) -> SplitOut
     """Outputs given in place of a model, if they have what is wanted."""
     for name, wanted in (("clean", clean), ("adversarial", adversarial)):
         if wanted and getattr(outputs, name) is None:
-            raise ConfigError(f"{name} outputs are needed, and the outputs given have none")
+            prefix = "adversarial_" if name == "adversarial" else ""
+            raise ConfigError(
+                f"{name} outputs are needed, and the outputs given have none: give {prefix}logits "
+                f"(and {prefix}features, where gradients are taken)"
+            )
     return SplitOutputs(outputs.labels, outputs.clean if clean else None, outputs.adversarial if adversarial else None)
 
 

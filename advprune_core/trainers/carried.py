@@ -98,9 +98,8 @@ class CarriedStart(Start):
             assert step is not None
             start, gradient = step
             # The paper's g / |g|_1, times the number of pixels: float16 can hold that.
-            direction = gradient / gradient.flatten(1).abs().mean(1).clamp(min=torch.finfo(gradient.dtype).tiny).view(
-                -1, 1, 1, 1
-            )
+            size = gradient.flatten(1).abs().mean(1).clamp(min=torch.finfo(gradient.dtype).tiny)
+            direction = gradient / size.view(-1, 1, 1, 1)
             if _MOMENTUM in state:
                 earlier = _read(state, _MOMENTUM, batch).float()
                 direction = direction + self.momentum * where_images(known, earlier, torch.zeros_like(earlier))

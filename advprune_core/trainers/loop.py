@@ -99,7 +99,7 @@ class _Run:
                     row = self._epoch(epoch, share=min(1.0, epochs - epoch))
                 state.counters.epoch += 1
                 last = self._at_end()
-                if not math.isfinite(row["train_loss"]):
+                if not (math.isfinite(row["train_loss"]) and state.finite):
                     status = "diverged"
                 elif self.config.best_every and (last or (epoch + 1) % self.config.best_every == 0):
                     with state.ledger.phase("validate"):

@@ -9,7 +9,7 @@ from advprune_core.pruners.base import Selection
 from advprune_core.trainers.state import Weights
 
 
-@dataclass
+@dataclass(repr=False)
 class TrainResult:
     """What a run leaves: plain data and weights on the CPU.
 
@@ -48,3 +48,7 @@ class TrainResult:
         """Mean of `Selection.step_ratio` over the epochs on a selection; None where it was not measured."""
         known = [row["step_ratio"] for row in self.metrics if "step_ratio" in row]
         return sum(known) / len(known) if known else None
+
+    def __repr__(self) -> str:
+        passes = sum(self.ledger.get("passes", {}).values())
+        return f"TrainResult({self.status}, epochs={len(self.metrics)}, steps={self.steps}, passes={passes})"

@@ -9,6 +9,7 @@ closer to the training images than the test images are, as with the digits, the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,10 +96,13 @@ def onset(course: Sequence[Check], *, drop: float, ended: bool) -> int | None:
     return suspect if ended else None
 
 
-def depth(course: Sequence[Check]) -> float | None:
-    """How far the robust accuracy held out fell from its best check to the lowest later one; None without checks."""
-    if not course:
-        return None
-    values = [check.robust for check in course]
+def depth(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """How far held-out robust accuracy fell from its best check to the lowest later one; NaN without checks.
+
+    Of the weights that are evaluated: with a moving average, of that.
+    """
+    values = [row["val_pgd"] for row in metrics if "val_pgd" in row]
+    if not values:
+        return math.nan
     best = max(values)
-    return best - min(values[values.index(best) :])
+    return float(best - min(values[values.index(best) :]))

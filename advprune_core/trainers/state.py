@@ -127,6 +127,11 @@ class RunState:
         """What is evaluated: the moving average where there is one."""
         return self.model if self.average is None else self.average.module
 
+    @property
+    def finite(self) -> bool:
+        """Whether all weights are numbers: the last update of an epoch may have made others of them."""
+        return all(bool(value.isfinite().all()) for value in self.final_model.state_dict().values())
+
     def weights(self) -> Weights:
         """A copy of the final model's state on the CPU."""
         state = self.final_model.state_dict()

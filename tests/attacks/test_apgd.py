@@ -170,9 +170,9 @@ def test_neither_batch_nor_order_matters(
         ({"x": torch.zeros(0, 1, 2, 4), "y": torch.zeros(0).long()}, "the batch is empty"),
         ({"x": torch.full((2, 1, 2, 4), 2.0)}, r"must lie in \[0, 1\]"),
         ({"y": torch.zeros(3).long()}, "labels have shape"),
-        ({"eps": 0}, "eps must be above 0"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"restarts": 0}, "restarts must be at least 1"),
+        ({"eps": 0}, "eps must be a number above 0"),
+        ({"steps": 0}, "steps must be a whole number of at least 1"),
+        ({"restarts": 0}, "restarts must be a whole number of at least 1"),
     ],
 )
 def test_what_is_refused(change: dict[str, Any], message: str) -> None:

@@ -246,7 +246,10 @@ class Masked(nn.Module):
 
 IMAGES = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 WARNED = {
-    "train mode": (lambda: _linear(4).train(), "in train mode: it is attacked in eval mode and put back"),
+    "train mode": (
+        lambda: nn.Sequential(_linear(4), nn.Dropout(0.5)).train(),
+        r"in train mode \(.*\): it is attacked in eval mode and put back",
+    ),
     "random": (Noisy, "outputs are random.*fix the randomness"),
     "masked": (Masked, "12 of 12 images have no gradient.*masked"),
     "softmax": (lambda: nn.Sequential(_linear(4), nn.Softmax(1)).eval(), "look like probabilities.*leave the softmax"),
@@ -291,9 +294,9 @@ def test_all_misclassified() -> None:
     [
         ({"x": IMAGES[:0], "y": torch.zeros(0).long()}, ValueError, "the batch is empty"),
         ({"x": IMAGES * 2}, ValueError, r"must lie in \[0, 1\].*unnormalised"),
-        ({"y": torch.full((12,), 4)}, ValueError, "labels are 4 to 4, but the model has 4 classes"),
-        ({"y": torch.arange(12) - 9}, ValueError, "labels are -9 to 2, but the model has 4 classes, from 0"),
-        ({"eps": -1}, ValueError, "eps must be above 0"),
+        ({"y": torch.full((12,), 4)}, ValueError, "a label is 4, but the model has 4 classes, whose labels are 0 to 3"),
+        ({"y": torch.arange(12) - 9}, ValueError, "labels are classes from 0, but the least is -9"),
+        ({"eps": -1}, ValueError, "eps must be a number above 0"),
         ({"version": "plus"}, ConfigError, "'standard' or 'apgd', or a list of attacks"),
         ({"version": 3}, ConfigError, "3 is no version"),
         ({"version": []}, ConfigError, "or a list of attacks"),

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import kstest
 from torch import Tensor
 
-from advprune_core.attacks.geometry import Norm, ThreatModel, ascend, check_images, project, random_point
-from advprune_core.settings import ConfigError
+from advprune_core.attacks.geometry import Norm, ThreatModel, ascend, project, random_point, threat_model, unit
+from advprune_core.settings import AdvpruneError, ConfigError
 
 LAW = settings(deadline=None, derandomize=True)
 NORMS = st.sampled_from(["linf", "l2"])
@@ -136,26 +137,6 @@ def test_random_point_l2_has_the_direction_of_the_noise_and_the_radius() -> None
     assert torch.nn.functional.cosine_similarity(delta[1].flatten(), noise[1].flatten(), dim=0) > 1 - 1e-5
 
 
-@pytest.mark.parametrize(
-    ("values", "found"),
-    [
-        ([0.0, 1.1], r"\[0, 1\.1\]"),
-        ([-0.5, 1.0], r"\[-0\.5, 1\]"),
-        ([0.0, 255.0], r"\[0, 255\]"),
-        ([0.5, float("nan")], "nan"),
-        ([0.5, float("inf")], "inf"),
-        ([float("-inf"), 0.5], "inf"),
-    ],
-)
-def test_images_outside_the_box_are_refused(values: list[float], found: str) -> None:
-    with pytest.raises(ValueError, match=rf"must lie in \[0, 1\].*{found}.*normalise inside"):
-        check_images(torch.tensor(values))
-
-
-def test_images_in_the_box_pass() -> None:
-    check_images(torch.tensor([0.0, 1.0]))
-
-
 @pytest.mark.parametrize(("eps", "value"), [("8/255", 8 / 255), ("2 / 16", 0.125), (0.3, 0.3), ("0.25", 0.25)])
 def test_eps_is_a_number_or_a_ratio(eps: float | str, value: float) -> None:
     assert ThreatModel(eps=eps).eps == value
@@ -169,10 +150,87 @@ def test_eps_is_a_number_or_a_ratio(eps: float | str, value: float) -> None:
         ({"eps": "8/0"}, "not a number or a ratio"),
         ({"eps": float("nan")}, "eps"),
         ({"eps": float("inf")}, "eps"),
-        ({"norm": "l1"}, "'linf' or 'l2'"),
+        ({"norm": "l1"}, "unknown norm 'l1'.*allowed: l2, linf"),
+        ({"norm": "Lingf"}, "did you mean 'linf'"),
+        ({"norm": 2}, "'linf' or 'l2'"),
+        ({"eps": 8}, "more than the whole range of a pixel.*'8/255'"),
+        ({"eps": 1.01, "norm": "inf"}, "at most 1 in L-inf"),
         ({"epsilon": 0.1}, "did you mean 'eps'"),
     ],
 )
 def test_threat_models_that_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ThreatModel.create(**settings)
+
+
+@pytest.mark.parametrize("norm", ["linf", "Linf", "L-inf", "l_inf", "inf", "INF"])
+def test_spellings_of_linf(norm: str) -> None:
+    assert ThreatModel.create(norm=norm).norm == "linf"
+
+
+@pytest.mark.parametrize("norm", ["l2", "L2", "L_2", "l-2", "2"])
+def test_spellings_of_l2(norm: str) -> None:
+    assert ThreatModel.create(norm=norm, eps=8).norm == "l2", "an L2 radius may be larger than 1"
+
+
+def test_a_threat_model_or_its_parts() -> None:
+    threat = ThreatModel(norm="l2", eps=0.5)
+    assert threat_model(threat, None, None) is threat
+    assert threat_model(None, "L2", "1/2") == threat
+    assert threat_model(None, None, "8/255") == ThreatModel()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((None, None, None), "the radius is missing: give eps in units of .0, 1., a number or '8/255'"),
+        ((ThreatModel(), "linf", None), "not both"),
+        ((ThreatModel(), None, 0.1), "not both"),
+        (("linf", None, None), "threat must be a ThreatModel"),
+        ((None, "linf", True), "eps must be a number above 0.*not True"),
+        ((None, "linf", "eight"), "eps must be a number above 0, or a ratio such as '2/255', not 'eight'"),
+        ((None, "linf", float("inf")), "eps must be a number above 0"),
+        ((None, "linf", -0.1), "eps must be a number above 0.*not -0.1"),
+        ((None, "l1", 0.1), "unknown norm 'l1'"),
+        ((None, 2, 0.1), "'linf' or 'l2'"),
+    ],
+)
+def test_what_is_no_threat_model(given: tuple, message: str) -> None:
+    with pytest.raises(AdvpruneError, match=message):
+        threat_model(*given)
+
+
+@LAW
+@given(SEEDS, st.sampled_from([1.0, 1e-10, 1e-19, 1e-30, 1e-37, 1e15, 1e30, 1e37]))
+def test_unit_vectors_of_any_size(seed: int, size: float) -> None:
+    """In float32 the square of 1e-23 is 0 and that of 1e23 infinite: float64 knows better."""
+    vectors = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(seed)) * size
+    exact = vectors.double().flatten(1)
+    expected = exact / exact.norm(dim=1, keepdim=True)
+    np.testing.assert_allclose(unit(vectors).flatten(1).numpy(), expected.numpy(), atol=1e-6)
+
+
+def test_subnormal_vectors_still_point_somewhere() -> None:
+    vectors = torch.tensor([[3e-45, -3e-45], [0.0, 0.0]])
+    np.testing.assert_allclose(unit(vectors), [[0.5**0.5, -(0.5**0.5)], [0.0, 0.0]], atol=1e-6)
+
+
+@LAW
+@given(SEEDS, st.sampled_from([-100, -30, 0, 3, 60]))
+def test_a_power_of_two_changes_no_bit_of_a_step(seed: int, power: int) -> None:
+    x, gradient = draw(seed + 1)
+    for norm in ("linf", "l2"):
+        plain, times = (ascend(x, gradient * factor, norm=norm, step_size=0.1) for factor in (1.0, 2.0**power))
+        assert torch.equal(plain, times)
+
+
+@pytest.mark.parametrize("uniform", ["radius", "volume"])
+def test_random_points_fill_what_they_say(uniform: str) -> None:
+    """Against the distribution functions: r in units of eps, or r ** d of d pixels, are uniform."""
+    generator = torch.Generator().manual_seed(0)
+    x, noise, radius = torch.full((4000, 1, 2, 3), 0.5), torch.randn(4000, 1, 2, 3, generator=generator), None
+    radius = torch.rand(4000, generator=generator)
+    moved = random_point(x, noise, radius, norm="l2", eps=0.3, uniform=uniform) - x
+    reach = (moved.flatten(1).norm(dim=1) / 0.3).double().numpy()
+    assert kstest(reach if uniform == "radius" else reach**6, "uniform").pvalue > 0.01
+    assert reach.mean() == pytest.approx(0.5 if uniform == "radius" else 6 / 7, abs=0.02)

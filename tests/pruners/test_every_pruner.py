@@ -103,7 +103,9 @@ def data(counts: list[int], *, duplicates: bool) -> Dataset:
 @pytest.mark.parametrize("spec", EXACT, ids=str)
 @settings(deadline=None, max_examples=25)
 @given(
-    counts=st.lists(st.sampled_from([0, 1, 2, 9, 30]), min_size=2, max_size=4).filter(lambda c: sum(c) > 3 and c[-1]),
+    counts=st.lists(st.sampled_from([0, 1, 2, 9, 30]), min_size=2, max_size=4).filter(
+        lambda c: sum(c) > 3 and c[0] and c[-1]
+    ),
     fraction=st.floats(0.05, 1),
     duplicates=st.booleans(),
 )

@@ -34,7 +34,7 @@ def select(pruner: Any, dataset: Dataset, *, fraction: float = 0.3, seed: int = 
 @pytest.mark.parametrize("pruner", RANDOM, ids=repr)
 @settings(deadline=None)
 @given(
-    counts=st.lists(st.integers(0, 25), min_size=1, max_size=5).filter(lambda c: c[-1] > 0),
+    counts=st.lists(st.integers(0, 25), min_size=1, max_size=5).filter(lambda c: c[0] > 0 and c[-1] > 0),
     fraction=st.floats(0.01, 1),
     seed=st.integers(0, 1000),
 )
