@@ -156,9 +156,13 @@ def test_bad_studies(
         (["evaluate"], "either a run or --weights"),
         (["evaluate", "abc", "--weights", "w.pt"], "either a run or --weights"),
         (["evaluate", "abc"], "no run begins with 'abc'"),
+        (["evaluate", "--weights", "WEIGHTS", "--images", "1_0"], "images = '1_0'"),
+        (["evaluate", "--weights", "WEIGHTS", "--images", "１"], "images = '１'"),
         (["export", "digits", "copy"], "no study 'digits'"),
         (["collct"], "No such command.*collct"),
     ],
 )
-def test_other_bad_commands(advprune: Command, arguments: list[str], message: str) -> None:
+def test_other_bad_commands(advprune: Command, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "w.pt").touch()
+    arguments = [str(tmp_path / "w.pt") if name == "WEIGHTS" else name for name in arguments]
     refused(*advprune(*arguments), message)

@@ -254,6 +254,18 @@ def test_model_gives_the_logits_of_the_trained_weights(store: RunStore, checkpoi
         run.model(dataset, checkpoint)
 
 
+def test_a_run_of_a_gpu_is_read_where_there_is_none(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = RunConfig.flat(**TINY, device="cuda")
+    dataset = load_dataset(config.dataset)
+    result = train(config.replace(device="cpu"), dataset)
+    finish(store, record_of(KEY, config, dataset, result), result)
+    run = load_run(KEY, store.results)
+    assert run.config == config
+    with torch.no_grad():
+        assert run.model(dataset)(dataset.test.images.float()).shape == (len(dataset.test), 10)
+
+
 def test_results_root_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
     (project / "notebooks" / "course").mkdir(parents=True)
