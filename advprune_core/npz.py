@@ -24,8 +24,10 @@ def own_path(text: str | Path) -> Path:
     Raises
     ------
     DataError
-        A home folder that is not known.
+        A home folder that is not known, a zero byte.
     """
+    if "\0" in str(text):
+        raise DataError(f"there is no file {str(text)!r}: a path has no zero bytes")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -51,6 +51,26 @@ def test_the_checksum_of_an_npz(tmp_path: Path) -> None:
         load_dataset(npz(path, sha256="0" * 64))
 
 
+def test_a_layout_is_a_setting_of_the_file(tmp_path: Path) -> None:
+    """Two channels, last or first: the file cannot say which, and the setting does."""
+    path, x = tmp_path / "own.npz", np.random.default_rng(0).integers(0, 256, (12, 5, 6, 2), dtype=np.uint8)
+    np.savez(path, x_train=x, y_train=np.arange(12) % 2, x_test=x, y_test=np.arange(12) % 2)
+    with pytest.raises(DataError, match="layout='NHWC' or layout='NCHW'"):
+        load_dataset(npz(path))
+    assert np.array_equal(load_dataset(npz(path, layout="NHWC")).test.images.numpy(), x.transpose(0, 3, 1, 2))
+    assert load_dataset(npz(path, layout="NCHW")).image_shape == (5, 6, 2)
+    with pytest.raises(ConfigError, match="NHWC"):
+        load_dataset(npz(path, layout="HWC"))
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/own", "a\0b", "a" * 5000, "", "."])
+def test_paths_that_lead_nowhere(kind: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"there is no|Could not determine home|must hold train"):
+        load_dataset({kind: {"path": path}})
+
+
 def _truncated(path: Path) -> None:
     np.savez(path, **arrays())
     path.write_bytes(path.read_bytes()[:-400])

@@ -112,7 +112,7 @@ def test_every_image_is_as_likely_as_any_other() -> None:
 
 
 def test_balancing_names_the_class_it_would_empty() -> None:
-    with pytest.raises(ConfigError, match=r"class 1 \(1 images\) empty"):
+    with pytest.raises(ConfigError, match=r"class 1 \(1 images\) without any"):
         select(Random(balanced=True), data([100, 1]), fraction=0.1)
 
 
