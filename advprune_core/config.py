@@ -9,14 +9,17 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.data import DATASETS, Dataset, DatasetSource
 from advprune_core.datasets.digits import Digits
 from advprune_core.models import MODELS, ModelSettings, SmallCNN
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class
 from advprune_core.pruners.random import Full
 from advprune_core.settings import ConfigError, Seed, Settings, check_names, component_field
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective, Trainer
@@ -234,8 +237,10 @@ class RunConfig(Settings):
                 f"fraction {self.fraction:g} keeps {k} of {n} images: not one full batch of {size}; "
                 f"use a fraction of at least {size / n:.3f} or a smaller batch_size"
             )
-        if k < dataset.classes:
-            raise ConfigError(f"fraction {self.fraction:g} keeps {k} images of {dataset.classes} classes")
+        had = _class_counts(dataset.train.labels, dataset)
+        at_best = np.zeros_like(had)
+        at_best[np.argsort(-had, kind="stable")[:k]] = 1
+        check_every_class(at_best, had, fraction=self.fraction)
         if self.optimisation.epochs * k < size:
             raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
         if self.best_every == 0 and self.on_collapse != "flag":
@@ -319,14 +324,12 @@ def _check_steps(trainer: Trainer, steps: Any) -> None:
 def check_classes(indices: Any, dataset: Dataset, *, fraction: float) -> None:
     """Refuse a selection without images of a class that the training split has."""
     labels = dataset.train.labels
-    had = torch.bincount(labels, minlength=dataset.classes)
-    has = torch.bincount(labels[torch.as_tensor(indices)], minlength=dataset.classes)
-    empty = torch.nonzero((had > 0) & (has == 0)).flatten().tolist()
-    if empty:
-        raise ConfigError(
-            f"fraction {fraction:g} leaves class {empty[0]} ({int(had[empty[0]])} images) without any; "
-            "keep more, or balance the classes (pruner.balanced)"
-        )
+    kept = _class_counts(labels[torch.as_tensor(indices)], dataset)
+    check_every_class(kept, _class_counts(labels, dataset), fraction=fraction)
+
+
+def _class_counts(labels: Tensor, dataset: Dataset) -> NDArray[np.int64]:
+    return np.asarray(torch.bincount(labels, minlength=dataset.classes).cpu().numpy())
 
 
 def json_data(data: dict[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ BAD_DATA: dict[str, tuple[dict[str, Any], str]] = {
     "fewer labels": ({"y_train": lambda y: y[:-1]}, "120 images, y_train has 119 labels"),
     "label unknown": ({"y_test": lambda y: y + 1}, r"y_test has the label 4.*0\.\.3"),
     "labels no integers": ({"y_train": lambda y: y / 2}, "y_train must be a vector of class numbers"),
-    "class left empty": ({"y_train": lambda y: np.where(np.arange(120) < 1, 3, y // 2)}, "leaves class 3"),
+    "class left empty": ({"y_train": lambda y: np.where(np.arange(120) < 1, 3, y // 2)}, "would leave class 3"),
     "checksum": ({"sha256": "wrong"}, r"has the SHA-256 .*wrong or damaged"),
 }
 

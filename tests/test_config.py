@@ -193,7 +193,10 @@ CHECKS = [
     ({"batch_size": 10}, None),
     ({"pruner": "random", "fraction": 0.05, "batch_size": 10}, "5 of 100 images: not one full batch of 10.*0.100"),
     ({"batch_size": 101}, "100 of 100 images: not one full batch"),
-    ({"pruner": "random", "fraction": 0.02, "batch_size": 2}, "2 images of 3 classes"),
+    (
+        {"pruner": "random", "fraction": 0.02, "batch_size": 2},
+        "keeps 2 of 100.* leave class 2 .1 images",
+    ),
     ({"batch_size": 50, "epochs": 0.4}, "0.4 epochs of 100 images are not one batch of 50"),
     ({"batch_size": 50, "epochs": 0.5}, None),
     # An image of PGD-7 costs 17: 510 pay for 30 images, of which a batch of 50 is not one.
@@ -210,13 +213,19 @@ CHECKS = [
         "after 1 score_epochs",
     ),
     ({"batch_size": 10, "best_every": 1}, "best_every needs val_stop"),
-    ({"pruner": {"random": {"balanced": True}}, "fraction": 0.3, "batch_size": 10}, "leave class 2 .1 images. empty"),
+    (
+        {"pruner": {"random": {"balanced": True}}, "fraction": 0.3, "batch_size": 10},
+        "leave class 2 .*about 1;",
+    ),
     ({"pruner": {"random": {"balanced": True}}, "fraction": 0.6, "batch_size": 10}, None),
-    ({"pruner": "random", "fraction": 0.3, "batch_size": 10, "seed": "unlucky"}, "leaves class 2 .1 images."),
+    (
+        {"pruner": "random", "fraction": 0.3, "batch_size": 10, "seed": "unlucky"},
+        "leave class 2 .1 images",
+    ),
     ({"pruner": "random", "fraction": 0.3, "batch_size": 10, "seed": "lucky"}, None),
     (
         {"pruner": {"random": {"balanced": True, "warmup_epochs": 2}}, "fraction": 0.3, "batch_size": 10},
-        "leave class 2 .1 images. empty",
+        "leave class 2 .*about 1;",
     ),
 ]
 
@@ -263,7 +272,7 @@ def test_classes_without_training_images_are_no_loss() -> None:
     dataset = dataset_from_arrays(x, y, x, y, val_select=0, val_stop=0)
     assert dataset.classes == 3
     check_classes([0, 1], dataset, fraction=0.2)
-    with pytest.raises(ConfigError, match="leaves class 2"):
+    with pytest.raises(ConfigError, match=r"leave class 2 .5 images. without any"):
         check_classes([0, 2], dataset, fraction=0.2)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -14,9 +17,13 @@ from scipy.stats import norm as gaussian
 from torch import Tensor, nn
 
 from advprune_core.attacks import FGSM, PGD, Attack, ThreatModel
+from advprune_core.config import RunConfig
 from advprune_core.data import Dataset, Split
 from advprune_core.evaluate import Outcome, accuracy_under, evaluate, pack_bits, predictions, unpack_bits, wilson
 from advprune_core.models import SmallCNN, build_model
+from advprune_core.pruners import Selection
+from advprune_core.settings import ConfigError
+from advprune_core.trainers.loop import train
 
 LAW = settings(deadline=None, derandomize=True)
 BITS = arrays(np.bool_, st.integers(0, 70))
@@ -237,3 +244,147 @@ def test_a_real_network(digits: Dataset) -> None:
     assert torch.equal(predictions(model, digits.test.images) == digits.test.labels, right)
     assert not (outcome.attacks["fgsm"] & ~outcome.clean).any()
     assert not (outcome.attacks["pgd3"] & ~outcome.attacks["fgsm"]).any()
+
+
+class Around(nn.Module):
+    """A network with something done before it, and to its logits."""
+
+    def __init__(self, network: nn.Module, *, before: Any = lambda x: x, after: Any = lambda z: z) -> None:
+        super().__init__()
+        self.network, self.before, self.after = network, before, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.network(self.before(x)))
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Dataset) -> nn.Module:
+    config = RunConfig.flat(model={"small_cnn": {"width": 8}}, epochs=4, steps=2, batch_size=32)
+    model = build_model(config.model, digits)
+    result = train(config, digits)
+    model.load_state_dict(result.last)
+    return model.eval()
+
+
+@pytest.fixture
+def split(digits: Dataset) -> Split:
+    return Split(digits.test.pixels(slice(0, 60)), digits.test.labels[:60])
+
+
+PGDS = [PGD(steps=10), PGD(steps=10, loss="margin")]
+THREAT = ThreatModel(eps=0.125)
+
+
+def test_a_sound_model_leaves_no_doubt(trained: nn.Module, split: Split) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outcome = evaluate(trained, split, PGDS, threat=THREAT)
+    assert outcome.warnings == ()
+
+
+DOUBTS: dict[str, tuple[Any, str]] = {
+    "huge logits": (lambda net: Around(net, after=lambda z: 1e4 * z), "cross-entropy has no gradient.*on the margin"),
+    "rounded images": (lambda net: Around(net, before=lambda x: (16 * x).round() / 16), "no gradient at all.*square"),
+    "dropout left on": (
+        lambda net: Around(net, after=lambda z: F.dropout(z, 0.3, training=True)),
+        "outputs are random.*dropout that is always on.*fix the randomness",
+    ),
+    "train mode": (lambda net: nn.Sequential(net, nn.Dropout(0.3)).train(), "in train mode.*call model.eval"),
+    "softmax": (lambda net: nn.Sequential(net, nn.Softmax(1)), "look like probabilities.*leave the softmax out"),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTS)
+def test_doubts_stand_in_the_outcome(case: str, trained: nn.Module, split: Split) -> None:
+    wrap, message = DOUBTS[case]
+    with pytest.warns(UserWarning, match=message):
+        outcome = evaluate(wrap(trained), split, PGDS[:1], threat=THREAT)
+    assert [text for text in outcome.warnings if re.search(message, text)]
+    trained.eval()
+
+
+def test_masked_gradients_flatter_and_the_doubt_is_right(trained: nn.Module, split: Split) -> None:
+    """Logits x 10^4 are the same classifier: cross-entropy does not see that, the margin does."""
+    huge = Around(trained, after=lambda z: 1e4 * z)
+    plain = evaluate(trained, split, PGDS, threat=THREAT)
+    with pytest.warns(UserWarning, match="believe those on the margin"):
+        masked = evaluate(huge, split, PGDS, threat=THREAT)
+    assert masked.attacks["pgd10"].mean() > plain.attacks["pgd10"].mean() + 0.1
+    assert abs(masked.robust.mean() - plain.robust.mean()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("levels", "eps", "message"),
+    [
+        (16, 0.125, r"nearly black \(brightest pixel 0.063\): grey levels of 0 to 16 that were divided by 255"),
+        (1, 0.125, "nearly black.*grey levels of 0 to 1 that"),
+        (255, 0.5, "eps = 0.5 turns any image of 64 pixels into plain grey .linf, from 0.5.: no model can be robust"),
+    ],
+)
+def test_doubts_of_images(levels: int, eps: float, message: str, trained: nn.Module, digits: Dataset) -> None:
+    images = (digits.test.images[:20].float() / digits.test.images.max() * levels).round().to(torch.uint8)
+    with pytest.warns(UserWarning, match=message):
+        evaluate(trained, Split(images, digits.test.labels[:20]), FGSM(), eps=eps)
+
+
+def test_a_round_eps_of_8(trained: nn.Module, split: Split) -> None:
+    with pytest.raises(ConfigError, match=r"more than the whole range of a pixel.*'8/255'"):
+        evaluate(trained, split, "fgsm", eps=8)
+    with pytest.warns(UserWarning, match="plain grey .l2, from 4"):
+        evaluate(trained, split, "fgsm", norm="L2", eps=8)
+
+
+def test_numbers_that_are_none(trained: nn.Module, split: Split) -> None:
+    """NaN has no class, and `argmax` would call it the first."""
+    nothing = Around(trained, after=lambda z: z * float("nan"))
+    with pytest.raises(ConfigError, match="NaN or infinite for 32 of 32 images"):
+        evaluate(nothing, Split(split.images, torch.zeros(60, dtype=torch.int64)), "fgsm", threat=THREAT)
+    some = Around(trained, after=lambda z: torch.where(torch.arange(len(z))[:, None] == 40, float("nan"), z))
+    with pytest.raises(ConfigError, match="NaN or infinite for 1 of 60 images"):
+        evaluate(some, split, "fgsm", threat=THREAT)
+
+
+def _adds(x: Tensor) -> Tensor:
+    x += 0.1
+    return x
+
+
+def _adds_behind_autograd(x: Tensor) -> Tensor:
+    x.data += 0.1
+    return x
+
+
+@pytest.mark.parametrize("before", [_adds, _adds_behind_autograd])
+def test_a_model_that_changes_its_input(before: Any, trained: nn.Module, split: Split) -> None:
+    kept = split.images.clone()
+    with pytest.raises(ConfigError, match=r"changes its input in place.*use x = x \+ 1"):
+        evaluate(Around(trained, before=before), split, "fgsm", threat=THREAT)
+    assert torch.equal(split.images, kept)
+
+
+def test_attacks_by_name(trained: nn.Module, split: Split) -> None:
+    expected = evaluate(trained, split, [PGD(steps=3)], threat=THREAT)
+    for attacks in (PGD(steps=3), {"pgd": {"steps": 3}}, [{"pgd": {"steps": 3}}]):
+        assert evaluate(trained, split, attacks, eps="2/16").robust.tolist() == expected.robust.tolist()
+    for attacks, message in (
+        ("pdg", "did you mean 'pgd'"),
+        ([], "no attack is given"),
+        (3, "."),
+        ([3], "is a name or"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate(trained, split, attacks, threat=THREAT)
+    with pytest.raises(ConfigError, match="the split is empty"):
+        evaluate(trained, split.take(torch.arange(0)), "fgsm", threat=THREAT)
+
+
+def test_short_texts(digits: Dataset, split: Split) -> None:
+    outcome = Outcome(np.array([True, False]), {"pgd": np.array([False, False])}, ("beware",))
+    assert repr(outcome) == "Outcome(images=2, clean=0.500, pgd=0.000, warnings=1)"
+    assert repr(split) == "Split(60 images of (1, 8, 8))"
+    assert (
+        repr(digits) == "Dataset(digits: 10 classes of (1, 8, 8); train=1100, val_select=100, val_stop=100, test=497)"
+    )
+    assert repr(Selection(np.arange(3))) == "Selection(3 images, weights 1 to 1, n_filled=0)"
+    result = train(RunConfig.flat(epochs=0.2, steps=1), digits)
+    assert repr(result) == f"TrainResult(ok, epochs=1, steps=3, passes={sum(result.ledger['passes'].values())})"

@@ -82,6 +82,24 @@ def budget(fraction: float, n: int) -> int:
     return int(np.floor(fraction * n + 0.5))
 
 
+def check_every_class(kept: NDArray[np.int64], had: NDArray[np.int64], *, fraction: float) -> None:
+    """Refuse to keep no image of a class that has some; `kept` and `had` are counts by class.
+
+    Raises
+    ------
+    ConfigError
+        With the first such class, and the fraction that it needs.
+    """
+    empty = np.flatnonzero((had > 0) & (kept == 0))
+    if len(empty):
+        size = had[empty[0]]
+        raise ConfigError(
+            f"fraction {fraction:g} keeps {kept.sum()} of {had.sum()} images and would leave class {empty[0]} "
+            f"({size} images) without any: in proportion it needs a fraction of about {1 / size:.2g}; keep more, or "
+            "balance the classes where the pruner can (pruner.balanced)"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """What a pruner may look at.
@@ -166,11 +184,7 @@ class Context:
         """
         counts = np.bincount(self.labels, minlength=self.dataset.classes)
         quotas = largest_remainder(self.k, counts)
-        for label in np.flatnonzero((quotas == 0) & (counts > 0)):
-            raise ConfigError(
-                f"fraction {self.fraction:g} keeps {self.k} of {self.n} images and would leave class "
-                f"{label} ({counts[label]} images) empty"
-            )
+        check_every_class(quotas, counts, fraction=self.fraction)
         return quotas
 
 

@@ -81,7 +81,9 @@ def data(counts: list[int]) -> Dataset:
     return dataset_from_arrays(x, labels, x, labels, val_select=0, val_stop=0)
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(lambda c: c[-1] > 0), st.floats(0.01, 1))
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(lambda c: c[0] > 0 and c[-1] > 0), st.floats(0.01, 1)
+)
 def test_quotas_are_the_largest_remainders(counts: list[int], fraction: float) -> None:
     """Against a search: of all ways to share k out, no other is nearer to proportional."""
     context = Context(dataset=data(counts), fraction=fraction, seed=0)
@@ -101,7 +103,7 @@ def test_quotas_are_the_largest_remainders(counts: list[int], fraction: float) -
 
 
 def test_a_class_that_would_keep_nothing_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"keeps 5 of 101 images.*class 1 \(1 images\) empty"):
+    with pytest.raises(ConfigError, match=r"keeps 5 of 101 images.*class 1 \(1 images\) without any"):
         Context(dataset=data([100, 1]), fraction=0.05, seed=0).quotas()
 
 
