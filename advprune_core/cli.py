@@ -293,7 +293,7 @@ def select(
     pruner: Annotated[
         str, typer.Option(help="What chooses: a name or {name: {setting: value}} (advprune list pruners)")
     ],
-    fraction: Annotated[float, typer.Option(help="Share to keep")],
+    fraction: Annotated[str, typer.Option(help="Share to keep")],
     out: Annotated[str, typer.Option("--out", help=".npz of indices and weights")] = "selection.npz",
     picture: Annotated[str | None, typer.Option(help=".png of images that are kept and dropped")] = None,
     model: Annotated[str | None, typer.Option(help="Network: a name, YAML, or module:factory")] = None,
@@ -301,8 +301,8 @@ def select(
     objective: Annotated[str, typer.Option(help="Loss that you will train with")] = "pgd_at",
     norm: Annotated[str, typer.Option(help="Norm of the scoring attack: linf or l2")] = "linf",
     eps: Annotated[str, typer.Option(help="Its radius in units of [0, 1]")] = "8/255",
-    steps: Annotated[int, typer.Option(help="Its steps")] = 7,
-    seed: Annotated[int, typer.Option(help="Of random choices")] = 0,
+    steps: Annotated[str, typer.Option(help="Its steps")] = "7",
+    seed: Annotated[str, typer.Option(help="Of random choices")] = "0",
     layout: Annotated[str | None, typer.Option(help="Axes of x: NHWC or NCHW [default: seen from its shape]")] = None,
     device: Annotated[str, typer.Option(help="Of the network: cpu, cuda, or auto: a GPU if there is one")] = "auto",
 ) -> None:
@@ -315,14 +315,14 @@ def select(
         selection, split = select_file(
             arrays,
             pruner=value_of(pruner),
-            fraction=fraction,
+            fraction=value_of(fraction),
             model=None if model is None else value_of(model),
             weights=weights,
             objective=value_of(objective),
             norm=norm,
             eps=eps,
-            steps=steps,
-            seed=seed,
+            steps=value_of(steps),
+            seed=value_of(seed),
             layout=layout,
             device=device,  # type: ignore[arg-type]
         )

@@ -159,10 +159,15 @@ def test_bad_studies(
         (["evaluate", "--weights", "WEIGHTS", "--images", "1_0"], "images = '1_0'"),
         (["evaluate", "--weights", "WEIGHTS", "--images", "１"], "images = '１'"),
         (["export", "digits", "copy"], "no study 'digits'"),
+        (["select", "DATA", "--pruner", "random", "--fraction", "0.5", "--seed", "1_0"], "seed must be .*'1_0'"),
+        (["select", "DATA", "--pruner", "random", "--fraction", "1_0"], "fraction must be .*'1_0'"),
+        (["select", "DATA", "--pruner", "random", "--fraction", "0.5", "--steps", "true"], "not True"),
         (["collct"], "No such command.*collct"),
     ],
 )
 def test_other_bad_commands(advprune: Command, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "w.pt").touch()
-    arguments = [str(tmp_path / "w.pt") if name == "WEIGHTS" else name for name in arguments]
+    np.savez(tmp_path / "d.npz", y=np.arange(20) % 2)
+    places = {"WEIGHTS": str(tmp_path / "w.pt"), "DATA": str(tmp_path / "d.npz")}
+    arguments = [places.get(name, name) for name in arguments]
     refused(*advprune(*arguments), message)

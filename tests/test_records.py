@@ -249,21 +249,16 @@ def test_model_gives_the_logits_of_the_trained_weights(store: RunStore, checkpoi
     assert not model.training
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-6)
-    (store.folder(KEY) / f"{checkpoint}.pt").unlink()
-    with pytest.raises(ConfigError, match=f"no '{checkpoint}' weights"):
+    (store.folder(key) / f"{checkpoint}.pt").unlink()
+    with pytest.raises(ConfigError, match=f"the weights of run {key} are not in"):
         run.model(dataset, checkpoint)
 
 
 def test_a_run_of_a_gpu_is_read_where_there_is_none(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = RunConfig.flat(**TINY, device="cuda")
-    dataset = load_dataset(config.dataset)
-    result = train(config.replace(device="cpu"), dataset)
-    finish(store, record_of(KEY, config, dataset, result), result)
-    run = load_run(KEY, store.results)
-    assert run.config == config
-    with torch.no_grad():
-        assert run.model(dataset)(dataset.test.images.float()).shape == (len(dataset.test), 10)
+    store.write_run(run_record(KEY, config=json.loads(config.model_dump_json())))
+    assert load_run(KEY, store.results).config == config
 
 
 def test_results_root_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
