@@ -303,6 +303,7 @@ def select(
     eps: Annotated[str, typer.Option(help="Its radius in units of [0, 1]")] = "8/255",
     steps: Annotated[str, typer.Option(help="Its steps")] = "7",
     seed: Annotated[str, typer.Option(help="Of random choices")] = "0",
+    min_per_class: Annotated[str, typer.Option(help="Images kept of every class at least")] = "0",
     layout: Annotated[str | None, typer.Option(help="Axes of x: NHWC or NCHW [default: seen from its shape]")] = None,
     device: Annotated[str, typer.Option(help="Of the network: cpu, cuda, or auto: a GPU if there is one")] = "auto",
 ) -> None:
@@ -323,6 +324,7 @@ def select(
             eps=eps,
             steps=value_of(steps),
             seed=value_of(seed),
+            min_per_class=value_of(min_per_class),
             layout=layout,
             device=device,  # type: ignore[arg-type]
         )

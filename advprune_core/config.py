@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.data import DATASETS, Dataset, DatasetSource
 from advprune_core.datasets.digits import Digits
 from advprune_core.models import MODELS, ModelSettings, SmallCNN
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class, keep
 from advprune_core.pruners.random import Full
 from advprune_core.settings import ConfigError, Seed, Settings, check_names, component_field
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective, Trainer
@@ -83,6 +84,10 @@ class RunConfig(Settings):
     attack: AttackPolicy = AttackPolicy()
     pruner: Annotated[Pruner, *component_field(PRUNERS), Field(description="what chooses the training images")] = Full()
     fraction: Annotated[float, Field(gt=0, le=1, description="share of the training images kept")] = 1.0
+    min_per_class: Annotated[
+        int,
+        Field(ge=0, le=1_000_000, description="images kept of every class at least; 0: refuse to empty a class"),
+    ] = 0
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
         int,
@@ -137,6 +142,8 @@ class RunConfig(Settings):
             )
         keeps_all = self.fraction == 1 and self.pruner.exact
         resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
+        if isinstance(resolved["pruner"], Full):
+            resolved["min_per_class"] = 0  # it has them all, and is the same run
         # The instance is frozen, and validators may not return another one.
         for name, value in resolved.items():
             self.__dict__[name] = value
@@ -247,7 +254,13 @@ class RunConfig(Settings):
             raise ConfigError(f"on_collapse = {self.on_collapse!r} needs checks: set best_every")
         if self.best_every and len(dataset.val_stop) == 0:
             raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
-        self.pruner.check(Context(dataset=dataset, fraction=self.fraction, seed=self.seed))
+        least = self.min_per_class
+        if (needed := int(np.minimum(had, least).sum())) > k:
+            raise ConfigError(
+                f"min_per_class = {least} needs {needed} images, and fraction {self.fraction:g} keeps {k}"
+            )
+        bare = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, min_per_class=least)
+        self.pruner.check(bare)
         due = list(filter(self.pruner.due, range(math.ceil(self.optimisation.epochs))))
         epochs = self._full_epochs(n)
         if not due or due[0] >= epochs:
@@ -257,8 +270,8 @@ class RunConfig(Settings):
             )
         # What needs no model is known now; the same draw comes again when it is due.
         for epoch in [] if self.pruner.uses_model else due:
-            context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, epoch=epoch)
-            check_classes(self.pruner.select(context).indices, dataset, fraction=self.fraction)
+            context = replace(bare, epoch=epoch)
+            check_classes(keep(self.pruner, context).indices, dataset, fraction=self.fraction)
 
     def _full_epochs(self, n: int) -> float:
         """Epochs on all `n` images that the run can last.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from advprune_core.arrays import Array, Layout, checked_images, checked_labels, plain, same_count
 from advprune_core.attacks.geometry import Norm
 from advprune_core.data import Dataset, Split, channel_statistics
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection, keep
 from advprune_core.pruners.outputs import Branch, SplitOutputs
 from advprune_core.settings import ConfigError, Pixels, Registry
 from advprune_core.trainers.base import OBJECTIVES, Batch, Objective, Outputs
@@ -37,6 +37,7 @@ def select(
     eps: Pixels | str = 8 / 255,
     steps: int = 7,
     seed: int = 0,
+    min_per_class: int = 0,
 ) -> Selection:
     """Choose which of your images to keep.
 
@@ -71,6 +72,8 @@ def select(
         Threat model and steps of the scoring attack; scores for standard training take clean images
         unless their own ``steps`` say otherwise.
     seed : int
+    min_per_class : int
+        Images kept of every class at least, as far as it has so many; 0: a class that would be emptied is refused.
 
     Returns
     -------
@@ -87,6 +90,8 @@ def select(
         raise ConfigError(f"fraction must be above 0 and at most 1, not {fraction!r}")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ConfigError(f"seed must be a whole number, at least 0, not {seed!r}")
+    if isinstance(min_per_class, bool) or not isinstance(min_per_class, int) or min_per_class < 0:
+        raise ConfigError(f"min_per_class must be a whole number, at least 0, not {min_per_class!r}")
     if model is not None and x is None:
         raise ConfigError("a model needs the images, x")
     dataset = whole(x, y, held_out, layout)
@@ -105,11 +110,12 @@ def select(
         outputs=None if saved is adversarial is None else outputs,
         state={} if trajectory is None else _history(chosen, dataset, trajectory),
         epochs=0.0 if trajectory is None else float(len(trajectory)),
+        min_per_class=min_per_class,
     )
     if context.k == 0:
         raise ConfigError(f"fraction {fraction:g} keeps none of {context.n} images")
     chosen.check(context)
-    selection = chosen.select(context)
+    selection = keep(chosen, context)
     if len(selection) == context.n > context.k:
         raise ConfigError(
             f"{chosen.name} keeps all {context.n} images here: what it drops, it drops in training, from batch to "

@@ -88,7 +88,7 @@ def select_file(
     device : "auto", "cpu" or "cuda"
         Where the network runs; "auto": on a GPU if there is one.
     **options
-        ``layout``, ``objective``, ``norm``, ``eps``, ``steps``, ``seed``: see `select`.
+        ``layout``, ``objective``, ``norm``, ``eps``, ``steps``, ``seed``, ``min_per_class``: see `select`.
 
     Returns
     -------

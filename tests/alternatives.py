@@ -175,6 +175,7 @@ RUN_OPTIONS: dict[str, Any] = {
     "awp": 0.01,
     "crop_padding": 1,
     "flip": True,
+    "min_per_class": 3,
     "best_every": 1,
     "collapse_drop": 0.3,
     "on_collapse": "stop",

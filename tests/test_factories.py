@@ -84,7 +84,7 @@ def test_what_makes_networks(path: str) -> None:
         ("torch.hub:load", "does not say '-> nn.Module'"),
         ("numpy:load", "is not what makes a network"),
         ("pandas:read_pickle", "does not say '-> nn.Module'"),
-        ("advprune_core.experiments:export_study", "does not say '-> nn.Module'"),
+        ("advprune_core.archive:export_study", "does not say '-> nn.Module'"),
     ],
 )
 def test_what_does_not(path: str, words: str) -> None:

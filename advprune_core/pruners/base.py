@@ -96,7 +96,7 @@ def check_every_class(kept: NDArray[np.int64], had: NDArray[np.int64], *, fracti
         raise ConfigError(
             f"fraction {fraction:g} keeps {kept.sum()} of {had.sum()} images and would leave class {empty[0]} "
             f"({size} images) without any: in proportion it needs a fraction of about {1 / size:.2g}; keep more, or "
-            "balance the classes where the pruner can (pruner.balanced)"
+            "set min_per_class = 1"
         )
 
 
@@ -124,6 +124,8 @@ class Context:
         Of the frames that perturbations are carried in.
     epochs : float
         Length of the run in epochs; 0 where it is not known.
+    min_per_class : int
+        Images of every class that are kept at least, as far as it has so many; 0: nothing is promised.
     outputs : SplitOutputs or None
         Outputs for the training images, in place of those that the model would give.
     """
@@ -139,6 +141,7 @@ class Context:
     policy: dict[str, Tensor] = field(default_factory=dict)
     crop_padding: int = 0
     epochs: float = 0.0
+    min_per_class: int = 0
     outputs: SplitOutputs | None = None
 
     @property
@@ -175,7 +178,7 @@ class Context:
         return generator(self.seed, "pruner", self.epoch)
 
     def quotas(self) -> NDArray[np.int64]:
-        """Images to keep of each class, by largest remainder.
+        """Images to keep of each class: by largest remainder, small classes lifted to `min_per_class`.
 
         Raises
         ------
@@ -184,6 +187,11 @@ class Context:
         """
         counts = np.bincount(self.labels, minlength=self.dataset.classes)
         quotas = largest_remainder(self.k, counts)
+        floors = np.minimum(counts, self.min_per_class)
+        for _ in range(int(np.maximum(floors - quotas, 0).sum())):
+            if (quotas > floors).any():  # one image from the class that keeps most
+                quotas[np.where(quotas > floors, quotas, -1).argmax()] -= 1
+                quotas[(quotas < floors).argmax()] += 1
         check_every_class(quotas, counts, fraction=self.fraction)
         return quotas
 
@@ -304,29 +312,43 @@ class ModelPruner(ScheduledPruner):
             raise ConfigError(f"fraction {context.fraction:g} keeps none of {context.n} images")
         if context.k >= context.n:
             return Selection(np.arange(context.n))
-        return with_every_class(self.choose(context), context.labels, context.rng)
+        least = max(1, context.min_per_class)
+        return with_every_class(self.choose(context), context.labels, context.rng, least=least)
 
     def choose(self, context: Context) -> Selection:
         """Choose ``context.k`` of ``context.n`` training images, fewer than all."""
         raise NotImplementedError
 
 
-def with_every_class(selection: Selection, labels: NDArray[np.int64], rng: np.random.Generator) -> Selection:
-    """Exchange images of the fullest classes for one of each class that has none.
+def with_every_class(
+    selection: Selection, labels: NDArray[np.int64], rng: np.random.Generator, *, least: int = 1
+) -> Selection:
+    """Exchange images of the fullest classes for one of each class that has fewer than `least`, until it has them.
 
     Returns
     -------
     Selection
         As many images, with `n_filled` larger by those exchanged; the same object if there are none.
-        An exchanged image takes the place and the weight of the lightest one of the fullest class.
+        An exchanged image takes the place and the weight of the lightest one of the fullest class. A
+        class of fewer images keeps them all; no class falls below its own share for another.
     """
     indices, weights, filled = selection.indices.copy(), selection.weights.copy(), selection.n_filled
-    for label in np.setdiff1d(labels, labels[indices]):
-        kept = np.bincount(labels[indices])
-        if kept.max() == 1:
-            break
-        members = rng.permutation(np.flatnonzero(labels[indices] == kept.argmax()))
-        out = members[weights[members].argmin()]
-        indices[out] = rng.choice(np.flatnonzero(labels == label))
-        filled += 1
+    floors = np.minimum(np.bincount(labels), least)
+    for label in np.flatnonzero(floors):
+        while (kept := np.bincount(labels[indices], minlength=len(floors)))[label] < floors[label]:
+            if not (kept > floors).any():
+                return selection if filled == selection.n_filled else Selection(indices, weights, filled)
+            fullest = np.where(kept > floors, kept, -1).argmax()
+            members = rng.permutation(np.flatnonzero(labels[indices] == fullest))
+            out = members[weights[members].argmin()]
+            indices[out] = rng.choice(np.setdiff1d(np.flatnonzero(labels == label), indices))
+            filled += 1
     return selection if filled == selection.n_filled else Selection(indices, weights, filled)
+
+
+def keep(pruner: Pruner, context: Context) -> Selection:
+    """What a pruner selects, with `Context.min_per_class` images of every class at least."""
+    selection = pruner.select(context)
+    if not context.min_per_class:
+        return selection
+    return with_every_class(selection, context.labels, context.rng, least=context.min_per_class)

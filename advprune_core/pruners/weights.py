@@ -81,7 +81,8 @@ class GradientPruner(AttackingPruner):
         """See `pick` and `weigh`."""
         gradients = self.gradients(context)
         # Classes that have none get theirs before the weights are made, which are measured as they are used.
-        found = with_every_class(self.pick(gradients, context), context.labels, context.rng)
+        least = max(1, context.min_per_class)
+        found = with_every_class(self.pick(gradients, context), context.labels, context.rng, least=least)
         return weigh(found, gradients, self.weighting())
 
     def pick(self, gradients: LastLayerGradients, context: Context) -> Selection:

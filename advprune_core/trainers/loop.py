@@ -21,7 +21,7 @@ from advprune_core.attacks.base import PGD
 from advprune_core.config import RunConfig, check_classes
 from advprune_core.data import Dataset
 from advprune_core.evaluate import accuracy_under
-from advprune_core.pruners.base import Context, Pruner
+from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.randomness import stream, torch_stream
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.arithmetic import arithmetic
@@ -180,10 +180,11 @@ class _Run:
             policy=state.policy,
             crop_padding=config.optimisation.crop_padding,
             epochs=config.optimisation.epochs,
+            min_per_class=config.min_per_class,
         )
         scouting = nullcontext() if self.scout is None else state.ledger.watch(model)
         with state.ledger.phase("select"), scouting:
-            state.selection = config.pruner.select(context)
+            state.selection = keep(config.pruner, context)
             check_classes(state.selection.indices, self.dataset, fraction=config.fraction)
         state.selections[epoch] = state.selection
 

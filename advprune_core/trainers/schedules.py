@@ -77,8 +77,6 @@ class Piecewise(Schedule):
     def _consistent(self) -> Piecewise:
         if len(self.at) != len(self.factors) or any(a >= b for a, b in pairwise(self.at)):
             raise ValueError("'at' must rise and have one factor for each point")
-        if any(factor < 0 for factor in self.factors):
-            raise ValueError("factors must not be negative")
         return self
 
     def factor(self, progress: float) -> float:
