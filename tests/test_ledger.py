@@ -17,6 +17,7 @@ from advprune_core.config import RunConfig
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.evaluate import evaluate
 from advprune_core.ledger import Ledger
+from advprune_core.settings import AdvpruneError
 from advprune_core.trainers.loop import train
 
 
@@ -203,7 +204,7 @@ def test_what_is_not_watched_is_not_counted(digits: Dataset) -> None:
 
 def test_a_failed_attack_leaves_the_ledger_in_order(digits: Dataset) -> None:
     model, x, ledger = Counting(pixels=63), digits.train.pixels(slice(0, 4)), Ledger()
-    with ledger.watch(model), pytest.raises(RuntimeError):
+    with ledger.watch(model), pytest.raises(AdvpruneError, match="cannot take images"):
         fgsm(model, x, digits.train.labels[:4], eps=0.1)
     assert not ledger.attacking
 

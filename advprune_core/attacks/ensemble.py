@@ -125,7 +125,6 @@ def attack_batch(
     on_kept : callable
         Called when an attack's outcome is kept.
     """
-    x = x.clone()  # whatever the model does to what it is given, the data stay as they are
     logits = quiet_logits(model, x)
     check_sound(logits)
     path = None if work is None else work / f"{fingerprint(model, x, y, ids, attacks, threat, logits)}.npz"
