@@ -86,7 +86,7 @@ BAD = [
     ({"steps": 2.5}, "steps"),
     ({"eps": 0}, "eps"),
     ({"eps": "8/0"}, "8/0"),
-    ({"norm": "linfinity"}, "unknown norm 'linfinity' (did you mean 'linf'?)"),
+    ({"norm": "linfinity"}, "'linfinity' (did you mean 'linf'?)"),
     ({"epochs": 0}, "epochs"),
     ({"batch_size": 0}, "batch_size"),
     ({"lr": 0}, "lr"),

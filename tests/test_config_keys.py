@@ -11,9 +11,11 @@ import pytest
 import torch
 from alternatives import ALL_FAMILIES, COMPANIONS, RUN_OPTIONS, changes, component, components, demand
 
+from advprune_core.attacks import ThreatModel
 from advprune_core.config import RunConfig, content_key
 from advprune_core.data import DATASETS, Dataset, DatasetSource, load_dataset
 from advprune_core.settings import Settings
+from advprune_core.tasks import EvaluationConfig
 from advprune_core.trainers.base import TRAINERS
 
 PRUNED = RunConfig(pruner="random", fraction=0.8, device="cpu")
@@ -158,3 +160,26 @@ def test_a_raised_version_of_the_average_makes_new_keys_where_there_is_one(
     monkeypatch.setattr(type(plain.optimisation), "ema_version", 99)
     assert plain.train_key(digits) == before[0]
     assert averaged.train_key(digits) != before[1]
+
+
+def test_only_l2_attacks_have_a_geometry_in_their_keys(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L-inf looks at signs alone, so its results, and keys, are those of before."""
+    runs = {
+        name: RunConfig.flat(device="cpu", **options)
+        for name, options in {
+            "linf": {},
+            "l2": {"norm": "l2"},
+            "l2, never attacked": {"norm": "l2", "trainer": "standard"},
+        }.items()
+    }
+    evaluations = {norm: EvaluationConfig(threat=ThreatModel(norm=norm)) for norm in ("linf", "l2")}
+
+    def keys() -> dict[str, str]:
+        trained = {name: config.train_key(digits) for name, config in runs.items()}
+        return trained | {f"test {norm}": one.key("") for norm, one in evaluations.items()}
+
+    before = keys()
+    for module in ("config", "tasks"):
+        monkeypatch.setattr(f"advprune_core.{module}.L2_VERSION", 99)
+    after = keys()
+    assert {name for name in before if before[name] != after[name]} == {"l2", "test l2"}

@@ -161,6 +161,32 @@ def no_module():
 
 def pixels():
     return nn.Conv2d(1, 10, 3)
+
+class Around(nn.Module):
+    def __init__(self, change, before=lambda x: x):
+        super().__init__()
+        self.inner, self.change, self.before = good(), change, before
+
+    def forward(self, x):
+        return self.change(self.inner(self.before(x)))
+
+def pair():
+    return Around(lambda z: (z, z))
+
+def named():
+    return Around(lambda z: {"logits": z})
+
+def in_place():
+    return Around(lambda z: z, before=lambda x: x.sub_(0.5))
+
+def hidden_in_place():
+    return Around(lambda z: z, before=lambda x: x.data.sub_(0.5))
+
+def meta():
+    return good().to("meta")
+
+def three_channels():
+    return nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.Linear(4, 10))
 """
 
 
@@ -195,6 +221,12 @@ def test_own_factory(own: str, digits: Dataset) -> None:
             r"\(2, 9\) for 2 images; digits has 10 classes, so it must be \(2, 10\)",
         ),
         ("own_networks:pixels", r"shape \(2, 10, 6, 6\)"),
+        ("own_networks:pair", "an output of type tuple for 2 images.*one tensor of logits .2, classes."),
+        ("own_networks:named", "an output of type dict"),
+        ("own_networks:in_place", r"changes its input in place.*x = x \+ 1"),
+        ("own_networks:hidden_in_place", "changes its input in place"),
+        ("own_networks:meta", "on the meta device"),
+        ("own_networks:three_channels", r"cannot take images of shape \(2, 1, 8, 8\)"),
         ("own_networks:no_module", "must be an nn.Module, not str"),
         ("own_networks:absent", "cannot import 'own_networks:absent'"),
         ("no_such_module:factory", "cannot import 'no_such_module:factory'"),
@@ -204,5 +236,17 @@ def test_own_factory(own: str, digits: Dataset) -> None:
     ],
 )
 def test_what_is_refused(spec: Any, message: str, own: str, digits: Dataset) -> None:
+    before = digits.train.images.clone()
     with pytest.raises(ConfigError, match=message):
         build_model(MODELS.parse(spec), digits)
+    assert torch.equal(digits.train.images, before)
+
+
+def test_frozen_and_parameterless_models_pass(digits: Dataset) -> None:
+    class Pixels(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)[:, :10]
+
+    frozen = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(False)
+    for model in (frozen, Pixels(), torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))):
+        check_model(model, digits)

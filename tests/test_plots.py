@@ -285,3 +285,12 @@ def test_speed_ups_pair_by_seed() -> None:
     assert speeds.loc[0.5, "cost"] == pytest.approx(share)
     assert speeds.loc[0.5, "speed_up_passes"] == pytest.approx(1 / share)
     assert speeds[["cpu_seconds", "seconds_ratio", "speed_up_seconds"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("draw", [accuracy_vs_fraction, robust_vs_cost])
+def test_doubts_stand_under_the_figure(draw: Any) -> None:
+    table = study_table(POINTS) if draw is accuracy_vs_fraction else trainers_table(WAYS)
+    assert draw(table.assign(warnings="")).get_supxlabel() == draw(table).get_supxlabel() == ""
+    table["warnings"] = ["gradients are masked"] * 2 + [""] * (len(table) - 3) + [None]
+    found = " ".join(draw(table).get_supxlabel().split())
+    assert found == f"2 of {len(table)} evaluations are in doubt: gradients are masked"

@@ -24,10 +24,11 @@ from advprune_core.data import load_dataset
 from advprune_core.environment import environment, git_state, results_root
 from advprune_core.files import write_atomically
 from advprune_core.pruners import Selection
-from advprune_core.records import Accuracy, Timing
+from advprune_core.records import Accuracy, EvaluationRecord, Timing
 from advprune_core.runs import load_model, load_run
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
+from advprune_core.table import collect
 from advprune_core.tasks import finish
 from advprune_core.tasks import run_record as record_of
 from advprune_core.trainers.loop import train
@@ -362,3 +363,17 @@ def test_git_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str) 
         assert git_state() == expected
     finally:
         git_state.cache_clear()
+
+
+def test_warnings_of_an_evaluation_come_back(tmp_path: Path) -> None:
+    store, plain = RunStore(tmp_path), evaluation_record("e", "r", [True, False], {"pgd": [False, False]})
+    assert plain.outcome().warnings == ()
+    record = plain.model_copy(update={"warnings": ["gradients are masked", "beware"]})
+    write_finished(store, run_record("r"), record)
+    found = store.evaluation("r", "e")
+    assert found is not None
+    assert found.outcome().warnings == ("gradients are masked", "beware")
+    assert collect(tmp_path)["warnings"].tolist() == ["gradients are masked; beware"]
+    old = record.model_dump(mode="json")
+    del old["warnings"]  # as records were before
+    assert EvaluationRecord.model_validate(old).warnings == []

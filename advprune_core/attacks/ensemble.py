@@ -128,7 +128,6 @@ def attack_batch(
     on_kept : callable
         Called when an attack's outcome is kept.
     """
-    x = x.clone()  # whatever the model does to what it is given, the data stay as they are
     begun = passes_counted()
     logits = quiet_logits(model, x)
     check_sound(logits)

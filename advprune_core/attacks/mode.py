@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from advprune_core.attacks.passes import ask
+from advprune_core.attacks.passes import IN_PLACE, ask
 from advprune_core.randomness import generators_kept
+from advprune_core.settings import ConfigError
 
 Mode = Literal["eval", "train"]
 
@@ -58,10 +59,26 @@ def true_float32(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
+def first_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits of a few images, as `quiet_logits`, of a model that must leave its input alone.
+
+    Raises
+    ------
+    ConfigError
+        If it changes them, seen by autograd or not.
+    """
+    probe = x.clone()
+    with no_trace(model), torch.no_grad():
+        logits = ask(model, probe)
+    if not torch.equal(probe, x):
+        raise ConfigError(IN_PLACE)
+    return logits
+
+
 def quiet_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, classes) in eval mode, without gradients and without a trace."""
     with no_trace(model), torch.no_grad():
-        logits = ask(model, x)
+        logits = ask(model, x.clone())  # a copy, whatever the model does to it
     # Copies of the weights made here have no graph: a pass that is trained on must not meet them.
     torch.clear_autocast_cache()
     return logits

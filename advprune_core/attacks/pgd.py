@@ -68,7 +68,7 @@ def input_gradient(
     ConfigError
         A model that `passes.ask` cannot ask, or that gives the images no gradient.
     """
-    x = x.detach().requires_grad_()
+    x = x.detach().clone().requires_grad_()  # a copy: not even a model that changes its input changes the attack
     with torch.enable_grad(), attack_pass(len(x)):
         logits = ask(model, x)
         gradient = gradient_of(loss(logits, target), x)

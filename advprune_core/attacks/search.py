@@ -53,6 +53,7 @@ class Search:
         return torch.autocast(x.device.type, torch.bfloat16)
 
     def _ask(self, x: Tensor) -> Tensor:
+        """Logits of a copy of the images: not even a model that changes its input changes the search."""
         with self._arithmetic(x):
             logits = ask(self.model, x).float()
         check_classes(logits, self.classes)
@@ -62,7 +63,7 @@ class Search:
     def logits(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of float32, without gradients."""
         with torch.no_grad():
-            return self._ask(x)
+            return self._ask(x.clone())
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of each image's loss with respect to that image.
@@ -73,7 +74,7 @@ class Search:
         losses : Tensor, shape (B,)
         logits : Tensor, shape (B, classes)
         """
-        x = x.detach().requires_grad_()
+        x = x.detach().clone().requires_grad_()
         with torch.enable_grad(), attack_pass(len(x)):
             logits = self._ask(x)
             losses = loss(logits)
