@@ -256,12 +256,13 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
         full = point["fraction"] == 1
         name = point["way"] if same.sum() == 1 else "all data" if full else f"{same.sum()} of them"
         share = "" if full else f" {100 * point['fraction']:g} %"
+        leftwards = number % 2 == 0 and number > 0  # left of the cheapest stands the axis
         left.annotate(
             f"{name}{share}",
             (point["cost_per_image"], 100 * point["robust"]),
-            xytext=(-4, 6) if number % 2 == 0 else (4, -13),
+            xytext=(-4, 6) if leftwards else (4, -13),
             textcoords="offset points",
-            ha="right" if number % 2 == 0 else "left",
+            ha="right" if leftwards else "left",
             fontsize=8,
         )
     left.set_xscale("log")
@@ -275,8 +276,8 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     kinds = f"filled: all data; paler: {parts} of it" if parts else "all data"
     kinds += "; squares: their controls" if points["control"].any() else ""
     right.set_title(kinds, fontsize=11)
-    low, high = points["robust"].min(), points["robust"].max()
-    right.set_xlim(max(0, 100 * low - 6), min(100, 100 * high + 6))
+    low, high = (points[f"robust_{end}"].fillna(points["robust"]) for end in ("low", "high"))
+    right.set_xlim(max(0, 100 * low.min() - 2), min(100, 100 * high.max() + 2))
     handles = [Line2D([], [], color=colours[name], marker="o", linestyle="", label=name) for name in families]
     right.legend(handles=handles, title="objective", frameon=False, fontsize=8, loc="upper left")
     for axis in (left, right):
