@@ -1,9 +1,10 @@
 # Every target sets up what it needs in .venv; a second time that is skipped.
 # No make? The commands under each target are all there is to it.
 PYTHON ?= python3
-VENV ?= .venv
+# A newer release of something breaks a target? `make PIN=1 test` takes versions that are known to work.
+VENV ?= $(if $(PIN),.venv-pinned,.venv)
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PIN),--constraint tests/known_good.txt)
 
 .PHONY: study test test-fast lab lint bench clean
 
@@ -11,10 +12,10 @@ study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png,
 	$(BIN)/advprune study notebooks/profiles/digits.yaml
 
 test: $(VENV)/.tests  ## all tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(VENV)/.tests  ## without the slow ones
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 lab: $(VENV)/.package  ## JupyterLab on this machine only; it prints its address with the token
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/accuracy_vs_fraction.ipynb
@@ -29,14 +30,14 @@ bench: $(VENV)/.tests  ## measurements side by side, alternating; minutes
 	$(BIN)/python benchmarks/engines.py
 
 clean:  ## the environment and caches; never results
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-pinned build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find advprune_core tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "advprune needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.package: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.package: pyproject.toml $(if $(PIN),tests/known_good.txt) | $(VENV)/bin/python
 	@echo "Setting up $(VENV): PyTorch and JupyterLab are large, this takes some minutes once."
 	$(PIP) --editable .
 	touch $@

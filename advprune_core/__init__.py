@@ -2,8 +2,9 @@
 
 from advprune_core.attacks import PGD, AutoAttack, ThreatModel, autoattack, fgsm, pgd
 from advprune_core.config import RunConfig
-from advprune_core.data import Dataset, dataset_from_arrays, load_dataset, pack
+from advprune_core.data import Dataset, dataset_from_arrays, load_dataset
 from advprune_core.evaluate import evaluate
+from advprune_core.packing import pack
 from advprune_core.pruners import PRUNERS, Context, Pruner, Selection
 from advprune_core.runner import run_study
 from advprune_core.runs import load_run

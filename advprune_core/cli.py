@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,40 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from advprune_core.machine import MachineError, machine_errors
 from advprune_core.options import assignments, shard_of, value_of, with_run_options
 from advprune_core.settings import AdvpruneError, ConfigError
 
+
+class Interrupted(KeyboardInterrupt):
+    """A signal other than Ctrl-C has asked for an end; its argument is the signal's number."""
+
+
+@contextmanager
+def _interruptible(fate: str = "what is finished is kept, and the same command goes on from here") -> Iterator[None]:
+    """Say on Ctrl-C, SIGTERM and SIGHUP what becomes of the work, and exit with 128 + the signal's number."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number = error.args[0] if isinstance(error, Interrupted) else signal.SIGINT
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short, and not to be cut again
+        print(f"\nadvprune: interrupted; {fate}", file=sys.stderr, flush=True)
+        os._exit(128 + number)  # at once: threads of ended workers must not hold the exit up
+
+
+class _Commands(TyperGroup):
+    """The commands: each one can be interrupted."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _interruptible("what was written before is kept"):
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="advprune",
+    cls=_Commands,
     help="Which training images to keep for faster adversarial training, and what that costs.",
     no_args_is_help=True,
     add_completion=False,
@@ -26,31 +55,32 @@ app = typer.Typer(
 
 Out = Annotated[str | None, typer.Option("--out", help="Results folder [default: $ADVPRUNE_RESULTS or ./results]")]
 Data = Annotated[str | None, typer.Option("--data", help="Folder of downloads [default: $ADVPRUNE_DATA]")]
+Retrain = Annotated[
+    bool, typer.Option("--retrain", help="Train runs again whose weights are not here (as those of an imported study)")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the grid and the estimated cost, and stop.")]
 
 
 def main() -> None:
-    """Entry point: a mistake is one message and exit code 2, Ctrl-C is 130."""
+    """Entry point: a mistake is one message and exit code 2, what the machine refuses 1, a signal 128 + its number."""
     sys.path.insert(0, os.getcwd())  # "module:factory" may lie beside the shell, as for python -m
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # none on some systems, ignored under nohup
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     try:
-        app()
+        with machine_errors():
+            app()
     except AdvpruneError as error:
         print(f"advprune: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, MachineError) else 2)
+    except OSError as error:
+        print(f"advprune: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Say on Ctrl-C what becomes of the work."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(
-            "\nadvprune: interrupted; what is finished is kept, and the same command goes on from here",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(130)  # at once: threads of ended workers must not hold the exit up
+def _interrupt(number: int, frame: Any) -> None:
+    raise Interrupted(number)
 
 
 @app.command("list")
@@ -74,6 +104,7 @@ def run(
     ] = None,
     out: Out = None,
     data: Data = None,
+    retrain: Retrain = False,
     dry_run: DryRun = False,
     **named: str | None,
 ) -> None:
@@ -82,17 +113,18 @@ def run(
     from advprune_core.config import RunConfig
     from advprune_core.controls import CONTROLS, check_control
     from advprune_core.notebook import shown
-    from advprune_core.records import RunStore
     from advprune_core.runner import run_entries
     from advprune_core.settings import check_names
+    from advprune_core.store import RunStore
     from advprune_core.study import Entry, Execution, pruner_label
     from advprune_core.tasks import PGD_40
+    from advprune_core.trainers.sentinel import depth
 
     config = RunConfig.flat(**{name: value_of(text) for name, text in named.items() if text is not None})
     if set_:
         config = config.with_settings(assignments(set_))
     attacks = tuple(ATTACKS.parse(value_of(text)) for text in evaluation) if evaluation else PGD_40
-    execution = Execution(engine="serial", timed_repeats=0, data=data, results=out)
+    execution = Execution(engine="serial", timed_repeats=0, data=data, results=out, retrain=retrain)
     label = pruner_label(config.pruner)
     entries = [Entry(label, config.fraction, config.seed, config)]
     if control is not None:
@@ -106,15 +138,20 @@ def run(
         driver = run_entries(entries, execution=execution, attacks=attacks, name=entries[0].describe())
     store = RunStore(execution.root)
     for number, key in driver.keys.items():
+        store.ask_for(key)
         record = store.run(key)
         if record is None or record.status == "failed":
             continue
-        when = "" if record.collapse_epoch is None else f" (seen in epoch {record.collapse_epoch})"
+        when = ""
+        if record.collapse_epoch is not None:
+            fall = f"held-out robust accuracy fell by {100 * depth(record.epochs):.0f} points"
+            when = f" (seen in epoch {record.collapse_epoch}; {fall})"
         print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
         found = store.evaluation(key, driver.evaluation(entries[number].config).key(driver.dataset.test_hash))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:24} {value.text()}")
         print(f"  in {shown(store.folder(key))}")
+    _report_left_out(driver.without_weights)
     _report_failures(driver.failed)
 
 
@@ -129,14 +166,15 @@ def study(
     ] = None,
     out: Out = None,
     shard: Annotated[str | None, typer.Option(help="Only part i/n of the runs, without notebooks")] = None,
+    retrain: Retrain = False,
     dry_run: DryRun = False,
 ) -> None:
     """Carry out a study and execute its notebooks (default: accuracy_vs_fraction and runtime)."""
     from advprune_core.experiments import execute, find_notebooks, study_of
     from advprune_core.notebook import shown
     from advprune_core.runner import run_study
-    from advprune_core.statistics import printable
     from advprune_core.study import read_profile, study_grid
+    from advprune_core.summaries import printable
 
     given = [Path(name) for name in files or []]
     profiles = [path for path in given if path.suffix in (".yaml", ".yml")] + ([Path(profile)] if profile else [])
@@ -157,7 +195,7 @@ def study(
             _print_plan(study_grid(config, shard=part), config.execution)
             continue
         with _interruptible():
-            result = run_study(config, shard=part)
+            result = run_study(config, shard=part, retrain=retrain)
             failed |= result.failed
             if part is None:
                 print(printable(result.table).to_string(index=False))
@@ -167,6 +205,7 @@ def study(
             figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
             print(f"tables and figures in {shown(config.folder)}: {figures}")
         print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
+        _report_left_out(result.without_weights)
     _report_failures(failed)
 
 
@@ -192,7 +231,9 @@ def collect(
         columns = ["key", "arm", "dataset", "pruner", "fraction", "seed", "status", "clean", "robust", "cost"]
         print(table[[name for name in columns if name in table]].to_string(index=False) if len(table) else "no runs")
     elif out.endswith((".csv", ".tex")):
-        write_text(Path(out), table.to_csv(index=False) if out.endswith(".csv") else table.to_latex(index=False))
+        write_text(
+            Path(out), table.to_csv(index=False) if out.endswith(".csv") else table.to_latex(index=False, escape=True)
+        )
         print(f"{len(table)} rows in {out}")
     else:
         raise ConfigError(f"--out must end in .csv or .tex, not {out!r}")
@@ -212,7 +253,8 @@ def evaluate(
         list[str] | None, typer.Option(help="Attack, repeatable, cheapest first [default: PGD-40, CE then margin]")
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="last or best")] = "last",
-    images: Annotated[int | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
+    images: Annotated[str | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
+    retrain: Retrain = False,
     out: Out = None,
     data: Data = None,
 ) -> None:
@@ -230,9 +272,10 @@ def evaluate(
             threat={name: value for name, value in (("eps", eps), ("norm", norm)) if value is not None},
             attacks=[value_of(text) for text in attack or []],
             checkpoint=checkpoint,
-            images=images,
+            images=None if images is None else value_of(images),
             results=out,
             data=data,
+            retrain=retrain,
         )
     broken = record.outcome().broken()
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
@@ -243,11 +286,14 @@ def evaluate(
 
 @app.command()
 def select(
-    arrays: Annotated[str, typer.Argument(help=".npz with y, and x, logits, features or trajectory as needed")],
+    arrays: Annotated[
+        str,
+        typer.Argument(help=".npz with y, and as needed x, (adversarial_)logits, (adversarial_)features, trajectory"),
+    ],
     pruner: Annotated[
         str, typer.Option(help="What chooses: a name or {name: {setting: value}} (advprune list pruners)")
     ],
-    fraction: Annotated[float, typer.Option(help="Share to keep")],
+    fraction: Annotated[str, typer.Option(help="Share to keep")],
     out: Annotated[str, typer.Option("--out", help=".npz of indices and weights")] = "selection.npz",
     picture: Annotated[str | None, typer.Option(help=".png of images that are kept and dropped")] = None,
     model: Annotated[str | None, typer.Option(help="Network: a name, YAML, or module:factory")] = None,
@@ -255,26 +301,33 @@ def select(
     objective: Annotated[str, typer.Option(help="Loss that you will train with")] = "pgd_at",
     norm: Annotated[str, typer.Option(help="Norm of the scoring attack: linf or l2")] = "linf",
     eps: Annotated[str, typer.Option(help="Its radius in units of [0, 1]")] = "8/255",
-    steps: Annotated[int, typer.Option(help="Its steps")] = 7,
-    seed: Annotated[int, typer.Option(help="Of random choices")] = 0,
+    steps: Annotated[str, typer.Option(help="Its steps")] = "7",
+    seed: Annotated[str, typer.Option(help="Of random choices")] = "0",
+    min_per_class: Annotated[str, typer.Option(help="Images kept of every class at least")] = "0",
+    layout: Annotated[str | None, typer.Option(help="Axes of x: NHWC or NCHW [default: seen from its shape]")] = None,
+    device: Annotated[str, typer.Option(help="Of the network: cpu, cuda, or auto: a GPU if there is one")] = "auto",
 ) -> None:
     """Prune your own data without training here: arrays in, indices and weights out."""
-    from advprune_core.selecting import save_selection, select_file
+    from advprune_core.selection_files import save_selection, select_file
 
     if not out.endswith(".npz") or (picture is not None and not picture.endswith(".png")):
         raise ConfigError("--out must end in .npz, --picture in .png")
-    selection, split = select_file(
-        arrays,
-        pruner=value_of(pruner),
-        fraction=fraction,
-        model=None if model is None else value_of(model),
-        weights=weights,
-        objective=value_of(objective),
-        norm=norm,
-        eps=eps,
-        steps=steps,
-        seed=seed,
-    )
+    with _interruptible("no selection was written"):
+        selection, split = select_file(
+            arrays,
+            pruner=value_of(pruner),
+            fraction=value_of(fraction),
+            model=None if model is None else value_of(model),
+            weights=weights,
+            objective=value_of(objective),
+            norm=norm,
+            eps=eps,
+            steps=value_of(steps),
+            seed=value_of(seed),
+            min_per_class=value_of(min_per_class),
+            layout=layout,
+            device=device,  # type: ignore[arg-type]
+        )
     save_selection(selection, out)
     filled = f", {selection.n_filled} of them not by its own rule" if selection.n_filled else ""
     print(f"{pruner} keeps {len(selection)} of {len(split)} images{filled}: indices and weights in {out}")
@@ -294,35 +347,99 @@ def export(
     out: Out = None,
 ) -> None:
     """Copy a study without weights: records, tables, figures, notebooks (for publication)."""
+    from advprune_core.archive import export_study
     from advprune_core.environment import results_root
-    from advprune_core.experiments import export_study
 
     count = export_study(study_name, Path(folder), results=results_root(out))
     print(f"{count} runs of {study_name} in {folder}")
 
 
+@app.command("import")
+def import_(
+    folder: Annotated[str, typer.Argument(help="An exported study, or a results folder")],
+    out: Out = None,
+) -> None:
+    """Bring a study into the results, every record verified: its runs are finished here, with or without weights."""
+    from advprune_core.archive import import_study
+    from advprune_core.environment import results_root
+
+    root = results_root(out)
+    found = import_study(Path(folder), results=root)
+    there = f", {len(found.there)} were there already and stay as they are" if found.there else ""
+    print(f"{len(found.runs)} runs imported into {root}{there}")
+    if found.without_digests:
+        print(
+            f"{len(found.without_digests)} of them have records without digests, of an older version: taken as they "
+            "are, and marked"
+        )
+    if found.other_code:
+        print(f"{len(found.other_code)} of them were made by other code than today's, which would make them anew")
+    for path, reason in found.refused.items():
+        print(f"REFUSED {path}: {reason}", file=sys.stderr)
+    if found.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    results: Annotated[str | None, typer.Argument(help="Results folder or exported study [default: yours]")] = None,
+) -> None:
+    """Verify results: digests, keys, files and manifests; names what was altered or is missing (exit code 1)."""
+    from advprune_core.environment import results_root
+    from advprune_core.store import RunStore
+    from advprune_core.upkeep import check_results
+
+    root = results_root(results)
+    found = check_results(root)
+    for finding in found:
+        print(finding.text())
+    runs = len(RunStore(root, read_only=True).run_keys())
+    print(f"{root}: {len(found)} findings" if found else f"{root}: {runs} runs, all as they were written")
+    if found:
+        raise typer.Exit(1)
+
+
 @app.command()
 def gc(
     out: Out = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would be deleted")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Move it to trash/; without it, only say what would be moved")
+    ] = False,
+    empty: Annotated[bool, typer.Option("--empty", help="Delete what is in trash/ for good")] = False,
 ) -> None:
-    """Delete runs that no study's manifest names, and left-over checkpoints."""
+    """Put away runs that their study has given up, and left-over checkpoints; what nobody can account for stays."""
     from advprune_core.environment import results_root
-    from advprune_core.experiments import garbage
+    from advprune_core.upkeep import collect_garbage
 
-    found = garbage(results_root(out))
-    for path, size in found:
-        print(f"{'deleted' if yes else 'would delete'} {path} ({size / 1e6:.1f} MB)")
-        if yes:
-            shutil.rmtree(path)
-    if not found:
-        print("nothing to delete")
+    root = results_root(out)
+    if empty:
+        shutil.rmtree(root / "trash", ignore_errors=True)
+        print(f"{root / 'trash'} is empty")
+        return
+    found = collect_garbage(root, remove=yes)
+    for path, size in found.paths:
+        print(f"{'moved to trash' if yes else 'would move to trash'}: {path} ({size / 1e6:.1f} MB)")
+    if not found.paths:
+        print("nothing to put away")
+    if found.unaccounted:
+        print(f"{len(found.unaccounted)} runs stay that no study here names: nobody knows whose they are")
+    if yes and found.paths:
+        print(f"`advprune gc --empty` deletes {root / 'trash'}")
 
 
 def _print_plan(entries: list[Any], execution: Any) -> None:
     from advprune_core.experiments import plan
 
     print(plan(entries, execution))
+
+
+def _report_left_out(names: list[str]) -> None:
+    """Say which runs a new attack had to leave out."""
+    if names:
+        print(
+            f"{len(names)} runs have no weights here, so a new attack on them was left out ({names[0]}, ...): "
+            "--retrain trains them again"
+        )
 
 
 def _report_failures(failed: dict[str, str]) -> None:

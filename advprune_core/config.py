@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Annotated, Any, Literal
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.data import DATASETS, Dataset, DatasetSource
 from advprune_core.datasets.digits import Digits
 from advprune_core.models import MODELS, ModelSettings, SmallCNN
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class, keep
 from advprune_core.pruners.random import Full
-from advprune_core.settings import ConfigError, Settings, check_names, component_field
+from advprune_core.settings import ConfigError, Seed, Settings, check_names, component_field
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective, Trainer
 from advprune_core.trainers.objectives import PGDAT
 from advprune_core.trainers.policy import AttackPolicy
@@ -33,18 +39,36 @@ OnCollapse = Literal["flag", "stop", "roll_back"]
 class Optimisation(Settings):
     """SGD with momentum, its schedule, and what is done to each batch."""
 
-    epochs: Annotated[float, Field(gt=0, description="passes over the selection (may be fractional)")] = 30.0
-    batch_size: Annotated[int, Field(ge=1, description="images in every batch")] = 64
-    lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 0.1
+    epochs: Annotated[float, Field(gt=0, le=100_000, description="passes over the selection (may be fractional)")] = (
+        30.0
+    )
+    cost_budget: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            lt=2**63,
+            description="end where training and selection cost so much, if before `epochs`; none: no bound",
+        ),
+    ] = None
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images in every batch")] = 64
+    lr: Annotated[float, Field(gt=0, le=100, description="peak learning rate")] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, description="weight decay")] = 5e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="weight decay")] = 5e-4
     schedule: Annotated[Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")] = OneCycle()
     ema: Annotated[float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")] = None
     awp: Annotated[
         float, Field(ge=0, lt=1, description="adversarial weight perturbation, relative to each layer; 0: none")
     ] = 0.0
-    crop_padding: Annotated[int, Field(ge=0, description="zero padding of the random crop; 0: no crop")] = 0
+    crop_padding: Annotated[int, Field(ge=0, le=1000, description="zero padding of the random crop; 0: no crop")] = 0
     flip: Annotated[bool, Field(description="random horizontal flip")] = False
+
+    #: Raised when the average of the weights is another than before.
+    ema_version: ClassVar[int] = 2
+
+    def canonical(self) -> dict[str, Any]:
+        """What a key is hashed from; with the version of the average where there is one."""
+        values = super().canonical()
+        return values if self.ema is None else {**values, "ema_version": self.ema_version}
 
 
 class RunConfig(Settings):
@@ -60,10 +84,16 @@ class RunConfig(Settings):
     attack: AttackPolicy = AttackPolicy()
     pruner: Annotated[Pruner, *component_field(PRUNERS), Field(description="what chooses the training images")] = Full()
     fraction: Annotated[float, Field(gt=0, le=1, description="share of the training images kept")] = 1.0
+    min_per_class: Annotated[
+        int,
+        Field(ge=0, le=1_000_000, description="images kept of every class at least; 0: refuse to empty a class"),
+    ] = 0
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
         int,
-        Field(ge=0, description="epochs between PGD-10 checks on val_stop: best checkpoint, sentinel; 0: none"),
+        Field(
+            ge=0, le=100_000, description="epochs between PGD-10 checks on val_stop: best checkpoint, sentinel; 0: none"
+        ),
     ] = 0
     collapse_drop: Annotated[
         float,
@@ -72,9 +102,11 @@ class RunConfig(Settings):
     on_collapse: Annotated[
         OnCollapse, Field(description="flag it; stop there; or stop and return to the best checkpoint")
     ] = "flag"
-    seed: Annotated[int, Field(ge=0, description="seed of initial weights, order, noise, selection")] = 0
+    seed: Annotated[Seed, Field(description="seed of initial weights, order, noise, selection")] = 0
     device: Annotated[Device, Field(description="cpu, cuda, or auto: a GPU if there is one")] = "auto"
-    threads: Annotated[int, Field(ge=1, description="CPU threads of the run; their number changes the bits")] = 1
+    threads: Annotated[
+        int, Field(ge=1, le=1024, description="CPU threads of the run; their number changes the bits")
+    ] = 1
     precision: Annotated[
         Literal["float32", "bfloat16"], Field(description="arithmetic of training (evaluation: float32)")
     ] = "float32"
@@ -103,22 +135,22 @@ class RunConfig(Settings):
         self.attack.check(self.objective)
         if self.device == "auto":
             resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
         if isinstance(self.pruner, Full) and self.fraction < 1:
             raise ValueError(
                 f"fraction {self.fraction:g} with the pruner 'full', which keeps everything; choose another "
                 "(advprune list pruners)"
             )
-        if self.fraction == 1 and self.pruner.exact:
-            resolved["pruner"] = Full()
+        keeps_all = self.fraction == 1 and self.pruner.exact
+        resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
+        if isinstance(resolved["pruner"], Full):
+            resolved["min_per_class"] = 0  # it has them all, and is the same run
         # The instance is frozen, and validators may not return another one.
         for name, value in resolved.items():
             self.__dict__[name] = value
         return self
 
     @classmethod
-    def flat(cls, **options: Any) -> RunConfig:
+    def flat(cls, /, **options: Any) -> RunConfig:
         """Build a config from flat names: ``eps`` for ``attack.eps``, ``epochs``, ``seed``, ...
 
         Raises
@@ -162,6 +194,10 @@ class RunConfig(Settings):
 
     def train_key(self, dataset: Dataset) -> str:
         """Hash of what determines the weights: this config and the training data's content."""
+        return content_key(self.identity(dataset.train_hash))
+
+    def identity(self, train_hash: str) -> dict[str, Any]:
+        """What determines the weights, as JSON data: settings, versions, sources, training data."""
         canonical = self.canonical()
         if not (self.objective.uses_adversarial or self.best_every or self.pruner.uses_model):
             canonical.pop("attack", None)
@@ -170,20 +206,36 @@ class RunConfig(Settings):
         if self.device != "cpu":
             canonical.pop("threads", None)
         # Content, not the name or the path of the data, and not what concerns the test images.
-        canonical["dataset"] = dataset.train_hash
+        canonical["dataset"] = train_hash
         canonical["device"] = self.device
         if LOOP_VERSION != 1:
             canonical["loop"] = LOOP_VERSION
-        return content_key(canonical)
+        return json_data(canonical)
 
-    def check(self, dataset: Dataset) -> None:
-        """Refuse what cannot be trained on this data set, before any work.
+    def check_machine(self) -> None:
+        """Refuse what this machine has not; the record of another machine's run can be read all the same.
 
         Raises
         ------
         ConfigError
-            A fraction that leaves a class or a batch empty; no images for the best checkpoint.
+            No GPU; more than four threads for each core.
         """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
+        cores = os.cpu_count() or 1
+        if self.threads > 4 * cores:
+            raise ConfigError(f"threads = {self.threads}, but this machine has {cores} cores: at most {4 * cores}")
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse what cannot be trained on this data set, or on this machine, before any work.
+
+        Raises
+        ------
+        ConfigError
+            What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for
+            the best checkpoint; a budget that does not pay for a batch, or for the epochs before the first selection.
+        """
+        self.check_machine()
         n = len(dataset.train)
         k = n if isinstance(self.pruner, Full) else budget(self.fraction, n)
         size = self.optimisation.batch_size
@@ -192,37 +244,85 @@ class RunConfig(Settings):
                 f"fraction {self.fraction:g} keeps {k} of {n} images: not one full batch of {size}; "
                 f"use a fraction of at least {size / n:.3f} or a smaller batch_size"
             )
-        if k < dataset.classes:
-            raise ConfigError(f"fraction {self.fraction:g} keeps {k} images of {dataset.classes} classes")
+        had = _class_counts(dataset.train.labels, dataset)
+        at_best = np.zeros_like(had)
+        at_best[np.argsort(-had, kind="stable")[:k]] = 1
+        check_every_class(at_best, had, fraction=self.fraction)
         if self.optimisation.epochs * k < size:
             raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
         if self.best_every == 0 and self.on_collapse != "flag":
             raise ConfigError(f"on_collapse = {self.on_collapse!r} needs checks: set best_every")
         if self.best_every and len(dataset.val_stop) == 0:
             raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
-        self.pruner.check(Context(dataset=dataset, fraction=self.fraction, seed=self.seed))
-        due = list(filter(self.pruner.due, range(math.ceil(self.optimisation.epochs))))
-        if not due:
+        least = self.min_per_class
+        if (needed := int(np.minimum(had, least).sum())) > k:
             raise ConfigError(
-                f"{self.pruner.name} would not select in {self.optimisation.epochs:g} epochs, all of them warm-up; "
+                f"min_per_class = {least} needs {needed} images, and fraction {self.fraction:g} keeps {k}"
+            )
+        bare = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, min_per_class=least)
+        self.pruner.check(bare)
+        due = list(filter(self.pruner.due, range(math.ceil(self.optimisation.epochs))))
+        epochs = self._full_epochs(n)
+        if not due or due[0] >= epochs:
+            raise ConfigError(
+                f"{self.pruner.name} would not select in {epochs:g} epochs, all of them warm-up; "
                 "lower pruner.warmup_epochs or train longer"
             )
         # What needs no model is known now; the same draw comes again when it is due.
         for epoch in [] if self.pruner.uses_model else due:
-            context = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, epoch=epoch)
-            check_classes(self.pruner.select(context).indices, dataset, fraction=self.fraction)
+            context = replace(bare, epoch=epoch)
+            check_classes(keep(self.pruner, context).indices, dataset, fraction=self.fraction)
+
+    def _full_epochs(self, n: int) -> float:
+        """Epochs on all `n` images that the run can last.
+
+        Raises
+        ------
+        ConfigError
+            If the budget is not expected to pay for a batch; for a pruner that has to know the epochs.
+        """
+        optimisation, size = self.optimisation, self.optimisation.batch_size
+        if optimisation.cost_budget is None:
+            return optimisation.epochs
+        if not self.pruner.steady:
+            raise ConfigError(
+                f"cost_budget ends a run when so much is spent, and what the pruner {self.pruner.name!r} keeps depends "
+                "on the number of epochs, which is then not known: set epochs alone"
+            )
+        images = optimisation.cost_budget / self.passes_per_image - self.pruner.scout_epochs() * n
+        if images < size:
+            raise ConfigError(
+                f"cost_budget = {optimisation.cost_budget} does not pay for one batch: {size} images cost about "
+                f"{size * self.passes_per_image:,.0f} forward-equivalents"
+                + (f", after {self.pruner.scout_epochs()} score_epochs on all data" * (self.pruner.scout_epochs() > 0))
+            )
+        return min(optimisation.epochs, images / n)
 
     @property
     def passes_per_image(self) -> float:
         """Expected forward-equivalents of one image in one step of training."""
-        steps = self.attack.steps
+        return self._passes_per_image(self.attack.steps.expected())
+
+    @property
+    def least_passes_per_image(self) -> float:
+        """The same of an image that gets no step of the attack."""
+        return self._passes_per_image(0.0)
+
+    def _passes_per_image(self, steps: float) -> float:
         twice = self.objective.training_cost if self.optimisation.awp else 0.0
-        return self.objective.cost(steps.expected(), clean_logits=steps.uses_logits) + twice
+        return self.objective.cost(steps, clean_logits=self.attack.steps.uses_logits) + twice
 
     def passes(self, n: int) -> float:
         """Expected forward-equivalents of training with `n` training images."""
         images = self.optimisation.epochs * (budget(self.fraction, n) if self.fraction < 1 else n)
-        return (images + self.pruner.scout_epochs() * n) * self.passes_per_image
+        passes = (images + self.pruner.scout_epochs() * n) * self.passes_per_image
+        return min(passes, self.optimisation.cost_budget or passes)
+
+    def share(self, metrics: Sequence[Mapping[str, Any]]) -> float:
+        """Share of a run in [0, 1] that is done, by the rows of metrics that it has written so far."""
+        if self.optimisation.cost_budget is not None:
+            return min(1.0, metrics[-1]["cost"] / self.optimisation.cost_budget) if metrics else 0.0
+        return min(1.0, len(metrics) / self.optimisation.epochs)
 
 
 def _check_steps(trainer: Trainer, steps: Any) -> None:
@@ -237,14 +337,18 @@ def _check_steps(trainer: Trainer, steps: Any) -> None:
 def check_classes(indices: Any, dataset: Dataset, *, fraction: float) -> None:
     """Refuse a selection without images of a class that the training split has."""
     labels = dataset.train.labels
-    had = torch.bincount(labels, minlength=dataset.classes)
-    has = torch.bincount(labels[torch.as_tensor(indices)], minlength=dataset.classes)
-    empty = torch.nonzero((had > 0) & (has == 0)).flatten().tolist()
-    if empty:
-        raise ConfigError(
-            f"fraction {fraction:g} leaves class {empty[0]} ({int(had[empty[0]])} images) without any; "
-            "keep more, or balance the classes (pruner.balanced)"
-        )
+    kept = _class_counts(labels[torch.as_tensor(indices)], dataset)
+    check_every_class(kept, _class_counts(labels, dataset), fraction=fraction)
+
+
+def _class_counts(labels: Tensor, dataset: Dataset) -> NDArray[np.int64]:
+    return np.asarray(torch.bincount(labels, minlength=dataset.classes).cpu().numpy())
+
+
+def json_data(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` as it comes back from JSON: tuples as lists."""
+    copy: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
+    return copy
 
 
 def content_key(data: Any) -> str:

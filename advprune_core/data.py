@@ -19,17 +19,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from advprune_core.arrays import (
+    Array,
+    DataError,
+    Layout,
+    check_classes_begin,
+    checked_images,
+    checked_labels,
+    same_count,
+)
 from advprune_core.settings import Component, ConfigError, Registry
 
 DATASETS: Registry[DatasetSource] = Registry("dataset", "advprune_core.datasets")
 _SPLIT_SEED = 0
 
 
-class DataError(ConfigError):
-    """Images, labels or data files that cannot be used; the message says which and why."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Images (uint8, or float32 in [0, 1]), shape (n, C, H, W), and labels (int64), shape (n,)."""
 
@@ -40,7 +45,7 @@ class Split:
         return len(self.labels)
 
     def __repr__(self) -> str:
-        return f"Split({len(self)} images of {tuple(self.images.shape[1:])})"
+        return f"Split({len(self)} images of shape {tuple(self.images.shape[1:])}, {self.images.dtype})"
 
     def pixels(self, ids: Tensor | slice) -> Tensor:
         """Images `ids` as float32 in [0, 1]."""
@@ -87,8 +92,9 @@ class Dataset:
     test_hash: str
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}={len(getattr(self, name))}" for name in ("train", "val_select", "val_stop", "test"))
-        return f"Dataset({self.name}: {self.classes} classes of {self.image_shape}; {sizes})"
+        names = ("train", "val_select", "val_stop", "test")
+        counts = ", ".join(f"{len(getattr(self, name))} {name}" for name in names)
+        return f"Dataset({self.name!r}, {self.classes} classes, images of shape {self.image_shape}: {counts})"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -101,17 +107,24 @@ class Dataset:
 class DatasetSource(Component):
     """Where a data set comes from, and how much of it is used."""
 
-    limit: Annotated[int | None, Field(ge=1, description="stratified subset: training images")] = None
-    test_limit: Annotated[int | None, Field(ge=1, description="the same for the test images")] = None
-    val_select: Annotated[int | None, Field(ge=0, description="images of val_select")] = None
-    val_stop: Annotated[int | None, Field(ge=0, description="images of val_stop")] = None
+    limit: Annotated[int | None, Field(ge=1, le=1_000_000_000, description="stratified subset: training images")] = None
+    test_limit: Annotated[int | None, Field(ge=1, le=1_000_000_000, description="the same for the test images")] = None
+    val_select: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_select")] = None
+    val_stop: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_stop")] = None
 
+    #: What sets the validation images apart from the test images, where that is known.
+    held_out: ClassVar[str] = ""
     #: Radius of the threat model where none is given, by norm.
     default_eps: ClassVar[dict[str, float]] = {"linf": 8 / 255, "l2": 128 / 255}
 
     def stamp(self) -> tuple[int, ...]:
         """What changes when the user's own files do."""
         return ()
+
+    @property
+    def axes(self) -> Layout | None:
+        """The order of the images' axes, where the source knows it."""
+        return None
 
     def arrays(self, folder: Path) -> dict[str, np.ndarray]:
         """Return ``x_train, y_train, x_test, y_test``; downloads go to `folder`."""
@@ -157,6 +170,7 @@ def _load(source: DatasetSource, folder: str, stamp: tuple[int, ...]) -> Dataset
         arrays["x_test"],
         arrays["y_test"],
         name=source.name,
+        layout=source.axes,
         limit=source.limit,
         test_limit=source.test_limit,
         val_select=source.val_select,
@@ -171,6 +185,7 @@ def dataset_from_arrays(
     y_test: np.ndarray,
     *,
     name: str = "own",
+    layout: Layout | None = None,
     limit: int | None = None,
     test_limit: int | None = None,
     val_select: int | None = None,
@@ -181,7 +196,10 @@ def dataset_from_arrays(
     Parameters
     ----------
     x_train, x_test : array of uint8 in 0..255 or float in [0, 1]; NHW, NHWC or NCHW
-    y_train, y_test : array of int, shape (n,); classes are 0 .. max
+        What leaves [0, 1] by rounding, less than 1e-6, is clamped.
+    y_train, y_test : array of whole numbers, shape (n,); classes are 0 .. max
+    layout : "NHWC" or "NCHW", optional
+        Needed where the shape does not say it: channels are else the only side of length 1, 3 or 4.
     limit, test_limit : int, optional
         Stratified subsets.
     val_select, val_stop : int, optional
@@ -193,10 +211,19 @@ def dataset_from_arrays(
     DataError
         See `load_dataset`.
     """
-    images, labels = _check(x_train, y_train, what="x_train")
-    test_images, test_labels = _check(x_test, y_test, what="x_test")
+    for option, value, least in (
+        ("limit", limit, 1),
+        ("test_limit", test_limit, 1),
+        ("val_select", val_select, 0),
+        ("val_stop", val_stop, 0),
+    ):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):
+            raise DataError(f"{option} must be a whole number, at least {least}, or None; not {value!r}")
+    images, labels = _checked(x_train, y_train, part="train", layout=layout)
+    test_images, test_labels = _checked(x_test, y_test, part="test", layout=layout)
     if images.shape[1:] != test_images.shape[1:]:
         raise DataError(f"x_train has images of shape {images.shape[1:]}, x_test of {test_images.shape[1:]}")
+    check_classes_begin(labels, what="y_train")
     classes = int(labels.max()) + 1
     if int(test_labels.max()) >= classes:
         raise DataError(f"y_test has the label {int(test_labels.max())}, but y_train has only 0..{classes - 1}")
@@ -222,7 +249,7 @@ def dataset_from_arrays(
         return Split(torch.from_numpy(images[ids]), torch.from_numpy(labels[ids]))
 
     training = split(train)
-    mean, std = _channel_statistics(training.images)
+    mean, std = channel_statistics(training.images)
     return Dataset(
         name=name,
         train=training,
@@ -255,37 +282,15 @@ def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
-def _check(x: np.ndarray, y: np.ndarray, *, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return images as (n, C, H, W) uint8 or float32, labels as int64, or raise `DataError`."""
-    x, y, labels_name = np.asarray(x), np.asarray(y), what.replace("x_", "y_")
-    if x.ndim not in (3, 4):
-        raise DataError(f"{what} must be NHW, NHWC or NCHW; its shape is {x.shape}")
-    if y.ndim != 1:
-        raise DataError(f"{labels_name} must be a vector of class numbers 0, 1, ...; its shape is {y.shape}")
-    if len(x) == 0 or len(x) != len(y):
-        raise DataError(f"{what} has {len(x)} images, {labels_name} has {len(y)} labels")
-    if not np.issubdtype(y.dtype, np.integer) or int(y.min()) < 0:
-        raise DataError(f"{labels_name} must be a vector of class numbers 0, 1, ...; it is {y.dtype}{y.shape}")
-    if x.ndim == 3:
-        x = x[:, None]
-    elif x.ndim == 4 and x.shape[1] not in (1, 3, 4) and x.shape[3] in (1, 3, 4):
-        x = x.transpose(0, 3, 1, 2)
-    if x.dtype != np.uint8:
-        if not np.issubdtype(x.dtype, np.floating):
-            raise DataError(f"{what} must be uint8 or float in [0, 1]; it is {x.dtype}")
-        low, high = float(x.min()), float(x.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise DataError(f"{what} has pixels that are not finite (NaN or infinity)")
-        if low < 0 or high > 1:
-            raise DataError(
-                f"{what} has pixels in [{low:g}, {high:g}], but images must lie in [0, 1]: scale "
-                "them and leave normalisation to the model, so that eps has the unit it says"
-            )
-        x = x.astype(np.float32)
-    return np.ascontiguousarray(x), y.astype(np.int64)
+def _checked(x: Any, y: Any, *, part: str, layout: Layout | None) -> tuple[Array, Array]:
+    images = checked_images(x, what=f"x_{part}", layout=layout)
+    labels = checked_labels(y, what=f"y_{part}")
+    same_count(images, labels, x_name=f"x_{part}", y_name=f"y_{part}")
+    return images, labels
 
 
-def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of images (n, C, H, W), in the unit of [0, 1]."""
     values = images.transpose(0, 1).flatten(1).to(torch.float64)
     if images.dtype == torch.uint8:
         values = values / 255
@@ -299,24 +304,3 @@ def _hash(*arrays: np.ndarray) -> str:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
-
-
-def stack_pairs(items: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of any torch data set of (image, label) pairs, as two arrays."""
-    pairs = [items[index] for index in range(len(items))]
-    shapes = {np.asarray(image).shape for image, _ in pairs}
-    if len(shapes) != 1:
-        raise DataError(f"all images must have one shape; these have {sorted(shapes)}")
-    images = np.stack([np.asarray(image) for image, _ in pairs])
-    return images, np.array([np.asarray(label).item() for _, label in pairs])
-
-
-def pack(train: Any, test: Any, path: str | Path) -> Path:
-    """Write two torch data sets of (image, label) pairs as one ``.npz`` for `load_dataset`.
-
-    Images may be PIL images or tensors in [0, 1], all of one size. Do not normalise them.
-    """
-    (x_train, y_train), (x_test, y_test) = stack_pairs(train), stack_pairs(test)
-    dataset_from_arrays(x_train, y_train, x_test, y_test)  # refuse bad input before it is written
-    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return Path(path)

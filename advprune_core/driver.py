@@ -7,11 +7,13 @@ the queue.
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
 from bisect import insort
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -23,8 +25,12 @@ from advprune_core.controls import resolve
 from advprune_core.data import Dataset
 from advprune_core.engines import SerialExecutor, engine
 from advprune_core.environment import environment
+from advprune_core.files import digest_of
+from advprune_core.machine import machine_error, machine_errors
 from advprune_core.progress import following
-from advprune_core.records import RunRecord, RunStore, Timing
+from advprune_core.records import RunRecord, Timing
+from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore
 from advprune_core.study import (
     Entry,
     Execution,
@@ -38,6 +44,7 @@ from advprune_core.tasks import (
     evaluation_record,
     finish,
     finish_evaluation,
+    finish_failed,
     run_record,
     warm_up,
 )
@@ -68,7 +75,9 @@ class Driver:
     failed : dict of str to str
         Message of each run that failed, by what it was.
     trained, evaluated : int
-        How much was done now.
+        How much was done now, and by this driver: what another one has written meanwhile is not counted.
+    without_weights : list of str
+        What could not be tested, because its weights are not here and it was not to be trained again.
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class Driver:
         self.keys: dict[int, str] = {}
         self.failed: dict[str, str] = {}
         self.trained = self.evaluated = 0
+        self.without_weights: list[str] = []
         self._ready: list[tuple[float, int, Task]] = []
         self._waiting: dict[str, list[int]] = {}
         self._known: set[str] = set()
@@ -94,7 +104,17 @@ class Driver:
         self._training: dict[str, RunConfig] = {}
 
     def run(self) -> None:
-        """Carry everything out."""
+        """Carry everything out.
+
+        Raises
+        ------
+        MachineError
+            A killed worker, a full disk, a limit on files: no run's own failure, so everything stops.
+        """
+        with machine_errors():
+            self._run()
+
+    def _run(self) -> None:
         for number, entry in enumerate(self.entries):
             key = entry.config.train_key(self.dataset)
             if not entry.derived:
@@ -115,10 +135,11 @@ class Driver:
         passes = self._passes
         for key, config in list(self._training.items()):
             try:
-                lines = (self.store.work(key) / "metrics.jsonl").read_text().count("\n")
-            except OSError:
+                text = (self.store.work(key) / "metrics.jsonl").read_text()
+                rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
+            except (OSError, ValueError):
                 continue
-            passes += config.passes(len(self.dataset.train)) * min(1.0, lines / config.optimisation.epochs)
+            passes += config.passes(len(self.dataset.train)) * config.share(rows)
         return passes
 
     def evaluation(self, config: RunConfig) -> EvaluationConfig:
@@ -132,9 +153,12 @@ class Driver:
         if not record.trained:
             self.failed[entry.describe()] = f"the run it matches has the status {record.status!r}"
             return
-        config = resolve(entry.control, entry.config, record)
+        try:
+            config = resolve(entry.control, entry.config, record)
+        except ConfigError as error:  # of this control alone; the others go on
+            self.failed[entry.describe()] = str(error)
+            return
         self._add_run(number, config, config.train_key(self.dataset))
-        self.on_key(self)
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:
         """Queue what a run still needs; a run that several entries share is queued once."""
@@ -143,26 +167,41 @@ class Driver:
             return
         self._known.add(key)
         record = self.store.finished(key)
-        if record is not None:
+        if record is None:
+            self._push(number, self._training_of(config, key))
+        elif self.store.damaged(record) or (self.execution.retrain and self.store.absent(record)):
+            self._train_again(number, config, key)
+        else:
             drop_checkpoints(self.store, key)
             self._passes += config.passes(len(self.dataset.train))
             self._add_evaluation(number, config, record)
-        else:
-            ex = self.execution
-            self._push(number, TrainTask(config, key, ex.data, str(ex.root), ex.checkpoint_seconds))
+
+    def _training_of(self, config: RunConfig, key: str, *, again: bool = False) -> TrainTask:
+        ex = self.execution
+        return TrainTask(config, key, ex.data, str(ex.root), ex.checkpoint_seconds, again)
+
+    def _train_again(self, number: int, config: RunConfig, key: str) -> None:
+        """Queue a run that is recorded, for the files that its record names."""
+        self.bar.total += config.passes(len(self.dataset.train))
+        self._push(number, self._training_of(config, key, again=True))
 
     def _add_evaluation(self, number: int, config: RunConfig, record: RunRecord) -> None:
         """Queue the evaluation of a trained run unless it is there."""
         evaluation = self.evaluation(config)
-        there = self.store.evaluation(record.key, evaluation.key(self.dataset.test_hash))
-        if record.status != "diverged" and there is None:
-            weights, ex = self.store.weights(record.key, evaluation.checkpoint), self.execution
-            task = EvaluateTask(config, record.key, evaluation, ex.data, str(ex.root), str(weights))
-            self._push(number, task)
+        its_key = evaluation.key(self.dataset.test_hash)
+        there = self.store.evaluation(record.key, its_key)
+        if record.status == "diverged" or there is not None:
+            return
+        weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
+        if weights is None:
+            self.without_weights.append(self.entries[number].describe())
+            return
+        task = EvaluateTask(config, record.key, evaluation, its_key, ex.data, str(ex.root), str(weights))
+        self._push(number, task)
 
     def _push(self, number: int, task: Task) -> None:
-        """Longest training first, so that no core idles at the end; evaluations last."""
-        cost = task.config.passes(len(self.dataset.train)) if isinstance(task, TrainTask) else 0.0
+        """Tests first, so that what is trained is also judged if the machine goes away; then longest training first."""
+        cost = task.config.passes(len(self.dataset.train)) if isinstance(task, TrainTask) else math.inf
         insort(self._ready, (cost, number, task), key=lambda item: -item[0])
 
     def _begin(self, number: int, task: Task) -> None:
@@ -199,42 +238,42 @@ class Driver:
         """Write what came back, and queue what it makes possible."""
         error, key = future.exception(), self.keys[number]
         self._training.pop(key, None)
-        if isinstance(error, BrokenExecutor):
-            raise RuntimeError(
-                "a worker process was killed, perhaps for lack of memory; what is finished is kept: "
-                "run the same command again, with fewer workers if need be"
-            ) from error
+        if error is not None and (refused := machine_error(error)) is not None:
+            raise refused from error
         name = self.entries[number].describe()
         if isinstance(task, TrainTask):
             if error is None:
-                self._trained(number, task.config, key, future.result(), timed_alone=timed_alone)
+                self._trained(number, task, future.result(), timed_alone=timed_alone)
                 return
             self.failed[name] = _message(error)
-            self.store.write_run(run_record(key, task.config, self.dataset, _message(error)))
+            finish_failed(self.store, run_record(key, task.config, self.dataset, _message(error)))
             for waiting in self._waiting.pop(key, []):
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
         elif error is not None:
             self.failed[f"evaluation of {name}"] = _message(error)
         elif (result := future.result()) is not None:  # else another process did it meanwhile
-            found = evaluation_record(key, task.config, task.evaluation, self.dataset, *result)
-            finish_evaluation(self.store, found)
-            self.evaluated += 1
+            weights = digest_of(Path(task.weights))
+            found = evaluation_record(key, task.config, task.evaluation, self.dataset, *result, weights=weights)
+            self.evaluated += finish_evaluation(self.store, found)
             self._testing.append(sum(found.seconds.values()))
 
-    def _trained(self, number: int, config: RunConfig, key: str, result: Any, *, timed_alone: bool = False) -> None:
+    def _trained(self, number: int, task: TrainTask, result: Any, *, timed_alone: bool = False) -> None:
         """Write a trained run; evaluate it; resolve the controls that waited for it."""
+        config, key = task.config, task.key
         if result is not None:
             record = run_record(key, config, self.dataset, result, timed_alone=timed_alone)
-            finish(self.store, record, result)
-            self.trained += 1
+            self.trained += finish(self.store, record, result, again=task.again)
         finished = self.store.finished(key)
         assert finished is not None
         if finished.status == "diverged":
             self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
         self._passes += config.passes(len(self.dataset.train))
         self._add_evaluation(number, config, finished)
-        for waiting in self._waiting.pop(key, []):
+        controls = self._waiting.pop(key, [])
+        for waiting in controls:
             self._add_control(waiting, finished)
+        if controls:
+            self.on_key(self)
 
     def _time_alone(self) -> None:
         """Train the first seed's runs with nothing beside them, and repeat what is asked for."""

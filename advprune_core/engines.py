@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal
 
 from advprune_core.settings import ConfigError
@@ -66,19 +66,35 @@ class RayExecutor(Executor):
         self._ray.shutdown()
 
 
-def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group; the driver decides what happens to its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _PARENT.append(os.getppid())
+@cache
+def _started_by(driver: int) -> Callable[[], None]:
+    """What every worker of the process `driver` calls first: from then on it ends with its driver.
 
+    A function within a function travels by value, so that a worker is watched before it imports
+    this package and PyTorch, which takes seconds. One for each driver, so that workers are reused.
+    """
 
-_PARENT: list[int] = []
+    def start() -> None:
+        import os
+        import signal
+        import threading
+        import time
 
+        # A terminal's signals reach the whole process group; the driver decides what becomes of its workers.
+        for name in ("SIGINT", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
 
-def stop_if_orphaned() -> None:
-    """End a worker whose driver was killed; what it had saved is taken up by the next one."""
-    if _PARENT and os.getppid() != _PARENT[0]:
-        os._exit(1)
+        def watch() -> None:
+            # Whatever the worker is busy with, be it a pipe that no one reads any more. What it has
+            # saved is taken up by whoever goes on with the run.
+            while os.getppid() == driver:
+                time.sleep(0.5)
+            os._exit(1)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+    return start
 
 
 def default_workers() -> int:
@@ -100,7 +116,7 @@ def engine(name: EngineName, workers: int) -> Iterator[Executor]:
         return
     from loky import get_reusable_executor
 
-    processes = get_reusable_executor(max_workers=workers, timeout=60, initializer=_start_worker)
+    processes = get_reusable_executor(max_workers=workers, timeout=60, initializer=_started_by(os.getpid()))
     try:
         yield processes
     except BaseException:

@@ -1,19 +1,16 @@
-"""Notebooks executed with papermill, plans, exports: what commands do beyond running a grid."""
+"""Notebooks executed with papermill, plans, single evaluations: what commands do beyond running a grid."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import Timeout
 
 from advprune_core.attacks.base import ATTACKS
 from advprune_core.attacks.geometry import ThreatModel
@@ -21,20 +18,22 @@ from advprune_core.config import RunConfig, content_key
 from advprune_core.controls import resolve
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.environment import results_root
-from advprune_core.files import check_writable, write_text
-from advprune_core.records import OWN_WEIGHTS, EvaluationRecord, RunStore
+from advprune_core.files import check_writable, digest_of, write_text
+from advprune_core.records import OWN_WEIGHTS, EvaluationRecord
 from advprune_core.runner import expected_total
-from advprune_core.runs import load_run
+from advprune_core.runs import Run, load_run
 from advprune_core.settings import ConfigError, check_names
+from advprune_core.store import RunStore
 from advprune_core.study import Entry, Execution, StudyConfig, check_entries, study_config
-from advprune_core.table import read_manifest
 from advprune_core.tasks import (
     PGD_40,
     EvaluateTask,
     EvaluationConfig,
+    TrainTask,
     evaluation_record,
+    finish,
     finish_evaluation,
-    run_lock,
+    run_record,
     warm_up,
 )
 
@@ -169,8 +168,11 @@ def evaluate_checkpoint(
     images: int | None,
     results: str | None,
     data: str | None,
+    retrain: bool = False,
 ) -> tuple[EvaluationRecord, Path]:
     """Evaluate a run or a state dict of one's own, unless it was done before.
+
+    With `retrain`, a run whose weights are not here is trained again first.
 
     Returns
     -------
@@ -186,17 +188,15 @@ def evaluate_checkpoint(
     parsed = tuple(ATTACKS.parse(spec) for spec in attacks) or PGD_40
     if run_key is not None:
         run = load_run(run_key, results)
-        config, key = run.config, run.record.key
+        config, key = run.config.replace(device="auto"), run.record.key
         EvaluationConfig.create(checkpoint=checkpoint)
-        path = run.store.weights(key, checkpoint)
-        if not path.exists():
-            raise ConfigError(f"run {key} has no {checkpoint!r} weights at {path}")
+        path = None
     else:
         assert weights is not None
-        config, path = RunConfig.flat(**own, **threat), Path(weights)
-        if not path.exists():
+        config, path, run = RunConfig.flat(**own, **threat), Path(weights), None
+        if not path.is_file():
             raise ConfigError(f"there is no file {path}")
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = digest_of(path)
         key = f"{OWN_WEIGHTS}{content_key({'model': config.model.canonical(), 'weights': content})}"
     if threat.get("norm", config.threat.norm) != config.threat.norm and "eps" not in threat:
         raise ConfigError(f"another norm than the run's ({config.threat.norm}) needs its own eps")
@@ -210,51 +210,25 @@ def evaluate_checkpoint(
     number = evaluation.key(dataset.test_hash)
     if store.evaluation(key, number) is None:
         check_writable(store.results)
-        task = EvaluateTask(config, key, evaluation, data, str(store.results), str(path), progress=True)
+        if path is None:
+            assert run is not None
+            if retrain:
+                train_again(run, dataset, data=data)
+            path = run.weights(checkpoint)
+        task = EvaluateTask(config, key, evaluation, number, data, str(store.results), str(path), progress=True)
         if (found := task()) is not None:  # else another process did it meanwhile
-            finish_evaluation(store, evaluation_record(key, config, evaluation, dataset, *found))
+            made = evaluation_record(key, config, evaluation, dataset, *found, weights=digest_of(path))
+            finish_evaluation(store, made)
     record = store.evaluation(key, number)
     assert record is not None
     return record, store.evaluation_file(key, number)
 
 
-def export_study(study: str, folder: Path, *, results: Path) -> int:
-    """Copy a study's manifest, tables, figures, notebooks and its runs' records, without weights."""
-    store = RunStore(results)
-    manifest = read_manifest(store, study)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / "runs", ignore_errors=True)
-    for path in sorted((results / study).iterdir()):
-        if path.is_file():
-            shutil.copyfile(path, folder / path.name)
-    keys = sorted({entry["key"] for entry in manifest["entries"]})
-    for key in keys:
-        for pattern in ("record.json", "evaluations/*.json", "timings/*.json"):
-            for path in store.folder(key).glob(pattern):
-                target = folder / "runs" / key / path.relative_to(store.folder(key))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-    return len(keys)
-
-
-def garbage(results: Path) -> list[tuple[Path, int]]:
-    """Folders under ``runs/`` that no manifest names, and checkpoints of finished runs, with bytes."""
-    named: set[str] = set()
-    for manifest in results.glob("*/manifest.json"):
-        named |= {entry["key"] for entry in json.loads(manifest.read_text())["entries"]}
-    store = RunStore(results)
-    found = []
-    for folder in sorted(path for path in results.glob("runs/*") if path.is_dir()):
-        lock = run_lock(store, folder.name)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue  # under way
-        lock.release()
-        if folder.name.startswith(OWN_WEIGHTS):
-            continue  # no run of a study, but results all the same
-        if folder.name not in named:
-            found.append(folder)
-        elif (folder / "work").exists() and store.finished(folder.name) is not None:
-            found.append(folder / "work")
-    return [(path, sum(f.stat().st_size for f in path.rglob("*") if f.is_file())) for path in found]
+def train_again(run: Run, dataset: Dataset, *, data: str | None) -> None:
+    """Train a run for the files that its record names, if one of them is missing or damaged."""
+    store, config, key = run.store, run.config, run.record.key
+    store.damaged(run.record)
+    result = TrainTask(config, key, data, str(store.results), again=True)()
+    if result is not None:
+        finish(store, run_record(key, config, dataset, result), result, again=True)
+    run.record = store.run(key) or run.record

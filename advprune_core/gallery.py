@@ -15,6 +15,7 @@ from torch import Tensor
 from advprune_core.data import Split
 from advprune_core.pruners.base import Selection
 from advprune_core.randomness import generator
+from advprune_core.settings import ConfigError
 
 
 def gallery(split: Split, selection: Selection, *, classes: int = 10, columns: int = 6, seed: int = 0) -> Figure:
@@ -34,7 +35,20 @@ def gallery(split: Split, selection: Selection, *, classes: int = 10, columns: i
         Images of each kind in a row.
     seed : int
         Of the random choice.
+
+    Raises
+    ------
+    ConfigError
+        A selection of images that the split has not, no classes or columns, or images of 2 or of
+        more than 4 channels, which have no colours.
     """
+    channels = split.images.shape[1]
+    if channels not in (1, 3, 4):
+        raise ConfigError(f"images of {channels} channels have no colours to be shown in: 1, 3 or 4 have")
+    for name, value in (("classes", classes), ("columns", columns)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}")
+    _check_within(selection, split)
     labels = split.labels.cpu().numpy()
     shown = np.unique(labels)[:classes]
     weights = np.full(len(labels), np.nan)
@@ -58,6 +72,14 @@ def gallery(split: Split, selection: Selection, *, classes: int = 10, columns: i
     return figure
 
 
+def _check_within(selection: Selection, split: Split) -> None:
+    if selection.indices[-1] >= len(split):
+        raise ConfigError(
+            f"the selection has image {selection.indices[-1]}, and the split only 0..{len(split) - 1}: "
+            "it was made of other data"
+        )
+
+
 def _strip(split: Split, ids: NDArray[np.int64], columns: int) -> Tensor:
     """Images side by side, white where there are too few: (C, H + 2, columns * (W + 2))."""
     channels, height, width = split.images.shape[1:]
@@ -69,6 +91,8 @@ def _strip(split: Split, ids: NDArray[np.int64], columns: int) -> Tensor:
 
 def class_shares(split: Split, selections: Mapping[str, Selection]) -> pd.DataFrame:
     """Share of each class that each selection keeps: one row a selection, one column a class."""
+    for selection in selections.values():
+        _check_within(selection, split)
     labels = split.labels.cpu().numpy()
     had = np.bincount(labels)
     present = np.flatnonzero(had)

@@ -44,6 +44,12 @@ def count_passes(passes: int) -> None:
         ledger.add(passes)
 
 
+def passes_counted() -> int:
+    """Forward-equivalents that the ledger under way has counted so far; 0 without one."""
+    ledger = _ACTIVE.get()
+    return 0 if ledger is None else sum(ledger.passes.values())
+
+
 class Ledger:
     """Adds up passes and seconds by phase; its `state` goes into checkpoints.
 
@@ -93,6 +99,11 @@ class Ledger:
         """Add forward-equivalents to the phase under way."""
         phase = self._phases[-1] if self._phases else "other"
         self.passes[phase] = self.passes.get(phase, 0) + passes
+
+    @property
+    def cost(self) -> int:
+        """Forward-equivalents of training and selection so far: what a run is judged by."""
+        return self.passes.get("train", 0) + self.passes.get("select", 0)
 
     def full_backward(self) -> None:
         """Count the full backward pass of all images in the graph."""

@@ -6,23 +6,24 @@ as ``"module:factory"`` or passed to `advprune_core.trainers.loop.train` directl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, PrivateAttr, model_validator
 from torch import Tensor, nn
 
 from advprune_core.attacks.inputs import check_network
 from advprune_core.attacks.mode import first_logits
 from advprune_core.data import Dataset
+from advprune_core.factories import network_factory
 from advprune_core.randomness import torch_stream
 from advprune_core.settings import (
     Component,
     ConfigError,
     Registry,
-    import_object,
     source_hash,
 )
 
@@ -41,6 +42,21 @@ class OwnModel(ModelSettings):
     name: ClassVar[str] = "own"
     factory: str
     arguments: dict[str, Any] = {}
+    #: Goes along to workers: they cannot import what a script or a notebook defines.
+    _build: Callable[..., Any] = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _imported(self) -> OwnModel:
+        self._build = network_factory(self.factory)
+        try:
+            inspect.signature(self._build).bind(**self.arguments)
+        except TypeError as error:
+            raise ConfigError(f"{self.factory} cannot be called with {self.arguments}: {error}") from None
+        return self
+
+    def build(self) -> Any:
+        """What the factory returns."""
+        return self._build(**self.arguments)
 
     def spec(self) -> str | dict[str, Any]:
         """``"module:factory"``, with its arguments where there are any."""
@@ -48,7 +64,7 @@ class OwnModel(ModelSettings):
 
     def canonical(self) -> dict[str, Any]:
         """Name, arguments and source: an edited network is another one."""
-        return {**super().canonical(), "source": source_hash(import_object(self.factory))}
+        return {**super().canonical(), "source": source_hash(self._build)}
 
 
 class _ModelRegistry(Registry[ModelSettings]):
@@ -56,7 +72,6 @@ class _ModelRegistry(Registry[ModelSettings]):
         """As `Registry.parse`; ``"module:factory"`` names a function that returns a network."""
         name, arguments = next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else (spec, {})
         if isinstance(name, str) and ":" in name:
-            import_object(name)
             return OwnModel.create(factory=name, arguments=arguments or {})
         return super().parse(spec)
 
@@ -93,7 +108,7 @@ def build_model(settings: ModelSettings, dataset: Dataset, *, seed: int = 0) -> 
         if not isinstance(settings, OwnModel):
             network = settings.network(channels, dataset.classes, (height, width))
             return nn.Sequential(Normalise(dataset.mean, dataset.std), network)
-        own = import_object(settings.factory)(**settings.arguments)
+        own = settings.build()
     check_model(own, dataset)
     return own
 
@@ -123,7 +138,7 @@ class SmallCNN(ModelSettings):
     """Two convolutions and a hidden layer: for 8x8 to 28x28 images on a CPU."""
 
     name: ClassVar[str] = "small_cnn"
-    width: Annotated[int, Field(ge=1, description="channels of the first layer")] = 32
+    width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first layer")] = 32
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """conv 3x3 (width) - conv 3x3 stride 2 (2 width) - fully connected (4 width)."""
@@ -145,7 +160,7 @@ class MNISTCNN(ModelSettings):
     """Two strided convolutions and a hidden layer: the MNIST network of Wong et al. 2020."""
 
     name: ClassVar[str] = "mnist_cnn"
-    width: Annotated[int, Field(ge=1, description="channels of the first layer")] = 16
+    width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first layer")] = 16
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """conv 4x4 stride 2 (width) - conv 4x4 stride 2 (2 width) - fully connected (100)."""
@@ -226,7 +241,7 @@ class PreActResNet18(ModelSettings):
     """PreActResNet-18 with a CIFAR stem: the usual network of fast adversarial training."""
 
     name: ClassVar[str] = "preact_resnet18"
-    width: Annotated[int, Field(ge=1, description="channels of the first stage")] = 64
+    width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 64
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """Four stages of two pre-activation blocks, widths 1, 2, 4, 8 times `width`."""
@@ -245,7 +260,7 @@ class ResNet18(ModelSettings):
     """ResNet-18 with a CIFAR stem (3x3 convolution, no pooling)."""
 
     name: ClassVar[str] = "resnet18"
-    width: Annotated[int, Field(ge=1, description="channels of the first stage")] = 64
+    width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 64
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """Four stages of two basic blocks, widths 1, 2, 4, 8 times `width`."""
@@ -264,7 +279,7 @@ class WRN2810(ModelSettings):
     """WideResNet-28-10 (Zagoruyko and Komodakis 2016), without dropout."""
 
     name: ClassVar[str] = "wrn_28_10"
-    width: Annotated[int, Field(ge=1, description="widening factor")] = 10
+    width: Annotated[int, Field(ge=1, le=1000, description="widening factor")] = 10
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """Three stages of four pre-activation blocks, 16, 32, 64 times `width` channels."""

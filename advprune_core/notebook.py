@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from advprune_core.files import write_atomically, write_text
 from advprune_core.settings import check_names
-from advprune_core.statistics import printable
 from advprune_core.study import StudyConfig, study_config
+from advprune_core.summaries import printable
 
 
 def injected_names(cells: Iterable[str]) -> list[str]:

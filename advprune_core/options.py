@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from advprune_core.config import RunConfig, flat_fields
 from advprune_core.settings import Component, ConfigError
+from advprune_core.values import shown
+from advprune_core.yaml_files import parse_yaml
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -38,11 +40,8 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def value_of(text: str) -> Any:
-    """A value as YAML reads it: numbers, lists, {name: {setting: value}}, plain words."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"{text!r} cannot be read as a value") from None
+    """A value as YAML 1.2 reads it: numbers, lists, {name: {setting: value}}, plain words."""
+    return parse_yaml(text, what=f"the value {shown(text)}")
 
 
 def assignments(texts: list[str]) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"{text!r} must be NAME=VALUE")
+            raise ConfigError(f"{shown(text)} must be NAME=VALUE")
         pairs[name.strip()] = value_of(value)
     return pairs
 
@@ -60,8 +59,7 @@ def shard_of(text: str | None) -> tuple[int, int] | None:
     """``"1/4"`` to ``(1, 4)``."""
     if text is None:
         return None
-    try:
-        part, parts = (int(number) for number in text.split("/"))
-    except ValueError:
-        raise ConfigError(f"--shard must be i/n, such as 1/4, not {text!r}") from None
-    return part, parts
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if found is None:
+        raise ConfigError(f"--shard must be i/n, such as 1/4, not {shown(text)}")
+    return int(found[1]), int(found[2])

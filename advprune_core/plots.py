@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from advprune_core.controls import CONTROLS
-from advprune_core.statistics import (
+from advprune_core.estimates import accuracy
+from advprune_core.markup import plain, with_names
+from advprune_core.summaries import (
     attacks_of,
     component_name,
-    estimate,
     frontier,
     full_costs,
     speed_ups,
@@ -59,15 +60,15 @@ def _footnote(figure: Figure, table: pd.DataFrame) -> None:
 def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     """Clean and robust accuracy against the share of the data kept.
 
-    Lines are means over seeds with 95 % t intervals, dots are single runs. A control stands at
-    the fraction of the run that it matches.
+    Lines are means over seeds with 95 % t intervals, where seeds differ; dots are single runs. A control
+    stands at the fraction of the run that it matches.
 
     Parameters
     ----------
     table : DataFrame
         From `collect` with a study.
     """
-    table = with_accuracies(table)
+    table = with_names(with_accuracies(table), plain)
     arms = _arms(table)
     colours = dict(zip(arms, sns.color_palette("colorblind", len(arms)), strict=True))
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharex=True, layout="constrained")
@@ -86,17 +87,14 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy, %")
     axes[1].legend(frameon=False, fontsize=9, loc="lower right")
-    seeds = table["seed"].nunique()
-    figure.suptitle(
-        f"{_names(table)}: mean of {seeds} seed{'s' * (seeds > 1)}, 95 % interval, single runs", fontsize=10
-    )
+    figure.suptitle(f"{_names(table)}: {_seeds(table)}, 95 % t interval, single runs", fontsize=10)
     _footnote(figure, table)
     return figure
 
 
 def _line(axis: Axes, rows: pd.DataFrame, value: str, *, colour: Any, dashed: bool, shift: float, label: str) -> None:
     """One arm: interval, mean, single runs."""
-    points = [(fraction, estimate(group[value])) for fraction, group in rows.groupby("fraction")]
+    points = [(fraction, accuracy(group[value])) for fraction, group in rows.groupby("fraction")]
     x = np.array([fraction for fraction, _ in points]) + shift
     means = 100 * np.array([e.mean for _, e in points])
     spread = 100 * np.array([[e.mean - e.low, e.high - e.mean] for _, e in points]).T
@@ -111,8 +109,8 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     """Cost by phase against the share of data kept, and the speed-up in both units.
 
     Left: forward-equivalents of all runs, as a share of the full run's. Middle: processor seconds
-    of the runs that were timed alone. Right: how many times cheaper than the full run, with the
-    line 1/f that a free selection would reach.
+    of the runs that were timed alone. Right: how many times cheaper than the full run, with the range
+    over repeated timings, and the line 1/f that a free selection would reach.
 
     Parameters
     ----------
@@ -121,7 +119,7 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     timings : DataFrame
         From `collect_timings`; may be empty.
     """
-    runs = table[table["control"].isna()]
+    runs, timings = with_names(table[table["control"].isna()], plain), with_names(timings, plain)
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     fractions = sorted(runs["fraction"].unique())
     arms = _arms(runs)
@@ -171,7 +169,9 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
         label = arm_label(arm, arms)
         axes[2].plot(group["fraction"], group["speed_up_passes"], "o-", label=f"{label}, forward-equivalents")
         if group["speed_up_seconds"].notna().any():
-            axes[2].plot(group["fraction"], group["speed_up_seconds"], "s--", label=f"{label}, seconds")
+            (line,) = axes[2].plot(group["fraction"], group["speed_up_seconds"], "s--", label=f"{label}, seconds")
+            ends = (group["speed_up_seconds_low"], group["speed_up_seconds_high"])
+            axes[2].vlines(group["fraction"], *ends, color=line.get_color())
     axes[2].set_ylabel("speed-up against the full run")
     axes[2].set_title("speed-up", fontsize=11)
     for axis in axes:
@@ -199,6 +199,13 @@ def _threat(table: pd.DataFrame) -> str:
     return f"{norm} {eps}; {', '.join(attacks_of(table))}"
 
 
+def _seeds(table: pd.DataFrame) -> str:
+    """``mean of 3 seeds``, and how many runs are in no mean."""
+    seeds, missing = table["seed"].nunique(), table[table["robust"].isna()]["key"].nunique()
+    left_out = f" ({missing} run{'s' * (missing > 1)} without a result left out)" if missing else ""
+    return f"mean of {seeds} seed{'s' * (seeds > 1)}{left_out}"
+
+
 def _names(table: pd.DataFrame) -> str:
     """Data set, network and objective, where there is one of each."""
     values = [dict.fromkeys(map(component_name, table[column])) for column in ("dataset", "model", "objective")]
@@ -209,14 +216,16 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     """Robust accuracy against cost: a point for each way of training at each fraction.
 
     Left: mean over seeds against forward-equivalents per training image; the line joins the points
-    that nothing cheaper beats. Right: the same means with 95 % t intervals, by way of training.
-    Filled: all data; paler: a part of it. A cross marks ways of which a run collapsed.
+    whose mean nothing as cheap or cheaper reaches, which is no verdict. Right: the same means with
+    95 % t intervals, by way of training. Filled: all data; paler: a part of it. A cross marks ways
+    of which a run collapsed.
 
     Parameters
     ----------
     table : DataFrame
         From `collect` with a study; controls are drawn like their runs, with a square.
     """
+    table = with_names(with_accuracies(table), plain)
     points = frontier(table)
     names = list(dict.fromkeys(points.sort_values(["fraction", "robust"], ascending=[False, True])["way"]))
     families = list(dict.fromkeys(points["objective"]))
@@ -259,9 +268,9 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     left.margins(x=0.2)
     left.set_xlabel("cost of training and selection, forward-equivalents per training image")
     left.set_ylabel(fill(f"robust accuracy, % ({_threat(table)})", 60))
-    left.set_title("what nothing cheaper beats", fontsize=11)
+    left.set_title("line: no mean is as high at that cost or less (no test)", fontsize=11)
     right.set_yticks(range(len(names)), names, fontsize=8)
-    right.set_xlabel("robust accuracy, %")
+    right.set_xlabel("robust accuracy, %, with 95 % t interval")
     parts = ", ".join(f"{100 * f:g} %" for f in sorted(points["fraction"].unique(), reverse=True) if f < 1)
     kinds = f"filled: all data; paler: {parts} of it" if parts else "all data"
     kinds += "; squares: their controls" if points["control"].any() else ""
@@ -272,7 +281,6 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     right.legend(handles=handles, title="objective", frameon=False, fontsize=8, loc="upper left")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-    seeds = table["seed"].nunique()
-    figure.suptitle(f"{_names(table)}: mean of {seeds} seed{'s' * (seeds > 1)}", fontsize=10)
+    figure.suptitle(f"{_names(table)}: {_seeds(table)}", fontsize=10)
     _footnote(figure, table)
     return figure

@@ -1,45 +1,58 @@
-"""What runs leave on disk, and how it is read back: one JSON per run, one tidy table of them.
-
-``results/runs/<key>/record.json`` is the run, beside it ``selections.npz``, ``last.pt``,
-``best.pt``, ``evaluations/<key>.json`` and ``timings/<number>.json``. Only the driver of a study
-writes these; ``work/`` belongs to the process that trains.
-"""
+"""What a run leaves: its record, its evaluations, its timings, and the list of a study's runs."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
-import warnings
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self
 
 import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from advprune_core.config import content_key
 from advprune_core.evaluate import Outcome, pack_bits, unpack_bits, wilson
-from advprune_core.files import write_atomically, write_text
-from advprune_core.pruners.base import Selection
-from advprune_core.settings import ConfigError
 
 #: Begins the keys of weights that no run here has trained.
 OWN_WEIGHTS = "own-"
 #: Fields in which an interrupted or parallel run may differ from an undisturbed, serial one.
-CIRCUMSTANCES = ("seconds", "cpu_seconds", "timed_alone", "peak_memory", "environment", "git")
+CIRCUMSTANCES = (
+    *("seconds", "cpu_seconds", "timed_alone", "peak_memory", "environment", "git"),
+    *("provenance", "canonical", "files", "weights"),
+)
+#: What lies beside a record.
+FILES = ("last.pt", "best.pt", "selections.npz")
+#: Version of the records that this code writes; version 1 had no digests.
+SCHEMA = 2
+
+#: Where a record came from: made in this results folder, or brought into it by `advprune import`, from
+#: records with digests or from old ones without, which nothing vouches for.
+Provenance = Literal["here", "imported", "imported without digests"]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A file that a run leaves; on disk it carries the SHA-256 of itself."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+    provenance: Provenance = "here"
 
     def comparable(self) -> dict[str, Any]:
         """Everything but time, memory and environment."""
         return self.model_dump(mode="json", exclude=set(CIRCUMSTANCES))
 
 
-class RunRecord(_Record):
+class _Keyed(Record):
+    """A record under a key: the hash of `canonical`, which holds all that the key stands for."""
+
+    key: str
+    canonical: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _key_is_its_hash(self) -> Self:
+        if self.canonical is not None and content_key(self.canonical) != self.key:
+            raise ValueError(f"its key {self.key} is not the hash of what it was made from")
+        return self
+
+
+class RunRecord(_Keyed):
     """One trained model: what it was, what it cost, how it ended.
 
     Attributes
@@ -54,9 +67,17 @@ class RunRecord(_Record):
         Training images; images of the last selection; images trained on at least once.
     n_filled : int
         Images of the last selection that the pruner's rule fell short of.
+    step_ratio : float or None
+        How many times as long as on all data a step of the same learning rate is on a selection: length
+        of the weighted mean last-layer gradient over that of the mean of all training images, as the
+        pruner saw them. Mean over the epochs on a selection (each epoch's own stands in `epochs`);
+        None of a pruner that does not measure it.
+    canonical : dict or None
+        What the key was hashed from: settings, versions and sources of components, training data.
+    files : dict
+        SHA-256 of the files beside the record: ``last.pt``, ``best.pt``, ``selections.npz``.
     """
 
-    key: str
     config: dict[str, Any]
     dataset: dict[str, Any]
     status: Literal["ok", "collapsed", "diverged", "failed"]
@@ -69,6 +90,7 @@ class RunRecord(_Record):
     n: int = 0
     kept: int = 0
     n_filled: int = 0
+    step_ratio: float | None = None
     unique_images: int = 0
     images_visited: int = 0
     steps: int = 0
@@ -78,6 +100,7 @@ class RunRecord(_Record):
     epochs: list[dict[str, Any]] = []
     environment: dict[str, Any] = {}
     git: dict[str, Any] = {}
+    files: dict[str, str] = {}
 
     @property
     def trained(self) -> bool:
@@ -89,8 +112,13 @@ class RunRecord(_Record):
         """Forward-equivalents of training and selection: what pruning is judged by."""
         return self.passes.get("train", 0) + self.passes.get("select", 0)
 
+    @property
+    def cost_seconds(self) -> float:
+        """The same in processor seconds, which also count what is no forward pass, such as a pursuit."""
+        return self.cpu_seconds.get("train", 0.0) + self.cpu_seconds.get("select", 0.0)
 
-class Timing(_Record):
+
+class Timing(Record):
     """Seconds of one more training of a run, alone on the machine."""
 
     seconds: dict[str, float]
@@ -118,16 +146,17 @@ class Accuracy(BaseModel):
         return cls(accuracy=float(right.mean()), low=low, high=high, images=pack_bits(right))
 
 
-class EvaluationRecord(_Record):
+class EvaluationRecord(_Keyed):
     """One evaluation of one checkpoint: accuracies in [0, 1] on `n` test images.
 
     Attributes
     ----------
+    weights : str or None
+        SHA-256 of the weights that were evaluated.
     warnings : list of str
         Why the numbers may say more than is true (see `attacks.guards.inspect`).
     """
 
-    key: str
     train_key: str
     config: dict[str, Any]
     n: int
@@ -139,6 +168,19 @@ class EvaluationRecord(_Record):
     seconds: dict[str, float]
     environment: dict[str, Any] = {}
     git: dict[str, Any] = {}
+    weights: str | None = None
+
+    @model_validator(mode="after")
+    def _accuracies_are_those_of_the_images(self) -> Self:
+        """Every accuracy is counted once more: a number that contradicts the images is no result."""
+        outcome = self.outcome()
+        columns = {"clean": outcome.clean, "robust": outcome.robust, **outcome.attacks}
+        for name, stated in {"clean": self.clean, "robust": self.robust, **self.attacks}.items():
+            counted = Accuracy.of(columns[name])
+            pairs = [(getattr(counted, end), getattr(stated, end)) for end in ("accuracy", "low", "high")]
+            if any(abs(a - b) > 1e-9 for a, b in pairs) or counted.images != stated.images:
+                raise ValueError(f"{name} is stated as {stated.accuracy:g}, its images say {counted.accuracy:g}")
+        return self
 
     def outcome(self) -> Outcome:
         """The outcome of every image."""
@@ -146,144 +188,35 @@ class EvaluationRecord(_Record):
         return Outcome(unpack_bits(self.clean.images, self.n), attacks, tuple(self.warnings))
 
 
-R = TypeVar("R", bound=BaseModel)
+class ManifestEntry(BaseModel):
+    """One point of a study: where it stands in the grid, and which run and evaluation it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    arm: str
+    variant: str = ""
+    fraction: float
+    seed: int
+    control: str | None
+    key: str
+    evaluation: str
 
 
-class RunStore:
-    """The folder ``results/runs``: finds, reads and writes what belongs to a run key.
+class Manifest(BaseModel):
+    """Which runs a study consists of.
 
-    Damaged records are set aside, or left where they are with `read_only`.
+    Attributes
+    ----------
+    study : str
+    config : dict
+        Its parameters.
+    entries : list of ManifestEntry
+    former : list of str
+        Keys that an earlier grid of this study had, and this one has not.
     """
 
-    def __init__(self, results: str | Path, *, read_only: bool = False) -> None:
-        self.results, self._keep = Path(results), read_only
-
-    def folder(self, key: str) -> Path:
-        """Folder of a run."""
-        return self.results / "runs" / key
-
-    def work(self, key: str) -> Path:
-        """Folder of the process that trains the run."""
-        return self.folder(key) / "work"
-
-    def weights(self, key: str, checkpoint: str) -> Path:
-        """File of the ``"last"`` or ``"best"`` weights."""
-        return self.folder(key) / f"{checkpoint}.pt"
-
-    def run_keys(self) -> list[str]:
-        """All keys that have a record."""
-        return sorted(path.parent.name for path in self.results.glob("runs/*/record.json"))
-
-    def run(self, key: str) -> RunRecord | None:
-        """The record of a run, or None if it is missing or damaged."""
-        return _read(self.folder(key) / "record.json", RunRecord, keep=self._keep)
-
-    def finished(self, key: str) -> RunRecord | None:
-        """The record of a run that is not to be trained again (and whose weights are there)."""
-        record = self.run(key)
-        if record is None or record.status == "failed" or not self.weights(key, "last").exists():
-            return None
-        return record
-
-    def evaluations(self, key: str) -> list[EvaluationRecord]:
-        """All evaluations of a run."""
-        files = sorted((self.folder(key) / "evaluations").glob("*.json"))
-        records = [_read(file, EvaluationRecord, keep=self._keep) for file in files]
-        return [record for record in records if record is not None]
-
-    def evaluation(self, key: str, evaluation_key: str) -> EvaluationRecord | None:
-        """One evaluation, or None."""
-        return _read(self.evaluation_file(key, evaluation_key), EvaluationRecord, keep=self._keep)
-
-    def evaluation_file(self, key: str, evaluation_key: str) -> Path:
-        """File of an evaluation."""
-        return self.folder(key) / "evaluations" / f"{evaluation_key}.json"
-
-    def timings(self, key: str) -> list[Timing]:
-        """Repeated timings of a run."""
-        files = sorted((self.folder(key) / "timings").glob("*.json"))
-        return [timing for timing in (_read(file, Timing, keep=self._keep) for file in files) if timing is not None]
-
-    def write_run(
-        self,
-        record: RunRecord,
-        *,
-        last: dict[str, Any] | None = None,
-        best: dict[str, Any] | None = None,
-        selections: dict[int, Selection] | None = None,
-    ) -> None:
-        """Write weights and selections, and the record last: where it is, the rest is."""
-        folder = self.folder(record.key)
-        for name, weights in (("last", last), ("best", best)):
-            if weights is not None:
-                write_atomically(folder / f"{name}.pt", partial(torch.save, weights))
-        if selections:
-            arrays: dict[str, Any] = {}
-            for epoch, selection in selections.items():
-                kept = np.zeros(record.n, dtype=bool)
-                kept[selection.indices] = True
-                arrays[f"kept_{epoch}"] = np.packbits(kept)
-                if selection.n_filled:
-                    arrays[f"filled_{epoch}"] = np.array(selection.n_filled)
-                if not (selection.weights == 1).all():
-                    arrays[f"weights_{epoch}"] = selection.weights
-            write_atomically(folder / "selections.npz", lambda file: np.savez_compressed(file, **arrays))
-        write_text(folder / "record.json", record.model_dump_json(indent=1))
-
-    def selections(self, key: str) -> dict[int, Selection]:
-        """Selections of a run, by the epoch from which each holds."""
-        record = self.run(key)
-        path = self.folder(key) / "selections.npz"
-        if record is None or not path.exists():
-            return {}
-        result = {}
-        with np.load(path, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                if name.startswith("kept_"):
-                    epoch = int(name.removeprefix("kept_"))
-                    kept = np.unpackbits(arrays[name])[: record.n]
-                    weights = arrays.get(f"weights_{epoch}", np.empty(0, np.float32))
-                    filled = int(arrays.get(f"filled_{epoch}", 0))
-                    result[epoch] = Selection(np.flatnonzero(kept), weights, filled)
-        return result
-
-    def write_evaluation(self, record: EvaluationRecord) -> None:
-        """Write an evaluation beside its run."""
-        write_text(self.evaluation_file(record.train_key, record.key), record.model_dump_json(indent=1))
-
-    def write_timing(self, key: str, timing: Timing) -> None:
-        """Add a repeated timing."""
-        folder = self.folder(key) / "timings"
-        number = next(n for n in itertools.count(1) if not list(folder.glob(f"{n}.json*")))
-        write_text(folder / f"{number}.json", timing.model_dump_json(indent=1))
-
-
-def _read(path: Path, kind: type[R], *, keep: bool) -> R | None:
-    """Read a record; one that cannot be read is named in a warning and set aside (unless `keep`)."""
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        return kind.model_validate_json(text)
-    except (ValidationError, ValueError) as error:
-        version = _version(text)
-        if version not in (None, 1):
-            raise ConfigError(f"{path} has the schema version {version}; this advprune reads version 1") from None
-        reason = str(error).splitlines()[0]
-        fate = "left out"
-        if not keep:
-            aside = path.with_name(f"{path.name}.damaged")
-            os.replace(path, aside)
-            fate = f"set aside as {aside.name}, to be made again"
-        warnings.warn(f"{path} is damaged ({reason}); {fate}", stacklevel=3)
-        return None
-
-
-def _version(text: bytes) -> Any:
-    """Schema version of a record that is JSON; None of one that is not."""
-    try:
-        content = json.loads(text)
-    except ValueError:
-        return None
-    return content.get("schema_version") if isinstance(content, dict) else None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: Literal[2] = 2
+    study: str
+    config: dict[str, Any]
+    entries: list[ManifestEntry]
+    former: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,9 +11,12 @@ import pandas as pd
 from advprune_core.attacks.base import Attack
 from advprune_core.controls import expected_passes
 from advprune_core.driver import Driver
-from advprune_core.files import check_writable, write_text
+from advprune_core.files import check_writable
 from advprune_core.progress import progress_bar
 from advprune_core.pruners.base import PRUNERS
+from advprune_core.records import Manifest, ManifestEntry
+from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore, read_manifest
 from advprune_core.study import Entry, Execution, StudyConfig, check_entries, study_grid
 from advprune_core.table import collect
 from advprune_core.tasks import PGD_40
@@ -64,9 +66,12 @@ class StudyResult:
     failed: dict[str, str] = field(default_factory=dict)
     trained: int = 0
     evaluated: int = 0
+    without_weights: list[str] = field(default_factory=list)
 
 
-def run_study(config: StudyConfig, *, progress: bool = True, shard: tuple[int, int] | None = None) -> StudyResult:
+def run_study(
+    config: StudyConfig, *, progress: bool = True, shard: tuple[int, int] | None = None, retrain: bool = False
+) -> StudyResult:
     """Carry a study out, or take up where it stopped.
 
     Parameters
@@ -76,6 +81,8 @@ def run_study(config: StudyConfig, *, progress: bool = True, shard: tuple[int, i
         Show a bar, in forward-equivalents, with the time left.
     shard : (i, n), optional
         Only the i-th of n parts (from 1), for job arrays; a last call without it makes the table.
+    retrain : bool
+        Train runs again whose weights are not here, as those of an imported study.
 
     Raises
     ------
@@ -83,33 +90,42 @@ def run_study(config: StudyConfig, *, progress: bool = True, shard: tuple[int, i
         What cannot be run, before any work; a results folder that is not writable.
     """
     entries = study_grid(config, shard=shard)
-    # Jobs of an array share machines: their seconds would not be those of runs alone.
-    execution = config.execution if shard is None else config.execution.replace(timed_repeats=0)
+    execution = config.execution.replace(retrain=retrain)
+    if shard is not None:
+        # Jobs of an array share machines: their seconds would not be those of runs alone.
+        execution = execution.replace(timed_repeats=0)
     driver = run_entries(
         entries,
         execution=execution,
         attacks=config.attacks,
         name=config.study,
         progress=progress,
-        on_key=(lambda driver: None) if shard else partial(write_manifest, config),
+        on_key=partial(write_manifest, config, shard=shard),
     )
     table = collect(config.execution.root, study=config.study) if shard is None else pd.DataFrame()
-    return StudyResult(table, driver.failed, driver.trained, driver.evaluated)
+    return StudyResult(table, driver.failed, driver.trained, driver.evaluated, driver.without_weights)
 
 
-def write_manifest(config: StudyConfig, driver: Driver) -> None:
-    """Say which runs a study consists of."""
-    rows = []
+def write_manifest(config: StudyConfig, driver: Driver, *, shard: tuple[int, int] | None = None) -> None:
+    """Say which runs a study, or a part of it, consists of, and which it used to have."""
+    entries = []
     for number, key in sorted(driver.keys.items()):
         entry = driver.entries[number]
         evaluation = driver.evaluation(entry.config).key(driver.dataset.test_hash)
         place = {name: getattr(entry, name) for name in ("arm", "variant", "fraction", "seed", "control")}
-        rows.append({**place, "key": key, "evaluation": evaluation})
+        entries.append(ManifestEntry(**place, key=key, evaluation=evaluation))
     pruners = [PRUNERS.parse(spec).spec() for spec in config.pruners]
-    circumstances = {"results", "data", "engine", "workers"}
-    manifest = {
-        "study": config.study,
-        "config": {**config.model_dump(mode="json", exclude=circumstances | {"pruners"}), "pruners": pruners},
-        "entries": rows,
-    }
-    write_text(config.folder / "manifest.json", json.dumps(manifest, indent=1))
+    settings = config.model_dump(mode="json", exclude={"results", "data", "engine", "workers", "pruners"})
+    name = "manifest.json" if shard is None else f"manifest-{shard[0]}of{shard[1]}.json"
+    try:
+        earlier = read_manifest(config.folder / name)
+        former = {entry.key for entry in earlier.entries} | set(earlier.former)
+    except (ConfigError, FileNotFoundError):
+        former = set()
+    manifest = Manifest(
+        study=config.study,
+        config={**settings, "pruners": pruners},
+        entries=entries,
+        former=sorted(former - {entry.key for entry in entries}),
+    )
+    RunStore(config.execution.root).write_manifest(manifest, config.folder, name=name)

@@ -11,8 +11,9 @@ from advprune_core.config import RunConfig
 from advprune_core.data import Dataset
 from advprune_core.environment import results_root
 from advprune_core.models import build_model
-from advprune_core.records import RunRecord, RunStore
+from advprune_core.records import RunRecord
 from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore
 
 
 class Run:
@@ -23,15 +24,31 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """The run's configuration, on this machine's device."""
-        return RunConfig.create(**{**self.record.config, "device": "auto"})
+        """The run's configuration; its device may be none of this machine's."""
+        return RunConfig.create(**self.record.config)
 
     def model(self, dataset: Dataset, checkpoint: str = "last") -> nn.Module:
         """The trained network in eval mode, on the CPU."""
-        path = self.store.weights(self.record.key, checkpoint)
-        if not path.exists():
-            raise ConfigError(f"run {self.record.key} has no {checkpoint!r} weights at {path}")
-        return load_model(self.config, dataset, path)
+        return load_model(self.config, dataset, self.weights(checkpoint))
+
+    def weights(self, checkpoint: str = "last") -> Path:
+        """File of the weights, as they were written.
+
+        Raises
+        ------
+        ConfigError
+            They are not there, or damaged.
+        """
+        path = self.store.file(self.record, f"{checkpoint}.pt")
+        if path is not None:
+            return path
+        name, folder = f"{checkpoint}.pt", self.store.folder(self.record.key)
+        if name in self.record.files:
+            raise ConfigError(
+                f"the weights of run {self.record.key} are not in {folder} (they do not travel with a study): "
+                "`advprune evaluate --retrain` trains it again"
+            )
+        raise ConfigError(f"run {self.record.key} has no {checkpoint!r} weights, it was trained without best_every")
 
 
 def load_model(config: RunConfig, dataset: Dataset, weights: Path) -> nn.Module:
@@ -58,6 +75,8 @@ def with_weights(model: nn.Module, weights: Path) -> nn.Module:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ConfigError(f"{weights} does not fit the model: {error}") from None
+    if not all(bool(value.isfinite().all()) for value in state.values() if isinstance(value, torch.Tensor)):
+        raise ConfigError(f"{weights} has weights that are not finite (NaN or infinity): there is nothing to evaluate")
     return model.eval()
 
 

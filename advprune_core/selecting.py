@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from advprune_core.arrays import Array, Layout, checked_images, checked_labels, plain, same_count
 from advprune_core.attacks.geometry import Norm
-from advprune_core.data import Dataset, Split, dataset_from_arrays
-from advprune_core.files import write_atomically
-from advprune_core.models import MODELS, build_model
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
+from advprune_core.data import Dataset, Split, channel_statistics
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection, keep
 from advprune_core.pruners.outputs import Branch, SplitOutputs
-from advprune_core.runs import with_weights
-from advprune_core.settings import ConfigError, Pixels
+from advprune_core.settings import ConfigError, Pixels, Registry
 from advprune_core.trainers.base import OBJECTIVES, Batch, Objective, Outputs
 from advprune_core.trainers.policy import AttackPolicy
-
-Array = NDArray[Any]
 
 
 def select(
@@ -34,13 +27,17 @@ def select(
     model: nn.Module | None = None,
     logits: Array | None = None,
     features: Array | None = None,
+    adversarial_logits: Array | None = None,
+    adversarial_features: Array | None = None,
     trajectory: Array | None = None,
     held_out: tuple[Array, Array] | None = None,
+    layout: Layout | None = None,
     objective: str | dict[str, Any] | Objective = "pgd_at",
     norm: Norm = "linf",
     eps: Pixels | str = 8 / 255,
     steps: int = 7,
     seed: int = 0,
+    min_per_class: int = 0,
 ) -> Selection:
     """Choose which of your images to keep.
 
@@ -57,18 +54,26 @@ def select(
     model : nn.Module, optional
         A trained network, of images in [0, 1] to logits. Left as it was.
     logits, features : arrays, shapes (n, classes) and (n, d), optional
-        Saved outputs in place of the model, for pruners that look at outputs only (clean or
-        adversarial is then what you saved); features where they are looked at as well.
+        Saved outputs in place of the model, for pruners that look at outputs only; features where they
+        are looked at as well. Without adversarial ones they stand for whatever the pruner looks at,
+        except for an objective of both (TRADES, MART), where they are the clean ones.
+    adversarial_logits, adversarial_features : arrays of the same shapes, optional
+        Saved outputs for adversarial images.
     trajectory : array, shape (epochs, n, classes), optional
         Logits after each epoch of a training of your own, for scores of a history (forgetting, AUM,
         dynamic uncertainty, TDDS): the canonical ones, of a whole training.
     held_out : (images, labels), optional
         Held-out data, for GLISTER.
+    layout : "NHWC" or "NCHW", optional
+        As for `dataset_from_arrays`.
     objective : str, dict or Objective
         The loss that you will train with, for gradients.
     norm, eps, steps
-        Threat model and steps of the scoring attack.
+        Threat model and steps of the scoring attack; scores for standard training take clean images
+        unless their own ``steps`` say otherwise.
     seed : int
+    min_per_class : int
+        Images kept of every class at least, as far as it has so many; 0: a class that would be emptied is refused.
 
     Returns
     -------
@@ -80,158 +85,126 @@ def select(
     ConfigError
         What does not fit together, and what the pruner lacks.
     """
-    chosen: Pruner = PRUNERS.parse(pruner)
-    loss: Objective = OBJECTIVES.parse(objective)
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"fraction must be above 0 and at most 1, not {fraction}")
+    chosen, loss = parsed(PRUNERS, pruner), parsed(OBJECTIVES, objective)
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.floating) or not 0 < fraction <= 1:
+        raise ConfigError(f"fraction must be above 0 and at most 1, not {fraction!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ConfigError(f"seed must be a whole number, at least 0, not {seed!r}")
+    if isinstance(min_per_class, bool) or not isinstance(min_per_class, int) or min_per_class < 0:
+        raise ConfigError(f"min_per_class must be a whole number, at least 0, not {min_per_class!r}")
     if model is not None and x is None:
         raise ConfigError("a model needs the images, x")
-    dataset = _dataset(x, y, held_out)
+    dataset = whole(x, y, held_out, layout)
+    saved = _outputs(dataset, logits, features, what="")
+    adversarial = _outputs(dataset, adversarial_logits, adversarial_features, what="adversarial_")
+    if adversarial is None and not (loss.uses_clean and loss.uses_adversarial):
+        adversarial = saved  # one branch for both, because what was saved is what is meant
+    outputs = SplitOutputs(dataset.train.labels, saved, adversarial)
     context = Context(
         dataset=dataset,
-        fraction=fraction,
-        seed=seed,
+        fraction=float(fraction),
+        seed=int(seed),
         model=model,
         objective=loss,
         attack=AttackPolicy.create(norm=norm, eps=eps, steps=steps),
-        outputs=None if logits is None else _outputs(dataset, logits, features),
+        outputs=None if saved is adversarial is None else outputs,
         state={} if trajectory is None else _history(chosen, dataset, trajectory),
         epochs=0.0 if trajectory is None else float(len(trajectory)),
+        min_per_class=min_per_class,
     )
+    if context.k == 0:
+        raise ConfigError(f"fraction {fraction:g} keeps none of {context.n} images")
     chosen.check(context)
-    return chosen.select(context)
+    selection = keep(chosen, context)
+    if len(selection) == context.n > context.k:
+        raise ConfigError(
+            f"{chosen.name} keeps all {context.n} images here: what it drops, it drops in training, from batch to "
+            "batch or once there is something to go by; choose another pruner (advprune list pruners)"
+        )
+    return selection
 
 
-def _dataset(x: Array | None, y: Array, held_out: tuple[Array, Array] | None) -> Dataset:
-    """All images as the training split, in their order; blank ones where there are none."""
-    images = np.zeros((len(y), 1, 1), np.uint8) if x is None else x
-    dataset = dataset_from_arrays(images, y, images[:1], y[:1], val_select=0, val_stop=0)
-    if held_out is None:
-        return dataset
-    other = dataset_from_arrays(*held_out, *(part[:1] for part in held_out), val_select=0, val_stop=0)
-    if other.classes > dataset.classes:
-        raise ConfigError(f"held_out has {other.classes} classes, y has {dataset.classes}")
-    return replace(dataset, val_select=Split(other.train.images, other.train.labels))
+def parsed(registry: Registry[Any], spec: Any) -> Any:
+    """A component by its specification, with errors for people."""
+    try:
+        return registry.parse(spec)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
-def _outputs(dataset: Dataset, logits: Array, features: Array | None) -> SplitOutputs:
-    """One branch for both, because what was saved is what is meant."""
+def _split(x: Any, y: Any, layout: Layout | None, *, suffix: str = "") -> Split:
+    """Images and labels, checked; blank images where there are none."""
+    labels = checked_labels(y, what=f"y{suffix}")
+    images = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    if x is not None:
+        images = checked_images(x, what=f"x{suffix}", layout=layout)
+    same_count(images, labels, x_name=f"x{suffix}", y_name=f"y{suffix}")
+    return Split(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def whole(x: Any, y: Any, held_out: tuple[Any, Any] | None, layout: Layout | None) -> Dataset:
+    """All images as the training split, in their order, and the held-out ones as `val_select`; see `select`."""
+    train = _split(x, y, layout)
+    none = train.take(torch.arange(0))
+    other = none if held_out is None else _split(*held_out, layout, suffix="_held_out")
+    if len(other) and (other.labels.max() > train.labels.max() or other.images.shape[1:] != train.images.shape[1:]):
+        raise ConfigError(
+            f"held-out labels go up to {other.labels.max()} and images have the shape {tuple(other.images.shape[1:])}, "
+            f"the others up to {train.labels.max()} and {tuple(train.images.shape[1:])}"
+        )
+    mean, std = channel_statistics(train.images)
+    classes = int(train.labels.max()) + 1
+    return Dataset("own", train, other, none, none, classes, mean, std, train_hash="", test_hash="")
+
+
+def _outputs(dataset: Dataset, logits: Any, features: Any, *, what: str) -> Branch | None:
+    """Saved outputs, if there are any."""
+    if logits is None:
+        if features is not None:
+            raise ConfigError(f"{what}features need their {what}logits")
+        return None
     n = len(dataset.train)
-    features = np.empty((n, 0), np.float32) if features is None else features
-    for name, value, columns in (("logits", logits, dataset.classes), ("features", features, 0)):
-        if value.ndim != 2 or len(value) != n or value.shape[1] < columns or not np.isfinite(value).all():
-            raise ConfigError(f"{name} must be finite, one row for each of {n} labels; the shape is {value.shape}")
-    branch = Branch(_float(logits), _float(features))
-    return SplitOutputs(dataset.train.labels, branch, branch)
+    found = _finite(logits, what=f"{what}logits")
+    if found.ndim != 2 or len(found) != n or found.shape[1] < dataset.classes:
+        raise ConfigError(
+            f"{what}logits must have one row for each of {n} labels and a column for each of {dataset.classes} "
+            f"classes; their shape is {tuple(found.shape)}"
+        )
+    known = torch.empty(n, 0) if features is None else _finite(features, what=f"{what}features")
+    if known.ndim != 2 or len(known) != n:
+        raise ConfigError(
+            f"{what}features must have one row for each of {n} labels; their shape is {tuple(known.shape)}"
+        )
+    return Branch(found, known)
 
 
-def _history(pruner: Pruner, dataset: Dataset, trajectory: Array) -> dict[str, Tensor]:
+def _history(pruner: Pruner, dataset: Dataset, trajectory: Any) -> dict[str, Tensor]:
     """What the pruner would have kept of these epochs."""
     n, state = len(dataset.train), dict[str, Tensor]()
-    if trajectory.ndim != 3 or trajectory.shape[1] != n or not np.isfinite(trajectory).all():
-        raise ConfigError(f"trajectory must be finite, (epochs, {n}, classes); the shape is {trajectory.shape}")
+    epochs = _finite(trajectory, what="trajectory")
+    if epochs.ndim != 3 or epochs.shape[1] != n or epochs.shape[2] < dataset.classes:
+        raise ConfigError(
+            f"trajectory must be (epochs, {n}, classes), with {dataset.classes} classes at least; its shape is "
+            f"{tuple(epochs.shape)}"
+        )
     y, ids, blank = dataset.train.labels, torch.arange(n), torch.zeros(n, 1, 1, 1)
-    for epoch, logits in enumerate(_float(trajectory)):
+    for epoch, logits in enumerate(epochs):
         losses = nn.functional.cross_entropy(logits, y, reduction="none")
         batch = Batch(blank, y, ids, torch.full_like(ids, epoch), torch.ones(n))
         pruner.observe(batch, Outputs(losses, logits), state)
     return state
 
 
-def _float(array: Array) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
-
-
-def save_selection(selection: Selection, path: str | Path) -> Path:
-    """Write ``indices`` (int64), ``weights`` (float32) and ``n_filled`` as an ``.npz``, whole or not at all."""
-    target = Path(path)
-    if target.suffix != ".npz":
-        raise ConfigError(f"{path} must end in .npz")
-    filled = np.array(selection.n_filled)
-    write_atomically(
-        target,
-        lambda file: np.savez(file, indices=selection.indices, weights=selection.weights, n_filled=filled),
-    )
-    return target
-
-
-def load_selection(path: str | Path) -> Selection:
-    """Read what `save_selection` has written; nothing is unpickled."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return Selection(arrays["indices"], arrays["weights"], int(arrays["n_filled"]))
-
-
-#: Arrays of a file that `select_file` knows: those of `select`, under the names of data sets or short ones.
-_NAMES = {"x": ("x", "x_train"), "y": ("y", "y_train"), "held_out_x": ("x_held_out",), "held_out_y": ("y_held_out",)}
-
-
-def select_file(
-    path: str | Path,
-    *,
-    pruner: str | dict[str, Any] | Pruner,
-    fraction: float,
-    model: Any = None,
-    weights: str | Path | None = None,
-    **options: Any,
-) -> tuple[Selection, Split]:
-    """`select` for arrays in an ``.npz``; nothing is unpickled.
-
-    Parameters
-    ----------
-    path : path
-        With ``y`` or ``y_train``, and as needed ``x`` (or ``x_train``), ``x_held_out`` and
-        ``y_held_out``, ``logits``, ``features``, ``trajectory``: see `select`.
-    model, weights : str or dict, path
-        Network by name, specification or ``"module:factory"``, and its state dict (``.pt``).
-    **options
-        ``objective``, ``norm``, ``eps``, ``steps``, ``seed``: see `select`.
-
-    Returns
-    -------
-    selection : Selection
-    split : Split
-        The images and labels that it refers to.
-
-    Raises
-    ------
-    ConfigError
-        A file that cannot be read, or lacks what is needed.
-    """
-    arrays = _arrays(Path(path))
-    x, y = arrays.get("x"), arrays.get("y")
-    if y is None:
+def _finite(array: Any, *, what: str) -> Tensor:
+    """Numbers as float32."""
+    found = plain(array, what=what)
+    if found.dtype.kind not in "iuf":
+        raise ConfigError(f"{what} must be numbers; they are {found.dtype}")
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(found, np.float32).reshape(found.shape)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
         raise ConfigError(
-            f"{path} has no labels: it needs y or y_train, and has {', '.join(sorted(arrays)) or 'nothing'}"
+            f"{what} must be finite, and {len(bad)} of {values.size} are not (the first at {bad[0].tolist()})"
         )
-    held_out = (arrays["held_out_x"], arrays["held_out_y"]) if {"held_out_x", "held_out_y"} <= set(arrays) else None
-    dataset = _dataset(x, y, held_out)
-    if (model is None) != (weights is None):
-        raise ConfigError("a model needs its weights, and weights need their model: give both or neither")
-    network = None
-    if model is not None and weights is not None:
-        if x is None:
-            raise ConfigError(f"{path} has no images for the model: it needs x or x_train")
-        network = with_weights(build_model(MODELS.parse(model), dataset), Path(weights))
-    selection = select(
-        y,
-        x=x,
-        pruner=pruner,
-        fraction=fraction,
-        model=network,
-        held_out=held_out,
-        logits=arrays.get("logits"),
-        features=arrays.get("features"),
-        trajectory=arrays.get("trajectory"),
-        **options,
-    )
-    return selection, dataset.train
-
-
-def _arrays(path: Path) -> dict[str, Array]:
-    """The arrays of a file that have a meaning here, by the names of `select`."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            known = {name: short for short, names in _NAMES.items() for name in names}
-            return {known.get(name, name): file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path} cannot be read as an .npz of arrays: {error}") from None
+    return torch.from_numpy(values)

@@ -16,11 +16,20 @@ import linecache
 import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from advprune_core.values import plain, ratio, shown
 
 
 class AdvpruneError(ValueError):
@@ -47,35 +56,34 @@ def check_names(names: Iterable[str], allowed: Iterable[str], *, what: str) -> N
             raise ConfigError(f"unknown {what} {name!r}{near_miss(name, known)}")
 
 
-def _number(value: Any) -> Any:
-    """Read ``"8/255"`` as the number it stands for; leave anything else to pydantic."""
-    if isinstance(value, str) and "/" in value:
-        try:
-            above, below = value.replace(" ", "").split("/")
-            return float(Fraction(above) / Fraction(below))
-        except (ValueError, ZeroDivisionError):
-            raise ValueError(f"{value!r} is not a number or a ratio such as '8/255'") from None
-    return value
-
-
 #: A length in pixel units of [0, 1]: a number, or a ratio in a string such as "8/255".
-Pixels = Annotated[float, BeforeValidator(_number)]
+Pixels = Annotated[float, BeforeValidator(ratio)]
+#: What random numbers are keyed by; below 2^32, as for numpy.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Settings(BaseModel):
-    """A frozen group of settings; unknown names are refused with the near miss named."""
+    """A frozen group of settings; unknown names are refused with the near miss named.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    Values have the type of their field: neither true nor 1.0 nor "1" is a whole number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        return plain(value, cls.model_fields[str(info.field_name)])
 
     @classmethod
-    def create(cls, **values: Any) -> Self:
+    def create(cls, /, **values: Any) -> Self:
         """Validate `values`, raising `ConfigError` with a message for people."""
         try:
             return cls(**values)
         except ValidationError as error:
             raise ConfigError(explain(error, cls)) from None
 
-    def replace(self, **values: Any) -> Self:
+    def replace(self, /, **values: Any) -> Self:
         """Return a copy with some values changed, validated again."""
         current = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).create(**{**current, **values})
@@ -142,7 +150,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             lines.append(f"unknown setting {name!r}{near_miss(name.split('.')[-1], owner.model_fields)}")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{name} = {item['input']!r}: {message}" if name else message)
+            lines.append(f"{name} = {shown(item['input'])}: {message}" if name else message)
     return "\n".join(lines)
 
 
@@ -185,24 +193,34 @@ class Component(Settings):
         return identity
 
 
-@lru_cache(maxsize=256)
+#: Attribute of an own class or function with the hash of its source.
+_SOURCE = "__advprune_source__"
+
+
 def source_hash(thing: Any) -> str:
     """Hash of the source text of a user's own class or function, with the file that it is in.
 
     The file, because what it calls may stand beside it; in a notebook, the class and its own bases.
+    What a script or a notebook defines travels to workers by value, without its source: the hash
+    stands on it and goes along.
 
     Raises
     ------
     ConfigError
         If the source cannot be found, because then an edit could not be told from the original.
     """
+    known: str | None = getattr(thing, "__dict__", {}).get(_SOURCE)  # its own, not that of a base
+    if known is not None:
+        return known
     try:
         if thing.__module__ != "__main__":
             text = inspect.getsource(sys.modules[thing.__module__])
         else:
             own = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
             text = "\n".join(_source(part) for part in own)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        found = hashlib.sha256(text.encode()).hexdigest()[:16]
+        setattr(thing, _SOURCE, found)
+        return found
     except (OSError, TypeError, KeyError, AttributeError):
         raise ConfigError(f"the source of {thing!r} cannot be read; define it in a file or a notebook cell") from None
 
@@ -222,12 +240,21 @@ def _source(thing: Any) -> str:
 
 
 def import_object(path: str) -> Any:
-    """Import ``"module:attribute"``."""
+    """Import ``"module:attribute"``: code of your own, which runs when it is imported.
+
+    Raises
+    ------
+    ConfigError
+        What cannot be imported; a module of Python itself, which has no part of a run in it.
+    """
     module, _, attribute = path.partition(":")
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise ConfigError(f"cannot import {path!r}: {module} is a part of Python; name code of your own")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot import {path!r}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"cannot import {path!r}: {reason}") from None
 
 
 C = TypeVar("C", bound=Component)
@@ -279,14 +306,14 @@ class Registry(Generic[C]):
         """
         if isinstance(spec, Component):
             if not isinstance(spec, self._family):
-                raise ConfigError(f"{spec!r} is not a {self.noun}")
+                raise ConfigError(f"{shown(spec)} is not a {self.noun}")
             return spec
         name: Any = spec
         settings: Any = {}
         if isinstance(spec, Mapping) and len(spec) == 1:
             name, settings = next(iter(spec.items()))
         if not isinstance(name, str) or not isinstance(settings, Mapping | None):
-            raise ValueError(f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {spec!r}")
+            raise ConfigError(f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {shown(spec)}")
         settings = dict(settings or {})
         if any(not isinstance(key, str) for key in settings):
             raise ConfigError(f"{self.noun} {name}: settings have names, not {list(settings)}")

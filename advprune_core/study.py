@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import numpy as np
-import yaml
 from pydantic import Field, model_validator
 
 from advprune_core.attacks.base import ATTACKS, Attack
@@ -24,8 +23,9 @@ from advprune_core.environment import results_root
 from advprune_core.models import build_model, check_model
 from advprune_core.pruners.base import PRUNERS, Pruner
 from advprune_core.pruners.random import Full
-from advprune_core.settings import ConfigError, Pixels, Settings, check_names
+from advprune_core.settings import ConfigError, Pixels, Seed, Settings, check_names
 from advprune_core.tasks import PGD_40
+from advprune_core.yaml_files import read_yaml
 
 
 class Execution(Settings):
@@ -34,13 +34,18 @@ class Execution(Settings):
     engine: Annotated[EngineName, Field(description="serial; processes: one run per core; ray: a cluster")] = (
         "processes"
     )
-    workers: Annotated[int | None, Field(ge=1, description="processes; none: one per core")] = None
-    timed_repeats: Annotated[int, Field(ge=0, description="how often the first seed's runs are timed alone")] = 1
+    workers: Annotated[int | None, Field(ge=1, le=1024, description="processes; none: one per core")] = None
+    timed_repeats: Annotated[
+        int, Field(ge=0, le=1000, description="how often the first seed's runs are timed alone")
+    ] = 1
     data: Annotated[str | None, Field(description="folder of downloads; none: $ADVPRUNE_DATA")] = None
     results: Annotated[str | None, Field(description="results folder; none: $ADVPRUNE_RESULTS, or the project's")] = (
         None
     )
-    checkpoint_seconds: Annotated[float, Field(ge=0, description="least time between checkpoints of a run")] = 30.0
+    checkpoint_seconds: Annotated[
+        float, Field(ge=0, le=1_000_000, description="least time between checkpoints of a run")
+    ] = 30.0
+    retrain: Annotated[bool, Field(description="train runs again whose weights are not here")] = False
 
     @property
     def root(self) -> Path:
@@ -63,11 +68,13 @@ class StudyConfig(Settings):
     model: Annotated[Any, Field(description="network: a name, {name: settings} or 'module:factory'")] = "small_cnn"
     trainer: Annotated[Any, Field(description="preset of objective and training attack")] = "pgd_at"
     norm: Annotated[Norm, Field(description="norm of the threat model: linf or l2")] = "linf"
-    eps: Annotated[Pixels | None, Field(gt=0, description="radius in units of [0, 1]; none: the data set's own")] = None
+    eps: Annotated[
+        Pixels | None, Field(gt=0, le=100, description="radius in units of [0, 1]; none: the data set's own")
+    ] = None
     steps: Annotated[Any, Field(description="steps of the training attack; none: the trainer's own")] = None
-    epochs: Annotated[float, Field(gt=0, description="passes over the selection")] = 30.0
-    batch_size: Annotated[int, Field(ge=1, description="images in every batch")] = 64
-    lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 0.1
+    epochs: Annotated[float, Field(gt=0, le=100_000, description="passes over the selection")] = 30.0
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images in every batch")] = 64
+    lr: Annotated[float, Field(gt=0, le=100, description="peak learning rate")] = 0.1
     settings: Annotated[
         dict[str, Any], Field(description="any other setting of a run: {'optimisation.ema': 0.99}")
     ] = {}
@@ -82,24 +89,24 @@ class StudyConfig(Settings):
     ] = (1.0, 0.8, 0.6, 0.4, 0.2)
     controls: Annotated[tuple[Control, ...], Field(description=f"any of {', '.join(CONTROLS)}")] = ("same_cost",)
     seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...],
+        tuple[Seed, ...],
         Field(min_length=1, description="one run of everything for each seed"),
     ] = (0, 1, 2, 3, 4)
     evaluation: Annotated[tuple[Any, ...], Field(min_length=1, description="attacks of the test, cheapest first")] = (
         tuple(attack.spec() for attack in PGD_40)
     )
     device: Annotated[Device, Field(description="auto, cpu or cuda")] = "auto"
-    threads: Annotated[int, Field(ge=1, description="CPU threads of a run; changes the bits")] = 1
-    timed_repeats: Annotated[int, Field(ge=0)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of a run; changes the bits")] = 1
+    timed_repeats: Annotated[int, Field(ge=0, le=1000)] = 1
     engine: EngineName = "processes"
-    workers: Annotated[int | None, Field(ge=1)] = None
+    workers: Annotated[int | None, Field(ge=1, le=1024)] = None
     data: str | None = None
     results: str | None = None
 
     @model_validator(mode="after")
     def _valid_parts(self) -> StudyConfig:
         """Names and values inside the parts are checked here, before anything is loaded."""
-        if self.study in ("runs", "reference"):
+        if self.study in ("runs", "reference", "trash"):
             raise ValueError(f"study = {self.study!r}: results/{self.study}/ has another use; take another name")
         pruners = [PRUNERS.parse(spec) for spec in self.pruners]
         labels = [pruner_label(pruner) for pruner in pruners]
@@ -190,12 +197,7 @@ def study_config(parameters: dict[str, Any]) -> StudyConfig:
 
 def read_profile(path: str | Path) -> dict[str, Any]:
     """Parameters from a YAML file."""
-    try:
-        parameters = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise ConfigError(f"the profile {path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the profile {path} is not YAML: {error}") from None
+    parameters = read_yaml(path, what=f"the profile {path}")
     if not isinstance(parameters, dict):
         raise ConfigError(f"the profile {path} must be a list of 'name: value' lines")
     return parameters
@@ -314,6 +316,8 @@ def check_entries(entries: Sequence[Entry], *, data: str | None = None) -> Datas
     sources = list(dict.fromkeys(entry.config.dataset for entry in entries))
     if len(sources) != 1:
         raise ConfigError(f"a grid has one data set; this one has {len(sources)}")
+    for entry in entries:
+        entry.config.check_machine()
     dataset = load_dataset(sources[0], folder=data)
     for entry in entries:
         try:

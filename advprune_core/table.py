@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from advprune_core.config import flat_fields
-from advprune_core.records import EvaluationRecord, RunRecord, RunStore, Timing
-from advprune_core.settings import ConfigError, near_miss
+from advprune_core.records import EvaluationRecord, RunRecord, Timing
+from advprune_core.store import RunStore
+from advprune_core.trainers.sentinel import depth
 
 
 def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
@@ -30,10 +31,15 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     DataFrame
         ``key, arm, fraction, seed, control`` and every setting by its flat name; ``status``;
         ``clean, robust`` in [0, 1] with ``_low, _high`` and one ``robust_<attack>`` per attack;
+        ``outcomes``: whether each of ``test_images`` is right under all of them, packed;
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
-        ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``; ``unique_images``, ...;
+        ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``, and ``cost_seconds``: processor
+        seconds of training + selection, which count what no forward pass does (the pursuit of gradient
+        matching); ``unique_images``, ``step_ratio`` (see `RunRecord`), ...;
         ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
-        difference is robust overfitting; ``collapse_epoch`` of a run that collapsed; ``warnings``
+        difference is robust overfitting; ``collapse_epoch`` of a run that collapsed, and
+        ``collapse_depth`` of any run with checks: the fall of that accuracy from its best check to the
+        lowest later one (images of val_stop are no test: see `DatasetSource.held_out`); ``warnings``
         of an evaluation whose numbers may say more than is true.
     """
     rows: list[dict[str, Any]] = []
@@ -55,16 +61,15 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
     rows = []
     for folder in results:
         store = RunStore(folder, read_only=True)
-        for entry in read_manifest(store, study)["entries"]:
-            record = store.run(entry["key"])
-            if record is None or entry["control"] is not None:
+        for entry in store.manifest(study).entries:
+            record = store.run(entry.key)
+            if record is None or entry.control is not None:
                 continue
             timings: list[RunRecord | Timing] = [record] if record.timed_alone else []
             for timing in timings + store.timings(record.key):
                 rows.append(
                     {
-                        **{name: entry[name] for name in ("key", "arm", "fraction", "seed")},
-                        "variant": entry.get("variant", ""),
+                        **entry.model_dump(include={"key", "arm", "fraction", "seed", "variant"}),
                         "device": timing.environment.get("device"),
                         "threads": record.config.get("threads", 1),
                         **{
@@ -76,28 +81,13 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def read_manifest(store: RunStore, study: str) -> dict[str, Any]:
-    """The manifest of a study, in a results folder or in an exported copy of one."""
-    path = store.results / study / "manifest.json"
-    alone = store.results / "manifest.json"
-    if not path.exists() and alone.exists():
-        path = alone
-    if not path.exists():
-        known = [file.parent.name for file in store.results.glob("*/manifest.json")]
-        raise ConfigError(f"no study {study!r} in {store.results}{near_miss(study, known)}")
-    manifest: dict[str, Any] = json.loads(path.read_text())
-    return manifest
-
-
 def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
-    manifest = read_manifest(store, study)
-    for entry in manifest["entries"]:
-        record = store.run(entry["key"])
+    manifest = store.manifest(study)
+    for entry in manifest.entries:
+        record = store.run(entry.key)
         if record is not None:
-            evaluation = store.evaluation(record.key, entry["evaluation"])
-            place = {name: entry[name] for name in ("arm", "fraction", "seed", "control")}
-            place["variant"] = entry.get("variant", "")
-            yield {"study": manifest["study"], **_row(record, evaluation), **place}
+            place = entry.model_dump(exclude={"key", "evaluation"})
+            yield {"study": manifest.study, **_row(record, store.evaluation(record.key, entry.evaluation)), **place}
 
 
 def _all_rows(store: RunStore) -> Iterator[dict[str, Any]]:
@@ -123,10 +113,12 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "evaluation": evaluation.key,
             "checkpoint": evaluation.config["checkpoint"],
             "test_images": evaluation.n,
+            "outcomes": evaluation.robust.images,
             "warnings": "; ".join(evaluation.warnings),
         }
     # What a run that did not get to its end has cost is no cost of training.
     row["cost"] = record.cost if record.trained else np.nan
+    row["cost_seconds"] = record.cost_seconds if record.trained else np.nan
     for name in ("passes", "seconds", "cpu_seconds"):
         row |= {f"{name}_{phase}": value for phase, value in getattr(record, name).items()}
     for name in (
@@ -135,6 +127,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         "n",
         "kept",
         "n_filled",
+        "step_ratio",
         "unique_images",
         "images_visited",
         "best_epoch",
@@ -143,8 +136,9 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         "error",
     ):
         row[name] = getattr(record, name)
-    checks = [check["val_pgd"] for check in record.epochs if "val_pgd" in check]
-    row |= {"val_pgd_best": max(checks, default=np.nan), "val_pgd_last": checks[-1] if checks else np.nan}
+    held_out = [check["val_pgd"] for check in record.epochs if "val_pgd" in check]
+    row |= {"val_pgd_best": max(held_out, default=np.nan), "val_pgd_last": held_out[-1] if held_out else np.nan}
+    row["collapse_depth"] = depth(record.epochs)
     row["optimiser_steps"] = record.steps
     row["run_device"] = record.environment.get("device")
     return row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,21 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from filelock import FileLock
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from advprune_core.attacks.base import ATTACKS, PGD, Attack
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
-from advprune_core.config import RunConfig, content_key
+from advprune_core.config import RunConfig, content_key, json_data
 from advprune_core.data import Dataset, load_dataset
-from advprune_core.engines import stop_if_orphaned
 from advprune_core.environment import environment, git_state
 from advprune_core.evaluate import Outcome, evaluate
-from advprune_core.files import write_text
 from advprune_core.ledger import Ledger
-from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStore
+from advprune_core.records import Accuracy, EvaluationRecord, RunRecord
 from advprune_core.runs import load_model
-from advprune_core.settings import Settings
+from advprune_core.settings import ConfigError, Seed, Settings
+from advprune_core.store import RunStore
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
@@ -50,67 +47,95 @@ class EvaluationConfig(Settings):
     attacks: Annotated[Attacks, Field(min_length=1, description="attacks, cheapest first")] = PGD_40
     threat: ThreatModel = ThreatModel()
     checkpoint: Annotated[Literal["last", "best"], Field(description="which weights")] = "last"
-    seed: Annotated[int, Field(ge=0, description="seed of the random starts")] = 0
-    batch_size: Annotated[int, Field(ge=1, description="images at once")] = 500
-    images: Annotated[int | None, Field(ge=1, description="stratified subset: images attacked (default: all)")] = None
+    seed: Annotated[Seed, Field(description="seed of the random starts")] = 0
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images at once")] = 500
+    images: Annotated[
+        int | None, Field(ge=1, le=1_000_000_000, description="stratified subset: images attacked (default: all)")
+    ] = None
+
+    def identity(self, test_hash: str) -> dict[str, Any]:
+        """What determines the outcome, the weights aside, as JSON data."""
+        identity = {**self.canonical(), "attacks": [attack.canonical() for attack in self.attacks], "test": test_hash}
+        if self.threat.norm == "l2":
+            identity["l2"] = L2_VERSION
+        return json_data(identity)
 
     def key(self, test_hash: str) -> str:
         """Hash of what determines the outcome, the weights aside."""
-        canonical = self.canonical()
-        canonical["attacks"] = [attack.canonical() for attack in self.attacks]
-        if self.threat.norm == "l2":
-            canonical["l2"] = L2_VERSION
-        return content_key({**canonical, "test": test_hash})
+        return content_key(self.identity(test_hash))
 
 
 @dataclass(frozen=True)
 class TrainTask:
-    """Train one run, with checkpoints under its key in the results folder (None: without)."""
+    """Train one run, with checkpoints under its key in the results folder (None: without).
+
+    With `again`, a finished run whose files are not all there is trained once more.
+    """
 
     config: RunConfig
     key: str
     data: str | None
     results: str | None
     checkpoint_seconds: float = 30.0
+    again: bool = False
 
     def __call__(self) -> TrainResult | None:
         """The result, or None if another process finished the run meanwhile."""
         dataset = load_dataset(self.config.dataset, folder=self.data)
+        _check_key(self.config.train_key(dataset), self.key)
         if self.results is None:
             return train(self.config, dataset)
         store = RunStore(self.results)
-        with run_lock(store, self.key):
-            if store.finished(self.key) is not None:
+        with store.lock(self.key):
+            if is_done(store, self.key, again=self.again):
                 return None
             return train(
                 self.config,
                 dataset,
                 work=store.work(self.key),
                 checkpoint_seconds=self.checkpoint_seconds,
-                on_epoch=lambda row: stop_if_orphaned(),
             )
 
 
-def run_lock(store: RunStore, key: str) -> FileLock:
-    """Held by whoever trains or evaluates a run or writes its files, so that two studies can share it."""
-    store.folder(key).mkdir(parents=True, exist_ok=True)
-    return FileLock(store.folder(key) / ".lock")
+def _check_key(here: str, given: str) -> None:
+    """Refuse to work on other data, or with other code, than the key stands for: keys come from the driver.
+
+    Raises
+    ------
+    ConfigError
+        If they are not the ones that the driver has seen.
+    """
+    if here != given:
+        raise ConfigError(
+            "the data or your own code has changed since this study was started; start it again, and the "
+            "runs with what is there now will have names of their own"
+        )
+
+
+def is_done(store: RunStore, key: str, *, again: bool = False) -> bool:
+    """Whether a run needs no training; with `again`, neither for the files that its record names."""
+    record = store.finished(key)
+    return record is not None and not (again and store.absent(record))
 
 
 def warm_up(config: RunConfig, dataset: Dataset) -> None:
     """Train a few batches and forget them: first calls load and compile what later ones reuse."""
     full = config.replace(pruner="full", fraction=1.0, best_every=0)
     epochs = 5 * config.optimisation.batch_size / len(dataset.train)
-    train(full.replace(optimisation=full.optimisation.replace(epochs=epochs)), dataset)
+    train(full.replace(optimisation=full.optimisation.replace(epochs=epochs, cost_budget=None)), dataset)
 
 
 @dataclass(frozen=True)
 class EvaluateTask:
-    """Evaluate weights, with the state after every attack under their key in the results folder."""
+    """Evaluate weights, with the state after every attack under their key in the results folder.
+
+    `number` is the key of the evaluation.
+    """
 
     config: RunConfig
     key: str
     evaluation: EvaluationConfig
+    number: str
     data: str | None
     results: str
     weights: str
@@ -119,18 +144,19 @@ class EvaluateTask:
     def __call__(self) -> tuple[Outcome, dict[str, Any]] | None:
         """The outcome of every image and the ledger's state, or None if another process did it meanwhile."""
         dataset = load_dataset(self.config.dataset, folder=self.data)
+        _check_key(self.evaluation.key(dataset.test_hash), self.number)
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
-        store, number = RunStore(self.results), self.evaluation.key(dataset.test_hash)
+        store = RunStore(self.results)
         # Who shares the run waits, be it the orphan of a killed driver: the state has one writer.
-        with run_lock(store, self.key), arithmetic(self.config):
-            if store.evaluation(self.key, number) is not None:
+        with store.lock(self.key), arithmetic(self.config):
+            if store.evaluation(self.key, self.number) is not None:
                 return None
             return evaluate_model(
                 model,
                 dataset,
                 self.evaluation,
                 device=self.config.device,
-                work=_evaluation_work(store, self.key, number),
+                work=_evaluation_work(store, self.key, self.number),
                 progress=self.progress,
             )
 
@@ -147,21 +173,9 @@ def evaluate_model(
     """Evaluate any network on a data set's test images: outcomes, and the ledger's state.
 
     With a folder `work`, an evaluation that was killed goes on where it was, to the same outcome;
-    its ledger counts the passes of all calls together, but for the attack that was cut short.
+    its ledger counts what an undisturbed one would have.
     """
     ledger = Ledger(device)
-    kept = None if work is None else work / "passes.json"
-    before = json.loads(kept.read_text()) if kept is not None and kept.exists() else None
-
-    def on_turn() -> None:
-        nonlocal before
-        stop_if_orphaned()
-        if before is not None:
-            # What this call has counted so far, the one before it had counted as well.
-            ledger.passes, before = before, None
-        if kept is not None:
-            write_text(kept, json.dumps(ledger.passes))
-
     test, ids = dataset.test, None
     if evaluation.images is not None:
         ids = test.spread(evaluation.images)
@@ -177,10 +191,7 @@ def evaluate_model(
             ids=ids,
             work=work,
             progress=progress,
-            on_turn=on_turn,
         )
-    if before is not None:
-        ledger.passes = before  # nothing was left to do
     return outcome, ledger.state()
 
 
@@ -190,6 +201,7 @@ def run_record(
     """The record of a finished run, or of one that failed with a message."""
     facts: dict[str, Any] = {
         "key": key,
+        "canonical": config.identity(dataset.train_hash),
         "config": config.model_dump(mode="json"),
         "dataset": {
             "name": dataset.name,
@@ -215,6 +227,7 @@ def run_record(
         timed_alone=timed_alone,
         kept=len(selection) if selection is not None else len(dataset.train),
         n_filled=selection.n_filled if selection is not None else 0,
+        step_ratio=result.step_ratio,
         unique_images=result.unique_images,
         images_visited=result.images_visited,
         steps=result.steps,
@@ -233,10 +246,15 @@ def evaluation_record(
     dataset: Dataset,
     outcome: Outcome,
     ledger: dict[str, Any],
+    *,
+    weights: str | None = None,
 ) -> EvaluationRecord:
-    """The record of an evaluation."""
+    """The record of an evaluation of weights with the SHA-256 `weights`."""
+    identity = evaluation.identity(dataset.test_hash)
     return EvaluationRecord(
-        key=evaluation.key(dataset.test_hash),
+        key=content_key(identity),
+        canonical=identity,
+        weights=weights,
         train_key=train_key,
         config=evaluation.model_dump(mode="json"),
         n=len(outcome.clean),
@@ -256,29 +274,41 @@ def _evaluation_work(store: RunStore, key: str, evaluation_key: str) -> Path:
     return store.work(key) / f"evaluation-{evaluation_key}"
 
 
-def finish_evaluation(store: RunStore, record: EvaluationRecord) -> None:
-    """Write the record of an evaluation, then drop its state."""
+def finish_evaluation(store: RunStore, record: EvaluationRecord) -> bool:
+    """Write the record of an evaluation, then drop its state; False if another process did meanwhile."""
     work = _evaluation_work(store, record.train_key, record.key)
-    with run_lock(store, record.train_key):  # or another study would go on from half of it
-        store.write_evaluation(record)
+    with store.lock(record.train_key):  # or another study would go on from half of it
+        first = store.evaluation(record.train_key, record.key) is None
+        if first:
+            store.write_evaluation(record)
         shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):
             work.parent.rmdir()  # unless something else is under way there
+    return first
 
 
 def drop_checkpoints(store: RunStore, key: str) -> None:
     """Drop what training has left of a finished run: it may have been killed between record and tidying up."""
     work = store.work(key)
-    for name in ("checkpoint.pt", "metrics.jsonl"):
-        (work / name).unlink(missing_ok=True)
+    for path in work.glob("*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
     with suppress(OSError):
         work.rmdir()  # unless an evaluation is under way there
 
 
-def finish(store: RunStore, record: RunRecord, result: TrainResult) -> None:
-    """Write a run's files, then drop its checkpoints."""
-    with run_lock(store, record.key):
-        if store.finished(record.key) is not None:
-            return  # by another study meanwhile
+def finish(store: RunStore, record: RunRecord, result: TrainResult, *, again: bool = False) -> bool:
+    """Write a run's files, then drop its checkpoints; False if another process did meanwhile."""
+    with store.lock(record.key):
+        if is_done(store, record.key, again=again):
+            return False
         store.write_run(record, last=result.last, best=result.best, selections=result.selections)
-        shutil.rmtree(store.work(record.key), ignore_errors=True)
+        drop_checkpoints(store, record.key)
+        return True
+
+
+def finish_failed(store: RunStore, record: RunRecord) -> None:
+    """Write the record of a run that failed, unless it worked elsewhere meanwhile."""
+    with store.lock(record.key):
+        if store.finished(record.key) is None:
+            store.write_run(record)

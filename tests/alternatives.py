@@ -38,6 +38,7 @@ _RESCHEDULED: dict[str, list[Any]] = {"warmup_epochs": [2, 15], "every": [2, 3]}
 _LOOKING: dict[str, list[Any]] = {**_RESCHEDULED, "score_epochs": [3]}
 _SCORED: dict[str, list[Any]] = {**_LOOKING, "balanced": [True]}
 _GRADIENT: dict[str, list[Any]] = {**_LOOKING, "steps": [7], "head": ["3"]}
+_WEIGHTING: dict[str, list[Any]] = {**_GRADIENT, "weights": ["matched", "none"]}
 _FEATURES: dict[str, list[Any]] = {**_LOOKING, "steps": [7, None], "head": ["3"]}
 _KEEP: list[Any] = ["middle", {"stratified": {"hard_cutoff": 0.2}}]
 
@@ -48,10 +49,17 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
     "pruner/redraw": {**_RESCHEDULED, "balanced": [True], "in_turn": [True]},
     "pruner/forgetting": {**_SCORED, "keep": ["lowest", *_KEEP]},
     "pruner/aum": {**_SCORED, "keep": ["highest", *_KEEP], "of": ["probabilities"]},
-    "pruner/dynamic_uncertainty": {**_SCORED, "warmup_epochs": [15], "keep": ["lowest", *_KEEP], "window": [4]},
+    "pruner/dynamic_uncertainty": {
+        **_SCORED,
+        "warmup_epochs": [15],
+        "score_epochs": [12],
+        "keep": ["lowest", *_KEEP],
+        "window": [4],
+    },
     "pruner/tdds": {
         **_SCORED,
         "warmup_epochs": [15],
+        "score_epochs": [12],
         "keep": ["lowest", *_KEEP],
         "window": [4],
         "decay": [0.2],
@@ -69,10 +77,10 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
         "steps": [7, 0],
         "head": ["3"],
     },
-    "pruner/grad_match": {**_GRADIENT, "per_class": [False], "lam": [0.0, 50.0]},
-    "pruner/grad_match_pb": {**_GRADIENT, "batch_size": [4], "lam": [10.0]},
+    "pruner/grad_match": {**_WEIGHTING, "per_class": [False], "lam": [0.0, 50.0]},
+    "pruner/grad_match_pb": {**_WEIGHTING, "batch_size": [4], "lam": [10.0]},
     "pruner/glister": {**_GRADIENT, "eta": [5.0], "greedy": ["naive"]},
-    "pruner/craig": _GRADIENT,
+    "pruner/craig": _WEIGHTING,
     "pruner/herding": _FEATURES,
     "pruner/k_center": _FEATURES,
     "pruner/moderate": {**_FEATURES, "balanced": [True]},
@@ -157,6 +165,7 @@ RUN_OPTIONS: dict[str, Any] = {
     "pruner": "redraw",
     "fraction": 0.5,
     "epochs": 2.5,
+    "cost_budget": 50_000,
     "batch_size": 32,
     "lr": 0.05,
     "momentum": 0.5,
@@ -166,6 +175,7 @@ RUN_OPTIONS: dict[str, Any] = {
     "awp": 0.01,
     "crop_padding": 1,
     "flip": True,
+    "min_per_class": 3,
     "best_every": 1,
     "collapse_drop": 0.3,
     "on_collapse": "stop",

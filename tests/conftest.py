@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import fill
 
 import pytest
 import torch
 
 from advprune_core.data import Dataset, load_dataset
+
+KNOWN_GOOD = Path(__file__).with_name("known_good.txt")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, the slowest before all: what is left at the end is short, for every worker."""
+
+    def place(item: pytest.Item) -> float:
+        slow = item.get_closest_marker("slow")
+        return 0.0 if slow is None else -slow.kwargs.get("seconds", 10.0)
+
+    items.sort(key=place)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """After failures, the versions of all packages: a newer release of one may be the reason."""
+    if exitstatus != pytest.ExitCode.TESTS_FAILED:
+        return
+    known = [line.split("==") for line in KNOWN_GOOD.read_text().splitlines() if not line.startswith("#")]
+    lines = []
+    for name, good in known:
+        try:
+            here = version(name)
+        except PackageNotFoundError:
+            here = "missing"
+        lines.append(f"{name}=={here}" + ("" if here.partition("+")[0] == good else f" (known to work: {good})"))
+    terminalreporter.section("versions; `make PIN=1 test` takes those that are known to work")
+    terminalreporter.write_line(fill(", ".join(lines), 120))
 
 
 @pytest.fixture(autouse=True)

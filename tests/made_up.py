@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,9 @@ import pandas as pd
 import pytest
 
 from advprune_core.config import RunConfig
-from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, RunStore
+from advprune_core.evaluate import pack_bits
+from advprune_core.records import Accuracy, EvaluationRecord, Manifest, RunRecord
+from advprune_core.store import RunStore
 
 #: Settings of the smallest run that still trains, by flat name.
 TINY: dict[str, Any] = {
@@ -79,8 +80,8 @@ def write_manifest(results: Path, study: str, entries: Sequence[tuple[Any, ...]]
     """Write a manifest from (arm, fraction, seed, control, key, evaluation) rows."""
     names = ("arm", "fraction", "seed", "control", "key", "evaluation")
     rows = [dict(zip(names, entry, strict=True)) for entry in entries]
-    (results / study).mkdir(parents=True, exist_ok=True)
-    (results / study / "manifest.json").write_text(json.dumps({"study": study, "config": {}, "entries": rows}))
+    manifest = Manifest(study=study, config={}, entries=rows)
+    RunStore(results).write_manifest(manifest, results / study)
 
 
 Points = dict[tuple[str, float], Sequence[tuple[float, float]]]
@@ -136,7 +137,9 @@ def pruners_table(points: Points, selection: dict[str, tuple[int, float]]) -> pd
     table = study_table(points, costs=costs)
     train = {"passes_train": 1000.0 * table["fraction"], "cpu_seconds_train": 10.0 * table["fraction"]}
     seconds = [selection.get(arm, (0, 0.0))[1] for arm in table["arm"]]
-    return table.assign(**train, cpu_seconds_select=seconds, n=100, n_filled=0, images_visited=500 * table["fraction"])
+    train["cost_seconds"] = train["cpu_seconds_train"] + seconds
+    facts = {"n": 100, "n_filled": 0, "images_visited": 500 * table["fraction"], "step_ratio": None}
+    return table.assign(**train, cpu_seconds_select=seconds, **facts)
 
 
 def trainers_table(points: dict[tuple[str, str, float], tuple[float, list[float]]]) -> pd.DataFrame:
@@ -150,6 +153,26 @@ def trainers_table(points: dict[tuple[str, str, float], tuple[float, list[float]
         column: [ways[arm][place] for arm in table["arm"]] for place, column in enumerate(("variant", "objective"))
     }
     return table.assign(**named, n=100, control=None)
+
+
+def outcomes_of(
+    of_images: float, of_seeds: float = 0.0, *, arms: int, seeds: int, images: int, seed: int
+) -> np.ndarray:
+    """Outcomes (arms, seeds, images) of arms that are equal over all images and seeds there could be.
+
+    Single images and single seeds are easier or harder for an arm by normal logits of these standard deviations.
+    """
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(1.0, 1.5, images) + rng.normal(0, of_images, (arms, 1, images))
+    logits = logits + rng.normal(0, of_seeds, (arms, seeds, 1))
+    return rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
+
+
+def outcome_table(outcomes: dict[str, Any], *, fraction: float = 0.5) -> pd.DataFrame:
+    """A study's table at one fraction from {arm: outcomes of bool, shape (seeds, images)}."""
+    table = study_table({(arm, fraction): [(1.0, float(row.mean())) for row in rows] for arm, rows in outcomes.items()})
+    rows = [row for arm in outcomes for row in np.asarray(outcomes[arm], bool)]
+    return table.assign(outcomes=list(map(pack_bits, rows)), test_images=[len(row) for row in rows])
 
 
 Command = Callable[..., tuple[int, str, str]]

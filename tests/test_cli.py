@@ -23,6 +23,10 @@ from advprune_core.data import DATASETS
 from advprune_core.experiments import DEFAULT_NOTEBOOKS
 from advprune_core.models import MODELS
 from advprune_core.pruners import PRUNERS
+from advprune_core.records import Manifest
+from advprune_core.runner import run_study
+from advprune_core.store import RunStore
+from advprune_core.study import study_config
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)
@@ -174,15 +178,53 @@ def test_failed_run_is_recorded_and_gives_1(advprune: Command, tmp_path: Path, m
     assert advprune(*RUN, "--model", "broken_network:Broken", *QUICK)[0] == 0
 
 
-def test_gc_says_first_and_deletes_when_told(advprune: Command, tmp_path: Path) -> None:
+def test_gc_says_first_and_moves_when_told(advprune: Command, tmp_path: Path) -> None:
     advprune(*RUN, *QUICK)
     (folder,) = (tmp_path / "results" / "runs").iterdir()
+    assert advprune("gc")[1] == "nothing to put away\n", "a run that was asked for by itself is nobody's garbage"
+    (folder / ".asked_for").unlink()
+    code, out, _ = advprune("gc", "--yes")
+    assert (code, folder.exists()) == (0, True)
+    assert "1 runs stay that no study here names" in out
+    manifest = Manifest(study="mine", config={}, entries=[], former=[folder.name])
+    RunStore(tmp_path / "results").write_manifest(manifest, tmp_path / "results" / "mine")
     code, out, _ = advprune("gc")
     assert (code, folder.exists()) == (0, True)
-    assert f"would delete {folder}" in out
+    assert f"would move to trash: {folder}" in out
     code, out, _ = advprune("gc", "--yes")
     assert (code, folder.exists()) == (0, False)
-    assert advprune("gc")[1] == "nothing to delete\n"
+    (moved,) = (tmp_path / "results" / "trash").glob("*/runs/*/record.json")
+    assert moved.parent.name == folder.name
+    assert advprune("gc")[1] == "nothing to put away\n"
+    assert advprune("gc", "--empty")[0] == 0
+    assert not moved.exists()
+
+
+def test_check_says_what_was_altered(advprune: Command, tmp_path: Path) -> None:
+    advprune(*RUN, *QUICK)
+    assert advprune("check")[:2] == (0, f"{tmp_path / 'results'}: 1 runs, all as they were written\n")
+    (record,) = tmp_path.rglob("record.json")
+    record.write_text(record.read_text().replace('"status": "ok"', '"status": "collapsed"'))
+    code, out, _ = advprune("check")
+    assert code == 1
+    assert f"{record}: its content is not the one" in out
+    assert "trained again" in out
+
+
+def test_import_brings_an_export_back(advprune: Command, tmp_path: Path) -> None:
+    config = study_config({**TINY_STUDY, "results": str(tmp_path / "results")})
+    run_study(config, progress=False)
+    assert advprune("export", "tiny", str(tmp_path / "copy"))[0] == 0
+    code, out, _ = advprune("import", str(tmp_path / "copy"), "--out", str(tmp_path / "other"))
+    assert (code, out) == (0, f"3 runs imported into {tmp_path / 'other'}\n")
+    (run, *_) = sorted((tmp_path / "other" / "runs").iterdir())
+    again = ["evaluate", run.name, "--attack", "fgsm", "--out", str(tmp_path / "other")]
+    refused(*advprune(*again), "advprune evaluate --retrain")
+    assert advprune(*again, "--retrain")[0] == 0
+    (tmp_path / "copy" / "runs" / run.name / "record.json").write_text("{}")
+    code, _, told = advprune("import", str(tmp_path / "copy"), "--out", str(tmp_path / "third"))
+    assert code == 1
+    assert "REFUSED" in told
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ BAD_RUNS: dict[str, tuple[list[str], str]] = {
     "trainer": (["--trainer", "pgdat"], "unknown trainer 'pgdat'.*did you mean 'pgd_at'.*standard"),
     "attack": (["--evaluation", "pdg"], "unknown attack 'pdg'.*did you mean 'pgd'.*fgsm"),
     "schedule": (["--schedule", "cosin"], "unknown schedule 'cosin'.*did you mean 'cosine'"),
-    "norm": (["--norm", "l3"], "norm = 'l3'.*'linf'.*'l2'"),
+    "norm": (["--norm", "l3"], "norm = 'l3'.*unknown norm 'l3'.*allowed: l2, linf"),
     "precision": (["--precision", "float16"], "'float32'.*'bfloat16'"),
     "eps": (["--eps", "8/x"], "eps = '8/x'.*8/255"),
     "epochs": (["--epochs", "0"], "epochs = 0.*greater than 0"),
@@ -84,7 +84,7 @@ BAD_DATA: dict[str, tuple[dict[str, Any], str]] = {
     "fewer labels": ({"y_train": lambda y: y[:-1]}, "120 images, y_train has 119 labels"),
     "label unknown": ({"y_test": lambda y: y + 1}, r"y_test has the label 4.*0\.\.3"),
     "labels no integers": ({"y_train": lambda y: y / 2}, "y_train must be a vector of class numbers"),
-    "class left empty": ({"y_train": lambda y: np.where(np.arange(120) < 1, 3, y // 2)}, "leaves class 3"),
+    "class left empty": ({"y_train": lambda y: np.where(np.arange(120) < 1, 3, y // 2)}, "would leave class 3"),
     "checksum": ({"sha256": "wrong"}, r"has the SHA-256 .*wrong or damaged"),
 }
 
@@ -121,7 +121,7 @@ def test_results_folder_that_cannot_be_written(advprune: Command, tmp_path: Path
     ("arguments", "message"),
     [
         (["-f", "missing.yaml"], "missing.yaml cannot be read"),
-        (["broken.yaml"], "broken.yaml is not YAML"),
+        (["broken.yaml"], "broken.yaml cannot be read: line 1: "),
         (["list.yaml"], "list.yaml must be"),
         (["a.yaml", "-f", "b.yaml"], "one profile at a time"),
         (["notes.txt"], "notes.txt is neither a notebook"),
@@ -156,9 +156,18 @@ def test_bad_studies(
         (["evaluate"], "either a run or --weights"),
         (["evaluate", "abc", "--weights", "w.pt"], "either a run or --weights"),
         (["evaluate", "abc"], "no run begins with 'abc'"),
+        (["evaluate", "--weights", "WEIGHTS", "--images", "1_0"], "images = '1_0'"),
+        (["evaluate", "--weights", "WEIGHTS", "--images", "１"], "images = '１'"),
         (["export", "digits", "copy"], "no study 'digits'"),
+        (["select", "DATA", "--pruner", "random", "--fraction", "0.5", "--seed", "1_0"], "seed must be .*'1_0'"),
+        (["select", "DATA", "--pruner", "random", "--fraction", "1_0"], "fraction must be .*'1_0'"),
+        (["select", "DATA", "--pruner", "random", "--fraction", "0.5", "--steps", "true"], "not True"),
         (["collct"], "No such command.*collct"),
     ],
 )
-def test_other_bad_commands(advprune: Command, arguments: list[str], message: str) -> None:
+def test_other_bad_commands(advprune: Command, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "w.pt").touch()
+    np.savez(tmp_path / "d.npz", y=np.arange(20) % 2)
+    places = {"WEIGHTS": str(tmp_path / "w.pt"), "DATA": str(tmp_path / "d.npz")}
+    arguments = [places.get(name, name) for name in arguments]
     refused(*advprune(*arguments), message)

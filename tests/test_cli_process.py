@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from made_up import QUICK, RUN, study_options
+from processes import is_worker, running, wait_until
 
 from advprune_core.experiments import DEFAULT_NOTEBOOKS
 
@@ -34,22 +36,15 @@ def test_own_model_beside_the_shell(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def workers(group: int) -> list[int]:
-    """Processes of a group that carry runs out."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and "popen_loky" in " ".join(process.cmdline()):
-                found.append(process.pid)
-        except (ProcessLookupError, psutil.Error):
-            continue
-    return found
-
-
-# terminal's pipes open (`advprune ... 2>&1 | tee log` hangs that long).
+# Ctrl-C reaches the whole process group, as from a terminal; so does a closed terminal; `kill` the driver alone.
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["serial", "processes"])
-def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "number"),
+    [("serial", signal.SIGHUP), ("processes", signal.SIGINT), ("processes", signal.SIGTERM)],
+)
+def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(
+    tmp_path: Path, engine: str, number: signal.Signals
+) -> None:
     results, seeds = tmp_path / "results", [0, 1, 2, 3]
     change = {"engine": engine, "workers": 2, "seeds": seeds, "fractions": [1.0], "controls": [], "epochs": 40}
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -58,12 +53,15 @@ def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(tmp_path:
     command += [*notebooks, *study_options(results, **change), "--shard", "1/1"]
     log = tmp_path / "log"
     with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+        process = psutil.Popen(command, stdout=file, stderr=file, start_new_session=True)
         while not list(results.glob("runs/*/record.json")):
             assert process.poll() is None, log.read_text()
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the driver and its workers
-        assert process.wait() == 130, log.read_text()
+        workers = list(filter(is_worker, process.children()))
+        assert len(workers) == (2 if engine == "processes" else 0)
+        (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
+        assert process.wait() == 128 + number, log.read_text()
+        assert running(workers) == [], "workers of the interrupted study are still there"
     assert "interrupted; what is finished is kept" in log.read_text()
     assert "Traceback" not in log.read_text()
     finished = {path: path.read_bytes() for path in results.glob("runs/*/record.json")}
@@ -74,4 +72,36 @@ def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(tmp_path:
     assert f"{len(seeds) - len(finished)} runs trained" in again.stdout
     assert len(list(results.glob("runs/*/record.json"))) == len(seeds)
     assert {path: path.read_bytes() for path in finished} == finished
-    assert workers(process.pid) == [], "workers of the interrupted study are still there"
+
+
+ENDLESS = """
+from pathlib import Path
+from typing import ClassVar
+
+from advprune_core.pruners.base import Pruner
+
+
+class Endless(Pruner):
+    name: ClassVar[str] = "endless"
+
+    def select(self, context):
+        Path("begun").touch()
+        while True:
+            pass
+"""
+
+
+@pytest.mark.slow
+def test_a_selection_stops_at_once(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    np.savez(tmp_path / "mine.npz", y=np.arange(100) % 2)
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", f"{start}from advprune_core.cli import main; main()", "select", "mine.npz"]
+    command += ["--pruner", "endless:Endless", "--fraction", "0.5"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_until((tmp_path / "begun").exists)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert said.strip() == "advprune: interrupted; no selection was written"
+    assert not (tmp_path / "selection.npz").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from typing import Any
 
@@ -91,10 +92,11 @@ BAD = [
     ({"lr": 0}, "lr"),
     ({"momentum": 1}, "momentum"),
     ({"ema": 1}, "ema"),
+    ({"cost_budget": 0}, "cost_budget"),
+    ({"cost_budget": 2.5}, "cost_budget"),
     ({"seed": -1}, "seed"),
     ({"threads": 0}, "threads"),
     ({"device": "tpu"}, "'auto', 'cpu' or 'cuda'"),
-    ({"device": "cuda"}, "there is no GPU"),
     ({"precision": "float16"}, "'float32' or 'bfloat16'"),
 ]
 
@@ -191,19 +193,56 @@ CHECKS = [
     ({"batch_size": 10}, None),
     ({"pruner": "random", "fraction": 0.05, "batch_size": 10}, "5 of 100 images: not one full batch of 10.*0.100"),
     ({"batch_size": 101}, "100 of 100 images: not one full batch"),
-    ({"pruner": "random", "fraction": 0.02, "batch_size": 2}, "2 images of 3 classes"),
+    (
+        {"pruner": "random", "fraction": 0.02, "batch_size": 2},
+        "keeps 2 of 100.* leave class 2 .1 images",
+    ),
     ({"batch_size": 50, "epochs": 0.4}, "0.4 epochs of 100 images are not one batch of 50"),
     ({"batch_size": 50, "epochs": 0.5}, None),
+    # An image of PGD-7 costs 17: 510 pay for 30 images, of which a batch of 50 is not one.
+    ({"batch_size": 50, "cost_budget": 510}, "cost_budget = 510 does not pay for one batch: 50 .* about 850"),
+    ({"batch_size": 50, "cost_budget": 850}, None),
+    ({"batch_size": 10, "cost_budget": 8000, "pruner": "infobatch", "fraction": 0.5}, "'infobatch'.*number of epochs"),
+    # 4 epochs of 100 images cost 6,800; the selection is due after 5.
+    (
+        {"batch_size": 10, "cost_budget": 6800, "pruner": {"random": {"warmup_epochs": 5}}, "fraction": 0.5},
+        "would not select in 4 epochs",
+    ),
+    (
+        {"batch_size": 10, "cost_budget": 1500, "pruner": {"keep_hard": {"score_epochs": 1}}, "fraction": 0.5},
+        "after 1 score_epochs",
+    ),
     ({"batch_size": 10, "best_every": 1}, "best_every needs val_stop"),
-    ({"pruner": {"random": {"balanced": True}}, "fraction": 0.3, "batch_size": 10}, "leave class 2 .1 images. empty"),
+    (
+        {"pruner": {"random": {"balanced": True}}, "fraction": 0.3, "batch_size": 10},
+        "leave class 2 .*about 1;",
+    ),
     ({"pruner": {"random": {"balanced": True}}, "fraction": 0.6, "batch_size": 10}, None),
-    ({"pruner": "random", "fraction": 0.3, "batch_size": 10, "seed": "unlucky"}, "leaves class 2 .1 images."),
+    (
+        {"pruner": "random", "fraction": 0.3, "batch_size": 10, "seed": "unlucky"},
+        "leave class 2 .1 images",
+    ),
     ({"pruner": "random", "fraction": 0.3, "batch_size": 10, "seed": "lucky"}, None),
     (
         {"pruner": {"random": {"balanced": True, "warmup_epochs": 2}}, "fraction": 0.3, "batch_size": 10},
-        "leave class 2 .1 images. empty",
+        "leave class 2 .*about 1;",
     ),
 ]
+
+
+def test_what_the_machine_lacks_is_refused_when_a_run_starts_not_when_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend_gpu(monkeypatch, True)
+    elsewhere = RunConfig.flat(device="cuda", batch_size=10)
+    pretend_gpu(monkeypatch, False)
+    assert RunConfig.create(**json.loads(elsewhere.model_dump_json())) == elsewhere
+    with pytest.raises(ConfigError, match="there is no GPU"):
+        elsewhere.check(rare())
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    RunConfig.flat(threads=8, batch_size=10).check(rare())
+    with pytest.raises(ConfigError, match="threads = 9, but this machine has 2 cores: at most 8"):
+        RunConfig.flat(threads=9, batch_size=10).check(rare())
 
 
 def seed_for(word: str) -> int:
@@ -233,7 +272,7 @@ def test_classes_without_training_images_are_no_loss() -> None:
     dataset = dataset_from_arrays(x, y, x, y, val_select=0, val_stop=0)
     assert dataset.classes == 3
     check_classes([0, 1], dataset, fraction=0.2)
-    with pytest.raises(ConfigError, match="leaves class 2"):
+    with pytest.raises(ConfigError, match=r"leave class 2 .5 images. without any"):
         check_classes([0, 2], dataset, fraction=0.2)
 
 
@@ -248,3 +287,24 @@ def test_classes_without_training_images_are_no_loss() -> None:
 )
 def test_the_expected_cost(options: dict[str, Any], passes: float) -> None:
     assert RunConfig.flat(**options).passes(1100) == pytest.approx(passes)
+
+
+def test_what_a_run_with_a_budget_is_expected_to_cost() -> None:
+    config = RunConfig.flat(epochs=2, cost_budget=20_000)
+    assert config.passes(1000) == 20_000  # 2 epochs of 1,000 images of 17 would be 34,000
+    assert config.passes(100) == 3400
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "share"),
+    [
+        ({"epochs": 4}, [], 0),
+        ({"epochs": 4}, [{}] * 3, 0.75),
+        ({"epochs": 2.5}, [{}] * 3, 1),
+        ({"epochs": 40, "cost_budget": 1000}, [], 0),
+        ({"epochs": 40, "cost_budget": 1000}, [{"cost": 100}, {"cost": 600}], 0.6),
+        ({"epochs": 40, "cost_budget": 1000}, [{"cost": 1003}], 1),
+    ],
+)
+def test_how_far_a_run_is(options: dict[str, Any], rows: list[dict[str, Any]], share: float) -> None:
+    assert RunConfig.flat(**options).share(rows) == share

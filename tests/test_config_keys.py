@@ -152,6 +152,16 @@ def test_a_raised_version_of_a_default_makes_new_keys(
     assert PRUNED.train_key(digits) != before
 
 
+def test_a_raised_version_of_the_average_makes_new_keys_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, digits: Dataset
+) -> None:
+    plain, averaged = RunConfig(), RunConfig.flat(ema=0.9)
+    before = plain.train_key(digits), averaged.train_key(digits)
+    monkeypatch.setattr(type(plain.optimisation), "ema_version", 99)
+    assert plain.train_key(digits) == before[0]
+    assert averaged.train_key(digits) != before[1]
+
+
 def test_only_l2_attacks_have_a_geometry_in_their_keys(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """L-inf looks at signs alone, so its results, and keys, are those of before."""
     runs = {

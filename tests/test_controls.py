@@ -6,20 +6,30 @@ import math
 from typing import Any, get_args
 
 import pytest
+from tiny import MODEL, tiny_run
 
 from advprune_core.config import RunConfig
 from advprune_core.controls import CONTROLS, Control, check_control, expected_passes, resolve
-from advprune_core.data import Dataset
+from advprune_core.data import Dataset, load_dataset
 from advprune_core.pruners import budget
-from advprune_core.pruners.random import Full
+from advprune_core.pruners.random import Full, Random
 from advprune_core.records import RunRecord
 from advprune_core.settings import ConfigError
 from advprune_core.study import grid
+from advprune_core.tasks import run_record
+from advprune_core.trainers.loop import train
 from advprune_core.trainers.steps import FixedSteps
 
 
 def record(
-    config: RunConfig, *, n: int, visited: int, per_image: int, select: int = 0, kept: list[int] | None = None
+    config: RunConfig,
+    *,
+    n: int,
+    visited: int,
+    per_image: int,
+    select: int = 0,
+    kept: list[int] | None = None,
+    step_ratio: float | None = 1.5,
 ) -> RunRecord:
     """A finished run that visited so many images, and kept so many in each epoch (all the same by default)."""
     rows = kept or [budget(config.fraction, n)] * math.ceil(config.optimisation.epochs)
@@ -32,6 +42,7 @@ def record(
         n=n,
         kept=rows[-1],
         images_visited=visited,
+        step_ratio=step_ratio,
         epochs=[{"epoch": epoch, "kept": count} for epoch, count in enumerate(rows)],
     )
 
@@ -81,12 +92,16 @@ def test_a_control_changes_one_thing(control: Control) -> None:
         == {
             "same_cost": {"pruner", "fraction", "optimisation"},
             "same_steps": {"optimisation"},
+            "same_step_size": {"pruner", "optimisation"},
             "cheaper_attack": {"pruner", "fraction", "optimisation", "attack"},
             "carried_attack": {"pruner", "fraction", "optimisation", "attack"},
         }[control]
     )
-    assert resolved.optimisation.replace(epochs=10) == config.optimisation
-    if control != "same_steps":
+    assert resolved.optimisation.replace(epochs=10, lr=0.05) == config.optimisation
+    if control == "same_step_size":
+        assert (resolved.pruner, resolved.optimisation.lr) == (Random(), pytest.approx(0.075))
+        assert resolved.optimisation.epochs == 10
+    elif control != "same_steps":
         assert (resolved.pruner, resolved.fraction) == (Full(), 1.0)
     if control == "cheaper_attack":
         assert resolved.attack == config.attack.replace(steps=2)
@@ -95,15 +110,46 @@ def test_a_control_changes_one_thing(control: Control) -> None:
         assert resolved.attack == config.attack.replace(start="carried", steps=1)
 
 
-@pytest.mark.parametrize("trainer", ["standard", "fgsm_pgi", "free", "grad_align"])
-@pytest.mark.parametrize("control", ["cheaper_attack", "carried_attack"])
-def test_what_has_no_cheaper_attack_is_refused(control: Control, trainer: str) -> None:
-    config = matched(trainer=trainer)
-    with pytest.raises(ConfigError, match=f"{control}.*objective '{trainer}'.*same_cost, same_steps"):
+BULLET: dict[str, Any] = {"steps": {"bullet": {"boundary": 2, "robust": 0}}}
+# Refused because of what, and what is possible instead.
+REFUSED = [
+    *(
+        (control, {"trainer": trainer}, f"objective '{trainer}' has no attack", "same_cost, same_steps")
+        for control in ("cheaper_attack", "carried_attack")
+        for trainer in ("standard", "fgsm_pgi", "free", "grad_align")
+    ),
+    # PGD-2 costs 7 an image; FGSM with a random start 5, as one carried step does.
+    ("cheaper_attack", {"trainer": "fast"}, "cost 7 passes an image, no less .* \\(5\\)", "same_cost, same_steps"),
+    ("carried_attack", {"trainer": "fast"}, "cost 5 .* \\(5\\)", "same_cost, same_steps"),
+    ("carried_attack", {"trainer": "atta"}, "cost 5 .* \\(5\\)", "same_cost, same_steps"),  # the very same
+    ("cheaper_attack", {"steps": 2}, "cost 7 .* \\(7\\)", "same_cost, same_steps, carried_attack"),
+    ("cheaper_attack", {"trainer": "trades", "steps": 1}, "cost 11 .* \\(9\\)", "same_cost, same_steps"),
+    # 0.4 of the images at the boundary: 1 + 1.6 + 3.
+    ("cheaper_attack", BULLET, "cost 7 .* \\(5.6\\)", "same_cost, same_steps, carried_attack"),
+    ("same_steps", {"cost_budget": 90_000}, "cost_budget", "same_cost, cheaper_attack, carried_attack"),
+    ("same_steps", {"pruner": "infobatch"}, "'infobatch'", "same_cost, cheaper_attack, carried_attack"),
+]
+
+
+@pytest.mark.parametrize(("control", "options", "reason", "possible"), REFUSED)
+def test_what_is_no_control_is_refused(control: Control, options: dict[str, Any], reason: str, possible: str) -> None:
+    config = matched(**options)
+    with pytest.raises(ConfigError, match=f"'{control}' .*{reason}.*; possible here: {possible}"):
         check_control(control, config)
-    with pytest.raises(ConfigError, match="has no attack"):
-        grid(config, pruners=["random"], fractions=[0.5], seeds=[0], controls=[control])
-    check_control("same_cost", config)
+    with pytest.raises(ConfigError, match=reason):
+        grid(config, pruners=[config.pruner], fractions=[0.5], seeds=[0], controls=[control])
+    for other in possible.split(", "):
+        check_control(other, config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{}, {"trainer": "trades"}, {"steps": 3}, {"awp": 0.01}, {"steps": "bullet"}])
+def test_a_cheaper_attack_costs_less(options: dict[str, Any]) -> None:
+    config = matched(**options)
+    for control in ("cheaper_attack", "carried_attack"):
+        check_control(control, config)  # type: ignore[arg-type]
+        resolved = resolve(control, config, record(config, n=1000, visited=2000, per_image=17))  # type: ignore[arg-type]
+        assert resolved.passes_per_image < config.passes_per_image
+        assert resolved.attack != config.attack
 
 
 def images(config: RunConfig, n: int) -> int:
@@ -149,10 +195,47 @@ def test_same_steps_of_a_run_that_was_stopped_early() -> None:
     assert resolve("same_steps", config, stopped) == resolve("same_steps", config, whole)
 
 
-def test_same_steps_is_refused_where_more_epochs_are_other_epochs() -> None:
-    with pytest.raises(ConfigError, match=r"same_steps.*infobatch.*same_cost"):
-        check_control("same_steps", matched(pruner="infobatch"))
-    check_control("same_cost", matched(pruner="infobatch"))
+@pytest.mark.parametrize("trainer", ["pgd_at", "trades"])
+def test_a_cost_that_shows_only_in_training_is_a_budget(trainer: str) -> None:
+    config = matched(trainer=trainer, steps="bullet")
+    done = record(config, n=1000, visited=2000, per_image=11)
+    resolved = resolve("same_cost", config, done)
+    assert resolved.optimisation.cost_budget == 22_000
+    # No image costs less than its forward passes and the full backward pass: PGD-AT 1 + 3, TRADES 1 + 6.
+    assert resolved.optimisation.epochs * 1000 * {"pgd_at": 4, "trades": 7}[trainer] > 22_000
+    assert resolved.passes(1000) == 22_000
+    # With a known number of steps the epochs say it all.
+    for control in ("cheaper_attack", "carried_attack"):
+        assert resolve(control, config, done).optimisation.cost_budget is None
+    assert resolve("same_cost", matched(cost_budget=34_000), record(matched(), n=1000, visited=2000, per_image=17)) == (
+        resolve("same_cost", matched(), record(matched(), n=1000, visited=2000, per_image=17))
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"trainer": "pgd_at", "pruner": "random"},
+        {"trainer": "trades", "pruner": "random"},
+        pytest.param({"trainer": "pgd_at", "pruner": "redraw", "awp": 0.01}, marks=pytest.mark.slow),
+        pytest.param({"trainer": "pgd_at", "pruner": "loss_top"}, marks=pytest.mark.slow),
+        pytest.param({"trainer": "pgd_at", "pruner": {"keep_hard": {"every": 3}}}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_control_costs_what_was_measured(options: dict[str, Any], digits: Dataset) -> None:
+    """With BulletTrain, where the images left are attacked longer or shorter than all of them are."""
+    config = matched(**options, steps={"bullet": {"boundary": 4}}, fraction=0.3, epochs=6, model=MODEL, batch_size=16)
+    run = train(config, digits)
+    done = run_record(config.train_key(digits), config, digits, run)
+    control = resolve("same_cost", config, done)
+    result = train(control, digits)
+    cost = result.ledger["passes"]["train"] + result.ledger["passes"].get("select", 0)
+    assert cost / done.cost == pytest.approx(1, abs=0.01)
+    # The nearest batch: no image costs more than 1 + 2 * 4 + 6 passes.
+    assert abs(cost - done.cost) <= 16 * 15 / 2
+    assert cost == result.metrics[-1]["cost"]
+    assert len(result.metrics) < control.optimisation.epochs
+    assert result.metrics[-1]["lr"] < 1e-3 * config.optimisation.lr
 
 
 @pytest.mark.parametrize("control", get_args(Control))
@@ -187,3 +270,61 @@ def test_costs_expected_before_the_run(control: Control, passes: float) -> None:
 def test_every_control_is_described() -> None:
     assert set(CONTROLS) == set(get_args(Control))
     assert all(CONTROLS.values())
+
+
+#: (pruner, step ratio, the random subset that stands for it, its learning rate)
+STEP_SIZES: list[tuple[Any, float, dict[str, int], float]] = [
+    ("grad_match", 2.5, {"warmup_epochs": 5, "every": 10}, 0.25),
+    ({"grad_match_pb": {"warmup_epochs": 0, "every": 3}}, 1.25, {"warmup_epochs": 0, "every": 3}, 0.125),
+    ({"craig": {"score_epochs": 2}}, 0.98, {}, 0.098),  # before the run, once
+    ("glister", 1 / 3, {"warmup_epochs": 5, "every": 10}, 0.0333333),
+]
+
+
+@pytest.mark.parametrize(("pruner", "ratio", "schedule", "lr"), STEP_SIZES)
+def test_steps_as_long_as_the_runs(pruner: Any, ratio: float, schedule: dict[str, int], lr: float) -> None:
+    config = matched(pruner=pruner, epochs=30)
+    check_control("same_step_size", config)
+    done = record(config, n=1000, visited=2000, per_image=17, step_ratio=ratio)
+    resolved = resolve("same_step_size", config, done)
+    assert resolved.pruner == Random.create(**schedule)
+    assert resolved.optimisation.lr == pytest.approx(lr, rel=1e-6)
+    assert (resolved.fraction, resolved.optimisation.epochs) == (0.2, 30)
+    assert expected_passes("same_step_size", config, 1000) == config.passes(1000)
+
+
+@pytest.mark.parametrize("pruner", ["random", "score", "keep_fragile", "infobatch", "loss_top", "d2"])
+def test_step_sizes_that_nobody_measures_are_refused(pruner: str) -> None:
+    with pytest.raises(ConfigError, match=f"same_step_size.*'{pruner}' does not measure.*grad_match"):
+        check_control("same_step_size", matched(pruner=pruner))
+    with pytest.raises(ConfigError, match="does not measure"):
+        grid(RunConfig.flat(), pruners=[pruner], fractions=[0.5], seeds=[0], controls=["same_step_size"])
+
+
+def test_at_fraction_one_any_control_is_the_full_run() -> None:
+    entries = grid(
+        RunConfig.flat(), pruners=["grad_match"], fractions=[1.0, 0.5], seeds=[0], controls=["same_step_size"]
+    )
+    assert [entry.derived for entry in entries] == [False, False, False, True]
+
+
+def test_a_record_without_a_ratio_is_refused() -> None:
+    config = matched(pruner="grad_match")
+    done = record(config, n=1000, visited=2000, per_image=17, step_ratio=None)
+    with pytest.raises(ConfigError, match=r"step ratio of the run 0{16}.*has none.*trained again"):
+        resolve("same_step_size", config, done)
+
+
+def test_a_control_of_the_same_step_size_is_trained() -> None:
+    """From a real run to a real control: as many images, at another learning rate, in both its epochs."""
+    made = tiny_run(pruner={"grad_match": {"warmup_epochs": 1, "per_class": False}}, epochs=2, fraction=0.4)
+    dataset = load_dataset(made.dataset)
+    result = train(made, dataset)
+    done = run_record(made.train_key(dataset), made, dataset, result)
+    assert done.step_ratio == result.selections[1].step_ratio
+    control = resolve("same_step_size", made, done)
+    again = train(control, dataset)
+    assert (again.steps, again.images_visited) == (result.steps, result.images_visited)
+    for row, other in zip(again.metrics, result.metrics, strict=True):
+        assert row["lr"] == pytest.approx(other["lr"] * done.step_ratio, rel=1e-5)
+        assert row["kept"] == other["kept"]

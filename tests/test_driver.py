@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +19,10 @@ import torch
 from tiny import tiny_run, tiny_study
 
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
-from advprune_core.records import RunStore
+from advprune_core.pruners.grad_match import GradMatch
 from advprune_core.runner import run_entries, run_study
 from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore
 from advprune_core.study import Entry, Execution, StudyConfig
 from advprune_core.table import collect_timings
 
@@ -31,7 +34,7 @@ def contents(results: Path | str) -> dict[str, Any]:
     for key in store.run_keys():
         record = store.run(key)
         assert record is not None
-        weights = torch.load(store.weights(key, "last"), weights_only=True) if record.status == "ok" else {}
+        weights = torch.load(store.folder(key) / "last.pt", weights_only=True) if record.status == "ok" else {}
         found[key] = {
             "record": record.comparable(),
             "evaluations": [evaluation.comparable() for evaluation in store.evaluations(key)],
@@ -69,6 +72,35 @@ def test_controls_match_what_they_control(tmp_path: Path) -> None:
     assert table.loc[("same_steps(random)", 0.5)]["unique_images"] == pruned["kept"]
     assert table.loc[("same_cost(random)", 0.5)]["kept"] == full["n"]
     assert table.loc[("cheaper_attack(random)", 0.5)]["passes_train"] % (2 * 2 + 3) == 0
+
+
+class Silent(GradMatch):
+    """Gradient matching that does not say how long its steps are."""
+
+    name: ClassVar[str] = "silent"
+
+    def select(self, context: Context) -> Selection:
+        return replace(super().select(context), step_ratio=None)
+
+
+def test_a_control_takes_steps_as_long_or_says_that_nobody_knows_how_long(tmp_path: Path) -> None:
+    warm = {"warmup_epochs": 1, "per_class": False}
+    config = tiny_study(
+        tmp_path,
+        pruners=[{"grad_match": warm}, Silent(**warm)],
+        controls=["same_step_size"],
+        fractions=[0.4],
+        seeds=[0],
+    )
+    result = run_study(config, progress=False)
+    (name,) = result.failed
+    assert name.startswith("same_step_size(silent")
+    assert "its record has none" in result.failed[name]
+    table = result.table.set_index(result.table["arm"].str.partition("(")[0].str.split().str[0])
+    pruned, control = table.loc["grad_match"], table.loc["same_step_size"]
+    assert control["lr"] == pytest.approx(pruned["lr"] * pruned["step_ratio"], rel=1e-5)
+    assert control["optimiser_steps"] == pruned["optimiser_steps"]
+    assert np.isnan(control["step_ratio"])
 
 
 @pytest.mark.slow
@@ -112,7 +144,9 @@ def test_a_failed_run_is_a_record_and_the_rest_goes_on(
 
 
 def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
-    config = tiny_study(tmp_path, lr=1e30, seeds=[0], fractions=[1.0], controls=[])
+    config = tiny_study(
+        tmp_path, lr=100, settings={"optimisation.weight_decay": 1.0}, seeds=[0], fractions=[1.0], controls=[]
+    )
     assert "diverged" in next(iter(run_study(config, progress=False).failed.values()))
     again = run_study(config, progress=False)
     assert again.trained == 0, "only failed and interrupted runs are run again"
@@ -182,14 +216,17 @@ def test_nothing_starts_if_one_run_of_the_grid_cannot(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
-def test_own_pruner_reaches_the_workers(tmp_path: Path) -> None:
-    """A class that no worker can import, as in a notebook, and its source in the key."""
-    script = """
+#: Every kind of part that may be one's own, as a script or a notebook defines them.
+OWN_PARTS = """
 from typing import ClassVar
 import numpy as np
+from torch import nn
+from advprune_core import PGD
 from advprune_core.pruners.base import Context, Pruner, Selection
 from advprune_core.runner import run_study
+from advprune_core.trainers.objectives import PGDAT
+from advprune_core.trainers.starts import RandomStart
+from advprune_core.trainers.steps import FixedSteps
 from tiny import tiny_study
 
 class First(Pruner):
@@ -199,18 +236,66 @@ class First(Pruner):
         quotas = context.quotas()
         return Selection(np.concatenate([np.flatnonzero(context.labels == c)[:q] for c, q in enumerate(quotas)]))
 
-result = run_study(tiny_study(RESULTS, pruners=[First()], engine="processes", workers=2, controls=[]), progress=False)
+class Half(PGDAT):
+    name: ClassVar[str] = "half"
+    def per_sample(self, clean, adversarial, y):
+        return super().per_sample(clean, adversarial, y) / 2
+
+class Attack(PGD):
+    name: ClassVar[str] = "mine"
+
+class Begin(RandomStart):
+    name: ClassVar[str] = "begin"
+
+class Two(FixedSteps):
+    name: ClassVar[str] = "two"
+    count: int = 2
+
+def network(width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+result = run_study(tiny_study(
+    RESULTS, pruners=[First()], engine="processes", seeds=[0], controls=[], evaluation=[Attack(steps=2)],
+    model={"__main__:network": {"width": 5}}, steps=Two(), settings={"objective": Half(), "attack.start": Begin()},
+), progress=False)
 print(result.trained, result.failed)
 """
-    path = tmp_path / "own.py"
-    path.write_text(f"RESULTS = {str(tmp_path / 'r')!r}\n{script}")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    for expected in ("4 {}", "0 {}"):
-        done = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, check=False)
-        assert done.stdout.strip() == expected, done.stderr
-    path.write_text(path.read_text().replace("[:q]", "[-q:]"))
-    done = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "2 {}", "an edited pruner must not return the old result"
+
+
+def script(path: Path, code: str) -> str:
+    """What a script prints."""
+    path.write_text(code)
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def notebook(path: Path, code: str) -> str:
+    """What the last cell of a notebook prints that papermill executes; each paragraph is a cell."""
+    import nbformat
+    import papermill
+
+    cells = [nbformat.v4.new_code_cell(part) for part in code.split("\n\n")]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+    executed = papermill.execute_notebook(str(path), str(path.with_suffix(".out.ipynb")), progress_bar=False)
+    return "".join(
+        output.get("text", "") for output in executed.cells[-1].outputs if output.get("name") == "stdout"
+    ).strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executed", [script, notebook])
+def test_own_parts_reach_the_workers(
+    executed: Callable[[Path, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes and functions that no worker can import, with their sources in the keys."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    path, code = tmp_path / "own.ipynb", f"RESULTS = {str(tmp_path / 'r')!r}\n{OWN_PARTS}"
+    assert executed(path, code) == "2 {}"
+    assert executed(path, code) == "0 {}"
+    assert executed(path, code.replace("[:q]", "[-q:]")) == "1 {}", "an edited pruner must not return the old result"
 
 
 def test_own_pruner_of_a_notebook_cell(tmp_path: Path) -> None:
@@ -237,6 +322,7 @@ class Cell(Pruner):
 
 STUDY = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from advprune_core.runner import run_entries, write_manifest
 from advprune_core.study import study_grid
@@ -261,7 +347,8 @@ def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
     """What was finished stays, what was under way goes on from its checkpoint, bit for bit."""
     script = tmp_path / "study.py"
     script.write_text(STUDY)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
 
     def start(results: Path) -> subprocess.Popen[str]:
@@ -287,7 +374,8 @@ def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
 def test_two_drivers_share_the_runs(tmp_path: Path) -> None:
     script = tmp_path / "study.py"
     script.write_text(STUDY.replace("epochs=40", "epochs=10"))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, str(script), str(tmp_path / "r")]
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert all(process.wait(timeout=300) == 0 for process in both)
@@ -307,5 +395,5 @@ def test_the_bar_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run_study(tiny_study(tmp_path, seeds=[0], controls=[]), progress=False)
     told = [text for text in said if text]
     assert told[0] == "2 to train"
+    assert "1 to train, 1 to test" in told, "what is trained is tested straight away"
     assert re.fullmatch(r"1 to test, about \d\d:\d\d", told[-1])
-    assert "2 to test" in told

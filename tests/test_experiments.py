@@ -1,4 +1,4 @@
-"""Beyond running a grid: notebooks, plans, evaluations, exports, what may be deleted."""
+"""Beyond running a grid: notebooks, plans, evaluations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from made_up import TINY, TINY_STUDY, evaluation_record, run_record, write_finished, write_manifest
+from made_up import TINY, TINY_STUDY
 
 from advprune_core.attacks import APGD, FGSM
 from advprune_core.config import RunConfig
@@ -23,20 +23,18 @@ from advprune_core.experiments import (
     DEFAULT_NOTEBOOKS,
     evaluate_checkpoint,
     execute,
-    export_study,
     find_notebooks,
-    garbage,
     plan,
     study_of,
 )
 from advprune_core.models import build_model
-from advprune_core.records import EvaluationRecord, RunStore
+from advprune_core.records import EvaluationRecord
 from advprune_core.runner import run_study
 from advprune_core.runs import load_run
 from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore, read_record
 from advprune_core.study import StudyConfig, study_config, study_grid
 from advprune_core.table import collect
-from advprune_core.tasks import run_lock
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -173,7 +171,7 @@ def by_hand(model: torch.nn.Module, eps: float) -> tuple[float, float]:
 def evaluation_of(**given: Any) -> Any:
     nothing = {"run_key": None, "weights": None, "own": {}, "threat": {}, "results": None, "data": None, "images": None}
     record, path = evaluate_checkpoint(**{**nothing, "attacks": ["fgsm"], "checkpoint": "last", **given})
-    assert EvaluationRecord.model_validate_json(path.read_text()) == record
+    assert read_record(path, EvaluationRecord) == record
     return record
 
 
@@ -299,57 +297,6 @@ def test_what_cannot_be_evaluated(
         given = {**given, "run_key": RunStore(trained).run_keys()[0]}
     with pytest.raises(ConfigError, match=message):
         evaluation_of(results=str(trained), **given)
-
-
-def test_export_has_everything_but_weights(trained: Path, tmp_path: Path) -> None:
-    write_finished(RunStore(trained), run_record("unrelated"))
-    (trained / "tiny" / "table.csv").write_text("a\n1\n")
-    copy = tmp_path / "copy"
-    assert export_study("tiny", copy, results=trained) == 3
-    pd.testing.assert_frame_equal(collect(copy, study="tiny"), collect(trained, study="tiny"))
-    names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
-    assert {"manifest.json", "table.csv"} <= names
-    assert {name.rpartition(".")[2] for name in names} == {"json", "csv"}
-    assert not any("unrelated" in name for name in names)
-    with pytest.raises(ConfigError, match=r"no study 'tinny'.*did you mean 'tiny'"):
-        export_study("tinny", tmp_path / "b", results=trained)
-    assert not (tmp_path / "b").exists()
-
-
-def small_results(results: Path) -> RunStore:
-    store = RunStore(results)
-    write_finished(store, run_record("named"), evaluation_record("e", "named", [True], {"pgd": [True]}))
-    write_manifest(results, "mine", [("random", 1.0, 0, None, "named", "e")])
-    return store
-
-
-def test_garbage_is_what_no_study_names(tmp_path: Path) -> None:
-    store = small_results(tmp_path)
-    assert garbage(tmp_path) == []
-    write_finished(store, run_record("loose"))
-    for key, size in (("named", 100), ("begun", 1000)):
-        (store.work(key)).mkdir(parents=True)
-        (store.work(key) / "checkpoint.pt").write_bytes(b"0" * size)
-    found = dict(garbage(tmp_path))
-    assert set(found) == {store.work("named"), store.folder("loose"), store.folder("begun")}
-    assert found[store.work("named")] == 100
-    assert found[store.folder("begun")] == 1000
-    loose = (store.folder("loose") / name for name in os.listdir(store.folder("loose")))
-    assert found[store.folder("loose")] == sum(path.stat().st_size for path in loose)
-
-
-def test_evaluations_of_own_weights_are_not_garbage(tmp_path: Path) -> None:
-    own_weights(tmp_path / "mine.pt")
-    evaluation_of(weights=str(tmp_path / "mine.pt"), own=OWN, threat={"eps": 0.1}, results=str(tmp_path))
-    assert len(list(tmp_path.glob("runs/own-*/evaluations/*.json"))) == 1
-    assert garbage(tmp_path) == []
-
-
-def test_runs_under_way_are_not_garbage(tmp_path: Path) -> None:
-    store = small_results(tmp_path)
-    store.work("now").mkdir(parents=True)
-    with run_lock(store, "now"):
-        assert garbage(tmp_path) == []
 
 
 def test_the_manifest_names_the_whole_study(trained: Path) -> None:

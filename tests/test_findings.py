@@ -12,9 +12,10 @@ from made_up import pruners_table, study_table, timing_table, trainers_table
 from scipy import stats
 
 from advprune_core.controls import CONTROLS
+from advprune_core.datasets.digits import Digits
 from advprune_core.findings import accuracy_findings, pair_findings, pruner_findings, runtime_findings, trainer_findings
 from advprune_core.settings import ConfigError
-from advprune_core.statistics import pruner_table
+from advprune_core.summaries import pruner_table
 
 FULL = [(0.95, 0.75), (0.97, 0.71), (0.96, 0.77), (0.94, 0.74)]
 HALF = [(0.90, 0.66), (0.92, 0.61), (0.89, 0.70), (0.91, 0.64)]
@@ -41,35 +42,67 @@ def lines(text: str) -> list[str]:
     return text.splitlines()
 
 
+def p_after_holm(*differences: Any) -> list[str]:
+    """``(Holm p = 0.012)`` of each by scipy's t test: sorted, times how many are left, never falling."""
+    p = [float(stats.ttest_1samp(values, 0).pvalue) for values in differences]
+    order = sorted(range(len(p)), key=p.__getitem__)
+    steps = np.maximum.accumulate([(len(p) - place) * p[i] for place, i in enumerate(order)])
+    found = dict(zip(order, steps, strict=True))
+    told = [min(found[i], 1) for i in range(len(p))]
+    return [f"(Holm p {'< 0.001' if value < 0.001 else f'= {value:.3f}'})" for value in told]
+
+
 def test_numbers_are_those_of_the_table() -> None:
     text = accuracy_findings(study_table(points(**control(*SHIFT))))
-    first, loss, against = lines(text)
+    first, loss, against, _, method = lines(text)
     for name, place in (("clean images", 0), ("under attack", 1)):
         x = 100 * np.array(FULL)[:, place]
         low, high = stats.t.interval(0.95, 3, loc=x.mean(), scale=stats.sem(x))
         assert f"{x.mean():.1f} [{low:.1f}, {high:.1f}] % {'on ' if place == 0 else ''}{name}" in first
-    assert "4 seeds" in first
+    assert "4 of 4 seeds" in first
     difference = np.array(HALF) - np.array(FULL)
-    assert f"{interval(difference[:, 1])} robust and {interval(difference[:, 0])} clean" in loss
-    assert "50 %" in loss
-    assert "at 50 % of its cost" in loss
-    assert f"{interval([-s for s in SHIFT])} robust" in against
+    p = p_after_holm(difference[:, 1], [-s for s in SHIFT])
+    assert f"at 50 % of its cost: {interval(difference[:, 0])} clean, {interval(difference[:, 1])} robust" in loss
+    assert "**static random subset, 50 %**" in loss
+    assert f"{interval([-s for s in SHIFT])} robust (4 of 4 seeds)" in against
     assert CONTROLS["same_cost"] in against
+    assert [line.endswith(f"{told}.") for line, told in zip((loss, against), p, strict=True)] == [True, True]
+    assert "over 2 comparisons together (Holm)" in method
 
 
 @pytest.mark.parametrize(
     ("shifts", "verdict"),
     [
-        ([-0.05, -0.06, -0.055, -0.05], "more than chance"),
-        (SHIFT, "less, beyond chance"),
+        ([-0.05, -0.06, -0.055, -0.05], "better on these images, open for others"),
+        (SHIFT, "worse on these images, open for others"),
         ([0.05, -0.06, 0.02, -0.03], "no difference that these seeds could see"),
     ],
 )
-def test_verdict_follows_the_paired_interval(shifts: list[float], verdict: str) -> None:
-    against = lines(accuracy_findings(study_table(points(**control(*shifts)))))[-1]
-    result = stats.ttest_1samp([-s for s in shifts], 0)
-    assert (result.pvalue < 0.05) == (verdict != "no difference that these seeds could see")
-    assert against.endswith(f"{verdict}.")
+def test_the_verdict_follows_the_paired_test(shifts: list[float], verdict: str) -> None:
+    against = lines(accuracy_findings(study_table(points(**control(*shifts)))))[2]
+    (told,) = p_after_holm([-s for s in shifts], np.array(HALF)[:, 1] - np.array(FULL)[:, 1])[:1]
+    assert against.endswith(f"; {verdict} {told}.")
+
+
+def test_all_comparisons_of_a_text_are_judged_together() -> None:
+    """A difference that would stand alone does not among nine others, of other ways of training, too."""
+    shifts = [-0.02, -0.05, -0.04, -0.03]
+    p = stats.ttest_1samp(shifts, 0).pvalue
+    assert 0.05 / 10 < p < 0.05
+    alone = {key: runs for key, runs in points(**control(*shifts)).items() if key[1] == 0.5}
+    assert "better on these images" in accuracy_findings(study_table(alone))
+    rng = np.random.default_rng(0)
+    more = {(f"same_cost{n}(random)", 0.5): [(0.9, r + rng.normal(0, 0.05)) for _, r in HALF] for n in range(9)}
+    many = accuracy_findings(study_table(alone | more))
+    assert "better on these images" not in many
+    assert "over 10 comparisons together" in many
+    tables = [study_table(alone), *(study_table({("random", 0.5): HALF, key: runs}) for key, runs in more.items())]
+    apart = [t.assign(variant=f"way {n}", arm=f"way {n}: " + t["arm"]) for n, t in enumerate(tables)]
+    for part in apart:
+        part["arm"] = part["arm"].str.replace(r"same_cost\d", "same_cost", regex=True)
+    across = accuracy_findings(pd.concat(apart, ignore_index=True))
+    assert "better on these images" not in across
+    assert across.count("over 10 comparisons together") == 1
 
 
 def test_pairing_is_by_seed() -> None:
@@ -79,25 +112,38 @@ def test_pairing_is_by_seed() -> None:
     rival = [(0.9, r + 0.02 + 0.001 * seed) for seed, (_, r) in enumerate(half)]
     table = study_table({("random", 1.0): full, ("random", 0.5): half, ("same_cost(random)", 0.5): rival})
     shuffled = table.sample(frac=1.0, random_state=1)
-    last = lines(accuracy_findings(shuffled))[-1]
-    assert "less, beyond chance" in last
+    assert "worse on these images" in lines(accuracy_findings(shuffled))[2]
     assert stats.ttest_ind([r for _, r in half], [r for _, r in rival]).pvalue > 0.5
 
 
-def test_one_seed_has_no_interval() -> None:
-    one = {key: runs[:1] for key, runs in points(**control(*SHIFT)).items()}
-    text = accuracy_findings(study_table(one))
-    assert "1 seed," in text
-    assert "no interval" in text
-    assert "one seed cannot tell" in lines(text)[-1]
-    assert not re.search(r"\d \[", text)
-    assert "beyond chance" not in text
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_verdict_with_few_seeds(seeds: int) -> None:
+    few = {key: runs[:seeds] for key, runs in points(**control(0.01, 0.01, 0.01, 0.01)).items()}
+    text = accuracy_findings(study_table(few))
+    told = f"{seeds} of {seeds} seed{'s' * (seeds > 1)}"
+    assert told in lines(text)[0]
+    assert lines(text)[2].endswith(f"-1.0 points robust ({told}); no verdict: {seeds} seed{'s' * (seeds > 1)}.")
+    assert "chance" not in text
+    assert "Holm" not in text
+    if seeds == 1:
+        assert not re.search(r"\d \[", text)
+        assert "interval" not in text
+
+
+def test_a_diverged_run_is_counted_aloud() -> None:
+    table = study_table({key: runs[:3] for key, runs in points(**control(0.03, 0.03, 0.05, 0.0)).items()})
+    table.loc[(table["control"].notna()) & (table["seed"] == 2), ["status", "robust"]] = ["diverged", np.nan]
+    text = lines(accuracy_findings(table))
+    assert text[2].endswith("-3.0 points robust (2 of 3 seeds, 1 diverged left out); no verdict: 2 seeds.")
+    # And if nothing is left, that is said as well.
+    table.loc[table["control"].notna(), ["status", "robust"]] = ["diverged", np.nan]
+    assert "0 of 3 seeds, 3 diverged left out); no verdict: no seed has both." in lines(accuracy_findings(table))[2]
 
 
 def test_absent_controls_are_not_mentioned() -> None:
     text = accuracy_findings(study_table(points()))
     assert "against *" not in text
-    assert len(lines(text)) == 2
+    assert len(lines(text)) == 4
     only_at_full = points() | {("same_cost(random)", 1.0): FULL}
     assert "against *" not in accuracy_findings(study_table(only_at_full))
 
@@ -114,7 +160,7 @@ def test_unhappy_runs_are_counted_once_each() -> None:
     table = study_table(points())
     table.loc[(table["fraction"] == 0.5) & (table["seed"] < 2), "status"] = "collapsed"
     table.loc[(table["fraction"] == 0.5) & (table["seed"] == 3), "status"] = "diverged"
-    last = lines(accuracy_findings(pd.concat([table, table[table["status"] == "collapsed"]])))[-1]
+    last = lines(accuracy_findings(pd.concat([table, table[table["status"] == "collapsed"]])))[-3]
     assert "2 collapsed" in last
     assert "1 diverged" in last
     assert "Not every run" not in accuracy_findings(study_table(points()))
@@ -130,7 +176,8 @@ def test_a_run_without_a_test_does_not_hide_the_others(where: float) -> None:
     assert interval(difference[:, 1]) in text
     if where == 1.0:
         assert f"{100 * np.mean(FULL[:3], axis=0)[1]:.1f} [" in lines(text)[0]
-        assert "mean of 3 seeds" in lines(text)[0]
+        assert "mean of 3 of 4 seeds" in lines(text)[0]
+    assert "3 of 4 seeds, 1 not evaluated left out" in text
 
 
 WAYS = {
@@ -145,18 +192,53 @@ WAYS = {
 
 def test_what_is_said_of_ways_of_training() -> None:
     table = trainers_table(WAYS)
-    table.loc[(table["variant"] == "FGSM") & (table["seed"] == 2), "status"] = "collapsed"
+    fgsm = table["variant"] == "FGSM"
+    table.loc[fgsm & (table["seed"] == 2), ["status", "collapse_epoch"]] = "collapsed", 33
+    table.loc[fgsm, "val_pgd_best"], table.loc[fgsm, "val_pgd_last"] = [0.50, 0.52, 0.49], [0.48, 0.44, 0.42]
+    table.loc[fgsm, "collapse_depth"] = [0.04, 0.09, 0.11]
     text = lines(trainer_findings(table))
     assert "90.0 % on clean images and 12.0 [7.0, 17.0] % under attack" in text[0]
     assert "Of 5 others, all but FGSM at 100 % withstand at least 20 points more" in text[1]
-    assert text[2] == "- **FGSM** at 100 % of the data collapsed in 33 % of runs."
-    assert "nothing here that costs as much or less" in text[3]
-    assert "**carried** withstands the attack on 73.0" in text[4]
-    assert f"{interval([0.01, 0.0, 0.02])} against PGD-AT, at 0.29 of its cost" in text[4]
+    # Wilson: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with p = 1/3, n = 3.
+    assert text[2] == (
+        "- **FGSM** at 100 % of the data collapsed in 1 of 3 runs (95 % interval of the rate: 6 to 79 %), from epoch "
+        "33 on. Held-out robust accuracy of all 3: 49 to 52 % at best, then a fall of 4 to 11 points, 42 to 48 % at "
+        "the end."
+    )
+    # The mean of 0.48, 0.44, 0.42, and of 0.30, 0.31, 0.20 on the test.
+    assert Digits.held_out in text[3]
+    assert "is 45 % on them and 27 % on the test images" in text[3]
+    assert "nothing here that costs as much or less has as high a mean as" in text[4]
+    assert "**carried** withstands the attack on 73.0" in text[5]
+    assert text[6].startswith(f"    - at 0.29 of the cost of *PGD-AT*: {interval([0.01, 0.0, 0.02])} robust")
+    assert text[7].startswith(
+        f"    - at 1.00 of the cost of *FGSM*, the highest mean of those that cost no more: "
+        f"{interval([0.41, 0.43, 0.54])} robust"
+    )
     # Carried on all data costs less than 40 % of PGD-AT; nothing costs less than 40 % of carried.
-    assert "Of the 2 points with a part of the data, 1 are matched or beaten" in text[5]
-    assert "by -21.0 (carried, 40 %) to -12.0 points (PGD-AT, 40 %)" in text[6]
-    assert len(text) == 7
+    assert "Of the 2 points with a part of the data, 1 cost as much or more than a way" in text[8]
+    assert text[8].endswith("1 worse on these images, open for others.")
+    assert "by -21.0 (carried, 40 %) to -12.0 points (PGD-AT, 40 %)" in text[9]
+    # Three ways on all the data against PGD-AT or what is cheaper, a part of two, one of them twice.
+    pairs = {
+        "carried, PGD-AT": [0.01, 0.0, 0.02],
+        "carried, FGSM": [0.41, 0.43, 0.54],
+        "FGSM, PGD-AT": [-0.40, -0.43, -0.52],
+        "FGSM, carried": [-0.41, -0.43, -0.54],
+        "PGD-AT, carried": [-0.01, 0.0, -0.02],
+        "PGD-AT 40 %, carried": [-0.11, -0.13, -0.15],
+        "PGD-AT 40 %, PGD-AT": [-0.10, -0.13, -0.13],
+        "carried 40 %, carried": [-0.21, -0.20, -0.22],
+    }
+    p = p_after_holm(*pairs.values())
+    assert text[6].endswith(f"{p[0]}.")
+    assert text[7].endswith(f"{p[1]}.")
+    assert "over 8 comparisons together" in text[11]
+    assert len(text) == 12
+    # Nothing is known of other data, nor to be said where nothing collapsed.
+    own = lines(trainer_findings(table.assign(dataset='{"npz": {"path": "a.npz"}}')))
+    assert own == text[:3] + text[4:]
+    assert "Held-out" not in trainer_findings(trainers_table(WAYS))
 
 
 def test_what_is_said_of_pruners() -> None:
@@ -169,21 +251,48 @@ def test_what_is_said_of_pruners() -> None:
     }
     points = {(arm, 0.5): [(0.9, value) for value in values] for arm, values in half.items()}
     table = pruners_table({("random", 1.0): [(0.9, 0.8)] * 3, **points}, {"bad": (300, 0.5)})
+    here = "on these images, open for others"
     text = lines(pruner_findings(pruner_table(table)))
-    assert text == [
+    assert text[:4] == [
         "- **50 % of the data**, 2 pruners:",
-        "  - better than a static random subset beyond chance: good (+5.7); worse beyond chance: 1.",
-        "  - better than all data, same cost beyond chance: none; worse beyond chance: 2.",
+        f"  - against a static random subset: better beyond chance: none; better {here}: good (+5.7); "
+        f"worse beyond chance: none; worse {here}: bad (-9.3); "
+        "differences of means from -9.3 (bad) to +5.7 (good) points.",
+        f"  - against all data, same cost: better beyond chance: none; worse beyond chance: none; worse {here}: "
+        "good (-4.7), bad (-14.0); differences of means from -14.0 (bad) to -4.7 (good) points.",
         "  - selection takes more passes than one epoch of training: bad (1.50).",
-        "- Each interval is for its comparison alone: of 4, some miss by chance.",
     ]
+    assert "over 4 comparisons together (Holm)" in text[-1]
+    table.loc[(table["arm"] == "bad") & (table["seed"] == 2), ["status", "robust"]] = ["diverged", np.nan]
+    against = lines(pruner_findings(pruner_table(table)))[1]
+    assert "; no verdict: 2 seeds (1 pruner); " in against
+    assert against.endswith("; bad: 2 of 3 seeds, 1 diverged left out.")
+    two = lines(pruner_findings(pruner_table(table[table["seed"] < 2])))
+    assert two[1] == (
+        "  - against a static random subset: no verdict: 2 seeds (2 pruners); "
+        "differences of means from -9.5 (bad) to +6.0 (good) points."
+    )
+    assert two[-1] == "No verdict rests on fewer than 3 seeds, or on seeds without spread."
+
+
+def test_nothing_is_said_of_what_there_is_not() -> None:
+    only_full = pruners_table({("random", 1.0): [(0.9, 0.8)]}, {})
+    assert pruner_findings(pruner_table(only_full)) == "- No run of this study keeps less than all the data."
+    never_tested = study_table({("random", 0.5): HALF, ("same_cost(random)", 0.5): HALF}).drop(
+        columns=["clean", "robust"]
+    )
+    first, against, _, _ = lines(accuracy_findings(never_tested))
+    assert first == "- **static random subset, 50 %**: no seed was evaluated."
+    assert against.endswith("(0 of 4 seeds, 4 not evaluated left out); no verdict: no seed has both.")
 
 
 def test_pairs_by_seed() -> None:
     text = pair_findings(trainers_table(WAYS), [["carried: random", "PGD-AT: random"]])
-    first, second = lines(text)
-    assert f"at 100 %: {interval([0.01, 0.0, 0.02])} robust (3 seeds); no difference" in first
-    assert f"at 40 %: {interval([-0.10, -0.07, -0.07])} robust (3 seeds); less, beyond chance" in second
+    first, second = lines(text)[:2]
+    p = p_after_holm([0.01, 0.0, 0.02], [-0.10, -0.07, -0.07])
+    assert f"at 100 %: {interval([0.01, 0.0, 0.02])} robust (3 of 3 seeds); no difference" in first
+    assert f"at 40 %: {interval([-0.10, -0.07, -0.07])} robust (3 of 3 seeds); worse on these images" in second
+    assert (first.endswith(f"{p[0]}."), second.endswith(f"{p[1]}.")) == (True, True)
     with pytest.raises(ConfigError, match=r"unknown arm 'carreid: random'.*did you mean 'carried: random'"):
         pair_findings(trainers_table(WAYS), [["carreid: random", "PGD-AT: random"]])
 
@@ -205,7 +314,13 @@ def test_runtime_numbers_are_those_of_the_table() -> None:
     assert "4.50 processor seconds" in half
     assert "0.500 of the full run's = 1.000 f" in half
     assert "speed-up of 2.00" in half
+    # Slowest against fastest: 8 / 5 and 10 / 4.
+    assert half.endswith("a speed-up of 2.00 (1.60 to 2.50).")
     assert "2 timings" in last
+    once = timing_table([("random", 1.0, 8.0), ("random", 0.5, 5.0)])
+    half, last = lines(runtime_findings(study_table(points(), costs=costs), once))
+    assert half.endswith("a speed-up of 1.60.")
+    assert "one timing of each run, which does not tell how far a second would lie from it" in last
 
 
 @pytest.mark.parametrize(

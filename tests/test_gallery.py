@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 from advprune_core.data import Split
 from advprune_core.gallery import class_shares, gallery, overlaps
 from advprune_core.pruners import Selection
+from advprune_core.settings import ConfigError
 
 #: Nine images of one grey each, i / 10; classes 0, 1, and 3, which begins at the seventh.
 SPLIT = Split(
@@ -51,6 +52,26 @@ def test_a_gallery_in_colour_and_of_everything() -> None:
     colour = Split(torch.rand(9, 3, 2, 2), SPLIT.labels)
     left, _ = gallery(colour, Selection(np.arange(9)), columns=2, classes=2).axes
     assert np.asarray(left.images[0].get_array()).shape == (8, 8, 3)
+
+
+BAD_PICTURES: dict[str, tuple[Split, Selection, dict[str, int], str]] = {
+    "other data": (SPLIT, Selection(np.array([0, 9])), {}, r"has image 9, and the split only 0\.\.8"),
+    "two channels": (Split(torch.rand(9, 2, 2, 2), SPLIT.labels), KEPT, {}, "2 channels"),
+    "no columns": (SPLIT, KEPT, {"columns": 0}, "columns must be at least 1"),
+    "no classes": (SPLIT, KEPT, {"classes": 0}, "classes must be at least 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PICTURES)
+def test_what_cannot_be_shown_is_refused(case: str) -> None:
+    split, selection, options, message = BAD_PICTURES[case]
+    with pytest.raises(ConfigError, match=message):
+        gallery(split, selection, **options)
+
+
+def test_shares_of_other_data_are_refused() -> None:
+    with pytest.raises(ConfigError, match="made of other data"):
+        class_shares(SPLIT, {"far": Selection(np.array([99]))})
 
 
 def test_shares_and_overlaps_by_hand() -> None:

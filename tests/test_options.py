@@ -36,7 +36,7 @@ def test_values_are_read_as_yaml(text: str, value: Any) -> None:
 
 @pytest.mark.parametrize("text", ["{a: ", "[1, 2", "'open", "!!python/object/apply:os.getcwd []"])
 def test_what_yaml_cannot_read_is_named(text: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be read as a value") as error:
+    with pytest.raises(ConfigError, match=r"the value .* cannot be read: line 1: ") as error:
         value_of(text)
     assert repr(text) in str(error.value)
 

@@ -111,6 +111,29 @@ def rules() -> dict[str, list[str]]:
     return found
 
 
+def test_known_good_versions_are_of_everything_and_within_range() -> None:
+    lines = [line for line in (ROOT / "tests" / "known_good.txt").read_text().splitlines() if not line.startswith("#")]
+    known = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert len(known) == len(lines)
+    for requirement in [*RUNTIME, *EXTRAS["test"], *EXTRAS["cluster"]]:
+        assert requirement.specifier.contains(known[canonicalize_name(requirement.name)]), requirement
+    assert {"cloudpickle", "papermill", "pydantic-core", "torchattacks"} <= set(known)
+    assert not any("nvidia" in name or "cuda" in name for name in known), "that depends on the machine"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+@pytest.mark.parametrize("target", ["study", "test", "lint"])
+def test_known_good_versions_are_taken_when_asked_for_and_only_then(target: str) -> None:
+    def steps(*options: str) -> str:
+        command = ["make", "--dry-run", "--always-make", "-C", str(ROOT), target, *options]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "known_good" not in steps()
+    pinned = [line for line in steps("PIN=1").splitlines() if "pip install" in line]
+    assert pinned
+    assert all("--constraint tests/known_good.txt" in line and ".venv-pinned/" in line for line in pinned)
+
+
 @pytest.mark.parametrize("target", ["study", "test", "test-fast", "lab", "lint", "bench", "clean"])
 def test_make_has_the_target(target: str) -> None:
     recipe = rules()

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from advprune_core.controls import CONTROLS
 from advprune_core.plots import accuracy_vs_fraction, arm_label, robust_vs_cost, runtime
-from advprune_core.statistics import speed_ups
+from advprune_core.summaries import speed_ups
 
 POINTS = {
     ("random", 1.0): [(0.95, 0.75), (0.97, 0.71), (0.96, 0.77)],
@@ -68,6 +68,28 @@ def test_means_intervals_and_single_runs(arm: str, place: int, value: int) -> No
     shown = sorted(y for line in single for y in line.get_ydata())
     expected = sorted(100 * run[value] for f in (0.4, 1.0) for run in POINTS[arm, f])
     assert shown == pytest.approx(expected)
+
+
+def test_intervals_end_at_all_or_nothing_and_need_spread() -> None:
+    """Two seeds at .95 and .99 would reach 122 %; two that agree say nothing of a third."""
+    points = {("random", 1.0): [(0.95, 0.01), (0.99, 0.03)], ("random", 0.4): [(0.9, 0.6), (0.9, 0.6)]}
+    for axis in accuracy_vs_fraction(study_table(points)).axes:
+        _, _, (whiskers,) = errorbars(axis)["static random subset"].lines
+        none, wide = (sorted(segment[:, 1]) for segment in whiskers.get_segments())
+        assert none[0] == none[1]
+        assert 0 <= wide[0] < wide[1] <= 100
+        assert wide[0] == 0 or wide[1] == 100
+
+
+def test_runs_that_are_in_no_mean_are_counted() -> None:
+    table = study_table(POINTS)
+    lost = (table["fraction"] == 0.4) & (table["seed"] == 2)
+    table.loc[lost, ["status", "clean", "robust"]] = ["diverged", np.nan, np.nan]
+    assert "mean of 3 seeds (2 runs without a result left out)" in accuracy_vs_fraction(table).get_suptitle()
+    ways = trainers_table(WAYS)
+    ways.loc[(ways["variant"] == "carried") & (ways["seed"] == 1), ["status", "robust"]] = ["diverged", np.nan]
+    assert robust_vs_cost(ways).get_suptitle().endswith("mean of 2 seeds (1 run without a result left out)")
+    assert "left out" not in robust_vs_cost(trainers_table(WAYS)).get_suptitle()
 
 
 def test_arms_differ_in_colour_and_axes_say_what_they_are() -> None:
@@ -198,6 +220,7 @@ def test_robust_vs_cost() -> None:
     assert list(best.get_xdata()) == [3.0, 5.0]
     assert [text.get_text() for text in left.texts] == ["standard", "carried"]
     assert left.get_xscale() == "log"
+    assert "no test" in left.get_title()
     assert [label.get_text() for label in right.get_yticklabels()] == ["standard", "PGD-AT", "carried"]
     assert "40 % of it" in right.get_title()
     # Intervals: t with two seeds.
@@ -219,6 +242,12 @@ def test_speed_up_and_its_limit() -> None:
         line = labelled(axis, name)
         assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == pytest.approx({1.0: 1.0, 0.5: expected})
     assert not any("seconds" in str(line.get_label()) for line in axis.lines if "scored" in str(line.get_label()))
+    assert not any(len(segment) for segment in axis.collections[0].get_segments()), "one timing has no range"
+    twice = pd.concat([timings, timing_table([("random", 1.0, 9.0)])])
+    segments = runtime(table, twice).axes[2].collections[0].get_segments()
+    (half,) = (segment for segment in segments if len(segment))
+    # 8 / 5 to 9 / 3 at one half; the full run against itself has none.
+    assert half.tolist() == [pytest.approx([0.5, 1.6]), pytest.approx([0.5, 3.0])]
 
 
 def test_seconds_are_medians_of_the_timings_alone() -> None:

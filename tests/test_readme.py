@@ -16,11 +16,12 @@ from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
 from advprune_core.findings import accuracy_findings
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.statistics import after_attacks, markdown, paired_difference, printable, printable_ways, summary
+from advprune_core.summaries import after_attacks, markdown, printable, printable_ways
 from advprune_core.table import collect, collect_timings
 from advprune_core.trainers.base import OBJECTIVES
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.steps import STEPS
+from advprune_core.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, compare, judge
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -101,17 +102,34 @@ def test_findings_are_those_of_the_committed_records() -> None:
     table = collect(ROOT / "results" / "reference" / "freshness", study="freshness")
     assert between.strip() == accuracy_findings(table)
     assert table["seed"].nunique() >= 8
-    fresher = paired_difference(table, "carried, 1 step: random", "carried, 1 step: same_cost(random)", fraction=0.1)
-    assert fresher.low > 0, "Where pruning wins at equal cost"
+    arms = {way: (f"{way}: random", f"{way}: same_cost(random)") for way in table["variant"].unique()}
+    verdicts = judge({way: compare(table, *pair, fraction=0.1) for way, pair in arms.items()})
+    says = verdicts["carried, 1 step"].says
+    heading = re.search(r"\*\*Where pruning wins at equal cost(.*?)\.\*\*", TEXT)
+    assert heading is not None
+    assert says in (BETTER, BETTER_HERE)
+    assert heading[1] == (", on these test images" if says == BETTER_HERE else "")
 
 
 def test_what_is_said_of_the_study_is_what_its_records_show() -> None:
     table = collect(ROOT / "results" / "reference" / "digits", study="digits")
-    assert "at 60 % and less it loses more than a shorter run" in TEXT
-    worse = {f: paired_difference(table, "random", "same_cost(random)", fraction=f) for f in (0.8, 0.6, 0.4, 0.2)}
-    assert [fraction for fraction, difference in worse.items() if difference.high < 0] == [0.6, 0.4, 0.2]
-    full = summary(table).query("arm == 'random'").set_index("fraction")["robust"]
-    assert (full.drop(1.0) < full[1.0]).all()
+    fractions = (0.8, 0.6, 0.4, 0.2)
+    loss = {("full", f): compare(table, "random", "random", fraction=f, reference_fraction=1.0) for f in fractions}
+    control = {("control", f): compare(table, "random", "same_cost(random)", fraction=f) for f in fractions}
+    verdicts = judge(loss | control)
+    assert all(verdict.comparison.difference.mean < 0 for verdict in verdicts.values())
+    said = {WORSE: "beyond chance", WORSE_HERE: "on these test images"}
+    shown = {key: said[verdict.says] for key, verdict in verdicts.items() if verdict.says in said}
+    text = " ".join(TEXT.split())
+    assert "A static random subset loses robustness, beyond chance at 60 % and less." in text
+    assert {f: told for (rival, f), told in shown.items() if rival == "full"} == dict.fromkeys(
+        (0.6, 0.4, 0.2), "beyond chance"
+    )
+    assert "loses less: beyond chance at 20 %, on these test images at 60 %." in text
+    assert {f: told for (rival, f), told in shown.items() if rival == "control"} == {
+        0.2: "beyond chance",
+        0.6: "on these test images",
+    }
 
 
 def test_links_and_targets_exist() -> None:

@@ -15,7 +15,8 @@ from made_up import entry_point, refused
 
 from advprune_core.pruners import PRUNERS, Selection
 from advprune_core.pruners.outputs import SplitOutputs, split_outputs
-from advprune_core.selecting import load_selection, save_selection, select
+from advprune_core.selecting import select
+from advprune_core.selection_files import load_selection, save_selection
 from advprune_core.settings import ConfigError
 
 WORLD = blobs()
@@ -114,6 +115,9 @@ COMMANDS: list[tuple[dict[str, Any], list[str], str]] = [
     ({"y": Y}, ["--out", "kept.csv"], "--out must end in .npz"),
     ({"y": Y}, ["--fraction", "1.5"], "fraction must be above 0"),
     ({"y": Y}, ["--eps", "8/x"], "8/x"),
+    ({"y": Y}, ["--device", "tpu"], "device must be one of auto, cpu, cuda"),
+    ({"y": Y, "x": np.repeat(X, 2, 1)}, [], "--layout|layout='NHWC'"),
+    ({"y": Y, "logits": np.zeros((len(Y), 4))}, ["--pruner", "score", "--objective", "trades"], "adversarial_logits"),
 ]
 
 

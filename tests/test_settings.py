@@ -251,7 +251,30 @@ def test_imports_that_fail_are_named(path: str) -> None:
         SCHEDULES.parse(path)
 
 
-@pytest.mark.parametrize("path", ["math:sqrt", "advprune_core.trainers.schedules:Cosine"])
+@pytest.mark.parametrize("path", ["os:system", "subprocess:run", "antigravity:webbrowser", "shutil:rmtree"])
+def test_nothing_of_python_itself_is_imported(path: str) -> None:
+    module = path.partition(":")[0]
+    known = module in sys.modules
+    for registry in (PRUNERS, SCHEDULES):
+        with pytest.raises(ConfigError, match=f"{module} is a part of Python; name code of your own"):
+            registry.parse({path: {"anything": 1}})
+    assert (module in sys.modules) == known
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("raise SystemExit(3)", "SystemExit: 3"), ("1 / 0", "ZeroDivisionError"), ("def f(:", "SyntaxError")],
+)
+def test_own_code_that_fails_when_it_is_imported(
+    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_broken.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=f"cannot import 'own_broken:Thing': {message}"):
+        PRUNERS.parse("own_broken:Thing")
+
+
+@pytest.mark.parametrize("path", ["numpy:ndarray", "advprune_core.trainers.schedules:Cosine"])
 def test_what_is_imported_must_be_of_the_family(path: str) -> None:
     with pytest.raises(ConfigError, match="pruner"):
         PRUNERS.parse(path)

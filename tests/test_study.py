@@ -138,7 +138,7 @@ def test_timed_runs_are_the_first_seeds_in_random_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "not YAML"), ("- 1\n", "name: value"), (None, "cannot be read")]
+    ("text", "message"), [("a: [", "cannot be read: line 1"), ("- 1\n", "name: value"), (None, "cannot be read")]
 )
 def test_bad_profiles(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "profile.yaml"

@@ -13,11 +13,13 @@ import pytest
 from made_up import TINY, evaluation_record, run_record, write_finished, write_manifest
 
 from advprune_core.config import RunConfig, flat_fields
+from advprune_core.evaluate import unpack_bits
 from advprune_core.findings import accuracy_findings
 from advprune_core.plots import accuracy_vs_fraction
-from advprune_core.records import RunStore, Timing
+from advprune_core.records import Timing
 from advprune_core.settings import ConfigError
-from advprune_core.statistics import printable
+from advprune_core.store import RunStore
+from advprune_core.summaries import printable
 from advprune_core.table import collect, collect_timings
 
 #: Other values than the defaults, by flat name.
@@ -34,6 +36,7 @@ UNUSUAL: dict[str, Any] = {
     "pruner": {"random": {"balanced": True}},
     "fraction": 0.5,
     "epochs": 2.5,
+    "cost_budget": 50_000,
     "lr": 0.05,
     "momentum": 0.8,
     "weight_decay": 0.001,
@@ -75,6 +78,8 @@ def test_one_row_for_each_run_and_evaluation_in_all_folders(tmp_path: Path) -> N
     assert table["robust_margin"].dropna().tolist() == [0.4]
     assert table["robust_fgsm"].dropna().tolist() == [0.7]
     assert table["test_images"].dropna().tolist() == [10, 10, 10]
+    left = [unpack_bits(text, 10).tolist() for text in table["outcomes"].dropna()]
+    assert left == [outcome(right).tolist() for right in (6, 4, 7)], "right under every attack"
     assert np.isnan(table["clean"][0])
     assert np.isnan(table["robust"][0])
     scored = table[1:]
@@ -90,11 +95,13 @@ def test_costs_are_those_of_the_record(tmp_path: Path) -> None:
     store.write_run(run_record("b", status="failed", error="no luck", passes={}))
     row, failed = (row for _, row in collect(tmp_path).iterrows())
     assert row["cost"] == 700 + 30
+    assert row["cost_seconds"] == 2.0 + 0.25  # processor time, without validation and saving
     assert {phase: row[f"passes_{phase}"] for phase in passes} == passes
     assert (row["seconds_train"], row["cpu_seconds_select"]) == (3.0, 0.25)
     assert (row["unique_images"], row["n"], row["kept"], row["timed_alone"]) == (9, 21, 11, True)
     assert (failed["status"], failed["error"]) == ("failed", "no luck")
     assert np.isnan(failed["cost"]), "what did not get to its end has no cost of training"
+    assert np.isnan(failed["cost_seconds"])
 
 
 def test_every_setting_is_a_column_by_its_flat_name(tmp_path: Path) -> None:

@@ -12,9 +12,20 @@ from tiny import tiny_run, tiny_study
 from advprune_core.attacks import PGD, ThreatModel
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
-from advprune_core.records import RunStore
 from advprune_core.runner import run_study
-from advprune_core.tasks import EvaluateTask, EvaluationConfig, TrainTask, finish, run_lock, run_record, warm_up
+from advprune_core.settings import ConfigError
+from advprune_core.store import RunStore
+from advprune_core.tasks import (
+    EvaluateTask,
+    EvaluationConfig,
+    TrainTask,
+    evaluation_record,
+    finish,
+    finish_evaluation,
+    finish_failed,
+    run_record,
+    warm_up,
+)
 
 CHANGES = {
     "attacks": (PGD(steps=3),),
@@ -53,9 +64,28 @@ def test_a_run_that_another_process_finished_is_not_trained(tmp_path: Path) -> N
     result = task()
     assert result is not None
     assert store.work(key).exists()
-    finish(store, run_record(key, config, dataset, result), result)
+    record = run_record(key, config, dataset, result)
+    assert finish(store, record, result)
     assert not store.work(key).exists()
     assert task() is None
+    # Another driver, that has trained it as well, neither writes nor counts it; nor does one where it failed.
+    assert not finish(store, record.model_copy(update={"steps": 0}), result)
+    finish_failed(store, run_record(key, config, dataset, "not here"))
+    kept = store.run(key)
+    assert kept is not None
+    assert kept.comparable() == record.comparable()
+
+
+@pytest.mark.parametrize("what", ["train", "test"])
+def test_other_data_than_the_driver_has_seen_is_refused(what: str, tmp_path: Path) -> None:
+    config = tiny_run()
+    dataset = load_dataset(config.dataset)
+    evaluation = EvaluationConfig()
+    task: TrainTask | EvaluateTask = TrainTask(config, tiny_run(seed=1).train_key(dataset), None, str(tmp_path))
+    if what == "test":
+        task = EvaluateTask(config, "k", evaluation, evaluation.key("others"), None, str(tmp_path), "w")
+    with pytest.raises(ConfigError, match="has changed since this study was started"):
+        task()
 
 
 def test_an_evaluation_that_another_process_finished_is_not_done_again(tmp_path: Path) -> None:
@@ -65,15 +95,23 @@ def test_an_evaluation_that_another_process_finished_is_not_done_again(tmp_path:
     (key,) = store.run_keys()
     run = RunConfig.create(**store.run(key).config)
     evaluation = EvaluationConfig(attacks=config.attacks, threat=run.threat)
-    task = EvaluateTask(run, key, evaluation, None, str(tmp_path), str(store.weights(key, "last")))
-    assert task() is None
-    assert EvaluateTask(run, key, evaluation.replace(images=20), None, str(tmp_path), task.weights)() is not None
+    test_hash, weights = load_dataset(run.dataset).test_hash, str(store.folder(key) / "last.pt")
+
+    def task(evaluation: EvaluationConfig) -> EvaluateTask:
+        return EvaluateTask(run, key, evaluation, evaluation.key(test_hash), None, str(tmp_path), weights)
+
+    assert task(evaluation)() is None
+    part = evaluation.replace(images=20)
+    found = task(part)()
+    assert found is not None
+    record = evaluation_record(key, run, part, load_dataset(run.dataset), *found, weights=None)
+    assert [finish_evaluation(store, record), finish_evaluation(store, record)] == [True, False], "counted once"
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
-    with run_lock(store, "k"), pytest.raises(Timeout):
-        run_lock(store, "k").acquire(timeout=0)
+    with store.lock("k"), pytest.raises(Timeout):
+        store.lock("k").acquire(timeout=0)
 
 
 def test_what_a_kill_left_of_a_finished_run_is_tidied_up(tmp_path: Path) -> None:

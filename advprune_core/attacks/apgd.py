@@ -264,8 +264,8 @@ class APGD(Attack):
 
     name: ClassVar[str] = "apgd"
     loss: Annotated[Untargeted, Field(description="what is maximised")] = "cross_entropy"
-    steps: Annotated[int, Field(ge=1, description="gradient steps")] = 100
-    restarts: Annotated[int, Field(ge=1, description="random starts")] = 1
+    steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps")] = 100
+    restarts: Annotated[int, Field(ge=1, le=10_000, description="random starts")] = 1
     precision: Precision = "float32"
 
     def perturb(
@@ -281,8 +281,8 @@ class APGDT(Attack):
 
     name: ClassVar[str] = "apgd_t"
     version: ClassVar[int] = 2
-    steps: Annotated[int, Field(ge=1, description="gradient steps for each target")] = 100
-    targets: Annotated[int, Field(ge=1, description="classes aimed at")] = 9
+    steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps for each target")] = 100
+    targets: Annotated[int, Field(ge=1, le=100_000, description="classes aimed at")] = 9
     precision: Precision = "float32"
     give_up: GiveUp = False
 

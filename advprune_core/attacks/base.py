@@ -82,11 +82,11 @@ class PGD(Attack):
     """Projected gradient descent (Madry et al. 2018), with restarts; stops at the first success."""
 
     name: ClassVar[str] = "pgd"
-    steps: Annotated[int, Field(ge=1, description="gradient steps")] = 40
+    steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps")] = 40
     step_size: Annotated[
-        Pixels | None, Field(gt=0, description="length of a step; default min(2.5 / steps, 1) eps")
+        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
     ] = None
-    restarts: Annotated[int, Field(ge=1, description="random starts")] = 1
+    restarts: Annotated[int, Field(ge=1, le=10_000, description="random starts")] = 1
     random_start: Annotated[bool, Field(description="begin at a random point of the ball")] = True
     uniform: UniformSetting = "radius"
     loss: Annotated[AttackLoss, Field(description="what is maximised")] = "cross_entropy"

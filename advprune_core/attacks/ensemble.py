@@ -7,6 +7,7 @@ model misclassifies it once more, in the batch that the evaluation has anyway.
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from advprune_core.attacks.base import Attack
 from advprune_core.attacks.geometry import ThreatModel, inside, per_image
 from advprune_core.attacks.mode import quiet_logits
 from advprune_core.attacks.passes import check_sound
-from advprune_core.files import write_atomically
+from advprune_core.files import read_sealed, write_sealed
+from advprune_core.ledger import count_passes, passes_counted
 from advprune_core.randomness import stream
 
 
@@ -119,18 +121,22 @@ def attack_batch(
     attacks : sequence of Turn
     threat : ThreatModel
     work : Path, optional
-        Folder where the state is kept after each attack: the same call goes on from there.
+        Folder where the state is kept after each attack, with what it has cost: the same call goes on
+        from there, to the same outcome and the same count of passes.
     on_turn : callable
         Called before each attack with its number and label.
     on_kept : callable
         Called when an attack's outcome is kept.
     """
+    begun = passes_counted()
     logits = quiet_logits(model, x)
     check_sound(logits)
     path = None if work is None else work / f"{fingerprint(model, x, y, ids, attacks, threat, logits)}.npz"
-    stand = _load(path, x, attacks)
+    stand, spent = _load(path, x, attacks)
     if stand is None:
         stand = Stand(logits.argmax(1) == y, {}, x.clone())
+    else:  # what this call has counted so far, the one before it had counted as well
+        count_passes(begun + spent - passes_counted())
     for number, turn in enumerate(attacks):
         if turn.label in stand.right:
             continue
@@ -154,7 +160,7 @@ def attack_batch(
             right = right & (judged.argmax(1) == y)
             x_adv = torch.where(per_image(stand.left & ~right, x), tried, x_adv)
         stand = Stand(stand.clean, {**stand.right, turn.label: right}, x_adv)
-        _save(path, stand)
+        _save(path, stand, passes_counted() - begun)
         on_kept()
     return stand
 
@@ -178,18 +184,22 @@ def fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _save(path: Path | None, stand: Stand) -> None:
+def _save(path: Path | None, stand: Stand, spent: int) -> None:
     if path is None:
         return
     arrays = {f"right {label}": right.cpu().numpy() for label, right in stand.right.items()}
-    arrays |= {"clean": stand.clean.cpu().numpy(), "x_adv": stand.x_adv.cpu().numpy()}
-    write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    arrays |= {"clean": stand.clean.cpu().numpy(), "x_adv": stand.x_adv.cpu().numpy(), "passes": np.array(spent)}
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_sealed(path, content.getvalue())
 
 
-def _load(path: Path | None, x: Tensor, attacks: Sequence[Turn]) -> Stand | None:
-    if path is None or not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as file:
+def _load(path: Path | None, x: Tensor, attacks: Sequence[Turn]) -> tuple[Stand | None, int]:
+    """How a batch stood when it was left, and the passes that this had taken."""
+    payload = None if path is None else read_sealed(path)
+    if payload is None:
+        return None, 0
+    with np.load(io.BytesIO(payload), allow_pickle=False) as file:
         arrays = {name: torch.from_numpy(file[name]).to(x.device) for name in file.files}
     right = {turn.label: arrays[f"right {turn.label}"] for turn in attacks if f"right {turn.label}" in arrays}
-    return Stand(arrays["clean"], right, arrays["x_adv"])
+    return Stand(arrays["clean"], right, arrays["x_adv"]), int(arrays["passes"])

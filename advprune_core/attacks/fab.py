@@ -180,8 +180,8 @@ class FABT(Attack):
     """Fast adaptive boundary attack, at the nine likeliest wrong classes (Croce and Hein 2020a)."""
 
     name: ClassVar[str] = "fab_t"
-    steps: Annotated[int, Field(ge=1, description="projections for each target")] = 100
-    targets: Annotated[int, Field(ge=1, description="classes aimed at")] = 9
+    steps: Annotated[int, Field(ge=1, le=100_000, description="projections for each target")] = 100
+    targets: Annotated[int, Field(ge=1, le=100_000, description="classes aimed at")] = 9
     precision: Precision = "float32"
     give_up: GiveUp = False
 

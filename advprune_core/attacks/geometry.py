@@ -74,7 +74,9 @@ class ThreatModel(Settings):
     """What the adversary may do: move an image by at most `eps` in `norm`, inside [0, 1]."""
 
     norm: Annotated[NormSetting, Field(description="linf or l2")] = "linf"
-    eps: Annotated[Pixels, Field(gt=0, description="radius in pixel units of [0, 1]; a number or '8/255'")] = 8 / 255
+    eps: Annotated[Pixels, Field(gt=0, le=100, description="radius in pixel units of [0, 1]; a number or '8/255'")] = (
+        8 / 255
+    )
 
     @model_validator(mode="after")
     def _in_unit(self) -> ThreatModel:

@@ -141,7 +141,7 @@ class Square(Attack):
 
     name: ClassVar[str] = "square"
     version: ClassVar[int] = 2
-    queries: Annotated[int, Field(ge=1, description="forward passes for each image")] = 5000
+    queries: Annotated[int, Field(ge=1, le=10_000_000, description="forward passes for each image")] = 5000
     precision: Precision = "float32"
     give_up: GiveUp = False
 

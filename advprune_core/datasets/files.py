@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
-import zlib
+import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
-from advprune_core.data import DATASETS, DataError, DatasetSource, stack_pairs
+from advprune_core.arrays import Array, DataError, Layout
+from advprune_core.data import DATASETS, DatasetSource
+from advprune_core.datasets.class_folders import Skipped, class_files, some
+from advprune_core.files import digest_of
+from advprune_core.npz import own_path, read_npz
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -23,61 +28,117 @@ class Npz(DatasetSource):
     name: ClassVar[str] = "npz"
     path: Annotated[str, Field(description="the .npz file")]
     sha256: Annotated[str | None, Field(description="checksum the file must have")] = None
+    layout: Annotated[Layout | None, Field(description="NHWC or NCHW, where the shape does not say it")] = None
 
     def stamp(self) -> tuple[int, ...]:
         """Time and size of the file."""
-        path = Path(self.path).expanduser()
-        return (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else ()
+        path = own_path(self.path)
+        return _stamp(path) if os.path.isfile(path) else ()
+
+    @property
+    def axes(self) -> Layout | None:
+        """The setting."""
+        return self.layout
 
     def arrays(self, folder: Path) -> dict[str, np.ndarray]:
         """Read the four arrays; nothing is unpickled."""
-        path = Path(self.path).expanduser()
-        if not path.is_file():
-            raise DataError(f"there is no file {path}")
-        if self.sha256 is not None:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        path = own_path(self.path)
+
+        def wanted(names: list[str]) -> list[str]:
+            missing = [name for name in _ARRAYS if name not in names]
+            if missing:
+                raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(names) or 'no arrays'}")
+            return list(_ARRAYS)
+
+        if self.sha256 is not None and os.path.isfile(path):
+            found = digest_of(path)
             if found != self.sha256.lower():
                 raise DataError(f"{path} has the SHA-256 {found}, not {self.sha256}: a wrong or damaged file")
-        try:
-            archive = np.load(path, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} holds one array; an .npz with {', '.join(_ARRAYS)} is needed")
-            with archive:
-                missing = [name for name in _ARRAYS if name not in archive.files]
-                if missing:
-                    raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(archive.files)}")
-                return {name: archive[name] for name in _ARRAYS}
-        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path} cannot be read as an .npz of plain arrays: {error}") from None
+        return read_npz(path, wanted=wanted)
 
 
 @DATASETS.register
 class ImageFolder(DatasetSource):
-    """Your own images: PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, all of one size."""
+    """Your own images: PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, all of one size.
+
+    Any mode becomes 8-bit RGB; 16-bit grey is scaled to it, with a warning. Hidden files and folders,
+    and files that are no images, are left out and counted.
+    """
 
     name: ClassVar[str] = "folder"
     path: Annotated[str, Field(description="the folder with train/ and test/ inside")]
 
     def stamp(self) -> tuple[int, ...]:
         """Time of the newest file or folder, and how many there are."""
-        times = [path.stat().st_mtime_ns for path in Path(self.path).expanduser().rglob("*")]
+        times = []
+        for folder, folders, files in os.walk(own_path(self.path), followlinks=False):
+            times += [_stamp(Path(folder, name))[0] for name in (*folders, *files)]
         return (max(times, default=0), len(times))
 
-    def arrays(self, folder: Path) -> dict[str, np.ndarray]:
-        """Read every image."""
-        from torchvision.datasets import ImageFolder as Folder
+    @property
+    def axes(self) -> Layout | None:
+        """Channels last, as images are read."""
+        return "NHWC"
 
-        root = Path(self.path).expanduser()
+    def arrays(self, folder: Path) -> dict[str, np.ndarray]:
+        """Read every image.
+
+        Warns
+        -----
+        UserWarning
+            How many files were left out, and how many of 16 bits were scaled.
+        """
+        root, skipped = own_path(self.path), Skipped()
+        train, test = (class_files(root, part, skipped) for part in ("train", "test"))
+        if list(train) != list(test):
+            only = {"train": sorted(set(train) - set(test)), "test": sorted(set(test) - set(train))}
+            differ = "; ".join(f"only {part} has {some(names)}" for part, names in only.items() if names)
+            raise DataError(f"{root}: train and test must have the same class folders, but {differ}")
+        skipped.warn(root)
+        files = [path for part in (train, test) for paths in part.values() for path in paths]
+        images = _read_all(files)
+        labels = [np.repeat(np.arange(len(part)), [len(paths) for paths in part.values()]) for part in (train, test)]
+        count = len(labels[0])
+        return {"x_train": images[:count], "y_train": labels[0], "x_test": images[count:], "y_test": labels[1]}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Time and size; of a link that leads nowhere, its own."""
+    try:
+        found = path.stat()
+    except OSError:
+        found = path.lstat()
+    return found.st_mtime_ns, found.st_size
+
+
+def _read_all(paths: Sequence[Path]) -> Array:
+    """All images as uint8 (n, H, W, 3); every one that cannot be read is found before any is refused."""
+    images, bad, deep = [], [], 0
+    for path in paths:
         try:
-            train, test = Folder(str(root / "train")), Folder(str(root / "test"))
-        except FileNotFoundError as error:
-            raise DataError(f"{root} must hold train/CLASS/... and test/CLASS/...: {error}") from None
-        if train.classes != test.classes:
-            raise DataError(f"{root}: train has the classes {train.classes}, test {test.classes}")
-        try:
-            (x_train, y_train), (x_test, y_test) = stack_pairs(train), stack_pairs(test)
-        except OSError as error:
-            raise DataError(f"an image in {root} cannot be read: {error}") from None
-        return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+            with Image.open(path) as image:
+                deep += image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+                images.append(_rgb(image))
+        except Exception as error:  # whatever a damaged file makes of a decoder
+            bad.append(f"{path} ({str(error).partition(chr(10))[0] or type(error).__name__})")
+    if bad:
+        raise DataError(f"{len(bad)} of {len(paths)} images cannot be read: {some(bad)}")
+    sizes, places = np.unique([image.shape[:2] for image in images], axis=0, return_index=True)
+    if len(sizes) != 1:
+        first = [f"{shape[0]}x{shape[1]} as {paths[at]}" for shape, at in zip(sizes, places, strict=True)]
+        raise DataError(f"all images must have one shape (height x width), and these have {len(sizes)}: {some(first)}")
+    if deep:
+        warnings.warn(f"{deep} of {len(paths)} images have 16 bits: scaled to 8, white being 65535", stacklevel=2)
+    return np.stack(images)
+
+
+def _rgb(image: Image.Image) -> Array:
+    """An image as uint8 (H, W, 3); Pillow would cut 16 bits off at 255."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        values = np.asarray(image).astype(np.uint32)
+        grey = ((values * 255 + 32767) // 65535).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        kind = "32-bit" if image.mode == "I" else "float"
+        raise ValueError(f"{kind} pixels, which have no fixed white: save it with 8 bits, or all as arrays (npz)")
+    return np.asarray(image.convert("RGB"))

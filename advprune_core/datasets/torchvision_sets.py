@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from advprune_core.data import DATASETS, DataError, DatasetSource
+from advprune_core.arrays import DataError
+from advprune_core.data import DATASETS, DatasetSource
 
 
 def _check_files(folder: Path, files: Iterable[tuple[str, str]]) -> None:

@@ -8,11 +8,11 @@ passes through the model only when the pruner does. When it is asked is part of 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from advprune_core.data import Dataset, largest_remainder
@@ -39,11 +39,15 @@ class Selection:
         Weights in the loss, ``sum(w * loss) / batch size``; 1 unless the pruner sets them.
     n_filled : int
         How many indices the pruner's own rule fell short of, and filled in another way.
+    step_ratio : float or None
+        Length of the weighted mean gradient of what is kept, in units of that of the mean gradient of
+        all training images: by how much a step is longer at the same learning rate. None: not measured.
     """
 
     indices: NDArray[np.int64]
     weights: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     n_filled: int = 0
+    step_ratio: float | None = None
 
     def __post_init__(self) -> None:
         given = np.asarray(self.indices)
@@ -68,13 +72,32 @@ class Selection:
         return len(self.indices)
 
     def __repr__(self) -> str:
-        low, high = self.weights.min(), self.weights.max()
-        return f"Selection({len(self)} images, weights {low:.3g} to {high:.3g}, n_filled={self.n_filled})"
+        weights = f"weights {self.weights.min():g} to {self.weights.max():g}"
+        filled = f", {self.n_filled} filled in" if self.n_filled else ""
+        return f"Selection({len(self)} images, {weights}{filled})"
 
 
 def budget(fraction: float, n: int) -> int:
     """Images kept of `n`: ``floor(fraction * n + 1/2)``."""
     return int(np.floor(fraction * n + 0.5))
+
+
+def check_every_class(kept: NDArray[np.int64], had: NDArray[np.int64], *, fraction: float) -> None:
+    """Refuse to keep no image of a class that has some; `kept` and `had` are counts by class.
+
+    Raises
+    ------
+    ConfigError
+        With the first such class, and the fraction that it needs.
+    """
+    empty = np.flatnonzero((had > 0) & (kept == 0))
+    if len(empty):
+        size = had[empty[0]]
+        raise ConfigError(
+            f"fraction {fraction:g} keeps {kept.sum()} of {had.sum()} images and would leave class {empty[0]} "
+            f"({size} images) without any: in proportion it needs a fraction of about {1 / size:.2g}; keep more, or "
+            "set min_per_class = 1"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +124,8 @@ class Context:
         Of the frames that perturbations are carried in.
     epochs : float
         Length of the run in epochs; 0 where it is not known.
+    min_per_class : int
+        Images of every class that are kept at least, as far as it has so many; 0: nothing is promised.
     outputs : SplitOutputs or None
         Outputs for the training images, in place of those that the model would give.
     """
@@ -116,6 +141,7 @@ class Context:
     policy: dict[str, Tensor] = field(default_factory=dict)
     crop_padding: int = 0
     epochs: float = 0.0
+    min_per_class: int = 0
     outputs: SplitOutputs | None = None
 
     @property
@@ -152,7 +178,7 @@ class Context:
         return generator(self.seed, "pruner", self.epoch)
 
     def quotas(self) -> NDArray[np.int64]:
-        """Images to keep of each class, by largest remainder.
+        """Images to keep of each class: by largest remainder, small classes lifted to `min_per_class`.
 
         Raises
         ------
@@ -161,11 +187,12 @@ class Context:
         """
         counts = np.bincount(self.labels, minlength=self.dataset.classes)
         quotas = largest_remainder(self.k, counts)
-        for label in np.flatnonzero((quotas == 0) & (counts > 0)):
-            raise ConfigError(
-                f"fraction {self.fraction:g} keeps {self.k} of {self.n} images and would leave class "
-                f"{label} ({counts[label]} images) empty"
-            )
+        floors = np.minimum(counts, self.min_per_class)
+        for _ in range(int(np.maximum(floors - quotas, 0).sum())):
+            if (quotas > floors).any():  # one image from the class that keeps most
+                quotas[np.where(quotas > floors, quotas, -1).argmax()] -= 1
+                quotas[(quotas < floors).argmax()] += 1
+        check_every_class(quotas, counts, fraction=self.fraction)
         return quotas
 
 
@@ -179,6 +206,8 @@ class Pruner(Component):
     steady: ClassVar[bool] = True
     #: Looks at the model, so that its selection is not known before training.
     uses_model: ClassVar[bool] = False
+    #: Says how long the steps on its selections are (`Selection.step_ratio`).
+    measures_steps: ClassVar[bool] = False
 
     def due(self, epoch: int) -> bool:
         """Whether to select before `epoch`; full data is used before the first selection."""
@@ -187,6 +216,10 @@ class Pruner(Component):
     def scout_epochs(self) -> int:
         """Epochs that a network is trained on all data before the run, only to be looked at."""
         return 0
+
+    def for_objective(self, objective: Objective) -> Pruner:
+        """The same pruner with what follows from the training objective filled in."""
+        return self
 
     def check(self, context: Context) -> None:
         """Refuse, before any work, what cannot be selected in a run; the context has no model yet.
@@ -216,8 +249,8 @@ class Pruner(Component):
 class ScheduledPruner(Pruner):
     """A pruner that can wait for warm-up epochs on full data, and select again now and then."""
 
-    warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 0
-    every: Annotated[int, Field(ge=0, description="select again every so many epochs; 0: once")] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 0
+    every: Annotated[int, Field(ge=0, le=100_000, description="select again every so many epochs; 0: once")] = 0
 
     def due(self, epoch: int) -> bool:
         """After the warm-up, then every `every` epochs."""
@@ -233,11 +266,31 @@ class ModelPruner(ScheduledPruner):
     """
 
     uses_model: ClassVar[bool] = True
-    warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 1
+    warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 1
     score_epochs: Annotated[
         int,
-        Field(ge=0, description="look at a network trained so long before the run; 0: at the run's own"),
+        Field(ge=0, le=100_000, description="look at a network trained so long before the run; 0: at the run's own"),
     ] = 0
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Self:
+        # Defaults are not held against anyone: in a record they look like values that were given.
+        changed = {
+            name: value
+            for name in ("warmup_epochs", "every")
+            if (value := getattr(self, name)) != type(self).model_fields[name].default
+        }
+        if self.score_epochs and changed:
+            told = " and ".join(f"{name} = {value}" for name, value in changed.items())
+            raise ValueError(
+                f"score_epochs = {self.score_epochs} selects once, before the run, by a network trained for that: "
+                f"{told} would have no effect; give either score_epochs or a schedule within the run"
+            )
+        return self
+
+    def observed_epochs(self) -> int:
+        """Epochs of training before the (first) selection."""
+        return self.score_epochs or self.warmup_epochs
 
     def scout_epochs(self) -> int:
         """The setting. Selection then comes before the first epoch, and is charged that training."""
@@ -259,29 +312,43 @@ class ModelPruner(ScheduledPruner):
             raise ConfigError(f"fraction {context.fraction:g} keeps none of {context.n} images")
         if context.k >= context.n:
             return Selection(np.arange(context.n))
-        return with_every_class(self.choose(context), context.labels, context.rng)
+        least = max(1, context.min_per_class)
+        return with_every_class(self.choose(context), context.labels, context.rng, least=least)
 
     def choose(self, context: Context) -> Selection:
         """Choose ``context.k`` of ``context.n`` training images, fewer than all."""
         raise NotImplementedError
 
 
-def with_every_class(selection: Selection, labels: NDArray[np.int64], rng: np.random.Generator) -> Selection:
-    """Exchange images of the fullest classes for one of each class that has none.
+def with_every_class(
+    selection: Selection, labels: NDArray[np.int64], rng: np.random.Generator, *, least: int = 1
+) -> Selection:
+    """Exchange images of the fullest classes for one of each class that has fewer than `least`, until it has them.
 
     Returns
     -------
     Selection
         As many images, with `n_filled` larger by those exchanged; the same object if there are none.
-        An exchanged image takes the place and the weight of the lightest one of the fullest class.
+        An exchanged image takes the place and the weight of the lightest one of the fullest class. A
+        class of fewer images keeps them all; no class falls below its own share for another.
     """
     indices, weights, filled = selection.indices.copy(), selection.weights.copy(), selection.n_filled
-    for label in np.setdiff1d(labels, labels[indices]):
-        kept = np.bincount(labels[indices])
-        if kept.max() == 1:
-            break
-        members = rng.permutation(np.flatnonzero(labels[indices] == kept.argmax()))
-        out = members[weights[members].argmin()]
-        indices[out] = rng.choice(np.flatnonzero(labels == label))
-        filled += 1
+    floors = np.minimum(np.bincount(labels), least)
+    for label in np.flatnonzero(floors):
+        while (kept := np.bincount(labels[indices], minlength=len(floors)))[label] < floors[label]:
+            if not (kept > floors).any():
+                return selection if filled == selection.n_filled else Selection(indices, weights, filled)
+            fullest = np.where(kept > floors, kept, -1).argmax()
+            members = rng.permutation(np.flatnonzero(labels[indices] == fullest))
+            out = members[weights[members].argmin()]
+            indices[out] = rng.choice(np.setdiff1d(np.flatnonzero(labels == label), indices))
+            filled += 1
     return selection if filled == selection.n_filled else Selection(indices, weights, filled)
+
+
+def keep(pruner: Pruner, context: Context) -> Selection:
+    """What a pruner selects, with `Context.min_per_class` images of every class at least."""
+    selection = pruner.select(context)
+    if not context.min_per_class:
+        return selection
+    return with_every_class(selection, context.labels, context.rng, least=context.min_per_class)

@@ -76,7 +76,8 @@ class FeaturePruner(OutputPruner):
     """A pruner that looks at penultimate features."""
 
     steps: Annotated[
-        int | None, Field(ge=0, description="steps of an attack before; 0: clean images; none: the training's")
+        int | None,
+        Field(ge=0, le=10_000, description="steps of an attack before; 0: clean images; none: as training has them"),
     ] = 0
 
     def shuffled(self, context: Context) -> tuple[NDArray[np.int64], Branch]:

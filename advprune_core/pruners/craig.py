@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from advprune_core.pruners.base import PRUNERS, Context, Selection
-from advprune_core.pruners.gradients import GradientPruner, LastLayerGradients
+from advprune_core.pruners.base import PRUNERS, Context
+from advprune_core.pruners.gradients import LastLayerGradients
+from advprune_core.pruners.omp import Pursuit
+from advprune_core.pruners.weights import WeightingPruner
 
 
 def distances(gradients: LastLayerGradients) -> NDArray[np.float64]:
@@ -60,13 +62,15 @@ def facility_location(distance: NDArray[np.float64], k: int) -> tuple[NDArray[np
 
 
 @PRUNERS.register
-class Craig(GradientPruner):
+class Craig(WeightingPruner):
     """Centres of gradient clusters, weighted by size (Mirzasoleiman et al. 2020); 2k + 1 an image.
 
     Covers all kinds of images, rare ones with little weight; on the last-layer gradients of the run's
     objective it is Adv-CRAIG (Dolatabadi et al. 2022, 2112.00378). Per class, because a distance
-    matrix of everything would be n x n. Cost per selection: 2k + 1 forward-equivalents an image
-    (TRADES and MART 2k + 2), and memory and seconds that grow with the square of a class.
+    matrix of everything would be n x n. Weighted by their sizes, clusters leave a step about as long as
+    on all data (`step_ratio` in the record), so that `weights` `matched` changes little. Cost per
+    selection: 2k + 1 forward-equivalents an image (TRADES and MART 2k + 2), and memory and seconds that
+    grow with the square of a class.
     """
 
     name: ClassVar[str] = "craig"
@@ -75,9 +79,9 @@ class Craig(GradientPruner):
         """Every class must have an image to keep."""
         context.quotas()
 
-    def choose(self, context: Context) -> Selection:
+    def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
         """See `facility_location`."""
-        gradients, rng, quotas = self.gradients(context), context.rng, context.quotas()
+        rng, quotas = context.rng, context.quotas()
         device = gradients.errors[0].device
         indices, weights = [], []
         for label in np.flatnonzero(quotas):
@@ -86,5 +90,4 @@ class Craig(GradientPruner):
             centres, sizes = facility_location(distances(own), int(quotas[label]))
             indices.append(members[centres])
             weights.append(sizes)
-        found = np.concatenate(weights)
-        return Selection(np.concatenate(indices), found / found.mean())
+        return Pursuit(np.concatenate(indices), np.concatenate(weights).astype(np.float64))

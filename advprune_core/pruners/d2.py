@@ -38,7 +38,9 @@ def d2(
     """Pick k points of high score whose neighbours were not picked before.
 
     Each score first gets those of its nearest neighbours, weighted by ``exp(-d)``; then the highest
-    is picked, k times, and takes ``exp(-gamma d)`` times its own from those of its neighbours.
+    is picked, again and again, and takes ``exp(-gamma d)`` times its own from those of its neighbours.
+    Once every value left is used up (at most 0), the highest scores left follow: how far below 0 a
+    value was taken says how difficult its neighbours were, so going on would keep the easy ones.
 
     Parameters
     ----------
@@ -59,20 +61,23 @@ def d2(
     References
     ----------
     Maharana et al., D2 Pruning: Message Passing for Balancing Diversity and Difficulty, ICLR 2024
-    (2310.07931), sec. 3; the weights are those of their public code, the unit of distance is ours.
+    (2310.07931), sec. 3; the weights are those of their public code, the unit of distance and the end
+    of the message passing are ours.
     """
     count = min(neighbours, len(scores) - 1)
     if count == 0:
         return np.arange(k)
     distance, neighbour = nearest(features, count)
     values = scores + (np.exp(-distance) * scores[neighbour]).sum(1)
-    picks = []
-    for _ in range(k):
+    picks: list[int] = []
+    while len(picks) < k and values.max() > 0:
         pick = int(values.argmax())
         picks.append(pick)
         values[neighbour[pick]] -= np.exp(-gamma * distance[pick]) * values[pick]
         values[pick] = -np.inf
-    return np.array(picks, np.int64)
+    left = np.setdiff1d(np.arange(len(scores)), picks)
+    hardest = left[np.argsort(-scores[left], kind="stable")]
+    return np.concatenate([np.array(picks, np.int64), hardest[: k - len(picks)]])
 
 
 @PRUNERS.register
@@ -80,13 +85,17 @@ class D2(FeaturePruner):
     """Difficult images, spread over feature space by message passing (Maharana et al. 2024); 1 an image.
 
     Difficulty is EL2N, of the same outputs as the features. Settings: neighbours in the graph, and
-    `gamma`, how much a pick takes from its neighbours (small: more variety). Cost per selection: 1
+    `gamma`, how much a pick takes from its neighbours (small: more variety). Where so much is kept
+    that every neighbourhood is used up, the rest is kept by difficulty alone. Cost per selection: 1
     forward-equivalent an image on clean outputs, 2k + 1 on adversarial ones.
     """
 
     name: ClassVar[str] = "d2"
-    neighbours: Annotated[int, Field(ge=1, description="nearest neighbours of each image")] = 5
-    gamma: Annotated[float, Field(ge=0, description="how fast a pick's effect on its neighbours falls off")] = 1.0
+    version: ClassVar[int] = 2
+    neighbours: Annotated[int, Field(ge=1, le=100_000, description="nearest neighbours of each image")] = 5
+    gamma: Annotated[
+        float, Field(ge=0, le=1_000_000, description="how fast a pick's effect on its neighbours falls off")
+    ] = 1.0
 
     def choose(self, context: Context) -> Selection:
         """See `d2`."""

@@ -43,14 +43,12 @@ class DynamicUncertainty(HistoryPruner):
     """
 
     name: ClassVar[str] = "dynamic_uncertainty"
-    warmup_epochs: Annotated[int, Field(ge=1, description="epochs on full data before selecting")] = 10
-    window: Annotated[int, Field(ge=2, description="epochs of a window")] = 5
+    warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 10
+    window: Annotated[int, Field(ge=2, le=100_000, description="epochs of a window")] = 5
 
     @model_validator(mode="after")
     def _long_enough(self) -> DynamicUncertainty:
-        if self.warmup_epochs < self.window:
-            raise ValueError(f"{self.warmup_epochs} warmup_epochs have no window of {self.window}")
-        return self
+        return self.with_window_of(self.window)
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         """See `note_probability`."""

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from advprune_core.pruners.base import PRUNERS, Context, Selection
 from advprune_core.pruners.gradients import (
-    GradientPruner,
     LastLayerGradients,
     last_layer_gradients,
     objective_outputs,
     with_bias,
 )
 from advprune_core.pruners.outputs import Branch, SplitOutputs
+from advprune_core.pruners.weights import GradientPruner
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.base import Objective
 
@@ -124,7 +124,9 @@ class Glister(GradientPruner):
     """
 
     name: ClassVar[str] = "glister"
-    eta: Annotated[float, Field(gt=0, description="length of the virtual step, shared by all picks")] = 0.1
+    eta: Annotated[float, Field(gt=0, le=1_000_000, description="length of the virtual step, shared by all picks")] = (
+        0.1
+    )
     greedy: Annotated[
         Literal["naive", "stochastic"], Field(description="candidates of each pick: all, or random ones")
     ] = "stochastic"
@@ -135,9 +137,12 @@ class Glister(GradientPruner):
             raise ConfigError("glister needs held-out images; set dataset.val_select")
 
     def choose(self, context: Context) -> Selection:
-        """See `glister`."""
+        """See `pick`."""
         self.check(context)
+        return super().choose(context)
+
+    def pick(self, gradients: LastLayerGradients, context: Context) -> Selection:
+        """See `glister`."""
         objective, held_out = objective_outputs(context, context.dataset.val_select, steps=self.steps, head=self.head)
-        gradients = self.gradients(context)
         picks = glister(gradients, objective, held_out, context.k, eta=self.eta, greedy=self.greedy, rng=context.rng)
         return Selection(picks)

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from advprune_core.pruners.base import PRUNERS, Context, Selection
-from advprune_core.pruners.gradients import GradientPruner, GramAtoms, LastLayerGradients, group_means
+from advprune_core.pruners.base import PRUNERS, Context
+from advprune_core.pruners.gradients import GramAtoms, LastLayerGradients, group_means
 from advprune_core.pruners.omp import Pursuit, omp_exactly
+from advprune_core.pruners.weights import WeightingPruner
 
 #: Up to so many images, all their inner products are worth knowing beforehand.
 _FEW = 512
@@ -84,12 +85,6 @@ def grad_match_by_batch(
     return Pursuit(indices[:k], weights[:k], max(filled - beyond, 0))
 
 
-def weighted_selection(pursuit: Pursuit) -> Selection:
-    """A selection with the pursuit's weights, normalised to a mean of 1."""
-    weights = pursuit.weights / pursuit.weights.mean()
-    return Selection(pursuit.indices, weights.astype(np.float32), pursuit.n_filled)
-
-
 def warm_start(epochs: int, fraction: float, kappa: float = 0.5) -> tuple[int, int]:
     """CORDS' warm start: (`warmup_epochs`, length of the run) that cost about ``fraction * epochs``.
 
@@ -104,7 +99,7 @@ def warm_start(epochs: int, fraction: float, kappa: float = 0.5) -> tuple[int, i
 
 
 @PRUNERS.register
-class GradMatch(GradientPruner):
+class GradMatch(WeightingPruner):
     """Adv-GRAD-MATCH: weighted subset with the gradient of all data (reconstruction of 2302.12366); 2k+1.
 
     A reconstruction: that paper's code is not public, so this rests on GRAD-MATCH (Killamsetty et al.
@@ -112,43 +107,41 @@ class GradMatch(GradientPruner):
     (2022, 2112.00378). Meant for a good approximation of full training at small fractions; where the
     fraction is above the rank of the gradients, most of the subset is filled (`n_filled`).
     Settings: `per_class` (else jointly, whose classes may get uneven shares), ridge `lam` (larger
-    ones spread the weights), the schedule (see `warm_start`; the public code selects every 20 of 300
-    epochs). Cost per selection: 2k + 1 forward-equivalents an image (TRADES and MART 2k + 2), 3 with
-    `steps` 1, and the pursuit in seconds.
+    ones spread the weights), `weights`, the schedule (see `warm_start`; the public code selects every 20
+    of 300 epochs). Weights of mean 1 keep the direction of the gradient of all data and lengthen it, as a
+    higher learning rate does (`step_ratio` in the record); `matched` keeps its length as well, and the
+    control `same_step_size` shows what longer steps do by themselves. Cost per selection: 2k + 1
+    forward-equivalents an image (TRADES and MART 2k + 2), 3 with `steps` 1, and the pursuit in seconds.
     """
 
     name: ClassVar[str] = "grad_match"
     per_class: Annotated[bool, Field(description="match the gradient of each class by images of its own")] = True
-    lam: Annotated[float, Field(ge=0, description="ridge on the weights")] = 0.5
+    lam: Annotated[float, Field(ge=0, le=1_000_000, description="ridge on the weights")] = 0.5
 
     def check(self, context: Context) -> None:
         """Per class, every class must have an image to keep."""
         if self.per_class:
             context.quotas()
 
-    def choose(self, context: Context) -> Selection:
+    def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
         """See `grad_match`."""
-        gradients, rng = self.gradients(context), context.rng
         if self.per_class:
-            found = grad_match_by_class(gradients, context.labels, context.quotas(), lam=self.lam, rng=rng)
-        else:
-            found = grad_match(gradients, context.k, lam=self.lam, rng=rng)
-        return weighted_selection(found)
+            return grad_match_by_class(gradients, context.labels, context.quotas(), lam=self.lam, rng=context.rng)
+        return grad_match(gradients, context.k, lam=self.lam, rng=context.rng)
 
 
 @PRUNERS.register
-class GradMatchPB(GradientPruner):
+class GradMatchPB(WeightingPruner):
     """Adv-GRAD-MATCH with whole batches as candidates (reconstruction, as `grad_match`); 2k + 1 an image.
 
-    Faster to pursue, and coarser: the last batch is cut so that the number of images is exact.
+    Faster to pursue, and coarser: the last batch is cut so that the number of images is exact. On
+    `weights` see `grad_match`.
     """
 
     name: ClassVar[str] = "grad_match_pb"
-    batch_size: Annotated[int, Field(ge=1, description="images of a candidate batch")] = 16
-    lam: Annotated[float, Field(ge=0, description="ridge on the weights")] = 0.0
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images of a candidate batch")] = 16
+    lam: Annotated[float, Field(ge=0, le=1_000_000, description="ridge on the weights")] = 0.0
 
-    def choose(self, context: Context) -> Selection:
+    def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
         """See `grad_match_by_batch`."""
-        gradients = self.gradients(context)
-        found = grad_match_by_batch(gradients, context.k, batch_size=self.batch_size, lam=self.lam, rng=context.rng)
-        return weighted_selection(found)
+        return grad_match_by_batch(gradients, context.k, batch_size=self.batch_size, lam=self.lam, rng=context.rng)

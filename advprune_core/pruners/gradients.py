@@ -9,17 +9,15 @@ factor, <e x h, e' x h'> = <e, e'> <h, h'>, which is all that selection needs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from advprune_core.data import Split
 from advprune_core.pruners.base import Context
-from advprune_core.pruners.outputs import AttackingPruner, Branch, SplitOutputs, split_outputs
+from advprune_core.pruners.outputs import Branch, SplitOutputs, split_outputs
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.base import Objective
 
@@ -222,15 +220,3 @@ def objective_outputs(
         raise ConfigError("gradients need a context with the run's objective")
     clean, adversarial = objective.uses_clean, objective.uses_adversarial
     return objective, split_outputs(context, split, clean=clean, adversarial=adversarial, steps=steps, head=head)
-
-
-class GradientPruner(AttackingPruner):
-    """A pruner that selects by gradients of the run's objective, again every so many epochs."""
-
-    warmup_epochs: Annotated[int, Field(ge=0, description="epochs on full data before selecting")] = 5
-    every: Annotated[int, Field(ge=0, description="select again every so many epochs; 0: once")] = 10
-
-    def gradients(self, context: Context) -> LastLayerGradients:
-        """Factored gradients of all training images."""
-        outputs = objective_outputs(context, context.dataset.train, steps=self.steps, head=self.head)
-        return last_layer_gradients(*outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -66,15 +66,28 @@ def completed(values: Tensor, known: Tensor, n: int) -> Scores:
     rows = known.cpu().numpy()
     scores[: len(rows)][rows] = values.cpu().numpy()[rows]
     if np.isnan(scores).sum() > n / 2:
-        raise ConfigError("too few epochs were observed for these scores: raise warmup_epochs")
+        raise ConfigError("too few epochs were observed for these scores: raise warmup_epochs (or score_epochs)")
     return np.where(np.isnan(scores), np.nanmedian(scores), scores)
 
 
 class HistoryPruner(ScorePruner):
     """A pruner whose score training gives for free, on the outputs that it trains on."""
 
-    warmup_epochs: Annotated[int, Field(ge=1, description="epochs on full data before selecting")] = 5
+    warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 5
     keep: Rule = Highest()
+
+    def with_window_of(self, window: int) -> Self:
+        """The pruner itself, if it observes a window of so many epochs; for validators.
+
+        Raises
+        ------
+        ValueError
+            If it observes fewer.
+        """
+        if self.observed_epochs() < window:
+            name = "score_epochs" if self.score_epochs else "warmup_epochs"
+            raise ValueError(f"{self.observed_epochs()} {name} have no window of {window}")
+        return self
 
     def rule(self) -> KeepRule:
         """The setting."""

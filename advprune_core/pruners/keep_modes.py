@@ -70,11 +70,17 @@ class KeepFragile(ScorePruner):
     """The fewest PGD steps to break (Kaufmann et al. 2022, "pgd-distance"); at most 2k + 1 an image.
 
     Helps as far as images near the decision boundary teach robustness. With `balanced` it is the
-    paper's "systematic_sampling". Many images share a number of steps, which chance then decides.
+    paper's "systematic_sampling". Many images share a number of steps, which chance then decides: so
+    the attack takes at least 7 where training takes fewer (or, with clean images, none), unless `steps`
+    says otherwise. Its steps are as long as those of training; where training's length is the default
+    or that of a single step, as long as usual for the number taken, min(2.5 / k, 1) eps.
     """
 
     name: ClassVar[str] = "keep_fragile"
-    steps: Annotated[int | None, Field(ge=1, description="steps of the scoring attack; none: the training's")] = None
+    version: ClassVar[int] = 2
+    steps: Annotated[
+        int | None, Field(ge=1, le=10_000, description="steps of the scoring attack; none: the training's, at least 7")
+    ] = None
 
     def rule(self) -> KeepRule:
         """Lowest."""

@@ -164,7 +164,7 @@ class Stratified(KeepRule):
     """As evenly from all scores as possible, the hardest dropped: CCS (Zheng et al. 2023)."""
 
     name: ClassVar[str] = "stratified"
-    strata: Annotated[int, Field(ge=1, description="score intervals of equal width")] = 50
+    strata: Annotated[int, Field(ge=1, le=1_000_000, description="score intervals of equal width")] = 50
     hard_cutoff: Annotated[float, Field(ge=0, lt=1, description="share dropped as the hardest")] = 0.0
 
     def keep(self, scores: Scores, k: int, *, hard_is_high: bool, rng: np.random.Generator) -> Indices:

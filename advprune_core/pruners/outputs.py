@@ -15,10 +15,10 @@ from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import pgd
 from advprune_core.augmentation import Crops
 from advprune_core.data import Split
-from advprune_core.pruners.base import Context, ModelPruner
+from advprune_core.pruners.base import Context, ModelPruner, Pruner
 from advprune_core.randomness import stream
 from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Batch
+from advprune_core.trainers.base import Batch, Objective
 from advprune_core.trainers.policy import AttackPolicy
 from advprune_core.trainers.starts import RandomStart, Start, where_images
 from advprune_core.trainers.steps import FixedSteps
@@ -203,14 +203,20 @@ def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool) -> SplitOut
     """Outputs given in place of a model, if they have what is wanted."""
     for name, wanted in (("clean", clean), ("adversarial", adversarial)):
         if wanted and getattr(outputs, name) is None:
-            raise ConfigError(f"{name} outputs are needed, and the outputs given have none")
+            prefix = "adversarial_" if name == "adversarial" else ""
+            raise ConfigError(
+                f"{name} outputs are needed, and the outputs given have none: give {prefix}logits "
+                f"(and {prefix}features, where gradients are taken)"
+            )
     return SplitOutputs(outputs.labels, outputs.clean if clean else None, outputs.adversarial if adversarial else None)
 
 
 class AttackingPruner(ModelPruner):
     """A pruner that attacks the training images, and needs the last layer's inputs."""
 
-    steps: Annotated[int | None, Field(ge=1, description="steps of the scoring attack; none: the training's")] = None
+    steps: Annotated[
+        int | None, Field(ge=1, le=10_000, description="steps of the scoring attack; none: the training's")
+    ] = None
     head: Annotated[str | None, Field(description="name of the last linear layer; none: found")] = None
 
 
@@ -218,20 +224,33 @@ class OutputPruner(AttackingPruner):
     """A pruner that looks at the outputs for adversarial images, or for clean ones."""
 
     steps: Annotated[
-        int | None, Field(ge=0, description="steps of the scoring attack; 0: clean images; none: the training's")
+        int | None,
+        Field(ge=0, le=10_000, description="steps of the scoring attack; 0: clean images; none: as training has them"),
     ] = None
+
+    def for_objective(self, objective: Objective) -> Pruner:
+        """Clean images, where no steps are told and training makes no attack."""
+        steps = scoring_steps(self.steps, objective)
+        return self if steps == self.steps else self.replace(steps=steps)
 
     def branch(self, context: Context) -> Branch:
         """See `split_branch`."""
         return split_branch(context, steps=self.steps, head=self.head)
 
 
+def scoring_steps(steps: int | None, objective: Objective | None) -> int | None:
+    """Steps of a scoring attack: 0 where none are told and training makes no attack, which the run never meets."""
+    never = objective is not None and not objective.uses_adversarial
+    return 0 if steps is None and never else steps
+
+
 def split_branch(context: Context, *, steps: int | None = None, head: str | None = None) -> Branch:
     """Outputs for all training images after `steps` steps of an attack, at 0 for the clean images.
 
-    Parameters and errors as of `split_outputs`.
+    Parameters and errors as of `split_outputs`, but for `steps`: see `scoring_steps`.
     """
-    split, attacked = context.dataset.train, steps != 0
+    split, steps = context.dataset.train, scoring_steps(steps, context.objective)
+    attacked = steps != 0
     outputs = split_outputs(context, split, clean=not attacked, adversarial=attacked, steps=steps, head=head)
     found = outputs.adversarial if attacked else outputs.clean
     assert found is not None

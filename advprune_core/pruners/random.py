@@ -97,7 +97,7 @@ class Redraw(Random):
     """
 
     name: ClassVar[str] = "redraw"
-    every: Annotated[int, Field(ge=1, description="select again every so many epochs")] = 1
+    every: Annotated[int, Field(ge=1, le=100_000, description="select again every so many epochs")] = 1
     in_turn: Annotated[bool, Field(description="every image once before any twice")] = False
 
     def select(self, context: Context) -> Selection:

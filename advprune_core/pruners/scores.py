@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +11,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from advprune_core.attacks import losses
-from advprune_core.pruners.base import PRUNERS, Context
+from advprune_core.pruners.base import PRUNERS, Context, Pruner
 from advprune_core.pruners.gradients import with_bias
 from advprune_core.pruners.keep_rules import Highest, KeepRule, Rule, ScorePruner, Scores
 from advprune_core.pruners.outputs import Branch, OutputPruner, split_branch
 from advprune_core.pruners.steps_to_break import split_steps_to_break
+from advprune_core.trainers.base import Objective
 
 
 def loss(branch: Branch, y: Tensor) -> Tensor:
@@ -71,7 +72,8 @@ def split_scores(context: Context, score: ScoreName, *, steps: int | None = None
     score : str
         What is measured.
     steps : int, optional
-        Of the scoring attack, 0 for clean images; default: those of the training attack.
+        Of the scoring attack, 0 for clean images; default: as training has them (`scoring_steps`, and
+        for steps to break `split_steps_to_break`).
     head : str, optional
         Name of the last layer, where it is not found.
 
@@ -95,7 +97,9 @@ class Score(OutputPruner, ScorePruner):
 
     Helps to compare what is worth keeping: hard (`highest` loss, EL2N, GraNd, entropy; `lowest`
     margin, steps to break) wins where much data is left, easy or `stratified` where little is.
-    Settings: the score, the keep rule, class balance, and `steps`, 0 for clean images. Cost per
+    Settings: the score, the keep rule, class balance, and `steps`: of the scoring attack, 0 for clean
+    images, by default those of the training attack and clean images where there is none (standard
+    training). Steps to break count those of an attack in any case, see `keep_fragile`. Cost per
     selection: 2k + 1 forward-equivalents an image (one more with KL), 1 on clean images.
 
     References
@@ -114,6 +118,14 @@ class Score(OutputPruner, ScorePruner):
         if self.score == "steps_to_break" and self.steps == 0:
             raise ValueError("steps_to_break counts the steps of an attack: steps must be at least 1")
         return self
+
+    def for_objective(self, objective: Objective) -> Pruner:
+        """As of `OutputPruner`; steps to break need an attack in any case."""
+        return self if self.score == "steps_to_break" else super().for_objective(objective)
+
+    def canonical(self) -> dict[str, Any]:
+        """As of `Component`; steps to break, and no other score, are of a second version."""
+        return super().canonical() | ({"version": 2} if self.score == "steps_to_break" else {})
 
     def rule(self) -> KeepRule:
         """The setting."""

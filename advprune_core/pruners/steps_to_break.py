@@ -13,6 +13,9 @@ from advprune_core.pruners.base import Context
 from advprune_core.pruners.outputs import BATCH, device_of
 from advprune_core.settings import ConfigError
 
+#: Steps of the scoring attack, where training takes fewer and none are told.
+FEWEST = 7
+
 
 def steps_to_break(
     model: nn.Module,
@@ -64,16 +67,28 @@ def steps_to_break(
 def split_steps_to_break(context: Context, *, steps: int | None = None) -> Tensor:
     """`steps_to_break` of all training images, shape (n,), with the threat model of the run.
 
-    `steps` defaults to those of the training attack.
+    Parameters
+    ----------
+    context : Context
+        With a model and the run's attack.
+    steps : int, optional
+        Default: those of the training attack, but at least `FEWEST`: one step tells images that are
+        wrong, broken and not apart, and chance would decide between those of a kind.
+
+    Notes
+    -----
+    A step is as long as the training attack's, see `Steps.length_of`: a length that is given holds;
+    the default one, and that of a single step, are of as many steps as are taken here.
     """
     if context.attack is None:
         raise ConfigError("steps to break need a context with the run's attack")
     model, split = context.network, context.dataset.train
     device = device_of(model)
-    steps = max(1, round(context.attack.steps.expected())) if steps is None else steps
-    parts = []
+    norm, eps, policy = context.attack.norm, context.attack.radius, context.attack.steps
+    steps = max(FEWEST, round(policy.expected())) if steps is None else steps
+    size, parts = policy.length_of(eps, steps), []
     for begin in range(0, len(split), BATCH):
         rows = slice(begin, begin + BATCH)
         x, y = split.pixels(rows).to(device), split.labels[rows].to(device)
-        parts.append(steps_to_break(model, x, y, norm=context.attack.norm, eps=context.attack.radius, steps=steps))
+        parts.append(steps_to_break(model, x, y, norm=norm, eps=eps, steps=steps, step_size=size))
     return torch.cat(parts)

@@ -56,15 +56,13 @@ class TDDS(HistoryPruner):
     """
 
     name: ClassVar[str] = "tdds"
-    warmup_epochs: Annotated[int, Field(ge=1, description="epochs on full data before selecting")] = 10
-    window: Annotated[int, Field(ge=3, description="epochs of a window")] = 5
+    warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 10
+    window: Annotated[int, Field(ge=3, le=100_000, description="epochs of a window")] = 5
     decay: Annotated[float, Field(gt=0, le=1, description="weight of the newest window in the average")] = 0.9
 
     @model_validator(mode="after")
     def _long_enough(self) -> TDDS:
-        if self.warmup_epochs < self.window:
-            raise ValueError(f"{self.warmup_epochs} warmup_epochs have no window of {self.window}")
-        return self
+        return self.with_window_of(self.window)
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         """See `note_change`."""

@@ -69,13 +69,13 @@ class BulletSteps(Steps):
 
     name: ClassVar[str] = "bullet"
     uses_logits: ClassVar[bool] = True
-    boundary: Annotated[int, Field(ge=1, description="steps of an image at the boundary")] = 10
-    robust: Annotated[int, Field(ge=0, description="steps of a robust image")] = 2
+    boundary: Annotated[int, Field(ge=1, le=10_000, description="steps of an image at the boundary")] = 10
+    robust: Annotated[int, Field(ge=0, le=10_000, description="steps of a robust image")] = 2
     boundary_step_size: Annotated[
-        Pixels | None, Field(gt=0, description="length of a step; default min(2.5 / steps, 1) eps")
+        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
     ] = None
     robust_step_size: Annotated[
-        Pixels | None, Field(gt=0, description="length of a step; default min(1.5 / steps, 1) eps")
+        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(1.5 / steps, 1) eps")
     ] = None
     gamma: Annotated[
         float, Field(ge=0, le=1, description="share of the robust accuracy that counts as robust images")
@@ -106,6 +106,10 @@ class BulletSteps(Steps):
 
     def _follow(self, state: PolicyState, name: str, value: Tensor) -> None:
         state[name] = self.momentum * state[name] + (1 - self.momentum) * value
+
+    def length_of(self, eps: float, steps: int) -> float:
+        """That of an image at the boundary, if it is given."""
+        return super().length_of(eps, steps) if self.boundary_step_size is None else self.boundary_step_size
 
     def expected(self) -> float:
         """Of a network with half its images robust and a fifth misclassified."""

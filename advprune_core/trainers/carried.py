@@ -44,7 +44,7 @@ class CarriedStart(Start):
         Start, *component_field(STARTS), Field(description="where an image starts on its first visit, and on a reset")
     ] = RandomStart()
     reset_every: Annotated[
-        int | None, Field(ge=1, description="forget the perturbations every so many epochs; none: never")
+        int | None, Field(ge=1, le=100_000, description="forget the perturbations every so many epochs; none: never")
     ] = None
     momentum: Annotated[float, Field(ge=0, lt=1, description="decay of the gradients of earlier visits")] = 0.0
 

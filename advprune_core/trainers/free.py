@@ -39,7 +39,7 @@ class Free(Objective):
     single_step: ClassVar[bool] = True
     own_step: ClassVar[bool] = True
     own_start: ClassVar[bool] = True
-    replays: Annotated[int, Field(ge=1, description="updates on each batch")] = 4
+    replays: Annotated[int, Field(ge=1, le=1000, description="updates on each batch")] = 4
 
     def state(self, batch_size: int, shape: tuple[int, ...]) -> dict[str, Tensor]:
         """The perturbation that goes on from batch to batch."""

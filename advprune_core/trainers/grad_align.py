@@ -53,7 +53,7 @@ class GradAlign(Objective):
     name: ClassVar[str] = "grad_align"
     version: ClassVar[int] = 2
     single_step: ClassVar[bool] = True
-    lam: Annotated[float, Field(ge=0, description="weight of the misalignment")] = 0.2
+    lam: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the misalignment")] = 0.2
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
         """Cross-entropy of the adversarial logits; the misalignment is added in `step`."""

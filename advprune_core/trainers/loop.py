@@ -21,7 +21,7 @@ from advprune_core.attacks.base import PGD
 from advprune_core.config import RunConfig, check_classes
 from advprune_core.data import Dataset
 from advprune_core.evaluate import accuracy_under
-from advprune_core.pruners.base import Context, Pruner
+from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.randomness import stream, torch_stream
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.arithmetic import arithmetic
@@ -29,7 +29,7 @@ from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.batches import epoch_order
 from advprune_core.trainers.result import TrainResult
-from advprune_core.trainers.sentinel import collapsed
+from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import RunState
 
 
@@ -87,28 +87,27 @@ class _Run:
         self.split = dataset.train.to(self.state.device)
 
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
-        state, epochs, status = self.state, self.config.optimisation.epochs, "ok"
+        state, epochs = self.state, self.config.optimisation.epochs
         self._resume()
-        if state.counters.collapse_epoch is not None:
-            status = "collapsed"
+        status = "ok" if self._onset() is None else "collapsed"
         saved = time.monotonic()
         with state.ledger.watch(*{state.model, state.final_model}):
-            while state.counters.epoch < math.ceil(epochs) and not self._over(status):
+            while not self._at_end() and not self._over(status):
                 epoch = state.counters.epoch
-                last = epoch + 1 >= epochs
                 self._select(epoch)
                 with state.ledger.phase("train"):
                     row = self._epoch(epoch, share=min(1.0, epochs - epoch))
+                state.counters.epoch += 1
+                last = self._at_end()
                 if not (math.isfinite(row["train_loss"]) and state.finite):
                     status = "diverged"
                 elif self.config.best_every and (last or (epoch + 1) % self.config.best_every == 0):
                     with state.ledger.phase("validate"):
-                        row["val_pgd"] = self._validate(epoch, row["train_accuracy"])
-                    if state.counters.collapse_epoch is not None:
-                        status = "collapsed"
+                        row |= self._validate(epoch)
                 state.ledger.sample_memory()
                 state.counters.metrics.append(row)
-                state.counters.epoch += 1
+                if status == "ok" and self._onset() is not None:
+                    status = "collapsed"
                 with state.ledger.phase("save"):
                     self._append_metrics(row)
                     due = last or time.monotonic() - saved >= checkpoint_seconds
@@ -127,12 +126,23 @@ class _Run:
             last=state.best if back and state.best is not None else state.weights(),
             best=state.best,
             best_epoch=state.counters.best_epoch,
-            collapse_epoch=state.counters.collapse_epoch,
+            collapse_epoch=self._onset(),
             steps=state.counters.steps,
             images_visited=state.counters.visited,
             unique_images=int(state.seen.sum()),
             state_bytes=sum(value.numel() * value.element_size() for value in kept),
         )
+
+    def _at_end(self) -> bool:
+        counters = self.state.counters
+        return counters.spent or counters.epoch >= self.config.optimisation.epochs
+
+    def _onset(self) -> int | None:
+        """Epoch of a collapse, by what the checks have shown so far."""
+        if not self.config.objective.uses_adversarial:
+            return None
+        course = checks(self.state.counters.metrics)
+        return onset(course, drop=self.config.collapse_drop, ended=self._at_end())
 
     def _over(self, status: str) -> bool:
         return status == "diverged" or (status == "collapsed" and self.config.on_collapse != "flag")
@@ -141,9 +151,7 @@ class _Run:
         if self.work is None:
             return
         self.work.mkdir(parents=True, exist_ok=True)
-        checkpoint = self.work / "checkpoint.pt"
-        if checkpoint.exists():
-            self.state.load(checkpoint)
+        self.state.load(self.work / "checkpoint.pt")
         lines = [json.dumps(row) + "\n" for row in self.state.counters.metrics]
         (self.work / "metrics.jsonl").write_text("".join(lines))
 
@@ -172,17 +180,18 @@ class _Run:
             policy=state.policy,
             crop_padding=config.optimisation.crop_padding,
             epochs=config.optimisation.epochs,
+            min_per_class=config.min_per_class,
         )
         scouting = nullcontext() if self.scout is None else state.ledger.watch(model)
         with state.ledger.phase("select"), scouting:
-            state.selection = config.pruner.select(context)
+            state.selection = keep(config.pruner, context)
             check_classes(state.selection.indices, self.dataset, fraction=config.fraction)
         state.selections[epoch] = state.selection
 
     def _scouted(self, model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
         """A network trained on all data only to be scored by, and what was observed of it; all in `select`."""
         config, ledger = self.config, self.state.ledger
-        optimisation = config.optimisation.replace(epochs=config.pruner.scout_epochs())
+        optimisation = config.optimisation.replace(epochs=config.pruner.scout_epochs(), cost_budget=None)
         plain = config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
         run = _Run(plain, self.dataset, copy.deepcopy(model), None, observer=config.pruner)
         with torch_stream(config.seed, "scout"):
@@ -194,6 +203,7 @@ class _Run:
 
     def _epoch(self, epoch: int, *, share: float) -> dict[str, Any]:
         config, state, size = self.config, self.state, self.config.optimisation.batch_size
+        budget = config.optimisation.cost_budget
         state.model.train()
         n, whole = len(self.dataset.train), len(state.selection)
         ids = epoch_order(config.seed, epoch, n, state.selection, share)
@@ -203,10 +213,11 @@ class _Run:
         correct = torch.zeros((), device=state.device)
         images, waiting, rate = 0, len(state.queue), config.optimisation.lr
         for batch_ids, epochs, weights in state.queue.batches():
-            # Progress before this step: what of this epoch has been trained on, in epochs.
-            position = (len(ids) - waiting) / whole
+            # Progress before this step: what of this epoch has been trained on, in epochs; or what was spent.
+            position, before = (len(ids) - waiting) / whole, state.ledger.cost
             waiting -= len(batch_ids)
-            progress = min(max((epoch + position) / config.optimisation.epochs, 0.0), 1.0)
+            progress = max((epoch + position) / config.optimisation.epochs, before / budget if budget else 0.0)
+            progress = min(max(progress, 0.0), 1.0)
             rate = config.optimisation.lr * config.optimisation.schedule.factor(progress)
             for group in state.optimiser.param_groups:
                 group["lr"] = rate
@@ -224,7 +235,12 @@ class _Run:
             correct += (outputs.logits.argmax(1) == batch.y).sum()
             images += size
             state.seen[batch_ids] = True
+            # Another batch like this one would end further from the budget.
+            if budget and 3 * state.ledger.cost - before > 2 * budget:
+                state.counters.spent = True
+                break
         state.counters.visited += images
+        ratio = state.selection.step_ratio
         return {
             "epoch": epoch,
             "lr": rate,
@@ -232,6 +248,8 @@ class _Run:
             "train_accuracy": float(correct) / images if images else 0.0,
             "images": images,
             "kept": whole,
+            **({"cost": state.ledger.cost} if budget else {}),
+            **({} if ratio is None else {"step_ratio": ratio}),
         }
 
     def _batch(self, ids: np.ndarray, epochs: np.ndarray, weights: np.ndarray) -> Batch:
@@ -265,32 +283,17 @@ class _Run:
             state.average.update_parameters(state.model)
         return Outputs(losses.detach(), logits.detach())
 
-    def _validate(self, epoch: int, train_accuracy: float) -> float:
-        """PGD-10 on val_stop: the best checkpoint so far, and the sentinel of collapse."""
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """PGD-10 on val_stop, of the weights that are evaluated, the best so far being kept, and of those trained."""
         state, counters = self.state, self.state.counters
-        robust = accuracy_under(
-            state.final_model,
-            self.dataset.val_stop,
-            PGD(steps=10),
-            threat=self.config.threat,
-            seed=self.config.seed,
-        )
-        if robust > counters.best:
-            counters.best, counters.best_epoch, counters.best_train = robust, epoch, train_accuracy
-            state.best = state.weights()
-        watched = self.config.objective.uses_adversarial and counters.collapse_epoch is None
-        if not watched or not collapsed(
-            robust=robust,
-            training=train_accuracy,
-            best_robust=counters.best,
-            training_at_best=counters.best_train,
-            drop=self.config.collapse_drop,
-        ):
-            counters.suspect_epoch = None
-            return robust
-        # One check may be a dip at a high learning rate; two in a row, or the last one, are none.
-        first = epoch if counters.suspect_epoch is None else counters.suspect_epoch
-        if counters.suspect_epoch is not None or epoch + 1 >= self.config.optimisation.epochs:
-            counters.collapse_epoch = first
-        counters.suspect_epoch = first
-        return robust
+
+        def robust(model: nn.Module) -> float:
+            held_out, threat = self.dataset.val_stop, self.config.threat
+            return accuracy_under(model, held_out, PGD(steps=10), threat=threat, seed=self.config.seed)
+
+        found = {"val_pgd": robust(state.final_model)}
+        if found["val_pgd"] > counters.best:
+            counters.best, counters.best_epoch, state.best = found["val_pgd"], epoch, state.weights()
+        if state.average is not None:
+            found["val_pgd_trained"] = robust(state.model)
+        return found

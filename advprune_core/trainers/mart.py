@@ -50,7 +50,7 @@ class MART(Objective):
 
     name: ClassVar[str] = "mart"
     uses_clean: ClassVar[bool] = True
-    beta: Annotated[float, Field(ge=0, description="weight of the KL term")] = 5.0
+    beta: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the KL term")] = 5.0
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
         """See `mart`."""

@@ -27,7 +27,7 @@ class AttackPolicy(Settings):
     norm: Annotated[NormSetting, Field(description="norm of the threat model: linf or l2")] = "linf"
     eps: Annotated[
         Pixels | None,
-        Field(gt=0, description="radius in units of [0, 1], a number or '8/255'; default: the data set's"),
+        Field(gt=0, le=100, description="radius in units of [0, 1], a number or '8/255'; default: the data set's"),
     ] = None
     start: Annotated[Start, *component_field(STARTS), Field(description="where the training attack starts")] = (
         RandomStart()

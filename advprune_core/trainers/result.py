@@ -43,6 +43,12 @@ class TrainResult:
     unique_images: int
     state_bytes: int
 
+    @property
+    def step_ratio(self) -> float | None:
+        """Mean of `Selection.step_ratio` over the epochs on a selection; None where it was not measured."""
+        known = [row["step_ratio"] for row in self.metrics if "step_ratio" in row]
+        return sum(known) / len(known) if known else None
+
     def __repr__(self) -> str:
         passes = sum(self.ledger.get("passes", {}).values())
         return f"TrainResult({self.status}, epochs={len(self.metrics)}, steps={self.steps}, passes={passes})"

@@ -68,15 +68,15 @@ class Piecewise(Schedule):
 
     name: ClassVar[str] = "piecewise"
     at: Annotated[tuple[Share, ...], Field(description="progress of each point, rising")] = (0.5, 0.75)
-    factors: Annotated[tuple[float, ...], Field(description="factor from each point on")] = (0.1, 0.01)
+    factors: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=100)], ...], Field(description="factor from each point on")
+    ] = (0.1, 0.01)
     linear: Annotated[bool, Field(description="draw lines between the points instead of steps")] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Piecewise:
         if len(self.at) != len(self.factors) or any(a >= b for a, b in pairwise(self.at)):
             raise ValueError("'at' must rise and have one factor for each point")
-        if any(factor < 0 for factor in self.factors):
-            raise ValueError("factors must not be negative")
         return self
 
     def factor(self, progress: float) -> float:

@@ -1,6 +1,18 @@
-"""The sentinel of catastrophic overfitting: when the training attack is learned instead of robustness."""
+"""The sentinel of catastrophic overfitting: when the training attack is learned instead of robustness.
+
+It reads a run's rows of metrics, and compares like with like: the network that is trained on held-out
+images with the same network on its own training attack. A moving average of the weights lags behind
+both, and would look collapsed at first and well for too long. Near its bounds the flag is decided by
+chance, so what is reported beside it are onset and depth. Held-out images are no test: where they are
+closer to the training images than the test images are, as with the digits, the accuracy on them is higher.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 # Robust overfitting at its worst (CIFAR-100, 200 epochs of PGD-AT) keeps about a third of the
 # training accuracy on held-out images; a collapsed network keeps next to nothing.
@@ -11,7 +23,7 @@ _LEARNED = 0.5
 def collapsed(
     *, robust: float, training: float, best_robust: float, training_at_best: float, drop: float = 0.2
 ) -> bool:
-    """Whether a check looks like a collapse; the loop believes two in a row, or the last one.
+    """Whether a check looks like a collapse; `onset` believes two in a row, or the last one.
 
     Either the robust accuracy on held-out images fell to less than half its best, by more than
     `drop`, beyond any fall of the accuracy on the training attack (Wong et al. 2020, 2001.03994,
@@ -31,3 +43,66 @@ def collapsed(
     bad_patch = max(training_at_best - training, 0.0)
     fell = fall - bad_patch > drop and robust < best_robust / 2
     return fell or (training > _LEARNED and robust < _HOLLOW * training)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Accuracies in [0, 1] of the trained network at the end of `epoch`: under PGD-10 held out, and in training."""
+
+    epoch: int
+    robust: float
+    training: float
+
+
+def checks(metrics: Sequence[Mapping[str, Any]]) -> list[Check]:
+    """The checks in a run's rows of metrics."""
+    return [
+        Check(row["epoch"], row.get("val_pgd_trained", row["val_pgd"]), row["train_accuracy"])
+        for row in metrics
+        if "val_pgd" in row
+    ]
+
+
+def onset(course: Sequence[Check], *, drop: float, ended: bool) -> int | None:
+    """Epoch of the first check of a collapse, or None.
+
+    One check may be a dip at a high learning rate; two in a row, or the last one of a run, are none.
+
+    Parameters
+    ----------
+    course : sequence of Check
+        So far, in order.
+    drop : float
+        See `collapsed`.
+    ended : bool
+        Whether no check will follow.
+    """
+    best, suspect = None, None
+    for check in course:
+        if best is None or check.robust > best.robust:
+            best = check
+        if not collapsed(
+            robust=check.robust,
+            training=check.training,
+            best_robust=best.robust,
+            training_at_best=best.training,
+            drop=drop,
+        ):
+            suspect = None
+        elif suspect is not None:
+            return suspect
+        else:
+            suspect = check.epoch
+    return suspect if ended else None
+
+
+def depth(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """How far held-out robust accuracy fell from its best check to the lowest later one; NaN without checks.
+
+    Of the weights that are evaluated: with a moving average, of that.
+    """
+    values = [row["val_pgd"] for row in metrics if "val_pgd" in row]
+    if not values:
+        return math.nan
+    best = max(values)
+    return float(best - min(values[values.index(best) :]))

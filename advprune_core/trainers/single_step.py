@@ -61,7 +61,7 @@ class FGSMPGI(Objective):
     name: ClassVar[str] = "fgsm_pgi"
     single_step: ClassVar[bool] = True
     own_step: ClassVar[bool] = True
-    lam: Annotated[float, Field(ge=0, description="weight of the distance of the logits")] = 10.0
+    lam: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the distance of the logits")] = 10.0
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
         """See `fgsm_pgi`; `clean` holds the logits at the start (None: the cross-entropy alone)."""

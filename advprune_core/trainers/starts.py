@@ -94,7 +94,7 @@ class NearStart(Start):
     """Beside the clean image, where TRADES and MART start: Gaussian noise of `sigma`, in the ball."""
 
     name: ClassVar[str] = "near"
-    sigma: Annotated[Pixels, Field(gt=0, description="standard deviation of the noise")] = 0.001
+    sigma: Annotated[Pixels, Field(gt=0, le=1, description="standard deviation of the noise")] = 0.001
 
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
         """Noise keyed by seed, epoch and image, projected onto ball and box."""
@@ -126,7 +126,7 @@ class NoiseStart(Start):
 
     name: ClassVar[str] = "noise"
     augments: ClassVar[bool] = True
-    radius: Annotated[float, Field(gt=0, description="reach of the uniform noise, in units of eps")] = 2.0
+    radius: Annotated[float, Field(gt=0, le=100, description="reach of the uniform noise, in units of eps")] = 2.0
 
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
         """Noise keyed by seed, epoch and image, in the box only."""

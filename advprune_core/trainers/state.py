@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,54 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from advprune_core.config import RunConfig
 from advprune_core.data import Dataset
-from advprune_core.files import write_atomically
+from advprune_core.files import read_sealed, set_aside, write_sealed
 from advprune_core.ledger import Ledger
 from advprune_core.models import build_model, check_model
 from advprune_core.pruners.base import Selection
-from advprune_core.settings import ConfigError
 from advprune_core.trainers.batches import BatchQueue
 
 Weights = dict[str, Tensor]
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
 class Counters:
-    """Running totals of a run."""
+    """Running totals of a run; `spent`: its cost budget is."""
 
     epoch: int = 0
     steps: int = 0
     visited: int = 0
     best: float = -1.0
     best_epoch: int | None = None
-    best_train: float = 0.0
-    collapse_epoch: int | None = None
-    suspect_epoch: int | None = None
+    spent: bool = False
     metrics: list[dict[str, Any]] = field(default_factory=list)
+
+
+def unbiased_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
+    """The update of an exponential moving average that does not favour the first weights.
+
+    After t steps the average is the sum of ``decay ** (t - i)`` times the weights of step i, divided by
+    the sum of these factors, as the moments of Adam are (Kingma and Ba 2015, section 3). An average that
+    merely starts at the first weights still owes them a share of ``decay ** (t - 1)``: 60 % after
+    515 steps at 0.999.
+
+    Parameters
+    ----------
+    decay : float
+        In (0, 1).
+
+    Returns
+    -------
+    callable
+        ``(averages, values, count)``, lists of tensors and how many values the averages hold so far, for
+        torch's ``AveragedModel(multi_avg_fn=...)``; changes the averages in place.
+    """
+
+    def update(averages: Any, values: Any, count: Tensor | int) -> None:
+        weight = (1 - decay) / (1 - decay ** (int(count) + 1))
+        get_ema_multi_avg_fn(1 - weight)(averages, values, count)
+
+    return update
 
 
 class RunState:
@@ -78,7 +103,7 @@ class RunState:
             weight_decay=optimisation.weight_decay,
         )
         self.average = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(optimisation.ema), use_buffers=True)
+            AveragedModel(self.model, multi_avg_fn=unbiased_average(optimisation.ema), use_buffers=True)
             if optimisation.ema
             else None
         )
@@ -127,28 +152,26 @@ class RunState:
             "counters": dict(vars(self.counters)),
             "seen": torch.from_numpy(self.seen),
             "selections": {
-                epoch: (torch.from_numpy(s.indices), torch.from_numpy(s.weights), s.n_filled)
+                epoch: (torch.from_numpy(s.indices), torch.from_numpy(s.weights), s.n_filled, s.step_ratio)
                 for epoch, s in self.selections.items()
             },
             "best": self.best,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
-        write_atomically(path, lambda file: torch.save(state, file))
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_sealed(path, content.getvalue())
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint; nothing is unpickled.
-
-        Raises
-        ------
-        ConfigError
-            If it is another run's.
-        """
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["key"] != self.key:
-            raise ConfigError(f"{path} is the checkpoint of another run ({state['key']}); use another folder")
-        if state["format"] != _FORMAT:
-            warnings.warn(f"{path} has another format; the run begins anew", stacklevel=2)
+        """Go on from a checkpoint, or begin anew where there is none that can be believed; nothing is unpickled."""
+        payload = read_sealed(path)
+        if payload is None:
+            return
+        state = torch.load(io.BytesIO(payload), map_location=self.device, weights_only=True)
+        if (state["key"], state["format"]) != (self.key, _FORMAT):
+            whose = f"it is of the run {state['key']}" if state["key"] != self.key else "another version wrote it"
+            set_aside(path, whose, fate="the run begins anew")
             return
         self.pruner = state["pruner"]
         self.model.load_state_dict(state["model"])
@@ -160,8 +183,8 @@ class RunState:
         self.ledger.load(state["ledger"])
         self.counters = Counters(**state["counters"])
         self.seen = state["seen"].cpu().numpy()
-        for epoch, (indices, weights, filled) in state["selections"].items():
-            self.selections[epoch] = Selection(indices.cpu().numpy(), weights.cpu().numpy(), filled)
+        for epoch, (indices, weights, filled, ratio) in state["selections"].items():
+            self.selections[epoch] = Selection(indices.cpu().numpy(), weights.cpu().numpy(), filled, ratio)
         if self.selections:
             self.selection = self.selections[max(self.selections)]
         self.best = None if state["best"] is None else {k: v.cpu() for k, v in state["best"].items()}

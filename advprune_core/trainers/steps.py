@@ -22,6 +22,8 @@ class Steps(Component):
 
     #: Looks at the clean logits: one more forward pass, unless the attack needs them anyway.
     uses_logits: ClassVar[bool] = False
+    #: How many steps an image gets shows only in training.
+    adaptive: ClassVar[bool] = True
 
     @property
     def single(self) -> bool:
@@ -41,6 +43,10 @@ class Steps(Component):
         """
         raise NotImplementedError
 
+    def length_of(self, eps: float, steps: int) -> float:
+        """Length of a step of an attack like this one that takes `steps` steps on every image."""
+        return default_step_size(eps, steps)
+
     def observe(self, batch: Batch, logits: Tensor, state: PolicyState) -> None:
         """Look at the logits (B, classes) that were trained on."""
 
@@ -54,13 +60,14 @@ class FixedSteps(Steps):
     """The same number of steps for every image."""
 
     name: ClassVar[str] = "fixed"
-    count: Annotated[int, Field(ge=1, description="gradient steps")] = 7
+    adaptive: ClassVar[bool] = False
+    count: Annotated[int, Field(ge=1, le=10_000, description="gradient steps")] = 7
     step_size: Annotated[
-        Pixels | None, Field(gt=0, description="length of a step; default min(2.5 / steps, 1) eps")
+        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
     ] = None
-    step_factor: Annotated[float | None, Field(gt=0, description="the same in units of eps; give one of the two")] = (
-        None
-    )
+    step_factor: Annotated[
+        float | None, Field(gt=0, le=100, description="the same in units of eps; give one of the two")
+    ] = None
 
     @model_validator(mode="after")
     def _one_length(self) -> FixedSteps:
@@ -83,6 +90,11 @@ class FixedSteps(Steps):
         if self.step_factor is not None:
             return self.step_factor * eps
         return default_step_size(eps, self.count) if self.step_size is None else self.step_size
+
+    def length_of(self, eps: float, steps: int) -> float:
+        """The length that is given; by default, or where it is that of a single step, the usual one."""
+        several = self.single and steps > 1
+        return default_step_size(eps, steps) if several else self.replace(count=steps).length(eps)
 
     def expected(self) -> float:
         """`count`."""

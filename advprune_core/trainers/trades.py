@@ -42,7 +42,7 @@ class TRADES(Objective):
     name: ClassVar[str] = "trades"
     uses_clean: ClassVar[bool] = True
     attack_loss: ClassVar[AttackLoss] = "kl"
-    beta: Annotated[float, Field(ge=0, description="weight of the KL term")] = 6.0
+    beta: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the KL term")] = 6.0
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
         """See `trades`."""

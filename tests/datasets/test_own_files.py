@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from advprune_core.data import DataError, load_dataset, pack
+from advprune_core.data import DataError, load_dataset
+from advprune_core.packing import pack
 from advprune_core.settings import ConfigError
 
 WHOLE = {"val_select": 0, "val_stop": 0}
@@ -48,6 +49,26 @@ def test_the_checksum_of_an_npz(tmp_path: Path) -> None:
         assert len(load_dataset(npz(path, sha256=right, **WHOLE)).train) == 40
     with pytest.raises(DataError, match=rf"own\.npz has the SHA-256 {digest}.*wrong or damaged"):
         load_dataset(npz(path, sha256="0" * 64))
+
+
+def test_a_layout_is_a_setting_of_the_file(tmp_path: Path) -> None:
+    """Two channels, last or first: the file cannot say which, and the setting does."""
+    path, x = tmp_path / "own.npz", np.random.default_rng(0).integers(0, 256, (12, 5, 6, 2), dtype=np.uint8)
+    np.savez(path, x_train=x, y_train=np.arange(12) % 2, x_test=x, y_test=np.arange(12) % 2)
+    with pytest.raises(DataError, match="layout='NHWC' or layout='NCHW'"):
+        load_dataset(npz(path))
+    assert np.array_equal(load_dataset(npz(path, layout="NHWC")).test.images.numpy(), x.transpose(0, 3, 1, 2))
+    assert load_dataset(npz(path, layout="NCHW")).image_shape == (5, 6, 2)
+    with pytest.raises(ConfigError, match="NHWC"):
+        load_dataset(npz(path, layout="HWC"))
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/own", "a\0b", "a" * 5000, "", "."])
+def test_paths_that_lead_nowhere(kind: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"there is no|Could not determine home|must hold train"):
+        load_dataset({kind: {"path": path}})
 
 
 def _truncated(path: Path) -> None:
@@ -88,7 +109,7 @@ DAMAGED = {
     "a single array": (_array, "own.npz"),
     "text": (lambda path: path.write_text("x,y\n1,2\n"), "cannot be read"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
-    "pickled objects": (_objects, "cannot be read as an .npz of plain arrays"),
+    "pickled objects": (_objects, "pickled objects"),
     "an array missing": (
         lambda path: np.savez(path, **{k: v for k, v in arrays().items() if k != "y_test"}),
         "lacks y_test; it has x_train, y_train, x_test",
@@ -158,7 +179,7 @@ def test_class_folders_become_labels(tmp_path: Path) -> None:
 
 BAD_FOLDERS = {
     "other sizes": (lambda root: picture(root / "train" / "cat" / "9.png", 0, size=(7, 5)), "one shape"),
-    "other classes": (lambda root: picture(root / "test" / "eel" / "0.png", 0), "train has the classes.*eel"),
+    "other classes": (lambda root: picture(root / "test" / "eel" / "0.png", 0), "only test has eel"),
     "an empty class": (lambda root: (root / "train" / "eel").mkdir(), "eel"),
     "a damaged image": (lambda root: (root / "train" / "cat" / "3.png").write_bytes(b"\x89PNG no"), r"3\.png"),
 }
@@ -200,9 +221,9 @@ def test_pack_takes_pil_images(tmp_path: Path) -> None:
 
 
 BAD_PAIRS = {
-    "two shapes": ([(torch.zeros(1, 4, 4), 0), (torch.zeros(1, 5, 5), 1)], "one shape"),
-    "normalised": ([(torch.full((1, 4, 4), -1.0), 0), (torch.zeros(1, 4, 4), 1)], r"\[0, 1\]"),
-    "targets of a regression": ([(torch.zeros(1, 4, 4), 0.7), (torch.zeros(1, 4, 4), 1.2)], "label|class"),
+    "two shapes": ([(torch.zeros(1, 6, 6), 0), (torch.zeros(1, 5, 6), 1)], "one shape"),
+    "normalised": ([(torch.full((1, 6, 6), -1.0), 0), (torch.zeros(1, 6, 6), 1)], r"\[0, 1\]"),
+    "targets of a regression": ([(torch.zeros(1, 6, 6), 0.7), (torch.zeros(1, 6, 6), 1.2)], "label|class"),
 }
 
 

@@ -119,6 +119,49 @@ def test_d2_by_hand() -> None:
     assert d2(scores, x, 4, neighbours=1, gamma=0.1).tolist() == [0, 3, 1, 2]
 
 
+def test_d2_by_hand_where_every_value_is_used_up() -> None:
+    """A difficult pair and an easy one: the difficult image that is left is farther below 0, and comes first."""
+    x = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    scores, e = np.array([5.0, 4.0, 0.2, 0.1]), np.exp(-1.0)
+    start = np.array([5 + 4 * e, 4 + 5 * e, 0.2 + 0.1 * e, 0.1 + 0.2 * e])
+    # With gamma 0 a pick takes its whole value from its neighbour.
+    assert start[1] - start[0] < start[3] - start[2] < 0
+    assert d2(scores, x, 4, neighbours=1, gamma=0.0).tolist() == [0, 2, 1, 3]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 25), st.integers(0, 999), st.floats(0, 3), st.data())
+def test_d2_against_messages_that_stop_at_nothing(n: int, seed: int, gamma: float, data: st.DataObject) -> None:
+    """Written again with values that are never below 0: those at 0 are taken by score when no other is left."""
+    k, count = data.draw(st.integers(1, n)), data.draw(st.integers(1, 5))
+    rng = np.random.default_rng(seed)
+    x, scores = rng.standard_normal((n, 2)), rng.random(n)
+    distance, neighbour = NearestNeighbors(n_neighbors=min(count, n - 1)).fit(x).kneighbors()
+    distance = distance / distance.mean()
+    value = {i: scores[i] + float(np.exp(-distance[i]) @ scores[neighbour[i]]) for i in range(n)}
+    expected = []
+    for _ in range(k):
+        pick = max(value, key=lambda i: (value[i], scores[i]))
+        expected.append(pick)
+        own = value.pop(pick)
+        for d, j in zip(distance[pick], neighbour[pick], strict=True):
+            if j in value:
+                value[j] = max(value[j] - np.exp(-gamma * d) * own, 0.0)
+    assert d2(scores, torch.from_numpy(x), k, neighbours=count, gamma=gamma).tolist() == expected
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.65, 0.8, 0.95])
+def test_d2_keeps_the_difficult_at_every_share(share: float) -> None:
+    """Difficult images have difficult neighbours, which took the more from each other, below what easy ones had."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal((300, 2)), rng.standard_normal((100, 2)) + 6])
+    scores = np.concatenate([0.05 * rng.random(300), 0.5 + 0.5 * rng.random(100)])  # the second cloud is difficult
+    k = int(share * 400)
+    kept = np.isin(np.arange(400), d2(scores, torch.from_numpy(x), k))
+    assert kept.sum() == k
+    assert scores[kept].mean() > 2 * scores[~kept].mean()
+
+
 @pytest.mark.parametrize("n", [2, 30, 1100])
 def test_nearest_neighbours_are_those_of_another_library(n: int) -> None:
     x = np.random.default_rng(n).standard_normal((n, 3))

@@ -72,12 +72,16 @@ def test_nothing_is_left_in_the_model_or_in_what_is_shared(spec: Any) -> None:
 
 @every_variant
 def test_scoring_stays_within_its_budget(spec: Any) -> None:
-    """Forward-equivalents: at most 2k + 2 an image, of val_select as well where it is used."""
+    """Forward-equivalents: at most 2k + 2 an image, of val_select as well where it is used.
+
+    Steps to break take 7 steps here, of which an image that is broken takes no more.
+    """
     made, pruner, ledger = prepared(spec, context()), PRUNERS.parse(spec), Ledger()
     with ledger.watch(made.network), ledger.phase("select"):
         pruner.select(made)
     images = made.n + (len(made.dataset.val_select) if pruner.name == "glister" else 0)
-    assert ledger.passes["select"] <= (2 * 2 + 2) * images
+    steps = 7 if "fragile" in str(spec) or "steps_to_break" in str(spec) else 2
+    assert ledger.passes["select"] <= (2 * steps + 2) * images
     assert ledger._in_graph == 0
 
 
@@ -99,7 +103,9 @@ def data(counts: list[int], *, duplicates: bool) -> Dataset:
 @pytest.mark.parametrize("spec", EXACT, ids=str)
 @settings(deadline=None, max_examples=25)
 @given(
-    counts=st.lists(st.sampled_from([0, 1, 2, 9, 30]), min_size=2, max_size=4).filter(lambda c: sum(c) > 3 and c[-1]),
+    counts=st.lists(st.sampled_from([0, 1, 2, 9, 30]), min_size=2, max_size=4).filter(
+        lambda c: sum(c) > 3 and c[0] and c[-1]
+    ),
     fraction=st.floats(0.05, 1),
     duplicates=st.booleans(),
 )

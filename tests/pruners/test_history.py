@@ -14,6 +14,7 @@ from torch import Tensor
 
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.aum import AUM, aum, note_margin
+from advprune_core.pruners.base import ModelPruner
 from advprune_core.pruners.dynamic_uncertainty import DynamicUncertainty, dynamic_uncertainty, note_probability
 from advprune_core.pruners.forgetting import forgetting, note_forgetting
 from advprune_core.pruners.history import completed
@@ -131,8 +132,38 @@ def test_what_is_kept_is_what_was_observed(name: str) -> None:
 def test_a_window_must_fit_into_the_warm_up(cls: Any) -> None:
     with pytest.raises(ConfigError, match="4 warmup_epochs have no window of 5"):
         cls.create(warmup_epochs=4)
+    with pytest.raises(ConfigError, match="4 score_epochs have no window of 5"):
+        cls.create(score_epochs=4)
+    assert cls.create(score_epochs=5).observed_epochs() == 5
 
 
 def test_free_scores_need_an_epoch() -> None:
     with pytest.raises(ConfigError, match="warmup_epochs = 0"):
         AUM.create(warmup_epochs=0)
+
+
+CONTRADICTIONS: list[tuple[Any, str]] = [
+    ({"score": {"score_epochs": 3, "every": 2}}, "every = 2 would have no effect"),
+    ({"score": {"score_epochs": 3, "warmup_epochs": 5}}, "warmup_epochs = 5 would have no effect"),
+    ({"keep_easy": {"score_epochs": 1, "warmup_epochs": 0}}, "warmup_epochs = 0 would"),
+    ({"grad_match": {"score_epochs": 3, "warmup_epochs": 2, "every": 4}}, "warmup_epochs = 2 and every = 4 would"),
+    ({"forgetting": {"score_epochs": 3, "every": 1}}, "every = 1 would"),
+    ({"tdds": {"score_epochs": 9, "window": 12, "warmup_epochs": 12}}, "warmup_epochs = 12 would"),
+    ({"dynamic_uncertainty": {"score_epochs": 9, "window": 10}}, "9 score_epochs have no window of 10"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), CONTRADICTIONS, ids=lambda value: str(value))
+def test_score_epochs_that_contradict_a_schedule_are_refused(spec: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PRUNERS.parse(spec)
+
+
+@pytest.mark.parametrize("name", [n for n, cls in PRUNERS.classes().items() if issubclass(cls, ModelPruner)])
+def test_score_epochs_alone_select_once_before_the_run(name: str) -> None:
+    """As written, through a record, and set later; the defaults of a schedule are no contradiction."""
+    pruner = PRUNERS.parse({name: {"score_epochs": 12}})
+    assert [epoch for epoch in range(40) if pruner.due(epoch)] == [0]
+    assert PRUNERS.parse({name: pruner.model_dump(mode="json")}) == pruner
+    assert PRUNERS.parse(pruner.spec()) == pruner
+    assert PRUNERS.parse(name).replace(score_epochs=12) == pruner

@@ -30,8 +30,12 @@ def config(name: str, **options: Any) -> Any:
 
 
 def facts(result: TrainResult) -> Any:
-    kept = {epoch: (s.indices.tolist(), s.weights.tolist(), s.n_filled) for epoch, s in result.selections.items()}
-    return kept, [row["train_loss"] for row in result.metrics], result.ledger["passes"]
+    kept = {
+        epoch: (s.indices.tolist(), s.weights.tolist(), s.n_filled, s.step_ratio)
+        for epoch, s in result.selections.items()
+    }
+    rows = [(row["train_loss"], row.get("step_ratio")) for row in result.metrics]
+    return kept, rows, result.ledger["passes"]
 
 
 class Stop(Exception):
@@ -168,7 +172,7 @@ def test_scores_of_a_network_trained_for_them(name: str, tmp_path: Path) -> None
 
 
 def test_a_scout_that_diverges_says_so() -> None:
-    made = tiny_run(pruner={"score": {"score_epochs": 1}}, fraction=0.4, epochs=1, lr=1e30)
+    made = tiny_run(pruner={"score": {"score_epochs": 1}}, fraction=0.4, epochs=1, lr=100, weight_decay=1)
     with pytest.raises(ConfigError, match=r"to be scored by diverged.*smaller lr"):
         train(made, load_dataset(made.dataset))
 

@@ -11,6 +11,8 @@ import torch
 from contexts import blobs, context
 from torch import Tensor, nn
 
+from advprune_core.config import RunConfig
+from advprune_core.data import dataset_from_arrays
 from advprune_core.ledger import Ledger
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.aign import input_gradient_norm
@@ -19,6 +21,7 @@ from advprune_core.pruners.outputs import Branch, split_outputs
 from advprune_core.pruners.scores import KINDS, Score, split_scores
 from advprune_core.pruners.steps_to_break import steps_to_break
 from advprune_core.settings import ConfigError
+from advprune_core.trainers.policy import AttackPolicy
 
 #: Logits with probabilities (1/2, 1/4, 1/4), label 0, and (1/8, 3/4, 1/8), label 2; features (2, 2) and (0, 0).
 BRANCH = Branch(torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]]).log() + 3, torch.tensor([[2.0, 2], [0, 0]]))
@@ -129,3 +132,98 @@ def test_input_gradient_norms_are_those_of_each_image_alone() -> None:
         (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(one), y[i : i + 1]), one)
         expected.append(float(gradient.norm()))
     assert input_gradient_norm(model, x, y).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+#: (steps of the training attack, `steps` of the score, steps and length that the score is by); eps 0.14.
+EPS = 0.14
+SCORING: list[tuple[Any, int | None, int, float]] = [
+    # The default length is that of the steps that are taken: 2.5 / k of the radius.
+    (7, None, 7, 0.05),
+    (10, None, 10, 0.035),
+    (3, None, 7, 0.05),
+    # A single step is no measure, however long it is: chance would decide among whole, wrong and broken.
+    (1, None, 7, 0.05),
+    ({"fixed": {"count": 1, "step_factor": 1.25}}, None, 7, 0.05),
+    ({"fixed": {"count": 1, "step_size": 0.14}}, None, 7, 0.05),
+    # A length that was chosen holds.
+    ({"fixed": {"count": 10, "step_size": 0.02}}, None, 10, 0.02),
+    ({"fixed": {"count": 2, "step_factor": 0.5}}, None, 7, 0.07),
+    ({"bullet": {"boundary": 10}}, None, 7, 0.05),
+    ({"bullet": {"boundary": 20, "boundary_step_size": 0.01}}, None, 9, 0.01),
+    # What is told holds.
+    (7, 5, 5, 0.07),
+    (1, 2, 2, 0.14),
+    ({"fixed": {"count": 10, "step_size": 0.02}}, 3, 3, 0.02),
+    ({"fixed": {"count": 1, "step_factor": 0.5}}, 1, 1, 0.07),
+]
+
+
+@pytest.mark.parametrize(("training", "told", "steps", "length"), SCORING)
+def test_steps_to_break_by_the_training_attack(training: Any, told: int | None, steps: int, length: float) -> None:
+    """On a line the count is the distance in steps, so it tells how many there were and how long they were."""
+    distances = np.array([-0.02, 0.003, 0.033, 0.052, 0.073, 0.101, 0.123, 0.2])
+    images = np.broadcast_to((0.5 + np.append(distances, 0))[:, None, None], (9, 2, 2)).astype(np.float32)
+    labels = np.append(np.ones(8, int), 0)  # the last image is there because classes begin at 0
+    dataset = dataset_from_arrays(images, labels, images, labels, val_select=0, val_stop=0)
+    attack = AttackPolicy.create(eps=EPS, steps=training)
+    found = split_scores(context(dataset=dataset, model=Line(), attack=attack), "steps_to_break", steps=told)
+    within = np.ceil(np.round(distances / length, 6)).clip(0)
+    expected = np.where((within > steps) | (distances > EPS), steps + 1, within)
+    assert found[:8].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("training", [1, {"fixed": {"count": 1, "step_factor": 1.25}}])
+def test_single_step_training_leaves_little_to_chance(training: Any) -> None:
+    """As much as PGD-7 would: with the single step itself, most images shared one of three counts."""
+    attacks = {name: AttackPolicy.create(eps=0.15, steps=steps) for name, steps in (("one", training), ("seven", 7))}
+    found = {name: split_scores(context(attack=attack), "steps_to_break") for name, attack in attacks.items()}
+    assert found["one"].tolist() == found["seven"].tolist()
+    single = split_scores(context(attack=attacks["one"]), "steps_to_break", steps=1)
+    assert len(np.unique(found["one"])) > len(np.unique(single))
+
+
+@pytest.mark.parametrize(
+    ("spec", "cost"), [("score", 1), ({"score": {"score": "grand"}}, 1), ({"herding": {"steps": None}}, 1)], ids=str
+)
+def test_standard_training_is_scored_by_clean_images(spec: Any, cost: int) -> None:
+    """Not by an attack that it never makes, unless that is asked for."""
+    made, pruner, ledger = context(objective="standard", steps=7), PRUNERS.parse(spec), Ledger()
+    with ledger.watch(made.network), ledger.phase("select"):
+        found = pruner.select(made)
+    assert ledger.passes == {"select": cost * made.n}
+    assert found.indices.tolist() == pruner.replace(steps=0).select(made).indices.tolist()
+    with ledger.watch(made.network), ledger.phase("asked"):
+        pruner.replace(steps=3).select(made)
+    assert ledger.passes["asked"] == 7 * made.n
+
+
+@pytest.mark.parametrize("objective", ["standard", "pgd_at", "trades"])
+@pytest.mark.parametrize("spec", ["score", "d2", {"herding": {"steps": None}}, "grad_match"], ids=str)
+def test_equal_scores_have_equal_keys(spec: Any, objective: str) -> None:
+    """A run says which outputs it scores: with standard training, none told and 0 are one run, and a new key."""
+    dataset = blobs()
+    runs = [RunConfig.flat(pruner=spec, objective=objective, fraction=0.5)]
+    pruner = PRUNERS.parse(spec)
+    runs += [runs[0].replace(pruner=pruner.replace(steps=steps)) for steps in ([0, 7] if spec != "grad_match" else [7])]
+    keys = [run.train_key(dataset) for run in runs]
+    clean = pruner.name in ("score", "herding") and objective == "standard"
+    assert (keys[0] == keys[1]) == (clean or spec == "d2")
+    assert keys[0] != keys[-1]
+    before = {"name": pruner.name} | ({"settings": {"steps": None}} if pruner.name == "herding" else {})
+    assert (runs[0].pruner.canonical() != before) == (clean or spec == "d2"), "only what gives other results"
+
+
+def test_steps_to_break_attack_standard_training_too() -> None:
+    for spec in ("keep_fragile", {"score": {"score": "steps_to_break", "keep": "lowest"}}):
+        run = RunConfig.flat(pruner=spec, objective="standard", fraction=0.5)
+        assert run.pruner == PRUNERS.parse(spec)
+        made = context(objective="standard", steps=1)
+        assert split_scores(made, "steps_to_break").max() > 2
+        assert len(run.pruner.select(made)) == made.k
+
+
+def test_steps_to_break_alone_are_of_a_second_version() -> None:
+    """The same settings used to give another score; what all other scores gave still holds."""
+    versions = {kind: Score(score=kind).canonical().get("version", 1) for kind in (*KINDS, "steps_to_break")}
+    assert versions == {**dict.fromkeys(KINDS, 1), "steps_to_break": 2}
+    assert PRUNERS.parse("keep_fragile").canonical() == {"name": "keep_fragile", "version": 2}

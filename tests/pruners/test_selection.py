@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from advprune_core.data import Dataset, dataset_from_arrays
 from advprune_core.pruners import Context, Selection, budget
-from advprune_core.pruners.base import ScheduledPruner
+from advprune_core.pruners.base import ScheduledPruner, keep
 from advprune_core.pruners.random import Full, Random, Redraw
 from advprune_core.settings import ConfigError
 
@@ -81,7 +81,9 @@ def data(counts: list[int]) -> Dataset:
     return dataset_from_arrays(x, labels, x, labels, val_select=0, val_stop=0)
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(lambda c: c[-1] > 0), st.floats(0.01, 1))
+@given(
+    st.lists(st.integers(0, 30), min_size=1, max_size=6).filter(lambda c: c[0] > 0 and c[-1] > 0), st.floats(0.01, 1)
+)
 def test_quotas_are_the_largest_remainders(counts: list[int], fraction: float) -> None:
     """Against a search: of all ways to share k out, no other is nearer to proportional."""
     context = Context(dataset=data(counts), fraction=fraction, seed=0)
@@ -100,8 +102,26 @@ def test_quotas_are_the_largest_remainders(counts: list[int], fraction: float) -
     assert not up or not down or min(up) >= max(down)
 
 
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.floats(0.05, 1), st.integers(1, 4), st.integers(0, 3))
+def test_every_class_keeps_as_many_as_are_asked_for(counts: list[int], fraction: float, least: int, seed: int) -> None:
+    """By counting: k distinct images, the floors kept, and no image moved that need not be."""
+    context = Context(dataset=data(counts), fraction=fraction, seed=seed, min_per_class=least)
+    floors = np.minimum(counts, least)
+    assume(context.k >= floors.sum())
+    free = Random().select(context)
+    kept = keep(Random(), context)
+    per_class = np.bincount(context.labels[kept.indices], minlength=len(counts))
+    assert (len(kept), len(set(kept.indices.tolist()))) == (context.k, context.k)
+    assert (per_class >= floors).all()
+    missing = np.maximum(floors - np.bincount(context.labels[free.indices], minlength=len(counts)), 0).sum()
+    assert len(set(kept.indices.tolist()) - set(free.indices.tolist())) == missing == kept.n_filled
+    quotas = context.quotas()
+    assert quotas.sum() == context.k
+    assert ((quotas >= floors) & (quotas <= counts)).all()
+
+
 def test_a_class_that_would_keep_nothing_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"keeps 5 of 101 images.*class 1 \(1 images\) empty"):
+    with pytest.raises(ConfigError, match=r"keeps 5 of 101 images.*class 1 \(1 images\) without any"):
         Context(dataset=data([100, 1]), fraction=0.05, seed=0).quotas()
 
 

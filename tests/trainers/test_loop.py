@@ -22,6 +22,7 @@ from advprune_core.settings import ConfigError
 from advprune_core.trainers.base import Batch, Outputs
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.state import unbiased_average
 
 # One setting of everything that keeps state between epochs.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -40,6 +41,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "carried": {"trainer": "atta", "crop_padding": 1, "flip": True},
     "carried, L2, subset": {"trainer": "atta", "norm": "l2", "eps": 0.5, "pruner": "redraw", "fraction": 0.4},
     "BulletTrain": {"start": "carried", "steps": {"bullet": {"boundary": 3}}},
+    "budget": {"steps": {"bullet": {"boundary": 3}}, "cost_budget": 5000, "best_every": 2, "ema": 0.9, "epochs": 9},
     "momentum": {"trainer": "fgsm_pgi", "crop_padding": 1},
     "free": {"trainer": "free"},
     "grad_align": {"trainer": "grad_align"},
@@ -71,7 +73,7 @@ class Stop(Exception):
     """Stands for a killed process."""
 
 
-@pytest.mark.parametrize("name", ["plain", "carried", "BulletTrain", "momentum", "free"])
+@pytest.mark.parametrize("name", ["plain", "carried", "BulletTrain", "budget", "momentum", "free"])
 def test_same_bits_after_a_kill_in_the_middle_of_an_epoch(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,11 +172,9 @@ def test_cost_is_the_fraction_and_every_batch_is_full() -> None:
         assert result.unique_images <= kept
 
 
-@pytest.mark.parametrize("fraction", [1.0, 0.37])
-def test_the_schedule_spans_the_steps_that_are_taken(fraction: float) -> None:
+def followed(config: RunConfig) -> tuple[list[float], TrainResult]:
+    """Progress at each step of a run, and its result."""
     progress: list[float] = []
-
-    config = tiny_run(pruner="random", fraction=fraction, epochs=4)
     schedule = config.optimisation.schedule
     spy = type(schedule).factor
 
@@ -185,11 +185,60 @@ def test_the_schedule_spans_the_steps_that_are_taken(fraction: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(schedule), "factor", factor)
         result = train(config, data(config))
+    return progress, result
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.37])
+def test_the_schedule_spans_the_steps_that_are_taken(fraction: float) -> None:
+    config = tiny_run(pruner="random", fraction=fraction, epochs=4)
+    progress, result = followed(config)
     assert len(progress) == result.steps
     assert progress[0] == 0
     assert np.allclose(np.diff(progress), 1 / (4 * round(fraction * 254) / 16), atol=0.004)
     assert 1 - 2.5 / result.steps < progress[-1] < 1
     assert result.metrics[-1]["lr"] < 0.03 * config.optimisation.lr
+
+
+# An image costs 5: a batch of 16 of them 80, an epoch of 254 images 1,270.
+@pytest.mark.parametrize(
+    ("budget", "epochs", "batches"),
+    [
+        (800, 30, 10),
+        (839, 30, 10),
+        (841, 30, 11),
+        (1270, 30, 16),
+        (4000, 30, 50),
+        (100, 30, 1),
+        (50_000, 2, 31),  # the epochs end first: 508 images
+    ],
+)
+def test_a_run_ends_with_the_batch_nearest_to_its_budget(budget: int, epochs: int, batches: int) -> None:
+    progress, result = followed(tiny_run(epochs=epochs, cost_budget=budget))
+    assert result.steps == batches
+    assert result.ledger["passes"]["train"] == 80 * batches == result.metrics[-1]["cost"]
+    if budget < 50_000:
+        assert progress == pytest.approx([min(80 * step / budget, 1) for step in range(batches)])
+        assert len(result.metrics) == -(-16 * batches // 254)
+    else:
+        assert 1 - 2.5 / batches < progress[-1] < 1
+
+
+def test_selection_counts_towards_the_budget() -> None:
+    """So does the network that is trained only to be scored by: 15 batches of 80."""
+    config = tiny_run(epochs=30, cost_budget=4000, pruner={"keep_hard": {"score_epochs": 1}}, fraction=0.5)
+    progress, result = followed(config)
+    passes = result.ledger["passes"]
+    assert passes["select"] > 1200
+    assert progress[-result.steps] == passes["select"] / 4000
+    assert abs(passes["train"] + passes["select"] - 4000) <= 40
+
+
+def test_a_selection_is_paid_in_full_and_followed_by_a_batch() -> None:
+    """A budget that the selection alone exceeds, which only training can show."""
+    config = tiny_run(epochs=30, cost_budget=200, pruner={"keep_hard": {"warmup_epochs": 0}}, fraction=0.5)
+    result = train(config, data(config))
+    assert result.ledger["passes"]["select"] > 200
+    assert (result.steps, len(result.metrics)) == (1, 1)
 
 
 def test_seeds_pair_runs() -> None:
@@ -257,6 +306,61 @@ def test_the_sentinel_has_nothing_to_say_of_standard_training(monkeypatch: pytes
     assert collapsing(monkeypatch, checks, training, objective="standard").status == "ok"
 
 
+def test_the_sentinel_looks_at_the_weights_that_are_trained_and_not_at_their_average(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two checks an epoch: the average, which lags and would look collapsed; and the network that is trained."""
+    from advprune_core.trainers import loop
+
+    average, trained = [0.0, 0.05, 0.1, 0.6], [0.3, 0.5, 0.6, 0.7]
+    asked: list[bool] = []
+    config = tiny_run(epochs=4, best_every=1, ema=0.9, on_collapse="stop")
+    seen = iter([value for pair in zip(average, trained, strict=True) for value in pair])
+    epoch = loop._Run._epoch
+
+    def told(self: Any, number: int, *, share: float) -> dict[str, Any]:
+        asked.append(self.state.final_model is not self.state.model)
+        return {**epoch(self, number, share=share), "train_accuracy": 0.9}
+
+    monkeypatch.setattr(loop, "accuracy_under", lambda *args, **kwargs: next(seen))
+    monkeypatch.setattr(loop._Run, "_epoch", told)
+    result = train(config, data(config))
+    assert all(asked)
+    assert (result.status, result.collapse_epoch, result.best_epoch) == ("ok", None, 3)
+    assert [row["val_pgd"] for row in result.metrics] == average
+    assert [row["val_pgd_trained"] for row in result.metrics] == trained
+
+
+def test_each_check_is_of_the_weights_it_says() -> None:
+    config = tiny_run(epochs=3, best_every=1, ema=0.99, eps="1/64", schedule="constant")
+    dataset = data(config)
+    model = build_model(config.model, dataset)
+    result = train(config, dataset, model=model)  # the network given is the one trained
+    found = {"val_pgd_trained": model, "val_pgd": build_model(config.model, dataset)}
+    found["val_pgd"].load_state_dict(result.last)
+    for name, network in found.items():
+        again = accuracy_under(network, dataset.val_stop, PGD(steps=10), threat=config.threat, seed=config.seed)
+        assert result.metrics[-1][name] == again
+    assert result.metrics[-1]["val_pgd_trained"] != result.metrics[-1]["val_pgd"], "or the test cannot tell them apart"
+
+
+@pytest.mark.slow
+def test_an_average_that_lags_is_no_collapse() -> None:
+    """PGD-AT on the digits with a decay of .999, which takes longer to follow than the run has steps."""
+    from advprune_core.evaluate import evaluate
+    from advprune_core.tasks import PGD_40
+
+    config = RunConfig.flat(trainer="pgd_at", ema=0.999, best_every=3, on_collapse="stop")
+    dataset = data(config)
+    result = train(config, dataset)
+    assert (result.status, len(result.metrics)) == ("ok", 30)
+    assert result.metrics[-1]["val_pgd"] > 0.85
+    model = build_model(config.model, dataset)
+    model.load_state_dict(result.last)
+    # The weights at the end reach .77; an average that starts at the first weights .70.
+    assert evaluate(model, dataset.test, PGD_40, threat=config.threat).robust.mean() > 0.735
+
+
 @pytest.mark.parametrize(("what", "epochs"), [("flag", 5), ("stop", 4), ("roll_back", 4)])
 def test_what_is_done_about_a_collapse(what: str, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     checks, training, _ = COURSES[0]
@@ -308,10 +412,21 @@ def test_average_is_the_exponential_average_of_the_steps() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop._Run, "_update", spy)
         result = train(config, dataset)
-    average = history[0]
-    for value in history[1:]:
-        average = 0.8 * average + 0.2 * value
-    assert torch.allclose(result.last["1.0.bias"], average, atol=1e-6)
+    # The weights of a step count 0.8 times as much as those of the next, and all of them together 1.
+    shares = 0.8 ** np.arange(len(history))[::-1].astype(np.float64)
+    average = sum(share * value.double() for share, value in zip(shares / shares.sum(), history, strict=True))
+    assert torch.allclose(result.last["1.0.bias"].double(), average, atol=1e-6)
+    assert shares[0] / shares.sum() < 0.2 * 0.8 ** (len(history) - 1) * 1.1
+
+
+def test_the_average_of_a_constant_is_that_constant_whatever_the_weights_before() -> None:
+    """From the second step on at a constant, the average moves there as fast as the factors say."""
+    values = [torch.tensor([5.0]), *[torch.tensor([1.0])] * 200]
+    average = values[0].clone()
+    for count, value in enumerate(values[1:], 1):
+        unbiased_average(0.999)([average], [value], torch.tensor(count))
+        left = 0.999**count * 0.001 / (1 - 0.999 ** (count + 1))  # of the first value
+        assert float(average) == pytest.approx(1 + 4 * left, abs=1e-5)
 
 
 class Weighted(Pruner):
@@ -370,12 +485,14 @@ def test_what_a_pruner_observes_is_part_of_the_checkpoint(tmp_path: Path) -> Non
 
 def test_a_checkpoint_is_taken_up_by_its_own_run_only(tmp_path: Path) -> None:
     train(tiny_run(), data(tiny_run()), work=tmp_path)
-    with pytest.raises(ConfigError, match="checkpoint of another run"):
-        train(tiny_run(seed=1), data(tiny_run()), work=tmp_path)
+    with pytest.warns(UserWarning, match="it is of the run .* begins anew"):
+        other = train(tiny_run(seed=1), data(tiny_run()), work=tmp_path)
+    assert same(other, train(tiny_run(seed=1), data(tiny_run())))
+    assert (tmp_path / "checkpoint.pt.damaged").exists(), "what the other one had is not lost"
 
 
 def test_divergence_is_a_status() -> None:
-    config = tiny_run(lr=1e30)
+    config = tiny_run(lr=100, weight_decay=1)
     assert train(config, data(config)).status == "diverged"
 
 

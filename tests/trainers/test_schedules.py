@@ -122,7 +122,7 @@ BAD: list[tuple[type[Any], dict[str, Any], str]] = [
     (Piecewise, {"at": (0.5, 0.5)}, "must rise"),
     (Piecewise, {"at": (0.5,)}, "one factor for each"),
     (Piecewise, {"at": (0.5, 1.1)}, "less than or equal to 1"),
-    (Piecewise, {"factors": (0.1, -0.1)}, "not be negative"),
+    (Piecewise, {"factors": (0.1, -0.1)}, "factors.*greater than or equal to 0"),
     (Piecewise, {"factors": (0.1, float("nan"))}, "factors"),
 ]
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from advprune_core.trainers.sentinel import collapsed
+from advprune_core.trainers.sentinel import Check, checks, collapsed, depth, onset
 
 # robust, training, best robust, training at best, drop, collapsed
 CHECKS = [
@@ -27,3 +32,60 @@ def test_checks(robust: float, training: float, best: float, at_best: float, dro
     assert (
         collapsed(robust=robust, training=training, best_robust=best, training_at_best=at_best, drop=drop) == expected
     )
+
+
+def rows(held_out: list[float], training: list[float], every: int = 1) -> list[dict[str, Any]]:
+    """Rows of metrics with a check after every so many epochs."""
+    found: list[dict[str, Any]] = []
+    for epoch in range(every * len(held_out)):
+        found.append({"epoch": epoch, "train_accuracy": training[epoch // every]})
+        if (epoch + 1) % every == 0:
+            found[-1]["val_pgd"] = held_out[epoch // every]
+    return found
+
+
+def test_checks_are_the_epochs_that_have_one() -> None:
+    assert checks(rows([0.2, 0.3], [0.4, 0.5], every=2)) == [Check(1, 0.2, 0.4), Check(3, 0.3, 0.5)]
+    assert checks([{"epoch": 0, "train_accuracy": 0.4, "val_pgd": 0.1, "val_pgd_trained": 0.3}]) == [Check(0, 0.3, 0.4)]
+    assert checks([]) == []
+
+
+# (held out, training, onset after the last check, onset while the run goes on)
+COURSES: list[tuple[list[float], list[float], int | None, int | None]] = [
+    ([], [], None, None),
+    ([0.2, 0.5, 0.1, 0.0], [0.4, 0.6, 0.9, 1.0], 2, 2),
+    ([0.2, 0.5, 0.5, 0.1], [0.4, 0.6, 0.9, 0.6], 3, None),
+    ([0.2, 0.5, 0.1, 0.5, 0.1, 0.1], [0.4, 0.6, 0.9, 0.6, 0.9, 0.9], 4, 4),
+    ([0.2, 0.5, 0.1, 0.1, 0.5], [0.4, 0.6, 0.9, 0.9, 0.6], 2, 2),  # that it recovers does not take it back
+    ([0.2, 0.5, 0.1, 0.5], [0.4, 0.6, 0.9, 0.6], None, None),
+]
+
+
+@pytest.mark.parametrize(("held_out", "training", "ended", "going_on"), COURSES)
+def test_onset(held_out: list[float], training: list[float], ended: int | None, going_on: int | None) -> None:
+    course = checks(rows(held_out, training))
+    assert onset(course, drop=0.2, ended=True) == ended
+    assert onset(course, drop=0.2, ended=False) == going_on
+
+
+def test_depth_is_the_fall_after_the_best_check() -> None:
+    assert depth(rows([0.2, 0.5, 0.1, 0.3], [0.5] * 4)) == pytest.approx(0.4)
+    assert depth(rows([0.3, 0.1, 0.5], [0.5] * 3, every=2)) == 0
+    assert math.isnan(depth(rows([], [])))
+    assert math.isnan(depth([{"epoch": 0, "train_accuracy": 0.5}]))
+
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+
+
+def test_records_say_of_a_collapse_what_their_checks_show() -> None:
+    """The published runs, none of which has an average, were watched check by check."""
+    seen = 0
+    for path in sorted(REFERENCE.glob("*/runs/*/record.json")):
+        record = json.loads(path.read_text())
+        course = checks(record["epochs"])
+        if course and "standard" not in record["config"]["objective"]:
+            seen += 1
+            told = onset(course, drop=record["config"]["collapse_drop"], ended=True)
+            assert (told, "ok" if told is None else "collapsed") == (record["collapse_epoch"], record["status"])
+    assert seen > 0

@@ -1,61 +1,16 @@
-"""Means and intervals over seeds: the seed is the unit."""
+"""From a study's table to the tables that people read: a row for each arm, way of training or pruner."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds with a t interval.
-
-    Attributes
-    ----------
-    mean, low, high : float
-        `low` and `high` are NaN with fewer than two seeds.
-    seeds : int
-    """
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-
-    def text(self, scale: float = 100.0, digits: int = 1) -> str:
-        """``75.1 [74.0, 76.2]``, or the mean alone."""
-        mean = f"{scale * self.mean:.{digits}f}"
-        if np.isnan(self.low):
-            return mean
-        return f"{mean} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
-
-
-def estimate(values: pd.Series | np.ndarray, confidence: float = 0.95) -> Estimate:
-    """Mean of one value per seed, with Student's t interval."""
-    x = np.asarray(values, dtype=np.float64)
-    if len(x) == 0:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    if len(x) < 2:
-        return Estimate(float(x.mean()), float("nan"), float("nan"), len(x))
-    half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
-    return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
-
-
-def paired_difference(
-    table: pd.DataFrame, arm: str, reference: str, *, fraction: float, value: str = "robust"
-) -> Estimate:
-    """Mean difference `arm` minus `reference` over the seeds that both have, at one fraction."""
-    at = table[table["fraction"] == fraction].set_index(["arm", "seed"])[value].dropna()
-    known = at.index.get_level_values("arm")
-    if arm not in known or reference not in known:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    difference = (at[arm] - at[reference]).dropna()
-    return estimate(difference)
+from advprune_core.estimates import Estimate, accuracy
+from advprune_core.markup import escape
+from advprune_core.verdicts import Verdict, compare, judge, was_run
 
 
 def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
@@ -83,6 +38,12 @@ def ways(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(way), rows.assign(arm=rows["arm"].str.removeprefix(f"{way}: ")) if way else rows
 
 
+def way_labels(table: pd.DataFrame) -> pd.Series:
+    """The way of training of each row; with several pruners or controls of one, the arm."""
+    several = table.groupby(_way(table))["arm"].nunique().max() > 1
+    return table["arm"] if several or not _way(table).any() else _way(table)
+
+
 def full_costs(table: pd.DataFrame) -> pd.Series:
     """Forward-equivalents of the run on full data of each row's seed and way of training.
 
@@ -108,14 +69,12 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
         ``way`` (the variant; with several pruners or controls the arm), ``objective, fraction,
         control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
         ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
-        the runs timed alone, else NaN); ``collapsed``: share of runs; ``on_frontier``: nothing that
-        costs as much or less reaches as much.
+        the runs timed alone, else NaN); ``collapsed``: so many of its ``runs``; ``on_frontier``: no
+        mean of what costs as much or less is as high, which is no verdict.
     """
     table, rows = with_accuracies(table), []
-    several = table.groupby(_way(table))["arm"].nunique().max() > 1
-    label = table["arm"] if several or not _way(table).any() else _way(table)
-    for (way, fraction), group in table.groupby([label, "fraction"], sort=False):
-        robust = estimate(group["robust"].dropna())
+    for (way, fraction), group in table.groupby([way_labels(table), "fraction"], sort=False):
+        robust = accuracy(group["robust"].dropna())
         alone = np.empty(0)
         if timings is not None and len(timings):
             alone = timings[timings["key"].isin(group["key"])]["cpu_seconds"].to_numpy()
@@ -132,7 +91,8 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
                 "robust_high": robust.high,
                 "cost_per_image": (group["cost"] / group["n"]).mean(),
                 "cpu_seconds": float(np.median(alone)) if len(alone) else np.nan,
-                "collapsed": (group["status"] == "collapsed").mean(),
+                "runs": len(group),
+                "collapsed": int((group["status"] == "collapsed").sum()),
             }
         )
     points = pd.DataFrame(rows)
@@ -163,8 +123,10 @@ def printable_ways(
         row |= {"seconds": "" if np.isnan(full["cpu_seconds"]) else f"{full['cpu_seconds']:.1f}"}
         row |= {"clean, %": f"{100 * full['clean']:.1f}"}
         for _, point in group.sort_values("fraction", ascending=False).iterrows():
-            value = Estimate(point["robust"], point["robust_low"], point["robust_high"], 0)
-            row[f"robust at {100 * point['fraction']:g} %"] = value.text()
+            value = Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
+            if (seeds := _seeds(point, table)) != str(table["seed"].nunique()):
+                value += f" ({seeds} seeds)"
+            row[f"robust at {100 * point['fraction']:g} %"] = value
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -176,36 +138,66 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
     -------
     DataFrame
         ``pruner, fraction, seeds``; ``clean, robust`` in [0, 1]; ``against_random`` and
-        ``against_same_cost`` with ``_low, _high``: paired differences in robust accuracy from the
-        arm `random` at the fraction, and from all data at the cost of this pruner; ``headroom``,
-        the share of the way from the one to the other; ``cost``, of the full run's; what all
+        ``against_same_cost``: paired differences in robust accuracy from the arm `random` at the
+        fraction, and from all data at the cost of this pruner, with ``_low, _high``, ``_pairs``
+        (``2 of 3 seeds, 1 diverged left out``), ``_p`` (Holm, over all differences of this table)
+        and ``_verdict``; ``headroom``, the share of the way from the one mean to the other;
+        ``cost``, of the full run's, in passes, and ``cost_seconds``: the same with selection counted
+        in processor seconds of the run's own training, so that it holds on a busy machine; what all
         selections cost in epochs of training on all data, in passes and in processor seconds;
-        ``n_filled``.
+        ``n_filled``; ``step_ratio``.
     """
     table, rows = with_accuracies(table), []
     shares = table["cost"] / full_costs(table)
     runs = table[table["control"].isna() & (table["fraction"] < 1)]
+    verdicts = _against_rivals(table, runs, random)
     for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
         at = float(group["fraction"].iloc[0])
         row: dict[str, object] = {"pruner": arm, "fraction": fraction}
         row |= {"seeds": int(group["robust"].notna().sum()), "clean": group["clean"].mean()}
-        row |= {"robust": group["robust"].mean()}
-        # Without its own rows `random` has no rival at random: that is no difference of 0.
-        others = table[table["arm"] != arm] if arm == random else table
-        gain = paired_difference(others, str(arm), random, fraction=at)
-        rest = paired_difference(table, str(arm), f"same_cost({arm})", fraction=at)
-        for name, value in (("against_random", gain), ("against_same_cost", rest)):
-            row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
-        room = gain.mean - rest.mean
-        row["headroom"] = gain.mean / room if room > 0 else np.nan
+        row |= {"robust": group["robust"].mean(), "headroom": np.nan}
+        gain, rest = (verdicts.get((str(arm), at, name)) for name in ("against_random", "against_same_cost"))
+        row |= _told("against_random", gain) | _told("against_same_cost", rest)
+        if gain and rest and (room := gain.comparison.difference.mean - rest.comparison.difference.mean) > 0:
+            row["headroom"] = gain.comparison.difference.mean / room
         row["cost"] = shares[group.index].mean()
+        if "cpu_seconds_train" in group:  # nowhere, if all runs failed
+            training = shares[group.index] * group["passes_train"] / group["cost"]
+            row["cost_seconds"] = (training * group["cost_seconds"] / group["cpu_seconds_train"]).mean()
         for unit, name in (("passes", "passes"), ("cpu_seconds", "seconds")):
             if f"{unit}_select" in group:
                 epoch = group[f"{unit}_train"] / group["images_visited"] * group["n"]
                 row[f"selection_{name}"] = (group[f"{unit}_select"].fillna(0) / epoch).mean()
         row["n_filled"] = group["n_filled"].mean()
+        row["step_ratio"] = group["step_ratio"].astype(float).mean()
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _against_rivals(table: pd.DataFrame, runs: pd.DataFrame, random: str) -> dict[tuple[str, float, str], Verdict]:
+    """Each pruner at each fraction against its two rivals, where these were run."""
+    asked = {}
+    for arm, fraction in runs[["arm", "fraction"]].drop_duplicates().itertuples(index=False):
+        for name, rival in (("against_random", random), ("against_same_cost", f"same_cost({arm})")):
+            if rival != arm and was_run(table, rival, fraction):
+                asked[arm, fraction, name] = compare(table, arm, rival, fraction=fraction)
+    return judge(asked)
+
+
+def _told(name: str, verdict: Verdict | None) -> dict[str, object]:
+    """The columns of one difference."""
+    if verdict is None:  # no rival
+        numbers = dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_p"), np.nan)
+        return numbers | {f"{name}_pairs": "", f"{name}_verdict": ""}
+    found = verdict.comparison.difference
+    return {
+        name: found.mean,
+        f"{name}_low": found.low,
+        f"{name}_high": found.high,
+        f"{name}_pairs": verdict.comparison.pairs(),
+        f"{name}_p": verdict.p,
+        f"{name}_verdict": verdict.says,
+    }
 
 
 def component_name(cell: str) -> str:
@@ -221,14 +213,17 @@ def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         ``arm, fraction, cost, speed_up_passes, cpu_seconds, seconds_ratio, speed_up_seconds``:
         `cost` and `seconds_ratio` relative to the full run; seconds are medians over the timings
-        alone and NaN where there are none, or where device or threads differ.
+        alone and NaN where there are none, or where device or threads differ. ``timings``: so many
+        of the run and of the full one, the lesser number; ``speed_up_seconds_low, _high``: of the slowest
+        against the fastest of them and the reverse, NaN with a single one and for the full run.
     """
     shares = runs["cost"] / full_costs(runs)
     rows = []
     for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
         share = float(shares[group.index].mean())
         row: dict[str, object] = {"arm": arm, "fraction": fraction, "cost": share, "speed_up_passes": 1 / share}
-        row |= {"cpu_seconds": np.nan, "seconds_ratio": np.nan, "speed_up_seconds": np.nan}
+        row |= dict.fromkeys(("cpu_seconds", "seconds_ratio", "speed_up_seconds"), np.nan)
+        row |= {"speed_up_seconds_low": np.nan, "speed_up_seconds_high": np.nan, "timings": 0}
         if len(timings):
             own = timings[(timings["arm"] == arm) & (timings["fraction"] == fraction)]
             whole = timings[(timings["fraction"] == 1) & (_way(timings) == _way(group).iloc[0])]
@@ -239,7 +234,11 @@ def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
                     "cpu_seconds": seconds,
                     "seconds_ratio": seconds / reference,
                     "speed_up_seconds": reference / seconds,
+                    "timings": min(len(own), len(whole)),
                 }
+                if min(len(own), len(whole)) > 1 and fraction != 1:
+                    row["speed_up_seconds_low"] = whole["cpu_seconds"].min() / own["cpu_seconds"].max()
+                    row["speed_up_seconds_high"] = whole["cpu_seconds"].max() / own["cpu_seconds"].min()
         rows.append(row)
     return pd.DataFrame(rows).sort_values(["arm", "fraction"], ascending=[True, False], ignore_index=True)
 
@@ -251,8 +250,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``arm, fraction, seeds, clean, clean_low, clean_high, robust, ..., cost, speed_up``:
-        accuracies in [0, 1]; `cost` is the share of the full run's forward-equivalents, `speed_up`
-        its inverse.
+        `seeds` that were tested; accuracies in [0, 1]; `cost` is the share of the full run's
+        forward-equivalents, `speed_up` its inverse.
     """
     table = with_accuracies(table)
     shares = table["cost"] / full_costs(table)
@@ -264,9 +263,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             "seeds": group[group["robust"].notna()]["seed"].nunique(),
         }
         for name in ("clean", "robust"):
-            value = estimate(group[name].dropna()) if group[name].notna().any() else None
-            if value is not None:
-                row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
+            value = accuracy(group[name].dropna())
+            row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
         row["cost"] = shares[group.index].mean()
         row["speed_up"] = 1 / row["cost"] if row["cost"] else np.nan  # type: ignore[operator]
         rows.append(row)
@@ -278,14 +276,18 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
     """`summary` as people read it: per cent with intervals, cost as a share of the full run."""
     rows = []
     for _, row in summary(table).iterrows():
-        shown = {"arm": row["arm"], "data kept": f"{100 * row['fraction']:g} %", "seeds": row["seeds"]}
+        shown = {"arm": row["arm"], "data kept": f"{100 * row['fraction']:g} %", "seeds": _seeds(row, table)}
         for name in ("clean", "robust"):
-            shown[f"{name} accuracy, %"] = Estimate(
-                row.get(name, np.nan), row.get(f"{name}_low", np.nan), row.get(f"{name}_high", np.nan), 0
-            ).text()
+            shown[f"{name} accuracy, %"] = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], 0).text()
         shown["cost / full run"] = f"{row['cost']:.3f}"
         rows.append(shown)
     return pd.DataFrame(rows)
+
+
+def _seeds(row: pd.Series, table: pd.DataFrame) -> str:
+    """``5``, or ``4 of 5`` where a seed of the study is not in the mean."""
+    tested, planned = int(row["seeds"]), table["seed"].nunique()
+    return str(tested) if tested == planned else f"{tested} of {planned}"
 
 
 def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
@@ -305,6 +307,7 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of text as Markdown."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    """A table of text as Markdown, whatever its names are."""
+    cells = [[escape(text) for text in row] for row in (list(table.columns), *table.astype(str).to_numpy().tolist())]
+    rows = [cells[0], ["---"] * len(table.columns), *cells[1:]]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

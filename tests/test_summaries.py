@@ -1,79 +1,24 @@
-"""Means, intervals and paired differences over seeds, against scipy and by hand."""
+"""The tables that people read, by hand."""
 
 from __future__ import annotations
-
-import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from made_up import pruners_table, trainers_table
 from scipy import stats
 
-from advprune_core.statistics import (
-    Estimate,
+from advprune_core.summaries import (
     after_attacks,
     attacks_of,
-    estimate,
     frontier,
     full_costs,
-    paired_difference,
     printable,
     printable_ways,
     pruner_table,
     summary,
     ways,
 )
-
-VALUES = st.lists(st.floats(0, 1, allow_subnormal=False), min_size=2, max_size=20)
-
-
-@given(VALUES, st.sampled_from([0.5, 0.9, 0.95, 0.99]))
-def test_intervals_are_students(values: list[float], confidence: float) -> None:
-    got = estimate(np.array(values), confidence)
-    error = stats.sem(values)
-    assert got.seeds == len(values)
-    assert got.mean == pytest.approx(math.fsum(values) / len(values))
-    if error > 1e-12:
-        low, high = stats.t.interval(confidence, len(values) - 1, loc=np.mean(values), scale=error)
-        assert (got.low, got.high) == pytest.approx((low, high))
-        # The interval says just which means a t test would not refuse.
-        assert stats.ttest_1samp(values, got.high).pvalue == pytest.approx(1 - confidence, abs=1e-6)
-
-
-def test_an_interval_by_hand() -> None:
-    # Mean 2, standard deviation 1, standard error 1 / sqrt(3), t(0.975, 2) = 4.302653.
-    got = estimate(pd.Series([1.0, 2.0, 3.0]))
-    assert got.mean == 2
-    assert got.high - 2 == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
-    assert 2 - got.low == pytest.approx(got.high - 2)
-
-
-def test_one_seed_has_no_interval() -> None:
-    got = estimate(np.array([0.25]))
-    assert (got.mean, got.seeds) == (0.25, 1)
-    assert math.isnan(got.low)
-    assert math.isnan(got.high)
-
-
-def test_equal_values_have_an_interval_of_a_point() -> None:
-    assert estimate(np.array([0.5, 0.5, 0.5])) == Estimate(0.5, 0.5, 0.5, 3)
-
-
-TEXTS: list[tuple[Estimate, dict[str, Any], str]] = [
-    (Estimate(0.751, 0.74, 0.762, 5), {}, "75.1 [74.0, 76.2]"),
-    (Estimate(0.751, math.nan, math.nan, 1), {}, "75.1"),
-    (Estimate(2.0, 1.5, 2.5, 3), {"scale": 1, "digits": 2}, "2.00 [1.50, 2.50]"),
-    (Estimate(-0.01, -0.02, 0.0, 3), {}, "-1.0 [-2.0, 0.0]"),
-]
-
-
-@pytest.mark.parametrize(("value", "options", "text"), TEXTS)
-def test_texts(value: Estimate, options: dict[str, Any], text: str) -> None:
-    assert value.text(**options) == text
 
 
 def table() -> pd.DataFrame:
@@ -87,44 +32,6 @@ def table() -> pd.DataFrame:
         ("same_cost(random)", 0.4, 1, 0.85, 0.56, 78.0),
     ]
     return pd.DataFrame(rows, columns=["arm", "fraction", "seed", "clean", "robust", "cost"])
-
-
-def test_differences_are_paired_by_seed() -> None:
-    got = paired_difference(table(), "same_cost(random)", "random", fraction=0.4)
-    # 0.05 and 0.02: mean 0.035, standard error 0.015, t(0.975, 1) = 12.7062.
-    assert got.mean == pytest.approx(0.035)
-    assert got.high - got.mean == pytest.approx(12.7062 * 0.015, rel=1e-4)
-    assert got.seeds == 2
-    other = paired_difference(table(), "random", "same_cost(random)", fraction=0.4)
-    assert (other.mean, other.low, other.high) == pytest.approx((-got.mean, -got.high, -got.low))
-    assert paired_difference(table(), "same_cost(random)", "random", fraction=0.4, value="clean").mean == pytest.approx(
-        0.035
-    )
-
-
-def test_the_order_of_rows_does_not_matter() -> None:
-    shuffled = table().sample(frac=1, random_state=0)
-    got = paired_difference(shuffled, "same_cost(random)", "random", fraction=0.4)
-    assert got.mean == pytest.approx(0.035)
-
-
-def test_seeds_of_one_arm_only_are_left_out() -> None:
-    more = pd.DataFrame([("random", 0.4, 7, 0.1, 0.1, 40.0), ("same_cost(random)", 0.4, 8, 0.9, 0.9, 40.0)])
-    more.columns = table().columns
-    failed = pd.DataFrame([("random", 0.4, 9, np.nan, np.nan, 1.0), ("same_cost(random)", 0.4, 9, 0.9, 0.9, 1.0)])
-    failed.columns = table().columns
-    got = paired_difference(pd.concat([table(), more, failed]), "same_cost(random)", "random", fraction=0.4)
-    assert (got.mean, got.seeds) == (pytest.approx(0.035), 2)
-
-
-@pytest.mark.parametrize(
-    ("arm", "reference", "fraction"),
-    [("redraw", "random", 0.4), ("random", "redraw", 0.4), ("random", "same_cost(random)", 0.3)],
-)
-def test_what_was_not_run_has_no_difference(arm: str, reference: str, fraction: float) -> None:
-    got = paired_difference(table(), arm, reference, fraction=fraction)
-    assert got.seeds == 0
-    assert math.isnan(got.mean)
 
 
 def test_the_summary_by_hand() -> None:
@@ -167,7 +74,8 @@ def test_the_frontier_by_hand() -> None:
     assert points["cost_per_image"].tolist() == [cost for cost, _ in TRAINERS.values()]
     assert points["robust"].tolist() == pytest.approx([0.12, 0.72, 0.60, 0.72, 0.52, 0.76])
     assert points["objective"].tolist() == ["standard", *["pgd_at"] * 4, "trades"]
-    assert points["collapsed"].tolist() == [0, 0.5, 0.5, 0, 0, 0]
+    assert points["collapsed"].tolist() == [0, 1, 1, 0, 0, 0]
+    assert points["runs"].tolist() == [2] * 6
     # PGD-AT is matched by what is cheaper; 40 % of it is beaten; standard costs more than carried at 40 %.
     assert points["on_frontier"].tolist() == [False, False, False, True, True, True]
     assert points["robust_low"].iloc[1] == pytest.approx(0.72 - 12.7062 * 0.02, rel=1e-4)
@@ -189,9 +97,12 @@ def test_the_printed_ways_of_training() -> None:
     timings = pd.DataFrame({"key": [timed[0], timed[0], timed[0]], "cpu_seconds": [4.0, 9.0, 3.0]})
     shown = printable_ways(table, timings).set_index("way of training")
     assert shown["cost / PGD-AT"].tolist() == ["0.18", "1.00", "0.29", "1.59"]
-    assert shown.loc["PGD-AT", "robust at 40 %"] == "60.0 [60.0, 60.0]"
+    assert shown.loc["PGD-AT", "robust at 40 %"] == "60.0", "no spread, no interval"
     assert shown["seconds"].tolist() == ["", "4.0", "", ""]
     assert shown.loc["TRADES", "robust at 100 %"].startswith("76.0 [")
+    table.loc[(table["variant"] == "TRADES") & (table["seed"] == 1), ["status", "robust"]] = ["diverged", np.nan]
+    shown = printable_ways(table).set_index("way of training")
+    assert shown.loc["TRADES", "robust at 100 %"] == "75.0 (1 of 2 seeds)"
 
 
 PRUNERS = {
@@ -214,12 +125,49 @@ def test_the_table_of_pruners_by_hand() -> None:
     assert score["against_same_cost"] == pytest.approx(-0.045)
     assert score["headroom"] == pytest.approx(0.5)
     assert score["cost"] == pytest.approx(0.8)
+    # Training is half of the full run's passes; selection takes a tenth of its 5 seconds more.
+    assert score["cost_seconds"] == pytest.approx(0.5 * 5.5 / 5)
     # 500 passes for 250 images: 2 each; an epoch of 100 images is 200 passes, and 4 seconds.
     assert score["selection_passes"] == pytest.approx(300 / 200)
     assert score["selection_seconds"] == pytest.approx(0.5 / 2)
+    assert (score["against_random_pairs"], score["against_random_verdict"]) == ("2 of 2 seeds", "no verdict: 2 seeds")
+    assert np.isnan(score["against_random_p"])
+    assert rows.loc["random", "against_random_verdict"] == ""
     assert np.isnan(rows.loc["random", "against_random"])
     assert np.isnan(rows.loc["random", "against_same_cost"])
     assert rows.loc["random", "selection_passes"] == 0
+
+
+def test_all_differences_of_the_table_of_pruners_are_judged_together() -> None:
+    reached = {
+        "random": [0.60, 0.62, 0.61],
+        "good": [0.66, 0.68, 0.66],
+        "bad": [0.51, 0.53, 0.50],
+        "same_cost(good)": [0.70, 0.73, 0.71],
+        "same_cost(bad)": [0.66, 0.69, 0.62],
+    }
+    points = {(arm, 0.5): [(0.9, value) for value in values] for arm, values in reached.items()}
+    table = pruners_table({("random", 1.0): [(0.9, 0.8)] * 3, **points}, {})
+    rows = pruner_table(table).set_index("pruner")
+    pairs = {
+        ("good", "against_random"): "random",
+        ("bad", "against_random"): "random",
+        ("good", "against_same_cost"): "same_cost(good)",
+        ("bad", "against_same_cost"): "same_cost(bad)",
+    }
+    p = {pair: stats.ttest_rel(reached[pair[0]], reached[rival]).pvalue for pair, rival in pairs.items()}
+    ordered = sorted(p, key=p.__getitem__)
+    expected = np.maximum.accumulate([(4 - place) * p[pair] for place, pair in enumerate(ordered)])
+    for (pruner, name), value in zip(ordered, expected, strict=True):
+        assert rows.loc[pruner, f"{name}_p"] == pytest.approx(min(value, 1))
+    says = [rows.loc[pruner, f"{name}_verdict"].split()[0] for pruner, name in pairs]
+    assert says == ["better", "worse", "worse", "worse"]
+    # One run of the rival diverged: two pairs are left, and a verdict less.
+    lost = (table["arm"] == "same_cost(bad)") & (table["seed"] == 1)
+    table.loc[lost, ["status", "robust"]] = ["diverged", np.nan]
+    bad = pruner_table(table).set_index("pruner").loc["bad"]
+    assert bad["against_same_cost_pairs"] == "2 of 3 seeds, 1 diverged left out"
+    assert bad["against_same_cost_verdict"] == "no verdict: 2 seeds"
 
 
 def test_the_printed_table() -> None:
@@ -227,6 +175,10 @@ def test_the_printed_table() -> None:
     assert shown["data kept"].tolist() == ["100 %", "40 %", "40 %"]
     assert shown["cost / full run"].tolist() == ["1.000", "0.400", "0.400"]
     assert shown["robust accuracy, %"][0].startswith("61.0 [")
+    rows = table()
+    rows.loc[(rows["fraction"] == 1) & (rows["seed"] == 1), ["clean", "robust"]] = np.nan
+    assert printable(rows)["seeds"].tolist() == ["1 of 2", "2", "2"]
+    assert printable(rows)["robust accuracy, %"][0] == "60.0"
     one = printable(table()[table()["seed"] == 0])
     assert one["robust accuracy, %"].tolist() == ["60.0", "50.0", "55.0"]
     assert one["clean accuracy, %"].tolist() == ["90.0", "80.0", "84.0"]

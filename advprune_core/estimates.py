@@ -1,0 +1,150 @@
+"""Means over seeds, their intervals and tests: numbers in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+#: Values this close are the same: accuracies are whole images, and differences of floats are not exact.
+SAME = 1e-9
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with a t interval.
+
+    Attributes
+    ----------
+    mean, low, high : float
+        `low` and `high` are NaN with fewer than two seeds, or where all seeds say the same: without
+        spread there is nothing that an interval could be made of.
+    seeds : int
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    def text(self, scale: float = 100.0, digits: int = 1) -> str:
+        """``75.1 [74.0, 76.2]``, or the mean alone."""
+        mean = f"{scale * self.mean:.{digits}f}"
+        if np.isnan(self.low):
+            return mean
+        return f"{mean} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
+
+    def points(self) -> str:
+        """A difference of accuracies in percentage points: ``+1.2 points [+0.2, +2.2]``."""
+        mean = f"{100 * self.mean:+.1f} points"
+        return mean if np.isnan(self.low) else f"{mean} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
+def estimate(
+    values: pd.Series | np.ndarray, confidence: float = 0.95, *, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> Estimate:
+    """Mean of one value per seed, with Student's t interval.
+
+    Parameters
+    ----------
+    values : Series or ndarray of shape (seeds,)
+    confidence : float
+    bounds : (float, float)
+        Between which the true mean is known to lie. The interval is cut there, which takes nothing
+        from its coverage.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    nan = float("nan")
+    if len(x) == 0:
+        return Estimate(nan, nan, nan, 0)
+    mean = float(x.mean())
+    if not spread(x):
+        return Estimate(mean, nan, nan, len(x))
+    half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return Estimate(mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]), len(x))
+
+
+def accuracy(values: pd.Series | np.ndarray) -> Estimate:
+    """Mean accuracy of one value in [0, 1] per seed; its 95 % interval stays within [0, 1]."""
+    return estimate(values, bounds=(0.0, 1.0))
+
+
+def spread(values: np.ndarray) -> bool:
+    """Whether there are two seeds at least, and they do not all say the same."""
+    return len(values) > 1 and float(np.ptp(values)) > SAME
+
+
+def t_test(mean: float, error: float, seeds: int) -> float:
+    """Two-sided p value of a mean over seeds against 0, with its standard error."""
+    return float(2 * stats.t.sf(abs(mean) / error, seeds - 1))
+
+
+def crossed_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Standard error of the difference of two mean accuracies, over seeds and images.
+
+    Both are drawn: the mean squares of a two-way layout without repetition give
+    ``(MS_seeds + MS_images - MS_rest) / (seeds images)`` (Cornfield & Tukey 1956; Owen 2007, section 2),
+    here never less than over the seeds alone, ``MS_seeds / (seeds images)``.
+
+    Parameters
+    ----------
+    first, second : ndarray of bool, shape (seeds, images)
+        Whether each image is right, by seed; both have the same seeds and images. At least two of each.
+    """
+    d = first.astype(np.float64) - second
+    seeds, images = d.shape
+    by_seed, by_image = d.mean(1), d.mean(0)
+    rest = d - by_seed[:, None] - by_image + d.mean()
+    of_images = seeds * by_image.var(ddof=1) - (rest**2).sum() / ((seeds - 1) * (images - 1))
+    return float(np.sqrt((images * by_seed.var(ddof=1) + max(of_images, 0.0)) / d.size))
+
+
+def crossed_bootstrap(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], confidence: float = 0.95, *, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Percentile interval of the difference of two mean accuracies; seeds and images are drawn anew.
+
+    Owen's pigeonhole bootstrap (2007): rows and columns of the layout are drawn independently of each
+    other, here one seed fewer than there are, which takes the bias out of the variance between
+    seeds. It counts the noise of single images thrice and so errs to the wide side; where seeds
+    differ much and are few it is too narrow, as any bootstrap, and Student's interval over the
+    seeds, which it never falls short of, takes over.
+
+    Parameters
+    ----------
+    first, second : ndarray of bool, shape (seeds, images)
+        Whether each image is right, by seed; both have the same seeds and images. At least two seeds.
+    confidence : float
+    resamples : int
+        From a generator with a fixed seed: the same arrays give the same interval.
+    """
+    d = first.astype(np.float32) - second
+    seeds, images = d.shape
+    of_images = _draws(images, images, resamples)
+    means = np.einsum("bs,sb->b", _draws(seeds, seeds - 1, resamples), d @ of_images.T)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    student = estimate(d.mean(1), confidence, bounds=(-1.0, 1.0))
+    return float(np.fmin(low, student.low)), float(np.fmax(high, student.high))
+
+
+@lru_cache(maxsize=8)
+def _draws(of: int, count: int, resamples: int) -> NDArray[np.float32]:
+    """Weights that `count` draws with replacement give to each `of` them, shape (resamples, of)."""
+    drawn = np.random.default_rng(0).multinomial(count, np.full(of, 1 / of), size=resamples)
+    return (drawn / count).astype(np.float32)
+
+
+def holm(p: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """P values after Holm's step-down correction (1979); NaN stays NaN and counts for nothing."""
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values)[: int(np.isfinite(values).sum())]  # NaN comes last
+    steps = values[order] * np.arange(len(order), 0, -1)
+    adjusted = np.full(len(values), np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
