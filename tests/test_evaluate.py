@@ -381,10 +381,9 @@ def test_attacks_by_name(trained: nn.Module, split: Split) -> None:
 def test_short_texts(digits: Dataset, split: Split) -> None:
     outcome = Outcome(np.array([True, False]), {"pgd": np.array([False, False])}, ("beware",))
     assert repr(outcome) == "Outcome(images=2, clean=0.500, pgd=0.000, warnings=1)"
-    assert repr(split) == "Split(60 images of (1, 8, 8))"
-    assert (
-        repr(digits) == "Dataset(digits: 10 classes of (1, 8, 8); train=1100, val_select=100, val_stop=100, test=497)"
-    )
-    assert repr(Selection(np.arange(3))) == "Selection(3 images, weights 1 to 1, n_filled=0)"
     result = train(RunConfig.flat(epochs=0.2, steps=1), digits)
     assert repr(result) == f"TrainResult(ok, epochs=1, steps=3, passes={sum(result.ledger['passes'].values())})"
+    for thing in (outcome, result, split, digits, Selection(np.arange(1000))):
+        assert len(repr(thing)) < 150
+        assert "tensor(" not in repr(thing)
+        assert "array(" not in repr(thing)

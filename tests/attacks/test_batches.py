@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from advprune_core.attacks import ATTACKS, ThreatModel, pgd
+from advprune_core.attacks import ATTACKS, ThreatModel, fab_targeted, pgd
 from advprune_core.attacks.pgd import climb
 from advprune_core.trainers.base import Batch
 from advprune_core.trainers.policy import AttackPolicy
@@ -103,6 +104,8 @@ def test_a_million_times_the_margin_is_the_same_attack(confident: Any) -> None:
     results = []
     for factor in (1, 2.0**20, 2.0**-60):
         model, x, y = confident(factor)
-        results.append([pgd(model, x, y, threat=threat, steps=5, loss="margin") for threat in THREATS.values()])
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0], other))
+        for threat in THREATS.values():
+            attacks = (partial(pgd, steps=5, loss="margin"), partial(fab_targeted, steps=3, targets=3))
+            results.append([attack(model, x, y, threat=threat) for attack in attacks])
+    for place, other in enumerate(results):
+        assert all(map(torch.equal, results[place % 2], other))

@@ -32,6 +32,20 @@ def test_weights_move_along_their_gradient_relative_to_each_layer(network: nn.Mo
     assert all(torch.equal(parameter, value) for parameter, value in zip(model.parameters(), before, strict=True))
 
 
+def test_small_gradients_move_weights_as_far(network: nn.Module) -> None:
+    """The square of 1e-23 is 0 in float32, the direction is not."""
+    given, moved = batch([0, 3, 8]), []
+    for factor in (1.0, 2.0**-80):
+        model = copy.deepcopy(network).train()
+
+        def loss(model: nn.Module = model, factor: float = factor) -> Tensor:
+            return factor * nn.functional.cross_entropy(model(given.x), given.y)
+
+        with perturbed_weights(model, loss, gamma=0.02):
+            moved.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(map(torch.equal, *moved))
+
+
 def test_what_autocast_remembers_of_the_weights_is_forgotten(network: nn.Module) -> None:
     """Its bfloat16 copies, made by the attack before, would be of the weights that do not count any more."""
     model, given = copy.deepcopy(network).train(), batch([0, 3, 8])

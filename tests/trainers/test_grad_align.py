@@ -23,6 +23,19 @@ def test_misalignment() -> None:
     assert float(misalignment(torch.tensor(a), torch.tensor(3 * a)).max()) < 1e-12
 
 
+def test_confident_images_are_aligned_as_well() -> None:
+    """Their gradients are of length 1e-12 and still have an angle; those of length 0 have none, and teach nothing."""
+    rng = np.random.default_rng(1)
+    a, b = (torch.tensor(rng.normal(size=(6, 1, 3, 3)), dtype=torch.float32) for _ in range(2))
+    for size in (1e-6, 1e-12, 1e-16):
+        torch.testing.assert_close(misalignment(a * size, b * size), misalignment(a, b), atol=1e-5, rtol=0)
+    weight = torch.ones(1, requires_grad=True)
+    nothing = misalignment(a, 0 * b * weight)
+    assert nothing.tolist() == [1.0] * 6
+    (gradient,) = torch.autograd.grad(nothing.sum(), weight)
+    assert gradient.isfinite()
+
+
 def test_weight_gradients_are_those_of_the_whole_loss(network: nn.Module) -> None:
     """By central differences in float64, with FGSM and the first gradient held fixed, as in the paper's code."""
     config = RunConfig.flat(objective={"grad_align": {"lam": 5.0}}, start="clean", steps=1, eps=EPS)

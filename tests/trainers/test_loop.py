@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -369,6 +370,26 @@ def test_what_is_done_about_a_collapse(what: str, epochs: int, monkeypatch: pyte
     assert result.best is not None
     back = all(torch.equal(result.last[name], result.best[name]) for name in result.last)
     assert back == (what == "roll_back")
+
+
+class BreaksItself(nn.Module):
+    """A loss that is a number, and a gradient that is none: the root's at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.zero = nn.Linear(64, 10), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.flatten(1)) + self.zero.sqrt()
+
+
+@pytest.mark.parametrize("best_every", [0, 1])
+def test_weights_that_the_last_update_broke_have_diverged(best_every: int) -> None:
+    config = tiny_run(epochs=0.07, batch_size=16, best_every=best_every)
+    result = train(config, data(config), model=BreaksItself())
+    assert result.steps == 1
+    assert math.isfinite(result.metrics[-1]["train_loss"])
+    assert result.status == "diverged", "before any attack on what has no outputs"
 
 
 def test_doing_something_about_a_collapse_needs_checks() -> None:
