@@ -25,7 +25,7 @@ class Run:
     @property
     def config(self) -> RunConfig:
         """The run's configuration, on this machine's device."""
-        return RunConfig.create(**{**self.record.config, "device": "auto"})
+        return RunConfig.create(**{"speed": "exact", **self.record.config, "device": "auto"})
 
     def model(self, dataset: Dataset, checkpoint: str = "last") -> nn.Module:
         """The trained network in eval mode, on the CPU."""
