@@ -208,7 +208,7 @@ def _marked(record: R, *, in_place: bool) -> R:
 def _key_today(record: RunRecord) -> str | None:
     """The key that today's code gives to the settings of a record."""
     try:
-        config = RunConfig.create(**record.config)
+        config = RunConfig.create(**{"speed": "exact", **record.config})  # older records know no other
     except (AdvpruneError, ValidationError):
         return None
     return content_key(config.identity(record.dataset.get("train_hash", "")))

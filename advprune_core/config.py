@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from advprune_core.attacks.compiled import Speed
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.data import DATASETS, Dataset, DatasetSource
 from advprune_core.datasets.digits import Digits
@@ -34,6 +35,11 @@ LOOP_VERSION = 1
 
 Device = Literal["auto", "cpu", "cuda"]
 OnCollapse = Literal["flag", "stop", "roll_back"]
+
+#: `speed: auto` compiles from so many updates on all data: less time would be saved than compiling takes.
+LEAST_UPDATES = 1000
+#: ... and from images of so many pixels a side: the passes of smaller ones are too short to gain.
+LEAST_SIDE = 32
 
 
 class Optimisation(Settings):
@@ -110,6 +116,13 @@ class RunConfig(Settings):
     precision: Annotated[
         Literal["float32", "bfloat16"], Field(description="arithmetic of training (evaluation: float32)")
     ] = "float32"
+    speed: Annotated[
+        Literal["auto"] | Speed,
+        Field(
+            description="compiled: torch.compile, up to twice as fast, other rounding; exact: plain PyTorch; auto: "
+            "compiled for long runs of residual networks on images of 32x32"
+        ),
+    ] = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -140,6 +153,8 @@ class RunConfig(Settings):
                 f"fraction {self.fraction:g} with the pruner 'full', which keeps everything; choose another "
                 "(advprune list pruners)"
             )
+        if self.speed == "auto":
+            resolved["speed"] = self._automatic_speed()
         keeps_all = self.fraction == 1 and self.pruner.exact
         resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
         if isinstance(resolved["pruner"], Full):
@@ -148,6 +163,18 @@ class RunConfig(Settings):
         for name, value in resolved.items():
             self.__dict__[name] = value
         return self
+
+    def _automatic_speed(self) -> Speed:
+        """What ``speed: auto`` stands for; by the settings alone, whatever this machine is good at.
+
+        The fraction does not count, so that a pruned run and the full one are of one speed; nor do
+        objectives that take their own step, because those passes stay plain.
+        """
+        data, optimisation = self.dataset, self.optimisation
+        images = min(data.limit or data.images, data.images)
+        long = optimisation.epochs * images >= LEAST_UPDATES * optimisation.batch_size
+        gains = self.model.compiles and data.side >= LEAST_SIDE and not self.objective.own_step
+        return "compiled" if gains and long else "exact"
 
     @classmethod
     def flat(cls, /, **options: Any) -> RunConfig:
@@ -175,7 +202,7 @@ class RunConfig(Settings):
         """Set dotted paths: ``{"pruner.balanced": True, "optimisation.ema": 0.99}``.
 
         ``trainer`` sets objective, start and steps. A radius that is the data set's own follows a
-        changed norm or data set.
+        changed norm or data set, and a speed that ``auto`` stands for what it depends on.
         """
         config, changes = self, dict(settings)
         if "trainer" in changes:
@@ -186,6 +213,8 @@ class RunConfig(Settings):
         own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
         if own and not {"attack", "attack.eps"} & set(changes):
             config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
+        if self.speed == self._automatic_speed():
+            config = config.model_copy(update={"speed": "auto"})
         try:
             return config.with_paths(changes)
         except ConfigError as error:
@@ -205,6 +234,8 @@ class RunConfig(Settings):
             canonical["l2"] = L2_VERSION
         if self.device != "cpu":
             canonical.pop("threads", None)
+        if self.speed == "exact":  # what all runs were before there was a choice
+            canonical.pop("speed", None)
         # Content, not the name or the path of the data, and not what concerns the test images.
         canonical["dataset"] = train_hash
         canonical["device"] = self.device

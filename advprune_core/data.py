@@ -116,6 +116,9 @@ class DatasetSource(Component):
     held_out: ClassVar[str] = ""
     #: Radius of the threat model where none is given, by norm.
     default_eps: ClassVar[dict[str, float]] = {"linf": 8 / 255, "l2": 128 / 255}
+    #: Training images, and pixels of a side, as published; 0: known only when they are loaded.
+    images: ClassVar[int] = 0
+    side: ClassVar[int] = 0
 
     def stamp(self) -> tuple[int, ...]:
         """What changes when the user's own files do."""

@@ -13,7 +13,9 @@ from typing import Any
 import pandas as pd
 
 from advprune_core.attacks.base import ATTACKS
+from advprune_core.attacks.compiled import compile_cache
 from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.compiling import settle_speed
 from advprune_core.config import RunConfig, content_key
 from advprune_core.controls import resolve
 from advprune_core.data import Dataset, load_dataset
@@ -117,6 +119,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     """
     dataset = check_entries(entries, data=execution.data)
     n, store = len(dataset.train), RunStore(execution.root)
+    entries = settle_speed(entries, dataset, store)
     rows, missing = [], {}
     for entry in entries:
         matched = store.finished(entry.config.train_key(dataset))
@@ -140,7 +143,8 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         )
     total = expected_total(list(missing.values()), n)
     workers = execution.worker_count
-    seconds = total / passes_per_second(entries[0].config, dataset) if missing else 0.0
+    with compile_cache(execution.root):
+        seconds = total / passes_per_second(entries[0].config, dataset) if missing else 0.0
     return (
         f"{pd.DataFrame(rows).to_string(index=False)}\n"
         f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents, about "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,9 @@ from advprune_core.settings import (
 
 class ModelSettings(Component):
     """Settings of a network."""
+
+    #: Whether compiled passes are faster by enough to be taken where nothing is said.
+    compiles: ClassVar[bool] = False
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """Build the network for normalised images of `channels` x `size`."""
@@ -236,23 +239,48 @@ def _head(features: int, classes: int) -> list[nn.Module]:
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, classes)]
 
 
+def _preact(channels: int, classes: int, *, width: int, blocks: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+    """Four stages of `blocks` pre-activation blocks, widths 1, 2, 4, 8 times `width`, strides 1, 2, 2, 2."""
+    widths = [width * factor for factor in (1, 2, 4, 8)]
+    return nn.Sequential(
+        nn.Conv2d(channels, width, kernel, stride, 1, bias=False),
+        *_stages(PreActBlock, width, widths, (1, 2, 2, 2), blocks),
+        nn.BatchNorm2d(widths[-1]),
+        nn.ReLU(),
+        *_head(widths[-1], classes),
+    )
+
+
 @MODELS.register
 class PreActResNet18(ModelSettings):
     """PreActResNet-18 with a CIFAR stem: the usual network of fast adversarial training."""
 
     name: ClassVar[str] = "preact_resnet18"
+    compiles: ClassVar[bool] = True
     width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 64
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
         """Four stages of two pre-activation blocks, widths 1, 2, 4, 8 times `width`."""
-        widths = [self.width * factor for factor in (1, 2, 4, 8)]
-        return nn.Sequential(
-            nn.Conv2d(channels, self.width, 3, 1, 1, bias=False),
-            *_stages(PreActBlock, self.width, widths, (1, 2, 2, 2), 2),
-            nn.BatchNorm2d(widths[-1]),
-            nn.ReLU(),
-            *_head(widths[-1], classes),
-        )
+        return _preact(channels, classes, width=self.width, blocks=2)
+
+
+@MODELS.register
+class PreActResNet(ModelSettings):
+    """Wide and shallow PreActResNet on maps of half the size: for CIFAR-10 on a CPU."""
+
+    name: ClassVar[str] = "preact_resnet"
+    compiles: ClassVar[bool] = True
+    width: Annotated[int, Field(ge=1, description="channels of the first stage")] = 16
+    blocks: Annotated[int, Field(ge=1, description="blocks of each of the four stages")] = 1
+    stem: Annotated[
+        Literal["3x3", "4x4/2"],
+        Field(description="first convolution; 4x4 with stride 2 halves the maps, and quarters the cost"),
+    ] = "4x4/2"
+
+    def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
+        """PreActResNet-10 by default, PreActResNet-18 with two blocks and the 3x3 stem."""
+        kernel, stride = (3, 1) if self.stem == "3x3" else (4, 2)
+        return _preact(channels, classes, width=self.width, blocks=self.blocks, kernel=kernel, stride=stride)
 
 
 @MODELS.register
@@ -260,6 +288,7 @@ class ResNet18(ModelSettings):
     """ResNet-18 with a CIFAR stem (3x3 convolution, no pooling)."""
 
     name: ClassVar[str] = "resnet18"
+    compiles: ClassVar[bool] = True
     width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 64
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
@@ -279,6 +308,7 @@ class WRN2810(ModelSettings):
     """WideResNet-28-10 (Zagoruyko and Komodakis 2016), without dropout."""
 
     name: ClassVar[str] = "wrn_28_10"
+    compiles: ClassVar[bool] = True
     width: Annotated[int, Field(ge=1, le=1000, description="widening factor")] = 10
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:

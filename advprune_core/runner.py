@@ -9,6 +9,8 @@ from functools import partial
 import pandas as pd
 
 from advprune_core.attacks.base import Attack
+from advprune_core.attacks.compiled import compile_cache
+from advprune_core.compiling import settle_speed
 from advprune_core.controls import expected_passes
 from advprune_core.driver import Driver
 from advprune_core.files import check_writable
@@ -51,8 +53,9 @@ def run_entries(
     """
     check_writable(execution.root)
     dataset = check_entries(entries, data=execution.data)
+    entries = settle_speed(entries, dataset, RunStore(execution.root))
     total = expected_total(entries, len(dataset.train))
-    with progress_bar(name, total, show=progress) as bar:
+    with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
         driver = Driver(entries, dataset, attacks, execution, bar, on_key)
         driver.run()
     return driver

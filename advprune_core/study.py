@@ -106,7 +106,7 @@ class StudyConfig(Settings):
     @model_validator(mode="after")
     def _valid_parts(self) -> StudyConfig:
         """Names and values inside the parts are checked here, before anything is loaded."""
-        if self.study in ("runs", "reference", "trash"):
+        if self.study in ("runs", "reference", "trash", "cache"):
             raise ValueError(f"study = {self.study!r}: results/{self.study}/ has another use; take another name")
         pruners = [PRUNERS.parse(spec) for spec in self.pruners]
         labels = [pruner_label(pruner) for pruner in pruners]

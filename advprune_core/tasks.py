@@ -12,6 +12,7 @@ import torch
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from advprune_core.attacks.base import ATTACKS, PGD, Attack
+from advprune_core.attacks.compiled import compile_cache
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.config import RunConfig, content_key, json_data
 from advprune_core.data import Dataset, load_dataset
@@ -84,9 +85,9 @@ class TrainTask:
         dataset = load_dataset(self.config.dataset, folder=self.data)
         _check_key(self.config.train_key(dataset), self.key)
         if self.results is None:
-            return train(self.config, dataset)
+            return train(self.config, dataset, fall_back=False)
         store = RunStore(self.results)
-        with store.lock(self.key):
+        with store.lock(self.key), compile_cache(store.results):
             if is_done(store, self.key, again=self.again):
                 return None
             return train(
@@ -94,6 +95,7 @@ class TrainTask:
                 dataset,
                 work=store.work(self.key),
                 checkpoint_seconds=self.checkpoint_seconds,
+                fall_back=False,  # what is written has the key of what was asked for
             )
 
 

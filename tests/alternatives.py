@@ -137,6 +137,7 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
     "model/small_cnn": {"width": [4]},
     "model/mnist_cnn": {"width": [4]},
     "model/preact_resnet18": {"width": [4]},
+    "model/preact_resnet": {"width": [4], "blocks": [2], "stem": ["3x3"]},
     "model/resnet18": {"width": [4]},
     "model/wrn_28_10": {"width": [1]},
 }
@@ -183,6 +184,7 @@ RUN_OPTIONS: dict[str, Any] = {
     "device": "cuda",
     "threads": 2,
     "precision": "bfloat16",
+    "speed": "compiled",
 }
 
 

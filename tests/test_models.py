@@ -62,6 +62,36 @@ def test_parameters_as_published(name: str) -> None:
     assert sum(p.numel() for p in network.parameters()) == PUBLISHED[name]
 
 
+#: Parameters of the networks for CPUs, as counted where they were chosen.
+FOR_CPUS = [({}, "309k"), ({"blocks": 2}, "701k"), ({"width": 32}, "1.23M")]
+
+
+@pytest.mark.parametrize(("settings", "expected"), FOR_CPUS)
+def test_parameters_of_the_networks_for_cpus(settings: dict[str, Any], expected: str) -> None:
+    network = MODELS.parse({"preact_resnet": settings}).network(3, 10, (32, 32))
+    count = sum(p.numel() for p in network.parameters())
+    assert expected in (f"{count / 1e3:.0f}k", f"{count / 1e6:.2f}M")
+
+
+def test_the_stem_halves_the_maps_once() -> None:
+    for stem, sides in (("4x4/2", [16, 16, 8, 4, 2]), ("3x3", [32, 32, 16, 8, 4])):
+        network = MODELS.parse({"preact_resnet": {"width": 2, "stem": stem}}).network(3, 10, (32, 32))
+        x, found = torch.zeros(1, 3, 32, 32), []
+        for layer in network[:5]:
+            x = layer(x)
+            found.append(x.shape[-1])
+        assert found == sides
+
+
+def test_the_family_contains_preact_resnet18() -> None:
+    """Two blocks and the 3x3 stem: the same network with the same initial weights."""
+    data = dataset(3, (32, 32))
+    same = MODELS.parse({"preact_resnet": {"width": 2, "blocks": 2, "stem": "3x3"}})
+    first, second = (build_model(settings, data, seed=1).state_dict() for settings in (same, small("preact_resnet18")))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.mark.parametrize(("size", "channels"), [((8, 8), 1), ((28, 28), 1), ((7, 9), 3)])
 def test_parameters_of_the_small_cnn(size: tuple[int, int], channels: int) -> None:
     network = MODELS.parse("small_cnn").network(channels, 10, size)

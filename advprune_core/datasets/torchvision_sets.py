@@ -73,6 +73,8 @@ class Mnist(TorchvisionSource):
 
     name: ClassVar[str] = "mnist"
     torchvision_class: ClassVar[str] = "MNIST"
+    images: ClassVar[int] = 60_000
+    side: ClassVar[int] = 28
     default_eps: ClassVar[dict[str, float]] = {"linf": 0.3, "l2": 1.0}
 
     def check(self, cls: Any, folder: Path) -> None:
@@ -95,6 +97,8 @@ class Cifar10(TorchvisionSource):
 
     name: ClassVar[str] = "cifar10"
     torchvision_class: ClassVar[str] = "CIFAR10"
+    images: ClassVar[int] = 50_000
+    side: ClassVar[int] = 32
 
     def check(self, cls: Any, folder: Path) -> None:
         """Check the batches against torchvision's MD5s."""
@@ -115,6 +119,8 @@ class Svhn(TorchvisionSource):
 
     name: ClassVar[str] = "svhn"
     torchvision_class: ClassVar[str] = "SVHN"
+    images: ClassVar[int] = 73_257
+    side: ClassVar[int] = 32
 
     def check(self, cls: Any, folder: Path) -> None:
         """Check the .mat files against torchvision's MD5s."""

@@ -6,8 +6,9 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 
 from advprune_core import augmentation
 from advprune_core.attacks.base import PGD
+from advprune_core.attacks.compiled import NotCompiled
 from advprune_core.config import RunConfig, check_classes
 from advprune_core.data import Dataset
 from advprune_core.evaluate import accuracy_under
 from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.randomness import stream, torch_stream
 from advprune_core.settings import ConfigError
-from advprune_core.trainers.arithmetic import arithmetic
+from advprune_core.trainers.arithmetic import arithmetic, autocast, run_passes
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.batches import epoch_order
@@ -41,6 +43,7 @@ def train(
     work: Path | None = None,
     checkpoint_seconds: float = 30.0,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    fall_back: bool = True,
 ) -> TrainResult:
     """Train one run.
 
@@ -58,15 +61,29 @@ def train(
         An epoch's end is saved when so many seconds have passed since the last one.
     on_epoch : callable, optional
         Called with each epoch's row of metrics.
+    fall_back : bool
+        Train a compiled run that cannot be compiled as an exact one; else refuse it.
 
     Raises
     ------
     ConfigError
         What cannot be trained, before any work.
+
+    Warns
+    -----
+    UserWarning
+        A compiled run that is carried out as an exact one.
     """
     config.check(dataset)
-    with arithmetic(config), torch_stream(config.seed, "training"):
-        return _Run(config, dataset, model, work).train(checkpoint_seconds, on_epoch)
+    try:
+        with arithmetic(config), torch_stream(config.seed, "training"):
+            return _Run(config, dataset, model, work).train(checkpoint_seconds, on_epoch)
+    except NotCompiled as error:
+        if not fall_back:
+            raise
+        warnings.warn(f"{error}: the run is an exact one", stacklevel=2)
+    exact = config.replace(speed="exact")
+    return train(exact, dataset, model=model, work=work, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch)
 
 
 class _Run:
@@ -91,7 +108,7 @@ class _Run:
         self._resume()
         status = "ok" if self._onset() is None else "collapsed"
         saved = time.monotonic()
-        with state.ledger.watch(*{state.model, state.final_model}):
+        with self._passes(), state.ledger.watch(*{state.model, state.final_model}):
             while not self._at_end() and not self._over(status):
                 epoch = state.counters.epoch
                 self._select(epoch)
@@ -132,6 +149,24 @@ class _Run:
             unique_images=int(state.seen.sum()),
             state_bytes=sum(value.numel() * value.element_size() for value in kept),
         )
+
+    @contextmanager
+    def _passes(self) -> Iterator[None]:
+        """The passes of the run's speed during a block; compiling them is a phase of its own."""
+        if self.config.speed == "exact":
+            yield
+            return
+        state, models = self.state, {self.state.model, self.state.final_model}
+        with ExitStack() as stack:
+            for model in models:
+                model.to(memory_format=torch.channels_last)
+                stack.callback(model.to, memory_format=torch.contiguous_format)
+            with state.ledger.phase("compile"):
+                images = self.split.pixels(slice(0, self.config.optimisation.batch_size))
+                passes = run_passes(self.config, state.model, images)
+            for model in models:
+                stack.enter_context(passes.instead_of(model))
+            yield
 
     def _at_end(self) -> bool:
         counters = self.state.counters
@@ -226,8 +261,7 @@ class _Run:
                 with state.ledger.phase("select"):
                     batch = config.pruner.narrow(state.model, batch, size)
                 batch_ids = batch.ids.cpu().numpy()
-            bf16 = config.precision == "bfloat16"
-            with torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=bf16):
+            with autocast(config):
                 outputs = config.objective.step(state.model, batch, attack, partial(self._update, batch))
             config.attack.steps.observe(batch, outputs.logits, state.policy)
             self.observer.observe(batch, outputs, state.pruner)

@@ -135,7 +135,10 @@ class RunState:
     def weights(self) -> Weights:
         """A copy of the final model's state on the CPU."""
         state = self.final_model.state_dict()
-        return {name: value.detach().cpu().clone() for name, value in state.items()}
+        # In one layout: a file's digest does not depend on how the run kept its weights.
+        return {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
+        }
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
