@@ -270,8 +270,8 @@ class PreActResNet(ModelSettings):
 
     name: ClassVar[str] = "preact_resnet"
     compiles: ClassVar[bool] = True
-    width: Annotated[int, Field(ge=1, description="channels of the first stage")] = 16
-    blocks: Annotated[int, Field(ge=1, description="blocks of each of the four stages")] = 1
+    width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 16
+    blocks: Annotated[int, Field(ge=1, le=100, description="blocks of each of the four stages")] = 1
     stem: Annotated[
         Literal["3x3", "4x4/2"],
         Field(description="first convolution; 4x4 with stride 2 halves the maps, and quarters the cost"),
