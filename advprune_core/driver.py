@@ -144,7 +144,7 @@ class Driver:
 
     def evaluation(self, config: RunConfig) -> EvaluationConfig:
         """How a run is evaluated."""
-        return EvaluationConfig(attacks=self.attacks, threat=config.threat)
+        return EvaluationConfig(attacks=self.attacks, threat=config.threat, speed=config.speed)
 
     def _add_control(self, number: int, record: RunRecord) -> None:
         """Resolve a control from the finished record that it matches."""

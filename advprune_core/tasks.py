@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +12,9 @@ import torch
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from advprune_core.attacks.base import ATTACKS, PGD, Attack
-from advprune_core.attacks.compiled import compile_cache
+from advprune_core.attacks.compiled import Speed, compile_cache, compiled_passes
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
+from advprune_core.attacks.mode import true_float32
 from advprune_core.config import RunConfig, content_key, json_data
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.environment import environment, git_state
@@ -26,6 +27,9 @@ from advprune_core.store import RunStore
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
+
+#: Images of a compiled pass of a search; what is left of a batch is cut and filled up to it.
+SEARCH_SIZE = 128
 
 
 def _attacks(specs: Any) -> Any:
@@ -53,6 +57,7 @@ class EvaluationConfig(Settings):
     images: Annotated[
         int | None, Field(ge=1, le=1_000_000_000, description="stratified subset: images attacked (default: all)")
     ] = None
+    speed: Annotated[Speed, Field(description="passes of the searches; verdicts are always plain")] = "exact"
 
     def identity(self, test_hash: str) -> dict[str, Any]:
         """What determines the outcome, the weights aside, as JSON data."""
@@ -150,7 +155,7 @@ class EvaluateTask:
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
         store = RunStore(self.results)
         # Who shares the run waits, be it the orphan of a killed driver: the state has one writer.
-        with store.lock(self.key), arithmetic(self.config):
+        with store.lock(self.key), compile_cache(store.results), arithmetic(self.config):
             if store.evaluation(self.key, self.number) is not None:
                 return None
             return evaluate_model(
@@ -176,13 +181,24 @@ def evaluate_model(
 
     With a folder `work`, an evaluation that was killed goes on where it was, to the same outcome;
     its ledger counts what an undisturbed one would have.
+
+    Raises
+    ------
+    NotCompiled
+        A compiled evaluation that cannot be compiled here.
     """
     ledger = Ledger(device)
     test, ids = dataset.test, None
     if evaluation.images is not None:
         ids = test.spread(evaluation.images)
         test = test.take(ids)
-    with ledger.watch(model), ledger.phase("evaluate"):
+    searches: AbstractContextManager[None] = nullcontext()
+    if evaluation.speed == "compiled":
+        size = min(SEARCH_SIZE, evaluation.batch_size, len(test))
+        images = test.pixels(slice(0, size)).to(device)
+        with ledger.phase("compile"), true_float32(images.device):
+            searches = compiled_passes(model, images, training=False).instead_of(model)
+    with searches, ledger.watch(model), ledger.phase("evaluate"):
         outcome = evaluate(
             model,
             test,

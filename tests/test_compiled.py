@@ -28,7 +28,7 @@ from advprune_core.runner import run_study
 from advprune_core.runs import load_run
 from advprune_core.store import RunStore
 from advprune_core.study import study_grid
-from advprune_core.tasks import TrainTask
+from advprune_core.tasks import EvaluationConfig, TrainTask, evaluate_model
 from advprune_core.trainers.base import TRAINERS
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
@@ -210,6 +210,22 @@ def test_without_a_compiler_a_study_has_exact_keys(
     store = RunStore(tmp_path)
     monkeypatch.setattr(store, "finished", lambda key: load_run(store.run_keys()[0], tmp_path).record)
     assert settle_speed(entries[:1], data, store) == entries[:1]
+
+
+@pytest.mark.usefixtures("traced")
+def test_an_evaluation_searches_with_compiled_passes(data: Dataset) -> None:
+    attacks = [{"pgd": {"steps": 2}}, {"apgd": {"steps": 3}}]
+    exact = EvaluationConfig.create(attacks=attacks, threat={"norm": "linf", "eps": 0.1}, images=60)
+    compiled = exact.replace(speed="compiled")
+    assert "speed" not in exact.identity("test")
+    assert compiled.key("test") != exact.key("test")
+    model, before = network(data), graphs()
+    ours, plain = (evaluate_model(model, data, each) for each in (compiled, exact))
+    assert graphs() == before + 1
+    assert (ours[0].clean == plain[0].clean).all()  # a plain pass
+    assert abs(ours[0].robust.mean() - plain[0].robust.mean()) <= 1 / 60
+    assert ours[1]["passes"]["evaluate"] == pytest.approx(plain[1]["passes"]["evaluate"], rel=0.1)
+    assert set(ours[1]["seconds"]) == {"compile", "evaluate"}
 
 
 class Counting(nn.Module):

@@ -34,6 +34,7 @@ CHANGES = {
     "seed": 5,
     "batch_size": 7,
     "images": 11,
+    "speed": "compiled",
 }
 
 
