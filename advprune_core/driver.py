@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from advprune_core.attacks.base import Attack
+from advprune_core.attacks.compiled import Speed
 from advprune_core.config import RunConfig
 from advprune_core.controls import resolve
 from advprune_core.data import Dataset
@@ -144,7 +145,8 @@ class Driver:
 
     def evaluation(self, config: RunConfig) -> EvaluationConfig:
         """How a run is evaluated."""
-        return EvaluationConfig(attacks=self.attacks, threat=config.threat, speed=config.speed)
+        speed: Speed = "compiled" if config.speed == "compiled" else "exact"
+        return EvaluationConfig(attacks=self.attacks, threat=config.threat, speed=speed)
 
     def _add_control(self, number: int, record: RunRecord) -> None:
         """Resolve a control from the finished record that it matches."""

@@ -48,6 +48,8 @@ UNUSUAL: dict[str, Any] = {
     "seed": 7,
     "threads": 2,
     "precision": "bfloat16",
+    "min_per_class": 2,
+    "speed": "compiled",
 }
 
 
