@@ -260,12 +260,14 @@ def test_what_cannot_be_compiled_is_refused(make: Callable[[], nn.Module], data:
         compiled_passes(make(), data.train.pixels(slice(0, SIZE)))
 
 
-CIFAR = {"dataset": "cifar10", "model": "preact_resnet", "epochs": 15, "batch_size": 128}
+CIFAR = {"device": "cpu", "dataset": "cifar10", "model": "preact_resnet", "epochs": 15, "batch_size": 128}
 AUTO: list[tuple[dict[str, Any], str]] = [
     (CIFAR, "compiled"),
     (CIFAR | {"model": "resnet18"}, "compiled"),
     (CIFAR | {"pruner": "random", "fraction": 0.05}, "compiled"),  # as the full run
     (CIFAR | {"speed": "exact"}, "exact"),
+    (CIFAR | {"device": "cuda"}, "exact"),
+    (CIFAR | {"device": "cuda", "speed": "compiled"}, "compiled"),
     (CIFAR | {"model": "small_cnn"}, "exact"),
     (CIFAR | {"dataset": "fashion_mnist"}, "exact"),
     (CIFAR | {"dataset": "digits"}, "exact"),
