@@ -47,7 +47,9 @@ def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(
 ) -> None:
     results, seeds = tmp_path / "results", [0, 1, 2, 3]
     change = {"engine": engine, "workers": 2, "seeds": seeds, "fractions": [1.0], "controls": [], "epochs": 40}
+    # A parent that ignores signals (nohup, a shell in the background) hands that on; a terminal does not.
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    start += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     command = [sys.executable, "-c", f"{start}from advprune_core.cli import main; main()", "study"]
     notebooks = [str(NOTEBOOKS / name) for name in DEFAULT_NOTEBOOKS]
     command += [*notebooks, *study_options(results, **change), "--shard", "1/1"]
@@ -95,7 +97,9 @@ class Endless(Pruner):
 def test_a_selection_stops_at_once(tmp_path: Path) -> None:
     (tmp_path / "endless.py").write_text(ENDLESS)
     np.savez(tmp_path / "mine.npz", y=np.arange(100) % 2)
+    # A parent that ignores signals (nohup, a shell in the background) hands that on; a terminal does not.
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    start += "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
     command = [sys.executable, "-c", f"{start}from advprune_core.cli import main; main()", "select", "mine.npz"]
     command += ["--pruner", "endless:Endless", "--fraction", "0.5"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
