@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,6 @@ def evaluate(
     ids: Tensor | None = None,
     work: Path | None = None,
     progress: bool = False,
-    on_turn: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Attack every image that is classified correctly.
 
@@ -126,8 +125,6 @@ def evaluate(
         there, to the same outcome.
     progress : bool
         Show a bar with the images left and the time.
-    on_turn : callable
-        Called before every attack on every batch, and when its outcome is kept.
 
     Returns
     -------
@@ -166,7 +163,6 @@ def evaluate(
         names=names,
         work=work,
         progress=progress,
-        on_turn=on_turn,
     )
     if not outcome.clean.any():
         doubts += (
@@ -194,7 +190,6 @@ def _outcome(
     batch_size: int = 500,
     work: Path | None = None,
     progress: bool = False,
-    on_turn: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """`evaluate` without a look at its arguments."""
     n, device, order = len(split), device_of(model, split), turns(attacks, seed=seed)
@@ -203,12 +198,6 @@ def _outcome(
     with attack_bar(n * len(order), name="evaluate", show=progress) as bar, true_float32(device):
         for start in range(0, n, batch_size):
             rows = slice(start, min(start + batch_size, n))
-            show = bar.of_batch(start, rows.stop - start, len(order))
-
-            def announce(number: int, label: str, show: Callable[[int, str], None] = show) -> None:
-                on_turn()
-                show(number, label)
-
             stand = attack_batch(
                 model,
                 split.pixels(rows).to(device, torch.float32),
@@ -217,8 +206,7 @@ def _outcome(
                 threat=threat,
                 ids=names[rows].to(device),
                 work=work,
-                on_turn=announce,
-                on_kept=on_turn,
+                on_turn=bar.of_batch(start, rows.stop - start, len(order)),
             )
             clean[rows] = stand.clean.cpu().numpy()
             for label, column in stand.right.items():

@@ -108,7 +108,6 @@ def attack_batch(
     ids: Tensor,
     work: Path | None = None,
     on_turn: Callable[[int, str], None] = lambda number, label: None,
-    on_kept: Callable[[], None] = lambda: None,
 ) -> Stand:
     """Let every attack have its turn at one batch, inside `mode.true_float32`.
 
@@ -125,8 +124,6 @@ def attack_batch(
         from there, to the same outcome and the same count of passes.
     on_turn : callable
         Called before each attack with its number and label.
-    on_kept : callable
-        Called when an attack's outcome is kept.
     """
     begun = passes_counted()
     logits = quiet_logits(model, x)
@@ -161,7 +158,6 @@ def attack_batch(
             x_adv = torch.where(per_image(stand.left & ~right, x), tried, x_adv)
         stand = Stand(stand.clean, {**stand.right, turn.label: right}, x_adv)
         _save(path, stand, passes_counted() - begun)
-        on_kept()
     return stand
 
 
