@@ -157,7 +157,7 @@ def _import_run(folder: Path, target: RunStore, found: Imported) -> None:
     """Verify the records of one run, and write what is not there yet."""
     key = folder.name
     try:
-        record = read_record(folder / "record.json", RunRecord, without_digest=True)
+        record, old = _run_record(folder / "record.json")
         if record.key != key:
             raise DamagedFile(f"it is the record of the run {record.key}")
     except DamagedFile as error:
@@ -168,7 +168,7 @@ def _import_run(folder: Path, target: RunStore, found: Imported) -> None:
         found.there.append(key)
     else:
         found.runs.append(key)
-        if record.provenance == "imported without digests":
+        if old:
             found.without_digests.append(key)
             if _key_today(record) != key:
                 found.other_code.append(key)
@@ -196,6 +196,14 @@ def _import_run(folder: Path, target: RunStore, found: Imported) -> None:
             continue
         if in_place or not (target.folder(key) / "timings" / path.name).exists():
             target.write_timing(key, _marked(timing, in_place=in_place), number=path.stem)
+
+
+def _run_record(path: Path) -> tuple[RunRecord, bool]:
+    """A run's record, and whether it is of the first version, without a digest."""
+    try:
+        return read_record(path, RunRecord), False
+    except ConfigError:
+        return read_record(path, RunRecord, without_digest=True), True
 
 
 def _marked(record: R, *, in_place: bool) -> R:

@@ -134,6 +134,9 @@ def test_records_of_the_first_version_are_accepted_once_and_marked(
     assert run_study(tiny_study(root, **STUDY), progress=False).trained == 0
     assert {RunStore(root).run(key).provenance for key in found.runs} == {"imported without digests"}
     assert check_results(root) == []
+    third = tmp_path / "third"
+    assert import_study(root, results=third).without_digests == [], "they have digests now"
+    assert {RunStore(third).run(key).provenance for key in found.runs} == {"imported without digests"}, "and the mark"
 
 
 def test_an_old_results_folder_accepts_its_own_records(trained: Path, tmp_path: Path) -> None:
