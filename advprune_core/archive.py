@@ -158,8 +158,6 @@ def _import_run(folder: Path, target: RunStore, found: Imported) -> None:
     key = folder.name
     try:
         record, old = _run_record(folder / "record.json")
-        if record.key != key:
-            raise DamagedFile(f"it is the record of the run {record.key}")
     except DamagedFile as error:
         found.refused[str(folder / "record.json")] = str(error)
         return
@@ -181,8 +179,6 @@ def _import_run(folder: Path, target: RunStore, found: Imported) -> None:
     for path in sorted(folder.glob("evaluations/*.json")):
         try:
             evaluation = read_record(path, EvaluationRecord, without_digest=True)
-            if (evaluation.train_key, evaluation.key) != (key, path.stem):
-                raise DamagedFile(f"it is the evaluation {evaluation.key} of the run {evaluation.train_key}")
         except DamagedFile as error:
             found.refused[str(path)] = str(error)
             continue

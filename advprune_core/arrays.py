@@ -22,7 +22,7 @@ MAX_CLASSES = 65_536
 #: Channels that images are known by where no layout is given: grey, RGB, RGBA.
 _CHANNELS = (1, 3, 4)
 #: What leaves [0, 1] by float rounding, and is clamped.
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 
 
 class DataError(ConfigError):
@@ -106,7 +106,7 @@ def _checked_floats(x: Array, *, what: str) -> Array:
     low, high = float(x.min()), float(x.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError(f"{what} has pixels that are not finite (NaN or infinity)")
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise DataError(
             f"{what} has pixels in [{low:g}, {high:g}], but images must lie in [0, 1]: scale "
             "them and leave normalisation to the model, so that eps has the unit it says"

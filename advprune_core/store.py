@@ -64,11 +64,7 @@ class RunStore:
 
     def run(self, key: str) -> RunRecord | None:
         """The record of a run, or None if it is missing or damaged."""
-        record = self._read(self.folder(key) / "record.json", RunRecord)
-        if record is not None and record.key != key:
-            self._damaged(self.folder(key) / "record.json", f"it is the record of the run {record.key}")
-            return None
-        return record
+        return self._read(self.folder(key) / "record.json", RunRecord)
 
     def finished(self, key: str) -> RunRecord | None:
         """The record of a run that is not to be trained again; its weights may be elsewhere."""
@@ -101,12 +97,7 @@ class RunStore:
 
     def evaluation(self, key: str, evaluation_key: str) -> EvaluationRecord | None:
         """One evaluation, or None."""
-        path = self.evaluation_file(key, evaluation_key)
-        record = self._read(path, EvaluationRecord)
-        if record is not None and (record.train_key, record.key) != (key, evaluation_key):
-            self._damaged(path, f"it is the evaluation {record.key} of the run {record.train_key}")
-            return None
-        return record
+        return self._read(self.evaluation_file(key, evaluation_key), EvaluationRecord)
 
     def evaluation_file(self, key: str, evaluation_key: str) -> Path:
         """File of an evaluation."""
@@ -239,7 +230,7 @@ def read_record(path: Path, kind: type[R], *, without_digest: bool = False) -> R
     Raises
     ------
     DamagedFile
-        What is not the JSON that was written, or contradicts itself.
+        What is not the JSON that was written, contradicts itself, or is another run's or evaluation's.
     ConfigError
         A record of another version.
     FileNotFoundError
@@ -263,12 +254,22 @@ def read_record(path: Path, kind: type[R], *, without_digest: bool = False) -> R
     else:
         content = read_with_digest(text)
     try:
-        return kind.model_validate_json(json.dumps(content))
+        record = kind.model_validate_json(json.dumps(content))
     except ValidationError as error:
         details = error.errors()[0]
         place = ".".join(map(str, details["loc"]))
         reason = details["msg"].removeprefix("Value error, ")
         raise DamagedFile(f"{place}: {reason}" if place else reason) from None
+    _check_place(record, path)
+    return record
+
+
+def _check_place(record: BaseModel, path: Path) -> None:
+    """Refuse the sound record of something else than its file is named for."""
+    if isinstance(record, RunRecord) and record.key != path.parent.name:
+        raise DamagedFile(f"it is the record of the run {record.key}")
+    if isinstance(record, EvaluationRecord) and (record.train_key, record.key) != (path.parts[-3], path.stem):
+        raise DamagedFile(f"it is the evaluation {record.key} of the run {record.train_key}")
 
 
 def read_manifest(path: Path, *, without_digest: bool = False) -> Manifest:

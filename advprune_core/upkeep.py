@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from advprune_core.files import DamagedFile, digest_of
+from advprune_core.files import digest_of
 from advprune_core.records import OWN_WEIGHTS, EvaluationRecord, Manifest, RunRecord, Timing
 from advprune_core.settings import AdvpruneError, ConfigError
 from advprune_core.store import RunStore, read_record
@@ -57,8 +57,6 @@ def _check_run(folder: Path, sound: dict[str, set[str]], *, exported: bool) -> I
     if path.exists():
         try:
             record = read_record(path, RunRecord)
-            if record.key != key:
-                raise DamagedFile(f"it is the record of the run {record.key}")
         except AdvpruneError as error:
             yield Finding(path, str(error), again)
             return
@@ -79,10 +77,7 @@ def _check_run(folder: Path, sound: dict[str, set[str]], *, exported: bool) -> I
         return  # under way
     for file in sorted(folder.glob("evaluations/*.json")):
         try:
-            evaluation = read_record(file, EvaluationRecord)
-            if (evaluation.train_key, evaluation.key) != (key, file.stem):
-                raise DamagedFile(f"it is the evaluation {evaluation.key} of the run {evaluation.train_key}")
-            sound[key].add(evaluation.key)
+            sound[key].add(read_record(file, EvaluationRecord).key)
         except AdvpruneError as error:
             yield Finding(file, str(error), judged)
     for file in sorted(folder.glob("timings/*.json")):

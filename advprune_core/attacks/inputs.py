@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from advprune_core.arrays import ROUNDING
 from advprune_core.attacks.geometry import ThreatModel, threat_model
 from advprune_core.settings import ConfigError, check_names
 
-#: What leaves [0, 1] by no more is rounding, and clamped.
-ROUNDING = 1e-6
 PRECISIONS = ("float32", "bfloat16")
 
 
