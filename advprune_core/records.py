@@ -107,6 +107,17 @@ class RunRecord(_Keyed):
         """Whether it has weights and a cost worth comparing; collapse is an outcome like another."""
         return self.status in ("ok", "collapsed")
 
+    def same_training(self, other: RunRecord) -> bool:
+        """Whether another training of this run came out the same: its losses agree to the last digit.
+
+        Settings are not compared: they are those of the key, and an older record knows fewer of them.
+        """
+
+        def course(record: RunRecord) -> list[tuple[Any, Any]]:
+            return [(row.get("train_loss"), row.get("train_accuracy")) for row in record.epochs]
+
+        return (self.status, self.steps, course(self)) == (other.status, other.steps, course(other))
+
     @property
     def cost(self) -> int:
         """Forward-equivalents of training and selection: what pruning is judged by."""

@@ -43,7 +43,7 @@ class Run:
         if path is not None:
             return path
         name, folder = f"{checkpoint}.pt", self.store.folder(self.record.key)
-        if name in self.record.files:
+        if name in self.store.absent(self.record) or name in self.record.files:
             raise ConfigError(
                 f"the weights of run {self.record.key} are not in {folder} (they do not travel with a study): "
                 "`advprune evaluate --retrain` trains it again"

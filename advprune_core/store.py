@@ -82,12 +82,16 @@ class RunStore:
         return None
 
     def absent(self, record: RunRecord) -> list[str]:
-        """Names of the files that a record speaks of and that are not there."""
-        return [name for name in record.files if not (self.folder(record.key) / name).exists()]
+        """Names of the files that a run has, and that are not there; weights it has in any case.
+
+        A record that came without digests names no files at all.
+        """
+        names = sorted({"last.pt", *record.files})
+        return [name for name in names if not (self.folder(record.key) / name).exists()]
 
     def damaged(self, record: RunRecord) -> list[str]:
         """Names of the files of a run that are there and are not what was written; these are set aside."""
-        there = [name for name in record.files if name not in self.absent(record)]
+        there = [name for name in record.files if (self.folder(record.key) / name).exists()]
         return [name for name in there if self.file(record, name) is None]
 
     def evaluations(self, key: str) -> list[EvaluationRecord]:
@@ -149,7 +153,7 @@ class RunStore:
             write_atomically(folder / "selections.npz", lambda file: np.savez_compressed(file, **arrays))
             digests["selections.npz"] = digest_of(folder / "selections.npz")
         record = record.model_copy(update={"files": digests})
-        if earlier is not None and earlier.comparable() != record.comparable():
+        if earlier is not None and not earlier.same_training(record):
             for path in sorted((folder / "evaluations").glob("*.json")):
                 set_aside(path, "the run was trained again and came out otherwise")
         self._write(folder / "record.json", record)

@@ -17,6 +17,7 @@ from advprune_core.archive import export_study, import_study
 from advprune_core.experiments import execute
 from advprune_core.files import json_digest
 from advprune_core.runner import run_study
+from advprune_core.runs import load_run
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
 from advprune_core.study import study_config
@@ -52,6 +53,7 @@ def without_digests(folder: Path) -> None:
         content = json.loads(path.read_text())
         for name in ("digest", "provenance", "canonical", "files", "weights", "former"):
             content.pop(name, None)
+        content.get("config", {}).pop("speed", None)  # nor a setting that came later
         path.write_text(json.dumps({**content, "schema_version": 1}))
 
 
@@ -137,6 +139,15 @@ def test_records_of_the_first_version_are_accepted_once_and_marked(
     third = tmp_path / "third"
     assert import_study(root, results=third).without_digests == [], "they have digests now"
     assert {RunStore(third).run(key).provenance for key in found.runs} == {"imported without digests"}, "and the mark"
+    other = tiny_study(root, **STUDY, evaluation=[{"pgd": {"steps": 3}}])
+    assert len(run_study(other, progress=False).without_weights) == 3
+    with pytest.raises(ConfigError, match="advprune evaluate --retrain"):
+        load_run(found.runs[0], root).weights()
+    again = run_study(other, progress=False, retrain=True)
+    assert (again.trained, again.evaluated, again.without_weights) == (3, 3, [])
+    assert {len(RunStore(root).evaluations(key)) for key in found.runs} == {2}, (
+        "the same weights: what was tested holds"
+    )
 
 
 def test_an_old_results_folder_accepts_its_own_records(trained: Path, tmp_path: Path) -> None:
