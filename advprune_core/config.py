@@ -61,6 +61,10 @@ class Optimisation(Settings):
     momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
     weight_decay: Annotated[float, Field(ge=0, le=1, description="weight decay")] = 5e-4
     schedule: Annotated[Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")] = OneCycle()
+    schedule_span: Annotated[
+        Literal["run", "full_run"],
+        Field(description="what the schedule spans: the run, or a run on all data, whose end a pruned one never sees"),
+    ] = "run"
     ema: Annotated[float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")] = None
     awp: Annotated[
         float, Field(ge=0, lt=1, description="adversarial weight perturbation, relative to each layer; 0: none")
@@ -235,6 +239,9 @@ class RunConfig(Settings):
             canonical["l2"] = L2_VERSION
         if self.device != "cpu":
             canonical.pop("threads", None)
+        if isinstance(self.pruner, Full):  # the run on all data
+            canonical.get("optimisation", {}).pop("schedule_span", None)
+            canonical = {name: value for name, value in canonical.items() if name != "optimisation" or value}
         if self.speed == "exact":  # what all runs were before there was a choice
             canonical.pop("speed", None)
         # Content, not the name or the path of the data, and not what concerns the test images.

@@ -59,6 +59,8 @@ def _refusal(control: Control, config: RunConfig) -> str | None:
         return f"lengthens a run, and what the pruner {config.pruner.name!r} keeps depends on its length"
     if control == "same_steps" and config.optimisation.cost_budget is not None:
         return "lengthens a run, and this one ends at its cost_budget"
+    if control == "same_steps" and config.optimisation.schedule_span == "full_run":
+        return "lengthens a run, whose schedule would then span more than a run on all data"
     if control not in _CHEAPER:
         return None
     if objective.single_step or not objective.uses_adversarial:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from advprune_core.config import flat_fields
-from advprune_core.records import EvaluationRecord, RunRecord, Timing
+from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, Timing
 from advprune_core.store import RunStore
 from advprune_core.trainers.sentinel import depth
 
@@ -30,7 +30,8 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     -------
     DataFrame
         ``key, arm, fraction, seed, control`` and every setting by its flat name; ``status``;
-        ``clean, robust`` in [0, 1] with ``_low, _high`` and one ``robust_<attack>`` per attack;
+        ``clean, robust`` in [0, 1] with ``_low, _high``, ``_worst_class`` (the
+        lowest of any class) and one ``robust_<attack>`` per attack;
         ``outcomes``: whether each of ``test_images`` is right under all of them, packed;
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
         ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``, and ``cost_seconds``: processor
@@ -105,8 +106,13 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             value = value.get(part) if isinstance(value, dict) else None
         row[name] = value if not isinstance(value, dict) else json.dumps(value, sort_keys=True)
     if evaluation is not None:
-        for name, accuracy in (("clean", evaluation.clean), ("robust", evaluation.robust)):
+        columns: tuple[tuple[Literal["clean", "robust"], Accuracy], ...] = (
+            ("clean", evaluation.clean),
+            ("robust", evaluation.robust),
+        )
+        for name, accuracy in columns:
             row |= {name: accuracy.accuracy, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
+            row[f"{name}_worst_class"] = evaluation.worst_class(name)
         for name, accuracy in evaluation.attacks.items():
             row[f"robust_{name}"] = accuracy.accuracy
         row |= {

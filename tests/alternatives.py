@@ -172,6 +172,7 @@ RUN_OPTIONS: dict[str, Any] = {
     "momentum": 0.5,
     "weight_decay": 0,
     "schedule": "cosine",
+    "schedule_span": "full_run",
     "ema": 0.99,
     "awp": 0.01,
     "crop_padding": 1,

@@ -11,11 +11,11 @@ from tiny import MODEL, tiny_run
 from advprune_core.config import RunConfig
 from advprune_core.controls import CONTROLS, Control, check_control, expected_passes, resolve
 from advprune_core.data import Dataset, load_dataset
+from advprune_core.grid import grid
 from advprune_core.pruners import budget
 from advprune_core.pruners.random import Full, Random
 from advprune_core.records import RunRecord
 from advprune_core.settings import ConfigError
-from advprune_core.study import grid
 from advprune_core.tasks import run_record
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.steps import FixedSteps

@@ -41,6 +41,7 @@ UNUSUAL: dict[str, Any] = {
     "momentum": 0.8,
     "weight_decay": 0.001,
     "schedule": "cosine",
+    "schedule_span": "full_run",
     "ema": 0.9,
     "crop_padding": 1,
     "flip": True,

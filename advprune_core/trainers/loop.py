@@ -251,7 +251,10 @@ class _Run:
             # Progress before this step: what of this epoch has been trained on, in epochs; or what was spent.
             position, before = (len(ids) - waiting) / whole, state.ledger.cost
             waiting -= len(batch_ids)
-            progress = max((epoch + position) / config.optimisation.epochs, before / budget if budget else 0.0)
+            done = epoch + position
+            if whole < n and config.optimisation.schedule_span == "full_run":
+                done = (state.counters.visited + images) / n
+            progress = max(done / config.optimisation.epochs, before / budget if budget else 0.0)
             progress = min(max(progress, 0.0), 1.0)
             rate = config.optimisation.lr * config.optimisation.schedule.factor(progress)
             for group in state.optimiser.param_groups:

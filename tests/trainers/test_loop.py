@@ -200,6 +200,23 @@ def test_the_schedule_spans_the_steps_that_are_taken(fraction: float) -> None:
     assert result.metrics[-1]["lr"] < 0.03 * config.optimisation.lr
 
 
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_a_schedule_of_the_full_run_is_left_where_the_full_run_would_be(warmup: int) -> None:
+    settings = {"epochs": 4, "schedule_span": "full_run"}
+    progress, result = followed(tiny_run(pruner={"random": {"warmup_epochs": warmup}}, fraction=0.4, **settings))
+    full, _ = followed(tiny_run(epochs=4))
+    assert np.allclose(progress, full[: len(progress)], atol=1e-12)
+    assert abs(progress[-1] - (warmup + (4 - warmup) * 0.4) / 4) < 2.5 / len(full)
+    assert result.metrics[-1]["lr"] > 0.3 * result.metrics[-2]["lr"], "no decay to zero"
+
+
+def test_the_full_run_spans_itself() -> None:
+    spanning = tiny_run(schedule_span="full_run")
+    digits = data(spanning)
+    assert spanning.train_key(digits) == tiny_run().train_key(digits)
+    assert same(train(spanning, digits), train(tiny_run(), digits))
+
+
 # An image costs 5: a batch of 16 of them 80, an epoch of 254 images 1,270.
 @pytest.mark.parametrize(
     ("budget", "epochs", "batches"),
