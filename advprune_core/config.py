@@ -23,6 +23,7 @@ from advprune_core.datasets.digits import Digits
 from advprune_core.models import MODELS, ModelSettings, SmallCNN
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class, keep
 from advprune_core.pruners.random import Full
+from advprune_core.pruners.warm_start import warm_start, warmed_up
 from advprune_core.settings import ConfigError, Seed, Settings, check_names, component_field
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective, Trainer
 from advprune_core.trainers.objectives import PGDAT
@@ -48,6 +49,10 @@ class Optimisation(Settings):
     epochs: Annotated[float, Field(gt=0, le=100_000, description="passes over the selection (may be fractional)")] = (
         30.0
     )
+    plain_epochs: Annotated[
+        int,
+        Field(ge=0, le=100_000, description="the first epochs train without an attack, on clean images (2506.15685)"),
+    ] = 0
     cost_budget: Annotated[
         int | None,
         Field(
@@ -98,6 +103,10 @@ class RunConfig(Settings):
         int,
         Field(ge=0, le=1_000_000, description="images kept of every class at least; 0: refuse to empty a class"),
     ] = 0
+    warm_start: Annotated[
+        float,
+        Field(ge=0, lt=1, description="share of a pruned run's cost that its first epochs, on all data, take (kappa)"),
+    ] = 0.0
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
         int,
@@ -161,6 +170,16 @@ class RunConfig(Settings):
             resolved["speed"] = self._automatic_speed(resolved.get("device", self.device))
         keeps_all = self.fraction == 1 and self.pruner.exact
         resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
+        if self.warm_start and not isinstance(resolved["pruner"], Full):
+            full, epochs = warm_start(self.optimisation.epochs, self.fraction, self.warm_start)
+            resolved["pruner"] = warmed_up(resolved["pruner"], full)
+            resolved["optimisation"] = self.optimisation.replace(epochs=epochs)
+            resolved["warm_start"] = 0.0  # it is carried out, and a run of these settings is the same run
+        if self.optimisation.plain_epochs and not self.objective.uses_adversarial:
+            raise ValueError(
+                f"plain_epochs = {self.optimisation.plain_epochs}, but the objective {self.objective.name!r} has no "
+                "attack in any epoch"
+            )
         if isinstance(resolved["pruner"], Full):
             resolved["min_per_class"] = 0  # it has them all, and is the same run
         # The instance is frozen, and validators may not return another one.
@@ -240,6 +259,7 @@ class RunConfig(Settings):
         if self.device != "cpu":
             canonical.pop("threads", None)
         if isinstance(self.pruner, Full):  # the run on all data
+            canonical.pop("warm_start", None)
             canonical.get("optimisation", {}).pop("schedule_span", None)
             canonical = {name: value for name, value in canonical.items() if name != "optimisation" or value}
         if self.speed == "exact":  # what all runs were before there was a choice
@@ -287,6 +307,11 @@ class RunConfig(Settings):
         at_best = np.zeros_like(had)
         at_best[np.argsort(-had, kind="stable")[:k]] = 1
         check_every_class(at_best, had, fraction=self.fraction)
+        if self.optimisation.plain_epochs >= self.optimisation.epochs:
+            raise ConfigError(
+                f"plain_epochs = {self.optimisation.plain_epochs} leaves none of {self.optimisation.epochs:g} epochs "
+                "for the attack; train longer, or use the objective 'standard'"
+            )
         if self.optimisation.epochs * k < size:
             raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
         if self.best_every == 0 and self.on_collapse != "flag":
@@ -328,7 +353,9 @@ class RunConfig(Settings):
                 f"cost_budget ends a run when so much is spent, and what the pruner {self.pruner.name!r} keeps depends "
                 "on the number of epochs, which is then not known: set epochs alone"
             )
-        images = optimisation.cost_budget / self.passes_per_image - self.pruner.scout_epochs() * n
+        plain = optimisation.plain_epochs * n
+        images = (optimisation.cost_budget - plain * self.plain_passes_per_image) / self.passes_per_image + plain
+        images -= self.pruner.scout_epochs() * n
         if images < size:
             raise ConfigError(
                 f"cost_budget = {optimisation.cost_budget} does not pay for one batch: {size} images cost about "
@@ -347,14 +374,26 @@ class RunConfig(Settings):
         """The same of an image that gets no step of the attack."""
         return self._passes_per_image(0.0)
 
+    @property
+    def plain_passes_per_image(self) -> float:
+        """The same in an epoch without an attack: a forward and a full backward pass, twice with AWP."""
+        return 6.0 if self.optimisation.awp else 3.0
+
     def _passes_per_image(self, steps: float) -> float:
         twice = self.objective.training_cost if self.optimisation.awp else 0.0
         return self.objective.cost(steps, clean_logits=self.attack.steps.uses_logits) + twice
 
     def passes(self, n: int) -> float:
         """Expected forward-equivalents of training with `n` training images."""
-        images = self.optimisation.epochs * (budget(self.fraction, n) if self.fraction < 1 else n)
-        passes = (images + self.pruner.scout_epochs() * n) * self.passes_per_image
+        epochs, kept = self.optimisation.epochs, budget(self.fraction, n) if self.fraction < 1 else n
+
+        def images(length: float) -> float:
+            full = min(self.pruner.epochs_before(), length)
+            return full * n + (length - full) * kept
+
+        plain = images(min(self.optimisation.plain_epochs, epochs))
+        attacked = images(epochs) - plain + self.pruner.scout_epochs() * n
+        passes = plain * self.plain_passes_per_image + attacked * self.passes_per_image
         return min(passes, self.optimisation.cost_budget or passes)
 
     def share(self, metrics: Sequence[Mapping[str, Any]]) -> float:

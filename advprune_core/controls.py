@@ -104,15 +104,25 @@ def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig
         trained = sum(used * count * min(1.0, epochs - epoch) for epoch, count in enumerate(kept))
         return _with_length(config, epochs + (epochs * record.n - trained) / (used * record.kept))
     full = config.replace(pruner="full", fraction=1.0)
-    per_image = record.passes["train"] / record.images_visited
+    plain = sum(row["images"] for row in record.epochs if row.get("plain"))
+    attacked = record.passes["train"] - plain * config.plain_passes_per_image
+    per_image = attacked / (record.images_visited - plain)
     if control in _CHEAPER:
         full = _attacking(full, control)
         per_image = full.passes_per_image
     elif config.objective.uses_adversarial and config.attack.steps.adaptive:
         # More epochs than the cost can pay for, so that nothing but the budget ends the run.
-        epochs = math.ceil(record.cost / (full.least_passes_per_image * record.n)) + 1
+        least = min(full.least_passes_per_image, full.plain_passes_per_image)
+        epochs = math.ceil(record.cost / (least * record.n)) + 1
         return _with_length(full, epochs, cost_budget=record.cost)
-    return _with_length(full, record.cost / (per_image * record.n))
+    first = config.optimisation.plain_epochs
+    left = record.cost - first * record.n * full.plain_passes_per_image
+    if left <= 0:
+        raise ConfigError(
+            f"the control {control!r} would have {first} epochs without an attack on all data, which cost more "
+            "than all of the run that it matches"
+        )
+    return _with_length(full, first + left / (per_image * record.n))
 
 
 def _attacking(config: RunConfig, control: Control) -> RunConfig:

@@ -72,6 +72,8 @@ class RunRecord(_Keyed):
         of the weighted mean last-layer gradient over that of the mean of all training images, as the
         pruner saw them. Mean over the epochs on a selection (each epoch's own stands in `epochs`);
         None of a pruner that does not measure it.
+    wrong_labels : float or None
+        Share of the images of the last selection whose label is wrong, on data with `label_noise`.
     canonical : dict or None
         What the key was hashed from: settings, versions and sources of components, training data.
     files : dict
@@ -91,6 +93,7 @@ class RunRecord(_Keyed):
     kept: int = 0
     n_filled: int = 0
     step_ratio: float | None = None
+    wrong_labels: float | None = None
     unique_images: int = 0
     images_visited: int = 0
     steps: int = 0

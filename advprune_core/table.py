@@ -36,7 +36,7 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
         ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``, and ``cost_seconds``: processor
         seconds of training + selection, which count what no forward pass does (the pursuit of gradient
-        matching); ``unique_images``, ``step_ratio`` (see `RunRecord`), ...;
+        matching); ``unique_images``, ``step_ratio``, ``wrong_labels`` (see `RunRecord`), ...;
         ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
         difference is robust overfitting; ``collapse_epoch`` of a run that collapsed, and
         ``collapse_depth`` of any run with checks: the fall of that accuracy from its best check to the
@@ -134,6 +134,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         "kept",
         "n_filled",
         "step_ratio",
+        "wrong_labels",
         "unique_images",
         "images_visited",
         "best_epoch",

