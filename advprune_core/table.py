@@ -30,8 +30,8 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     -------
     DataFrame
         ``key, arm, fraction, seed, control`` and every setting by its flat name; ``status``;
-        ``clean, robust`` in [0, 1] with ``_low, _high``, ``_worst_class`` (the
-        lowest of any class) and one ``robust_<attack>`` per attack;
+        ``clean, robust`` in [0, 1] with ``_low, _high``, and one
+        ``robust_<attack>`` per attack; ``worst_class_clean, worst_class_robust``: the lowest of any class;
         ``outcomes``: whether each of ``test_images`` is right under all of them, packed;
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
         ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``, and ``cost_seconds``: processor
@@ -112,7 +112,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         )
         for name, accuracy in columns:
             row |= {name: accuracy.accuracy, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
-            row[f"{name}_worst_class"] = evaluation.worst_class(name)
+            row[f"worst_class_{name}"] = evaluation.worst_class(name)
         for name, accuracy in evaluation.attacks.items():
             row[f"robust_{name}"] = accuracy.accuracy
         row |= {

@@ -100,7 +100,7 @@ def test_parts_with_data_and_tests_of_their_own_come_in_their_order(tmp_path: Pa
         labels = test.labels[test.spread(row["test_images"])].numpy()
         right = unpack_bits(row["outcomes"], row["test_images"])
         worst = min(right[labels == label].mean() for label in np.unique(labels))
-        assert row["robust_worst_class"] == pytest.approx(worst)
+        assert row["worst_class_robust"] == pytest.approx(worst)
 
 
 def spy_on(order: list[str]) -> Callable[..., TrainResult]:

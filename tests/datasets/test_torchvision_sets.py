@@ -167,7 +167,7 @@ def test_arrays_under_the_name_of_a_set_must_be_that_set(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"cifar10.npz is not cifar10: the SHA-256.*published one 80387d.*of your own"):
         load_dataset("cifar10", folder=tmp_path)
     np.savez(tmp_path / "cifar100.npz", x_train=values[0], y_train=values[1])
-    with pytest.raises(DataError, match="cifar100.npz lacks x_test, y_test"):
+    with pytest.raises(DataError, match=r"cifar100.npz lacks x_test, y_test"):
         load_dataset("cifar100", folder=tmp_path)
 
 
