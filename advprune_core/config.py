@@ -22,8 +22,8 @@ from advprune_core.data import DATASETS, Dataset, DatasetSource
 from advprune_core.datasets.digits import Digits
 from advprune_core.models import MODELS, ModelSettings, SmallCNN
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class, keep
+from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
 from advprune_core.pruners.random import Full
-from advprune_core.pruners.warm_start import warm_start, warmed_up
 from advprune_core.settings import ConfigError, Seed, Settings, check_names, component_field
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective, Trainer
 from advprune_core.trainers.objectives import PGDAT
@@ -107,6 +107,9 @@ class RunConfig(Settings):
         float,
         Field(ge=0, lt=1, description="share of a pruned run's cost that its first epochs, on all data, take (kappa)"),
     ] = 0.0
+    equal_cost: Annotated[
+        bool, Field(description="a pruned run goes on until it has cost what `epochs` on all data cost")
+    ] = False
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
         int,
@@ -170,11 +173,8 @@ class RunConfig(Settings):
             resolved["speed"] = self._automatic_speed(resolved.get("device", self.device))
         keeps_all = self.fraction == 1 and self.pruner.exact
         resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
-        if self.warm_start and not isinstance(resolved["pruner"], Full):
-            full, epochs = warm_start(self.optimisation.epochs, self.fraction, self.warm_start)
-            resolved["pruner"] = warmed_up(resolved["pruner"], full)
-            resolved["optimisation"] = self.optimisation.replace(epochs=epochs)
-            resolved["warm_start"] = 0.0  # it is carried out, and a run of these settings is the same run
+        if not isinstance(resolved["pruner"], Full):
+            resolved |= self._length(resolved["pruner"])
         if self.optimisation.plain_epochs and not self.objective.uses_adversarial:
             raise ValueError(
                 f"plain_epochs = {self.optimisation.plain_epochs}, but the objective {self.objective.name!r} has no "
@@ -186,6 +186,23 @@ class RunConfig(Settings):
         for name, value in resolved.items():
             self.__dict__[name] = value
         return self
+
+    def _length(self, pruner: Pruner) -> dict[str, Any]:
+        """Settings of a pruned run whose length follows from its fraction; then it is a run of that length."""
+        if not (self.warm_start or self.equal_cost):
+            return {}
+        if self.warm_start and self.equal_cost:
+            raise ValueError(
+                "warm_start makes a run as cheap as its fraction, equal_cost as dear as all data: give one of them"
+            )
+        epochs = self.optimisation.epochs
+        if self.warm_start:
+            full, epochs = warm_start(epochs, self.fraction, self.warm_start)
+            pruner = warmed_up(pruner, full)
+        else:
+            epochs = lengthened(pruner, epochs, self.fraction)
+        optimisation = self.optimisation.replace(epochs=epochs)
+        return {"pruner": pruner, "optimisation": optimisation, "warm_start": 0.0, "equal_cost": False}
 
     def _automatic_speed(self, device: Device) -> Speed:
         """What ``speed: auto`` stands for; by the settings alone, whatever this machine is good at.
@@ -259,7 +276,7 @@ class RunConfig(Settings):
         if self.device != "cpu":
             canonical.pop("threads", None)
         if isinstance(self.pruner, Full):  # the run on all data
-            canonical.pop("warm_start", None)
+            canonical = {name: value for name, value in canonical.items() if name not in ("warm_start", "equal_cost")}
             canonical.get("optimisation", {}).pop("schedule_span", None)
             canonical = {name: value for name, value in canonical.items() if name != "optimisation" or value}
         if self.speed == "exact":  # what all runs were before there was a choice

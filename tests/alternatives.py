@@ -169,6 +169,7 @@ RUN_OPTIONS: dict[str, Any] = {
     "epochs": 2.5,
     "plain_epochs": 1,
     "warm_start": 0.9,
+    "equal_cost": True,
     "cost_budget": 50_000,
     "batch_size": 32,
     "lr": 0.05,

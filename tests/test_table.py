@@ -54,6 +54,9 @@ UNUSUAL: dict[str, Any] = {
     "speed": "compiled",
 }
 
+#: What is not set here, or is carried out where the run is made.
+RESOLVED: dict[str, Any] = {"objective": "pgd_at", "warm_start": 0.0, "equal_cost": False}
+
 
 def outcome(right: int, n: int = 10) -> np.ndarray:
     return np.arange(n) < right
@@ -112,12 +115,10 @@ def test_every_setting_is_a_column_by_its_flat_name(tmp_path: Path) -> None:
     config = RunConfig.flat(**UNUSUAL)
     write_finished(RunStore(tmp_path), run_record("a", config=config.model_dump(mode="json"), steps=12345))
     row = collect(tmp_path).iloc[0]
-    assert set(flat_fields()) <= set(UNUSUAL) | {"objective", "device", "warm_start"}, (
-        "give the new field a value in UNUSUAL"
-    )
+    assert set(flat_fields()) <= {*UNUSUAL, *RESOLVED, "device"}, "give the new field a value in UNUSUAL"
     wrong = {}
     for name in flat_fields():
-        expected = UNUSUAL.get(name, {"objective": "pgd_at", "device": config.device, "warm_start": 0}.get(name))
+        expected = {**RESOLVED, "device": config.device, **UNUSUAL}[name]
         found = row[name]
         if isinstance(expected, dict):
             found = json.loads(found)

@@ -1,4 +1,4 @@
-"""A warm start: some of a pruned run's cost goes into epochs on all data first."""
+"""How long a pruned run is: with epochs on all data first, or until it costs what all data would."""
 
 from __future__ import annotations
 
@@ -48,3 +48,21 @@ def warmed_up(pruner: Pruner, epochs: int) -> Pruner:
             "without warmup_epochs or score_epochs of its own"
         )
     return pruner.replace(warmup_epochs=epochs)
+
+
+def lengthened(pruner: Pruner, epochs: float, fraction: float) -> float:
+    """Epochs after which a pruned run has cost what `epochs` on all data cost, selection aside.
+
+    Its warm-up on all data stays as long as it is; each later epoch costs the fraction of one.
+
+    Raises
+    ------
+    ValueError
+        A pruner whose selections depend on the length of the run.
+    """
+    if not pruner.steady:
+        raise ValueError(
+            f"equal_cost lengthens a run, and what the pruner {pruner.name!r} keeps depends on its length: set epochs"
+        )
+    before = min(float(pruner.epochs_before()), epochs)
+    return round(before + (epochs - before) / fraction, 6)

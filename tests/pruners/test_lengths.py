@@ -1,4 +1,4 @@
-"""Some of the cost on all data first."""
+"""Runs whose length follows from their fraction."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tiny import tiny_run
 
 from advprune_core.config import RunConfig
 from advprune_core.data import load_dataset
+from advprune_core.pruners.lengths import warm_start
 from advprune_core.pruners.random import Full, Random
-from advprune_core.pruners.warm_start import warm_start
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.loop import train
 
@@ -59,3 +59,40 @@ def test_a_grid_takes_it_from_the_way_on_all_data() -> None:
 def test_what_cannot_be_warm_started(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RunConfig.flat(**{"fraction": 0.4, "epochs": 10, "warm_start": 0.5, **options})
+
+
+@pytest.mark.parametrize(
+    ("pruner", "epochs", "expected"),
+    [
+        ("random", 4, 10.0),
+        ({"random": {"warmup_epochs": 2}}, 4, 7.0),
+        ({"random": {"warmup_epochs": 2}}, 2.5, 3.25),
+        ({"score": {"score_epochs": 3}}, 4, 10.0),
+    ],
+)
+def test_a_run_of_equal_cost_goes_on_for_longer(pruner: Any, epochs: float, expected: float) -> None:
+    config = tiny_run(pruner=pruner, fraction=0.4, epochs=epochs, equal_cost=True)
+    assert config == tiny_run(pruner=pruner, fraction=0.4, epochs=expected)
+    assert config.replace(seed=1).optimisation.epochs == expected, "once"
+
+
+def test_a_run_of_equal_cost_costs_what_all_data_cost() -> None:
+    way = tiny_run(epochs=4, equal_cost=True)
+    dataset = load_dataset(way.dataset)
+    assert way.train_key(dataset) == tiny_run(epochs=4).train_key(dataset)
+    pruned = way.replace(pruner={"random": {"warmup_epochs": 1}}, fraction=0.3)
+    costs = [train(config, dataset).ledger["passes"]["train"] for config in (way, pruned)]
+    assert abs(costs[0] - costs[1]) <= 16 * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pruner": "infobatch", "equal_cost": True}, "'infobatch' keeps depends on its length"),
+        ({"pruner": "random", "equal_cost": True, "warm_start": 0.5}, "give one of them"),
+    ],
+    ids=str,
+)
+def test_lengths_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.flat(**{"fraction": 0.4, "epochs": 10, **options})
