@@ -18,16 +18,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from advprune_core.config import RunConfig
-from advprune_core.data import Dataset, load_dataset
-from advprune_core.files import write_text
-from advprune_core.ledger import Ledger
-from advprune_core.models import build_model
+from advprune_core.base.files import write_text
+from advprune_core.base.ledger import Ledger
+from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.models.base import build_model
+from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners import PRUNERS, Context
 from advprune_core.pruners.history import HistoryPruner
 from advprune_core.pruners.infobatch import InfoBatch
-from advprune_core.study import pruner_label
-from advprune_core.trainers.base import Batch, Outputs
+from advprune_core.study.study import pruner_label
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 
 #: Every pruner, and other settings of some that change what a selection costs.

@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from advprune_core.attacks import ATTACKS
-from advprune_core.data import DATASETS
-from advprune_core.models import MODELS
+from advprune_core.base.settings import Component, Registry
+from advprune_core.datasets.base import DATASETS
+from advprune_core.models.base import MODELS
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS
+from advprune_core.objectives.starts import STARTS
+from advprune_core.objectives.steps import STEPS
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.keep_rules import KEEP_RULES
-from advprune_core.settings import Component, Registry
-from advprune_core.trainers.base import OBJECTIVES, TRAINERS
 from advprune_core.trainers.schedules import SCHEDULES
-from advprune_core.trainers.starts import STARTS
-from advprune_core.trainers.steps import STEPS
 
 #: Families whose settings change what a run or an evaluation computes.
 FAMILIES: dict[str, Registry[Any]] = {

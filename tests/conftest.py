@@ -9,7 +9,7 @@ from textwrap import fill
 import pytest
 import torch
 
-from advprune_core.data import Dataset, load_dataset
+from advprune_core.datasets.base import Dataset, load_dataset
 
 KNOWN_GOOD = Path(__file__).with_name("known_good.txt")
 

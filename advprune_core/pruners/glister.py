@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from advprune_core.base.settings import ConfigError
+from advprune_core.objectives.base import Objective
 from advprune_core.pruners.base import PRUNERS, Context, Selection
 from advprune_core.pruners.gradients import (
     LastLayerGradients,
@@ -21,8 +23,6 @@ from advprune_core.pruners.gradients import (
 )
 from advprune_core.pruners.outputs import Branch, SplitOutputs
 from advprune_core.pruners.weights import GradientPruner
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Objective
 
 
 def gains(gradients: LastLayerGradients, objective: Objective, held_out: SplitOutputs) -> Tensor:

@@ -11,17 +11,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import pgd
-from advprune_core.augmentation import Crops
-from advprune_core.data import Split
+from advprune_core.base.randomness import stream
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.augmentation import Crops
+from advprune_core.datasets.base import Split
+from advprune_core.models.mode import no_trace
+from advprune_core.objectives.base import Batch, Objective
+from advprune_core.objectives.policy import AttackPolicy
+from advprune_core.objectives.starts import RandomStart, Start, where_images
+from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners.base import Context, ModelPruner, Pruner
-from advprune_core.randomness import stream
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Batch, Objective
-from advprune_core.trainers.policy import AttackPolicy
-from advprune_core.trainers.starts import RandomStart, Start, where_images
-from advprune_core.trainers.steps import FixedSteps
 
 #: Images passed at once. Fixed, because another size may give another last bit, and so other ties.
 BATCH = 256

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.attacks.compiled import CompiledPasses, compiled_passes
-from advprune_core.config import RunConfig
+from advprune_core.trainers.config import RunConfig
 
 
 @contextmanager

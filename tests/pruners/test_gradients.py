@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import EPS, blobs, context, network
 from torch import Tensor, nn
 
-from advprune_core.attacks.mode import quiet_logits
 from advprune_core.attacks.pgd import pgd
-from advprune_core.ledger import Ledger
+from advprune_core.base.ledger import Ledger
+from advprune_core.base.settings import ConfigError
+from advprune_core.models.mode import quiet_logits
+from advprune_core.objectives.base import OBJECTIVES
+from advprune_core.objectives.policy import AttackPolicy
+from advprune_core.objectives.starts import STARTS
 from advprune_core.pruners import Context
 from advprune_core.pruners.gradients import DenseAtoms, group_means, last_layer_gradients
 from advprune_core.pruners.outputs import Branch, SplitOutputs, branch, split_outputs
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import OBJECTIVES
-from advprune_core.trainers.policy import AttackPolicy
-from advprune_core.trainers.starts import STARTS
+from tests.contexts import EPS, blobs, context, network
 
 OBJECTIVE_SPECS = [*OBJECTIVES.classes(), {"trades": {"beta": 2.0, "label_smoothing": 0.1}}]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import tiny_run
 
 from advprune_core.trainers.arithmetic import arithmetic
+from tests.tiny import tiny_run
 
 
 def modes() -> tuple[object, ...]:
