@@ -147,11 +147,14 @@ class GradMatch(WeightingPruner):
     (2022, 2112.00378). Meant for a good approximation of full training at small fractions; where the
     fraction is above the rank of the gradients, most of the subset is filled (`n_filled`).
     Settings: `per_class` (else jointly, whose classes may get uneven shares), ridge `lam` (larger
-    ones spread the weights), `weights`, the schedule (see `warm_start`; the public code selects every 20
-    of 300 epochs). Weights of mean 1 keep the direction of the gradient of all data and lengthen it, as a
-    higher learning rate does (`step_ratio` in the record); `matched` keeps its length as well, and the
-    control `same_step_size` shows what longer steps do by themselves. Cost per selection: 2k + 1
-    forward-equivalents an image (TRADES and MART 2k + 2), 3 with `steps` 1, and the pursuit in seconds.
+    ones spread the weights), `block`, `half_features`, `weights`, the schedule (see `warm_start`; the
+    public code selects every 20 of 300 epochs). Weights of mean 1 keep the direction of the gradient of
+    all data and lengthen it, as a higher learning rate does (`step_ratio` in the record); `matched` keeps
+    its length as well, and the control `same_step_size` shows what longer steps do by themselves. Cost
+    per selection: 2k + 1 forward-equivalents an image (TRADES and MART 2k + 2), 3 with `steps` 1, and the
+    pursuit in seconds, which grow with the square of the images (of a class). Where that is a share of
+    the run worth saving, `block` 512 makes them grow with their number, at a small loss of nearness, and
+    1,250 at less of a loss for twice the seconds; results/reference/selection has both against n.
     """
 
     name: ClassVar[str] = "grad_match"
