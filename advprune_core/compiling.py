@@ -13,14 +13,14 @@ from advprune_core.attacks.compiled import NotCompiled, compile_cache
 from advprune_core.config import RunConfig
 from advprune_core.controls import resolve
 from advprune_core.data import Dataset
+from advprune_core.grid import Datasets, Entry
 from advprune_core.models import build_model
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
-from advprune_core.study import Entry
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
 
 
-def settle_speed(entries: Sequence[Entry], dataset: Dataset, store: RunStore) -> list[Entry]:
+def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore) -> list[Entry]:
     """Entries that this machine can carry out, each network compiled once, for all its runs.
 
     Nothing is compiled for runs that are finished.
@@ -33,6 +33,7 @@ def settle_speed(entries: Sequence[Entry], dataset: Dataset, store: RunStore) ->
     reasons: dict[str, str | None] = {}
     with compile_cache(store.results):
         for entry in entries:
+            dataset = datasets[entry.config.dataset]
             what = _compiled_thing(entry.config)
             if entry.config.speed == "compiled" and what not in reasons and not _finished(entry, dataset, store):
                 reasons[what] = _reason_against(entry.config, dataset)
@@ -49,7 +50,7 @@ def settle_speed(entries: Sequence[Entry], dataset: Dataset, store: RunStore) ->
 def _compiled_thing(config: RunConfig) -> str:
     """Equal for runs that share what is compiled."""
     shape = (config.optimisation.batch_size, config.precision, config.device, config.threads)
-    return json.dumps([config.speed, config.model.canonical(), *shape], sort_keys=True)
+    return json.dumps([config.speed, config.dataset.canonical(), config.model.canonical(), *shape], sort_keys=True)
 
 
 def _reason_against(config: RunConfig, dataset: Dataset) -> str | None:

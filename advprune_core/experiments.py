@@ -21,12 +21,13 @@ from advprune_core.controls import resolve
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.environment import results_root
 from advprune_core.files import check_writable, digest_of, write_text
+from advprune_core.grid import Entry, check_entries
 from advprune_core.records import OWN_WEIGHTS, EvaluationRecord
 from advprune_core.runner import expected_total
 from advprune_core.runs import Run, load_run
 from advprune_core.settings import ConfigError, check_names
 from advprune_core.store import RunStore
-from advprune_core.study import Entry, Execution, StudyConfig, check_entries, study_config
+from advprune_core.study import Execution, StudyConfig, study_config
 from advprune_core.tasks import (
     PGD_40,
     EvaluateTask,
@@ -117,11 +118,11 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
 
     The time is estimated from a few training batches of the first run on this machine.
     """
-    dataset = check_entries(entries, data=execution.data)
-    n, store = len(dataset.train), RunStore(execution.root)
-    entries = settle_speed(entries, dataset, store)
+    datasets, store = check_entries(entries, data=execution.data), RunStore(execution.root)
+    entries = settle_speed(entries, datasets, store)
     rows, missing = [], {}
     for entry in entries:
+        dataset = datasets[entry.config.dataset]
         matched = store.finished(entry.config.train_key(dataset))
         state = "to do" if matched is None else "there"
         if entry.control is not None and entry.derived:
@@ -131,7 +132,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
                 state = "to do" if store.finished(config.train_key(dataset)) is None else "there"
         if state != "there":
             missing[entry.identity()] = entry
-        passes = expected_total([entry], n)
+        passes = expected_total([entry], datasets)
         rows.append(
             {
                 "arm": entry.arm,
@@ -141,10 +142,10 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
                 "passes": f"{passes:,.0f}",
             }
         )
-    total = expected_total(list(missing.values()), n)
+    total = expected_total(list(missing.values()), datasets)
     workers = execution.worker_count
     with compile_cache(execution.root):
-        seconds = total / passes_per_second(entries[0].config, dataset) if missing else 0.0
+        seconds = total / passes_per_second(entries[0].config, datasets[entries[0].config.dataset]) if missing else 0.0
     return (
         f"{pd.DataFrame(rows).to_string(index=False)}\n"
         f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents, about "
@@ -209,8 +210,7 @@ def evaluate_checkpoint(
         attacks=parsed, threat=ThreatModel.create(**facts), checkpoint=checkpoint, images=images
     )
     dataset, store = load_dataset(config.dataset, folder=data), RunStore(results_root(results))
-    if images is not None and images > len(dataset.test):
-        raise ConfigError(f"images = {images}, but there are only {len(dataset.test)} test images")
+    evaluation.check(dataset)
     number = evaluation.key(dataset.test_hash)
     if store.evaluation(key, number) is None:
         check_writable(store.results)

@@ -22,12 +22,12 @@ from advprune_core.attacks.pgd import pgd
 from advprune_core.compiling import settle_speed
 from advprune_core.config import LEAST_UPDATES, RunConfig
 from advprune_core.data import Dataset, load_dataset
+from advprune_core.grid import study_grid
 from advprune_core.ledger import Ledger
 from advprune_core.models import MODELS, build_model
 from advprune_core.runner import run_study
 from advprune_core.runs import load_run
 from advprune_core.store import RunStore
-from advprune_core.study import study_grid
 from advprune_core.tasks import EvaluationConfig, TrainTask, evaluate_model
 from advprune_core.trainers.base import TRAINERS
 from advprune_core.trainers.loop import train
@@ -209,7 +209,8 @@ def test_without_a_compiler_a_study_has_exact_keys(
     entries = study_grid(study("compiled"))
     store = RunStore(tmp_path)
     monkeypatch.setattr(store, "finished", lambda key: load_run(store.run_keys()[0], tmp_path).record)
-    assert settle_speed(entries[:1], data, store) == entries[:1]
+    datasets = {entry.config.dataset: data for entry in entries}
+    assert settle_speed(entries[:1], datasets, store) == entries[:1]
 
 
 @pytest.mark.usefixtures("traced")

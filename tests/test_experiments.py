@@ -27,13 +27,14 @@ from advprune_core.experiments import (
     plan,
     study_of,
 )
+from advprune_core.grid import study_grid
 from advprune_core.models import build_model
 from advprune_core.records import EvaluationRecord
 from advprune_core.runner import run_study
 from advprune_core.runs import load_run
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore, read_record
-from advprune_core.study import StudyConfig, study_config, study_grid
+from advprune_core.study import StudyConfig, study_config
 from advprune_core.table import collect
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
