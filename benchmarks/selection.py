@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +40,7 @@ from advprune_core.trainers.base import OBJECTIVES
 from advprune_core.trainers.loop import train
 
 FEATURES, CLASSES, IMAGES, FRACTION = 512, 10, 60_000, 0.1
-SIZES = (2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000)
+SIZES = (2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 300_000, 1_000_000)
 #: A run that selects as `grad_match` does by default: epochs in all, on full data, and selections.
 EPOCHS, WARM_UP, SELECTIONS = 30, 5, 3
 
@@ -55,8 +54,8 @@ class Way(NamedTuple):
 
 
 WAYS = {
-    "jointly": Way({"per_class": False}, 50_000),
-    "by class": Way({"per_class": True}, 100_000),
+    "jointly": Way({"per_class": False}, 20_000),
+    "by class": Way({"per_class": True}, 50_000),
     "blocks of 512": Way({"per_class": False, "block": 512}),
     "blocks of 1,250": Way({"per_class": False, "block": 1250}),
     "by class, blocks of 512": Way({"per_class": True, "block": 512}),
@@ -130,14 +129,13 @@ def outputs(work: Path, n: int, *, half: bool) -> SplitOutputs:
 
 
 def gigabytes() -> float:
-    """Largest resident set so far, in 10^9 bytes; of Linux, because `getrusage` counts the parent process as well."""
+    """Largest resident set so far, in 10^9 bytes; of Linux: `getrusage` would count the parent process as well."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
 
 
 def measure(work: Path, n: int, name: str) -> dict[str, Any]:
     """One row: what a selection takes, and the residual ||sum of w g - sum of all g|| / ||sum of all g||."""
-    torch.set_num_threads(1)
     way, k, rng = WAYS[name], round(FRACTION * n), np.random.default_rng(0)
     found = outputs(work, n, half=way.half)
     gradients, labels = last_layer_gradients(OBJECTIVES.parse("pgd_at"), found), found.labels.numpy()
@@ -161,6 +159,12 @@ def measure(work: Path, n: int, name: str) -> dict[str, Any]:
         "peak_gb": round(gigabytes(), 3),
         "residual": round(residual, 5),
     }
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a process of its own, whose memory nothing else has been in."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(function, arguments)
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
@@ -243,14 +247,10 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=SIZES[-1], help="candidates")
     parser.add_argument("--work", type=Path, default=Path("results/benchmarks/selection"))
     parser.add_argument("--out", type=Path, default=Path("results/reference/selection"))
-    parser.add_argument("--row", nargs=2, metavar=("N", "WAY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.row:
-        print(json.dumps(measure(options.work, int(options.row[0]), options.row[1])))
-        return
     torch.set_num_threads(1)
     sizes = [n for n in SIZES if n <= options.most]
-    seconds = prepare(options.work, sizes[-1])
+    seconds = apart(prepare, options.work, sizes[-1])
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "selection.csv"
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
@@ -258,10 +258,8 @@ def main() -> None:
         for name, way in WAYS.items():
             if n > way.most or any(row["candidates"] == n and row["way"] == name for row in rows):
                 continue
-            command = [sys.executable, __file__, "--work", str(options.work), "--row", str(n), name]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            rows.append(json.loads(output))
-            print(output.strip(), flush=True)
+            rows.append(apart(measure, options.work, n, name))
+            print(rows[-1], flush=True)
             table = pd.DataFrame(rows)
             facts = {**environment("cpu"), "threads": 1, "seconds_an_image": seconds, **git_state()}
             write_text(path, table.to_csv(index=False))
