@@ -43,9 +43,9 @@ def in_blocks(gradients: LastLayerGradients, rows: NDArray[np.int64], k: int, *,
         one = pursue(own, quota, left)
         found.append(one)
         if len(own) < len(rows):
-            picks, weights = (torch.from_numpy(array).to(device) for array in (one.indices, one.weights))
-            missed = gradients.total(torch.from_numpy(own).to(device))
-            missed = missed - gradients.combination(picks, weights.to(missed))
+            total = gradients.total(torch.from_numpy(own).to(device))
+            picks, weights = torch.from_numpy(one.indices).to(device), torch.from_numpy(one.weights).to(total)
+            missed = total - gradients.combination(picks, weights)
             left = missed if left is None else left + missed
     return joined(found)
 

@@ -53,20 +53,21 @@ def grad_match(
 
     Notes
     -----
-    Jointly, seconds grow with n k, and the features of all are copied once in a random order. In blocks
-    they grow with n alone, and one block is copied at a time.
+    Jointly, seconds grow with n k, and the features of all are copied once, in a random order. In blocks
+    they grow with n times the size of a block, and one block is copied at a time.
     """
     few = _FEW_IN_BLOCKS if block else _FEW
 
     def pursue(rows: NDArray[np.int64], quota: int, left: Tensor | None) -> Pursuit:
-        found = _pursued(gradients[torch.from_numpy(rows).to(gradients.errors[0].device)], quota, left, lam, few=few)
+        own = gradients[torch.from_numpy(rows).to(gradients.errors[0].device)]
+        found = _pursued(own, quota, lam=lam, left=left, few=few)
         return Pursuit(rows[found.indices], found.weights, found.n_filled)
 
     rows = rng.permutation(len(gradients)) if members is None else rng.permutation(members)
     return in_blocks(gradients, rows, k, size=block, pursue=pursue)
 
 
-def _pursued(own: LastLayerGradients | DenseAtoms, k: int, left: Tensor | None, lam: float, *, few: int) -> Pursuit:
+def _pursued(own: LastLayerGradients | DenseAtoms, k: int, *, lam: float, left: Tensor | None, few: int) -> Pursuit:
     """`omp_exactly` of the sum of some atoms and of what is left of others, by inner products if they are few."""
     if len(own) > few:
         return omp_exactly(own, own.total() if left is None else own.total() + left, k, lam=lam)
@@ -106,7 +107,6 @@ def grad_match_by_batch(
     The atoms are the batches' mean gradients, the target is their sum; each image has its batch's weight.
     In blocks of about `block` batches, every block has a last one.
     """
-
     few = _FEW_IN_BLOCKS if block else 0
 
     def pursue(rows: NDArray[np.int64], quota: int, left: Tensor | None) -> Pursuit:
@@ -115,7 +115,7 @@ def grad_match_by_batch(
         # As many as could be needed if the smallest ones came first.
         needed = int(np.searchsorted(np.cumsum(np.sort(sizes)), quota)) + 1
         mean_left = None if left is None else left.flatten() / sizes.mean()
-        found = _pursued(group_means(gradients, groups), needed, mean_left, lam, few=few)
+        found = _pursued(group_means(gradients, groups), needed, lam=lam, left=mean_left, few=few)
         indices = np.concatenate([groups[pick] for pick in found.indices])
         weights = np.repeat(found.weights, sizes[found.indices])
         filled = int(sizes[found.indices[len(found.indices) - found.n_filled :]].sum())
