@@ -170,19 +170,19 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Seconds, memory and residual against the number of candidates."""
     panels = {"cpu_seconds": "processor seconds", "peak_gb": "peak memory of the process, GB", "residual": "residual"}
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
     for axis, (column, title) in zip(axes, panels.items(), strict=True):
         for name in WAYS:
             own = table[table["way"] == name].sort_values("candidates")
             if column != "cpu_seconds" or name != "random":
                 axis.plot(own["candidates"], own[column], marker="o", markersize=4, label=name)
-        axis.set(xscale="log", yscale="log", xlabel="candidates", title=title)
+        axis.set(xscale="log", yscale="linear" if column == "peak_gb" else "log", xlabel="candidates", title=title)
         axis.grid(alpha=0.3)
-    axes[1].axhline(4, color="grey", linestyle=":")
     axes[0].axhline(60, color="grey", linestyle=":")
-    axes[0].text(2_000, 66, "a minute", color="grey")
-    axes[1].text(2_000, 3.6, "4 GB", color="grey", va="top")
-    axes[2].legend(fontsize=8)
+    axes[0].text(2_000, 55, "a minute", color="grey", va="top")
+    axes[1].axhline(4, color="grey", linestyle=":")
+    axes[1].set_ylim(bottom=0)
+    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -201,6 +201,20 @@ def most_candidates(own: pd.DataFrame, seconds: float) -> str:
         return f"below {n[0]:,.0f}"
     last = int(np.flatnonzero(share < np.log(0.05))[-1])
     return f"about {np.exp(np.interp(np.log(0.05), share[last : last + 2], np.log(n[last : last + 2]))):,.0f}"
+
+
+def seen(table: pd.DataFrame) -> list[str]:
+    """The largest numbers of candidates that blocks, and that joint matching, were measured with, in words."""
+    sentences = []
+    for name, other in (("blocks of 512", "random"), ("jointly", "blocks of 512"), ("by class", "blocks of 512")):
+        both = table.pivot(index="candidates", columns="way").swaplevel(axis=1)
+        if not {name, other} <= set(table["way"]):
+            continue
+        n = both[name]["residual"].dropna().index.intersection(both[other]["residual"].dropna().index).max()
+        mine, theirs = both[name].loc[n], both[other].loc[n]
+        numbers = (f"{row['cpu_seconds']:.3g} s, residual {row['residual']:.2g}" for row in (mine, theirs))
+        sentences.append(f"* {n:,} candidates, {name}: {next(numbers)}; {other}: {next(numbers)}.")
+    return sentences
 
 
 def readme(table: pd.DataFrame, seconds: float, device: str) -> str:
@@ -232,6 +246,8 @@ def readme(table: pd.DataFrame, seconds: float, device: str) -> str:
             *(f"| {line} |" for line in lines),
             "",
             "![seconds, memory and residual against n](selection.png)",
+            "",
+            *seen(table),
             "",
             f"Up to how many candidates selecting without blocks is below 5 % of a run ({EPOCHS} epochs, {WARM_UP} of "
             f"them on full data, a tenth kept, {SELECTIONS} selections), by what a step of training takes an image:",

@@ -51,10 +51,9 @@ class LastLayerGradients:
 
     def __getitem__(self, rows: Tensor | slice) -> LastLayerGradients:
         """Some of them, their ones stored."""
-        features = (h[rows].to(self.errors[0].dtype) for h in self.features)
-        return LastLayerGradients(
-            tuple(e[rows] for e in self.errors), tuple(with_bias(h) if self.bias else h for h in features)
-        )
+        kind = self.errors[0].dtype
+        features = (with_bias(h[rows], kind) if self.bias else h[rows].to(kind) for h in self.features)
+        return LastLayerGradients(tuple(e[rows] for e in self.errors), tuple(features))
 
     def chunks(self, rows: Tensor | None = None) -> Iterator[LastLayerGradients]:
         """All of them in order, or some, `CHUNK` at a time."""
@@ -120,9 +119,11 @@ class LastLayerGradients:
         return LastLayerGradients(tuple(e.double() for e in taken.errors), tuple(h.double() for h in taken.features))
 
 
-def with_bias(features: Tensor) -> Tensor:
-    """Append a column of ones: (n, d) to (n, d + 1)."""
-    return torch.cat([features, torch.ones_like(features[:, :1])], 1)
+def with_bias(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Append a column of ones: (n, d) to (n, d + 1), of their type or another."""
+    wide = features.new_ones(len(features), features.shape[1] + 1, dtype=dtype or features.dtype)
+    wide[:, :-1] = features
+    return wide
 
 
 def logit_gradients(objective: Objective, outputs: SplitOutputs) -> list[tuple[Branch, Tensor]]:
