@@ -60,7 +60,7 @@ def pruner_effect(pruner: Any) -> Any:
         selections = [pruner.select(replace(made, epoch=epoch, state=state)) for epoch in (*due[:3], due[-1])]
     except ConfigError as refused:
         return str(refused)
-    return due, [(s.indices.tolist(), s.weights.tolist(), s.n_filled) for s in selections]
+    return due, [(s.indices.tolist(), s.weights.tolist(), s.n_filled, s.step_ratio) for s in selections]
 
 
 def keep_rule_effect(rule: Any) -> Any:

@@ -111,7 +111,8 @@ def _checked_floats(x: Array, *, what: str) -> Array:
             f"{what} has pixels in [{low:g}, {high:g}], but images must lie in [0, 1]: scale "
             "them and leave normalisation to the model, so that eps has the unit it says"
         )
-    return x.astype(np.float32).clip(0, 1)
+    copy = x.astype(np.float32)
+    return copy.clip(0, 1, out=copy)
 
 
 def _check_scale(x: Array, *, what: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +33,8 @@ from advprune_core.datasets.arrays import (
 
 DATASETS: Registry[DatasetSource] = Registry("dataset", "advprune_core.datasets")
 _SPLIT_SEED = 0
+#: Pixels that are looked at at once.
+_PIXELS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +249,7 @@ def dataset_from_arrays(
     classes = int(labels.max()) + 1
     if int(test_labels.max()) >= classes:
         raise DataError(f"y_test has the label {int(test_labels.max())}, but y_train has only 0..{classes - 1}")
-    kept = np.arange(len(labels)) if limit is None else stratified(labels, limit, _SPLIT_SEED)
+    kept = slice(None) if limit is None else stratified(labels, limit, _SPLIT_SEED)
     test_kept = slice(None) if test_limit is None else stratified(test_labels, test_limit, _SPLIT_SEED)
     images, labels = images[kept], labels[kept]
     test_images, test_labels = test_images[test_kept], test_labels[test_kept]
@@ -309,12 +312,21 @@ def _checked(x: Any, y: Any, *, part: str, layout: Layout | None) -> tuple[Array
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of images (n, C, H, W), in the unit of [0, 1]."""
-    values = images.transpose(0, 1).flatten(1).to(torch.float64)
-    if images.dtype == torch.uint8:
-        values = values / 255
-    std = values.std(1).clamp_min(1e-3)
-    return tuple(values.mean(1).tolist()), tuple(std.tolist())
+    """Mean and standard deviation of each channel of images (n, C, H, W), in the unit of [0, 1].
+
+    In float64, of some images at a time: a copy of all would be eight times the size of uint8 pixels.
+    """
+    white = 255 if images.dtype == torch.uint8 else 1
+    count = images[:, 0].numel()
+
+    def total(of: Callable[[Tensor], Tensor]) -> Tensor:
+        chunks = images.split(max(1, _PIXELS // images.shape[1:].numel()))
+        parts = [of(chunk.transpose(0, 1).flatten(1).to(torch.float64) / white).sum(1) for chunk in chunks]
+        return torch.stack(parts).sum(0)
+
+    mean = total(lambda values: values) / count
+    std = (total(lambda values: (values - mean[:, None]).square()) / (count - 1)).sqrt().clamp_min(1e-3)
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _hash(*arrays: np.ndarray) -> str:

@@ -55,8 +55,9 @@ def select(
         A trained network, of images in [0, 1] to logits. Left as it was.
     logits, features : arrays, shapes (n, classes) and (n, d), optional
         Saved outputs in place of the model, for pruners that look at outputs only; features where they
-        are looked at as well. Without adversarial ones they stand for whatever the pruner looks at,
-        except for an objective of both (TRADES, MART), where they are the clean ones.
+        are looked at as well; of float16 they take half the memory. Without adversarial ones they stand for
+        whatever the pruner looks at, except for an objective of both (TRADES, MART), where they are the
+        clean ones.
     adversarial_logits, adversarial_features : arrays of the same shapes, optional
         Saved outputs for adversarial images.
     trajectory : array, shape (epochs, n, classes), optional
@@ -170,7 +171,7 @@ def _outputs(dataset: Dataset, logits: Any, features: Any, *, what: str) -> Bran
             f"{what}logits must have one row for each of {n} labels and a column for each of {dataset.classes} "
             f"classes; their shape is {tuple(found.shape)}"
         )
-    known = torch.empty(n, 0) if features is None else _finite(features, what=f"{what}features")
+    known = torch.empty(n, 0) if features is None else _finite(features, what=f"{what}features", half=True)
     if known.ndim != 2 or len(known) != n:
         raise ConfigError(
             f"{what}features must have one row for each of {n} labels; their shape is {tuple(known.shape)}"
@@ -195,15 +196,16 @@ def _history(pruner: Pruner, dataset: Dataset, trajectory: Any) -> dict[str, Ten
     return state
 
 
-def _finite(array: Any, *, what: str) -> Tensor:
-    """Numbers as float32."""
+def _finite(array: Any, *, what: str, half: bool = False) -> Tensor:
+    """Numbers as float32, or with `half` as float16 where they are; copied only where they are of another type."""
     found = plain(array, what=what)
     if found.dtype.kind not in "iuf":
         raise ConfigError(f"{what} must be numbers; they are {found.dtype}")
+    kept = half and found.dtype == np.float16
     with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(found, np.float32).reshape(found.shape)
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
+        values = np.ascontiguousarray(found, np.float16 if kept else np.float32).reshape(found.shape)
+    if values.size and not np.isfinite([values.min(), values.max()]).all():  # NaN is the least of all, and the largest
+        bad = np.argwhere(~np.isfinite(values))
         raise ConfigError(
             f"{what} must be finite, and {len(bad)} of {values.size} are not (the first at {bad[0].tolist()})"
         )

@@ -15,12 +15,14 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import (
     DataError,
     Dataset,
+    channel_statistics,
     data_folder,
     dataset_from_arrays,
     largest_remainder,
     load_dataset,
     stratified,
 )
+from tests.memory import Largest
 
 SPLITS = ("train", "val_select", "val_stop", "test")
 
@@ -183,6 +185,27 @@ def test_grey_images_may_leave_the_channel_out() -> None:
     for layout in (lambda x: x[:, None], lambda x: x[..., None]):
         other = {name: layout(value) if name.startswith("x") else value for name, value in data.items()}
         assert torch.equal(dataset_from_arrays(**other).train.images, flat.train.images)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("pixels", [300, 1000])
+def test_statistics_copy_few_pixels_at_a_time(pixels: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advprune_core.datasets.base._PIXELS", pixels)
+    x = TYPES[dtype](np.random.default_rng(0).integers(0, 256, (203, 3, 6, 5)).astype(np.uint8))
+    with Largest() as largest:
+        mean, std = channel_statistics(torch.from_numpy(x))
+    assert largest.bytes <= 8 * 1000 < x.size
+    exact = x.astype(np.float64) / (255 if x.dtype == np.uint8 else 1)
+    np.testing.assert_allclose(mean, exact.mean((0, 2, 3)), rtol=1e-13)
+    np.testing.assert_allclose(std, exact.std((0, 2, 3), ddof=1), rtol=1e-13)
+
+
+def test_training_images_are_the_data_sets_own() -> None:
+    data = arrays()
+    dataset = dataset_from_arrays(**data, val_select=0, val_stop=0)
+    before = dataset.train.images.clone()
+    data["x_train"][:] = 0
+    assert torch.equal(dataset.train.images, before)
 
 
 def test_statistics_are_those_of_the_training_pixels() -> None:

@@ -55,6 +55,18 @@ def test_saved_outputs_stand_for_the_model(spec: Any) -> None:
     assert len(found) == made.k
 
 
+@pytest.mark.parametrize("spec", ["herding", "k_center", "d2", {"grad_match": {"block": 20}}, "craig"], ids=str)
+def test_features_of_float16_are_what_they_are_in_float32(spec: Any) -> None:
+    rng = np.random.default_rng(0)
+    logits, features = rng.standard_normal((len(Y), 4)), rng.standard_normal((len(Y), 9)).astype(np.float16)
+    half, full = (
+        select(Y, pruner=spec, fraction=0.2, logits=logits, features=features.astype(dtype), min_per_class=1)
+        for dtype in (np.float16, np.float32)
+    )
+    assert half.indices.tolist() == full.indices.tolist()
+    assert half.weights.tolist() == full.weights.tolist()
+
+
 def test_a_trajectory_gives_the_scores_of_a_whole_training() -> None:
     """AUM by hand: the mean margin over all epochs."""
     logits = np.random.default_rng(0).standard_normal((6, len(Y), 4)).astype(np.float32)
@@ -76,6 +88,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no held-out images": ({"pruner": "glister", "x": X, "model": torch.nn.Flatten()}, "held-out"),
     "rows that lack": ({"pruner": "score", "logits": LOGITS[1:]}, "one row for each"),
     "not finite": ({"pruner": "score", "logits": LOGITS * np.nan}, "finite"),
+    "one not finite": (
+        {"pruner": "herding", "logits": LOGITS, "features": np.array([[0.0]] * (len(Y) - 1) + [[np.nan]], np.float16)},
+        r"features must be finite, and 1 of 160 are not \(the first at \[159, 0\]\)",
+    ),
     "not epochs": ({"pruner": "aum", "trajectory": LOGITS}, r"\(epochs, 160, classes\)"),
     "nothing": ({"pruner": "random", "fraction": 0.0}, "fraction"),
     "unknown": ({"pruner": "rondom"}, "did you mean 'random'"),

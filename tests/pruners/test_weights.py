@@ -31,7 +31,8 @@ WEIGHTING: list[Any] = [
 
 def dense(gradients: LastLayerGradients) -> np.ndarray:
     """All gradients (n, classes * d), term by term."""
-    terms = zip(gradients.errors, gradients.features, strict=True)
+    taken = gradients[:]  # with the ones of the bias
+    terms = zip(taken.errors, taken.features, strict=True)
     return sum(np.einsum("nc,nd->ncd", e.double().numpy(), h.double().numpy()) for e, h in terms).reshape(
         len(gradients), -1
     )
