@@ -24,13 +24,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from advprune_core.models.base.base import Normalise
-from advprune_core.models.base.mode import no_trace
 from torch import Tensor, nn
 
 from advprune_core.base.environment import environment, git_state
 from advprune_core.base.files import write_text
 from advprune_core.datasets.base import Dataset, largest_remainder, load_dataset
+from advprune_core.models.base import Normalise
+from advprune_core.models.mode import no_trace
 from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_class
 from advprune_core.pruners.gradients import last_layer_gradients
