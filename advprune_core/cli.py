@@ -231,7 +231,19 @@ def collect(
             raise ConfigError(f"{folder} is not a results folder: it has no runs/")
     table = collect_records(*folders, study=study_name)
     if out is None:
-        columns = ["key", "arm", "dataset", "pruner", "fraction", "seed", "status", "clean", "robust", "cost"]
+        columns = [
+            "key",
+            "arm",
+            "dataset",
+            "pruner",
+            "fraction",
+            "matched_fraction",
+            "seed",
+            "status",
+            "clean",
+            "robust",
+            "cost",
+        ]
         print(table[[name for name in columns if name in table]].to_string(index=False) if len(table) else "no runs")
     elif out.endswith((".csv", ".tex")):
         write_text(

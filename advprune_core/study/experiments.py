@@ -136,7 +136,8 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         rows.append(
             {
                 "arm": entry.arm,
-                "fraction": entry.fraction,
+                "fraction": None if entry.control else entry.fraction,  # a control's shows when it is resolved
+                "matched_fraction": entry.fraction,
                 "seed": entry.seed,
                 "state": state,
                 "passes": f"{passes:,.0f}",
@@ -147,7 +148,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     with compile_cache(execution.root):
         seconds = total / passes_per_second(entries[0].config, datasets[entries[0].config.dataset]) if missing else 0.0
     return (
-        f"{pd.DataFrame(rows).to_string(index=False)}\n"
+        f"{pd.DataFrame(rows).to_string(index=False, na_rep='')}\n"
         f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents, about "
         f"{seconds / 60:.1f} minutes of one worker, {seconds / 60 / workers:.1f} with {workers}, evaluation not counted"
     )
