@@ -147,7 +147,9 @@ def run(
             fall = f"held-out robust accuracy fell by {100 * depth(record.epochs):.0f} points"
             when = f" (seen in epoch {record.collapse_epoch}; {fall})"
         print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
-        found = store.evaluation(key, driver.evaluation(entries[number].config).key(driver.dataset.test_hash))
+        found = store.evaluation(
+            key, driver.evaluation(driver.entries[number].config, key).key(driver.dataset.test_hash)
+        )
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:24} {value.text()}")
         print(f"  in {shown(store.folder(key))}")
@@ -254,6 +256,7 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="last or best")] = "last",
     images: Annotated[str | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
+    speed: Annotated[str | None, typer.Option(help="Searches: exact or compiled [default: as the run]")] = None,
     retrain: Retrain = False,
     out: Out = None,
     data: Data = None,
@@ -276,6 +279,7 @@ def evaluate(
             results=out,
             data=data,
             retrain=retrain,
+            speed=speed,  # type: ignore[arg-type]
         )
     broken = record.outcome().broken()
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
@@ -428,7 +432,7 @@ def gc(
 
 
 def _print_plan(entries: list[Any], execution: Any) -> None:
-    from advprune_core.experiments import plan
+    from advprune_core.plans import plan
 
     print(plan(entries, execution))
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import traceback
+import warnings
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from statistics import mean
@@ -20,7 +21,8 @@ from typing import Any
 from tqdm import tqdm
 
 from advprune_core.attacks.base import Attack
-from advprune_core.attacks.compiled import Speed
+from advprune_core.attacks.compiled import NotCompiled
+from advprune_core.compiling import tested_thing
 from advprune_core.config import RunConfig
 from advprune_core.controls import resolve
 from advprune_core.data import Dataset
@@ -68,6 +70,8 @@ class Driver:
         Counts forward-equivalents of training.
     on_key : callable
         Called when the keys of runs, and later of controls, have become known, before they are trained.
+    plain_tests : set of str
+        What has to be tested by plain passes, though it was trained by compiled ones (see `compiling`).
 
     Attributes
     ----------
@@ -89,9 +93,12 @@ class Driver:
         execution: Execution,
         bar: tqdm[Any],
         on_key: Callable[[Driver], None] = lambda driver: None,
+        *,
+        plain_tests: Set[str] = frozenset(),
     ) -> None:
         self.entries, self.dataset, self.attacks = list(entries), dataset, attacks
         self.execution, self.bar, self.on_key = execution, bar, on_key
+        self.plain_tests = plain_tests
         self.store = RunStore(execution.root)
         self.keys: dict[int, str] = {}
         self.failed: dict[str, str] = {}
@@ -143,10 +150,14 @@ class Driver:
             passes += config.passes(len(self.dataset.train)) * config.share(rows)
         return passes
 
-    def evaluation(self, config: RunConfig) -> EvaluationConfig:
-        """How a run is evaluated."""
-        speed: Speed = "compiled" if config.speed == "compiled" else "exact"
-        return EvaluationConfig(attacks=self.attacks, threat=config.threat, speed=speed)
+    def evaluation(self, config: RunConfig, key: str) -> EvaluationConfig:
+        """How a run with this key is evaluated: at its own speed, if that was done before or can be done here."""
+        exact = EvaluationConfig(attacks=self.attacks, threat=config.threat)
+        if config.speed == "exact":
+            return exact
+        compiled = exact.replace(speed="compiled")
+        there = self.store.evaluation(key, compiled.key(self.dataset.test_hash)) is not None
+        return compiled if there or tested_thing(config) not in self.plain_tests else exact
 
     def _add_control(self, number: int, record: RunRecord) -> None:
         """Resolve a control from the finished record that it matches."""
@@ -189,7 +200,7 @@ class Driver:
 
     def _add_evaluation(self, number: int, config: RunConfig, record: RunRecord) -> None:
         """Queue the evaluation of a trained run unless it is there."""
-        evaluation = self.evaluation(config)
+        evaluation = self.evaluation(config, record.key)
         its_key = evaluation.key(self.dataset.test_hash)
         there = self.store.evaluation(record.key, its_key)
         if record.status == "diverged" or there is not None:
@@ -251,6 +262,13 @@ class Driver:
             finish_failed(self.store, run_record(key, task.config, self.dataset, _message(error)))
             for waiting in self._waiting.pop(key, []):
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
+        elif isinstance(error, NotCompiled):  # with these weights, or where this worker is
+            warnings.warn(f"{error}: {name} is tested by an exact evaluation", stacklevel=2)
+            self.plain_tests = {*self.plain_tests, tested_thing(task.config)}
+            record = self.store.finished(key)
+            assert record is not None
+            self._add_evaluation(number, task.config, record)
+            self.on_key(self)
         elif error is not None:
             self.failed[f"evaluation of {name}"] = _message(error)
         elif (result := future.result()) is not None:  # else another process did it meanwhile

@@ -53,10 +53,11 @@ def run_entries(
     """
     check_writable(execution.root)
     dataset = check_entries(entries, data=execution.data)
-    entries = settle_speed(entries, dataset, RunStore(execution.root))
-    total = expected_total(entries, len(dataset.train))
+    store = RunStore(execution.root)
+    settled = settle_speed(entries, dataset, store, attacks=attacks, retrain=execution.retrain)
+    total = expected_total(settled.entries, len(dataset.train))
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
-        driver = Driver(entries, dataset, attacks, execution, bar, on_key)
+        driver = Driver(settled.entries, dataset, attacks, execution, bar, on_key, plain_tests=settled.plain_tests)
         driver.run()
     return driver
 
@@ -114,7 +115,7 @@ def write_manifest(config: StudyConfig, driver: Driver, *, shard: tuple[int, int
     entries = []
     for number, key in sorted(driver.keys.items()):
         entry = driver.entries[number]
-        evaluation = driver.evaluation(entry.config).key(driver.dataset.test_hash)
+        evaluation = driver.evaluation(entry.config, key).key(driver.dataset.test_hash)
         place = {name: getattr(entry, name) for name in ("arm", "variant", "fraction", "seed", "control")}
         entries.append(ManifestEntry(**place, key=key, evaluation=evaluation))
     pruners = [PRUNERS.parse(spec).spec() for spec in config.pruners]

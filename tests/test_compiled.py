@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,12 @@ from torch._dynamo.utils import counters
 from advprune_core.attacks import compiled as module
 from advprune_core.attacks.compiled import NotCompiled, compiled_passes
 from advprune_core.attacks.pgd import pgd
-from advprune_core.compiling import settle_speed
 from advprune_core.config import LEAST_UPDATES, RunConfig
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.ledger import Ledger
 from advprune_core.models import MODELS, build_model
 from advprune_core.runner import run_study
 from advprune_core.runs import load_run
-from advprune_core.store import RunStore
-from advprune_core.study import study_grid
 from advprune_core.tasks import EvaluationConfig, TrainTask, evaluate_model
 from advprune_core.trainers.base import TRAINERS
 from advprune_core.trainers.loop import train
@@ -35,29 +31,11 @@ from advprune_core.trainers.result import TrainResult
 
 RESIDUAL = {"preact_resnet": {"width": 2}}
 SIZE = 16
-COMPILE = torch.compile
 
 
 @pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    """What a test compiles with another backend is not for the next one."""
-    yield
-    module._passes.clear()
-    torch._dynamo.reset()
-
-
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything but the C++ compiler, which takes most of a minute: the traced graphs, run by PyTorch."""
-    monkeypatch.setattr(torch, "compile", partial(COMPILE, backend="aot_eager"))
-
-
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(graph: Any, inputs: Any) -> Any:
-        raise RuntimeError("there is no C++ compiler")
-
-    monkeypatch.setattr(torch, "compile", partial(COMPILE, backend=refuse))
+def _forgotten(forgotten: None) -> None:
+    """No test finds compiled what another one has."""
 
 
 @pytest.fixture(scope="module")
@@ -190,26 +168,6 @@ def test_without_a_compiler_a_run_is_an_exact_one(data: Dataset) -> None:
     config = residual_run()
     with pytest.raises(NotCompiled):  # a worker must not write it under the key of a compiled one
         TrainTask(config, config.train_key(data), None, None)()
-
-
-@pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_a_study_has_exact_keys(
-    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def study(speed: str) -> Any:
-        settings = {"settings": {"speed": speed}, "model": RESIDUAL, "seeds": [0], "fractions": [0.4]}
-        return tiny_study(tmp_path, **settings)
-
-    with pytest.warns(UserWarning, match="no C\\+\\+ compiler.*speed = exact"):
-        result = run_study(study("compiled"), progress=False)
-    assert not result.failed
-    assert result.trained == 2
-    assert run_study(study("exact"), progress=False).trained == 0
-    # What is finished as compiled stays what it is: nothing is compiled for it.
-    entries = study_grid(study("compiled"))
-    store = RunStore(tmp_path)
-    monkeypatch.setattr(store, "finished", lambda key: load_run(store.run_keys()[0], tmp_path).record)
-    assert settle_speed(entries[:1], data, store) == entries[:1]
 
 
 @pytest.mark.usefixtures("traced")
