@@ -25,6 +25,7 @@ from advprune_core.pruners.base import PRUNERS, Pruner
 from advprune_core.pruners.random import Full
 from advprune_core.settings import ConfigError, Pixels, Seed, Settings, check_names
 from advprune_core.tasks import PGD_40
+from advprune_core.trainers.arithmetic import check_precision
 from advprune_core.yaml_files import read_yaml
 
 
@@ -325,6 +326,10 @@ def check_entries(entries: Sequence[Entry], *, data: str | None = None) -> Datas
         except ConfigError as error:
             raise ConfigError(f"{entry.describe()}: {error}") from None
     check_model(build_model(entries[0].config.model, dataset), dataset)
+    rounded = {entry.config.model.model_dump_json(): entry for entry in entries if entry.config.precision == "bfloat16"}
+    for entry in rounded.values():
+        images = dataset.train.pixels(slice(0, 2))
+        check_precision(entry.config, build_model(entry.config.model, dataset), images)
     return dataset
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,24 @@ def test_every_way_of_training_is_compiled_once_and_counted_as_ever(data: Datase
     assert counted == {2}  # a search and an update, for all of them
 
 
+@pytest.mark.slow(seconds=60)
+@pytest.mark.usefixtures("traced")
+def test_drawn_configurations_run_and_compile_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of what benchmarks/compiled_equivalence.py does, on fewer images, without the C++ compiler."""
+    script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "compiled_equivalence.py"))
+    draws = script["drawn"].__globals__
+    monkeypatch.setitem(draws, "DIGITS", {"dataset": DATASET, "batch_size": 32, "epochs": 4})
+    data, seen = load_dataset(DATASET), set[str]()
+    for number in range(20):
+        config, tests = script["drawn"](number, "digits", data)
+        before = graphs()
+        row = script["carried_out"](config, data, tests)
+        assert row["status"] != "diverged", config
+        assert graphs() - before == (0 if config.model.name in seen else 2), config
+        seen.add(config.model.name)
+    assert len(seen) == 2
+
+
 @pytest.mark.usefixtures("traced")
 def test_bfloat16_is_compiled_for_its_own_and_validation_is_plain(data: Dataset) -> None:
     before = graphs()
@@ -216,6 +235,41 @@ class Random(nn.Module):
 def test_what_cannot_be_compiled_is_refused(make: Callable[[], nn.Module], data: Dataset) -> None:
     with pytest.raises(NotCompiled):
         compiled_passes(make(), data.train.pixels(slice(0, SIZE)))
+
+
+@pytest.mark.usefixtures("traced")
+def test_what_cannot_be_compiled_is_refused_in_bfloat16_too(data: Dataset) -> None:
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(NotCompiled, match="other"):
+        compiled_passes(Random(), data.train.pixels(slice(0, SIZE)))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("bfloat16", "distance", "rounding", "taken"),
+    [
+        (False, 0.009, 0.0, True),
+        (False, 0.011, 0.1, False),
+        (True, 0.009, 0.0, True),
+        (True, 0.3, 0.1, True),
+        (True, 0.5, 0.1, False),
+        (True, math.nan, 0.1, False),
+    ],
+)
+def test_compiled_passes_may_differ_as_much_as_rounding_does(
+    bfloat16: bool, distance: float, rounding: float, taken: bool, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values(passes: Any, *_: Any, **__: Any) -> dict[str, list[Tensor]]:
+        rounded = torch.is_autocast_enabled("cpu")
+        value = 1.0 + (distance if passes is not None else 0.0)
+        return {"logits": [torch.tensor([value if rounded or not bfloat16 else 1.0 + rounding])]}
+
+    monkeypatch.setattr(module, "_values", values)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        if taken:
+            compiled_passes(network(data), data.train.pixels(slice(0, SIZE)))
+            return
+        with pytest.raises(NotCompiled, match="other logits"):
+            compiled_passes(network(data), data.train.pixels(slice(0, SIZE)))
 
 
 CIFAR = {"device": "cpu", "dataset": "cifar10", "model": "preact_resnet", "epochs": 15, "batch_size": 128}
