@@ -5,7 +5,8 @@
 Batches of 128, PGD-7, one thread. Steps are timed in training, processor seconds of a run of a few
 batches each, alternating; `channels last` is the exact step in the layout that compiled passes have, by
 which a dry run tells how long a compiled one will take. Augmentation, noise and carried perturbations
-are timed alone, alternating, and given as a share of the compiled step. Medians. CIFAR-10 comes from
+are timed alone, alternating, and given as a share of the compiled step, and of one with a single attack
+step. Medians. CIFAR-10 comes from
 $ADVPRUNE_DATA.
 """
 
@@ -106,15 +107,18 @@ def main() -> None:
         "step, exact": lambda: step(exact, dataset),
         "step, channels last": lambda: step(exact, dataset, channels_last=True),
         "step, compiled": lambda: step(compiled, dataset),
+        "step, compiled, PGD-1": lambda: step(compiled.with_settings({"attack.steps": 1}), dataset),
     }
     found = medians(steps, options.rounds)
-    whole = found["step, compiled"]
     found |= medians(surroundings(dataset), 4 * options.rounds)
     table = pd.DataFrame(
         {
             "what": list(found),
             "ms": [round(1000 * seconds, 2) for seconds in found.values()],
-            "% of the compiled step": [round(100 * seconds / whole, 1) for seconds in found.values()],
+            **{
+                f"% of {name}": [round(100 * seconds / found[whole], 1) for seconds in found.values()]
+                for name, whole in (("PGD-7", "step, compiled"), ("PGD-1", "step, compiled, PGD-1"))
+            },
         }
     )
     table["network"], table["device"], table["torch"] = (

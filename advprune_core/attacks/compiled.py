@@ -1,4 +1,7 @@
-"""A network's passes in compiled form: the same sums in fewer loops over memory, about twice as fast.
+"""A network's passes in compiled form: the same sums in fewer loops over memory.
+
+A step of training is 1.2 times as fast on a processor with AVX-512 (results/reference/compiled), up to
+twice with AVX2.
 
 `torch.compile` rounds otherwise than the plain passes do, so what is compiled has a key of its own.
 Passes are compiled for one network structure and one batch shape, once per process; weights and
