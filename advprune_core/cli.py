@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,11 +113,12 @@ def run(
     from advprune_core.attacks.base import ATTACKS
     from advprune_core.config import RunConfig
     from advprune_core.controls import CONTROLS, check_control
+    from advprune_core.grid import Entry
     from advprune_core.notebook import shown
     from advprune_core.runner import run_entries
     from advprune_core.settings import check_names
     from advprune_core.store import RunStore
-    from advprune_core.study import Entry, Execution, pruner_label
+    from advprune_core.study import Execution, pruner_label
     from advprune_core.tasks import PGD_40
     from advprune_core.trainers.sentinel import depth
 
@@ -126,16 +128,16 @@ def run(
     attacks = tuple(ATTACKS.parse(value_of(text)) for text in evaluation) if evaluation else PGD_40
     execution = Execution(engine="serial", timed_repeats=0, data=data, results=out, retrain=retrain)
     label = pruner_label(config.pruner)
-    entries = [Entry(label, config.fraction, config.seed, config)]
+    entries = [Entry(label, config.fraction, config.seed, config, attacks=attacks)]
     if control is not None:
         check_names([control], CONTROLS, what="control")
         check_control(control, config)  # type: ignore[arg-type]
-        entries.append(Entry(f"{control}({label})", config.fraction, config.seed, config, control))  # type: ignore[arg-type]
+        entries.append(replace(entries[0], arm=f"{control}({label})", control=control))  # type: ignore[arg-type]
     if dry_run:
         _print_plan(entries, execution)
         return
     with _interruptible():
-        driver = run_entries(entries, execution=execution, attacks=attacks, name=entries[0].describe())
+        driver = run_entries(entries, execution=execution, name=entries[0].describe())
     store = RunStore(execution.root)
     for number, key in driver.keys.items():
         store.ask_for(key)
@@ -147,9 +149,7 @@ def run(
             fall = f"held-out robust accuracy fell by {100 * depth(record.epochs):.0f} points"
             when = f" (seen in epoch {record.collapse_epoch}; {fall})"
         print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
-        found = store.evaluation(
-            key, driver.evaluation(driver.entries[number].config, key).key(driver.dataset.test_hash)
-        )
+        found = store.evaluation(key, driver.evaluation_key(number))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:24} {value.text()}")
         print(f"  in {shown(store.folder(key))}")
@@ -173,9 +173,10 @@ def study(
 ) -> None:
     """Carry out a study and execute its notebooks (default: accuracy_vs_fraction and runtime)."""
     from advprune_core.experiments import execute, find_notebooks, study_of
+    from advprune_core.grid import study_grid
     from advprune_core.notebook import shown
     from advprune_core.runner import run_study
-    from advprune_core.study import read_profile, study_grid
+    from advprune_core.study import read_profile
     from advprune_core.summaries import printable
 
     given = [Path(name) for name in files or []]

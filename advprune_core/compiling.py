@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from advprune_core.attacks.base import Attack
 from advprune_core.attacks.compiled import NotCompiled, compile_cache
 from advprune_core.config import RunConfig
 from advprune_core.controls import resolve
 from advprune_core.data import Dataset
 from advprune_core.files import digest_of
+from advprune_core.grid import Datasets, Entry
 from advprune_core.models import build_model
 from advprune_core.records import RunRecord
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
-from advprune_core.study import Entry
 from advprune_core.tasks import EvaluationConfig, compiled_searches
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
 
@@ -40,9 +39,7 @@ class Settled:
     plain_tests: set[str]
 
 
-def settle_speed(
-    entries: Sequence[Entry], dataset: Dataset, store: RunStore, *, attacks: tuple[Attack, ...], retrain: bool = False
-) -> Settled:
+def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, *, retrain: bool = False) -> Settled:
     """Compile what a grid will need, each network once for all its runs, and see what cannot be.
 
     Nothing is compiled for runs that are trained and tested.
@@ -58,14 +55,15 @@ def settle_speed(
         for entry in entries:
             if entry.config.speed == "exact":
                 continue
-            trains, tests = _left(entry, dataset, store, attacks=attacks, retrain=retrain)
+            dataset = datasets[entry.config.dataset]
+            trains, tests = _left(entry, dataset, store, retrain=retrain)
             thing = _trained_thing(entry.config)
             if trains and thing not in trained:
                 trained[thing] = against_training(entry.config, dataset)
             falls = trained.get(thing) is not None
-            thing = tested_thing(entry.config)
+            thing = tested_thing(entry)
             if tests and not falls and thing not in tested:
-                tested[thing] = against_testing(entry.config, dataset, _test_of(entry.config, attacks))
+                tested[thing] = against_testing(entry.config, dataset, entry.evaluation)
     for reason in dict.fromkeys(filter(None, trained.values())):
         warnings.warn(f"{reason}: its runs are exact ones, as with speed = exact", stacklevel=3)
     for reason in dict.fromkeys(filter(None, tested.values())):
@@ -89,7 +87,7 @@ def against_training(config: RunConfig, dataset: Dataset) -> str | None:
 
 def against_testing(config: RunConfig, dataset: Dataset, evaluation: EvaluationConfig) -> str | None:
     """Why a compiled evaluation of a run cannot be done here, or None."""
-    test = dataset.test
+    test = evaluation.split(dataset)[0]
     return _reason(config, dataset, lambda model: compiled_searches(model, test, evaluation, device=config.device))
 
 
@@ -106,21 +104,17 @@ def _reason(config: RunConfig, dataset: Dataset, compiled: Callable[[torch.nn.Mo
 def _trained_thing(config: RunConfig) -> str:
     """Equal for runs that share what is compiled for their training."""
     shape = (config.optimisation.batch_size, config.precision, config.device, config.threads)
-    return json.dumps([config.speed, config.model.canonical(), *shape], sort_keys=True)
+    return json.dumps([config.speed, config.dataset.canonical(), config.model.canonical(), *shape], sort_keys=True)
 
 
-def tested_thing(config: RunConfig) -> str:
+def tested_thing(entry: Entry) -> str:
     """Equal for runs that share what is compiled for their tests."""
-    return json.dumps([config.model.canonical(), config.device, config.threads], sort_keys=True)
+    config = entry.config
+    shape = (entry.images, config.device, config.threads)
+    return json.dumps([config.dataset.canonical(), config.model.canonical(), *shape], sort_keys=True)
 
 
-def _test_of(config: RunConfig, attacks: tuple[Attack, ...]) -> EvaluationConfig:
-    return EvaluationConfig(attacks=attacks, threat=config.threat, speed="compiled")
-
-
-def _left(
-    entry: Entry, dataset: Dataset, store: RunStore, *, attacks: tuple[Attack, ...], retrain: bool
-) -> tuple[bool, bool]:
+def _left(entry: Entry, dataset: Dataset, store: RunStore, *, retrain: bool) -> tuple[bool, bool]:
     """Whether a run is still to be trained, and to be tested."""
     config, record = entry.config, store.finished(entry.config.train_key(dataset))
     if record is not None and entry.control is not None and entry.derived:
@@ -131,7 +125,7 @@ def _left(
         record = store.finished(config.train_key(dataset))
     if record is None or _altered(store, record) or (retrain and store.absent(record)):
         return True, True
-    there = store.evaluation(record.key, _test_of(config, attacks).key(dataset.test_hash)) is not None
+    there = store.evaluation(record.key, entry.evaluation.key(dataset.test_hash)) is not None
     has_weights = (store.folder(record.key) / "last.pt").exists()
     return False, has_weights and not there and record.status != "diverged"
 

@@ -22,6 +22,7 @@ from advprune_core.data import DATASETS, Dataset, DatasetSource
 from advprune_core.datasets.digits import Digits
 from advprune_core.models import MODELS, ModelSettings, SmallCNN
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class, keep
+from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
 from advprune_core.pruners.random import Full
 from advprune_core.settings import ConfigError, Seed, Settings, check_names, component_field
 from advprune_core.trainers.base import OBJECTIVES, TRAINERS, Objective, Trainer
@@ -48,6 +49,10 @@ class Optimisation(Settings):
     epochs: Annotated[float, Field(gt=0, le=100_000, description="passes over the selection (may be fractional)")] = (
         30.0
     )
+    plain_epochs: Annotated[
+        int,
+        Field(ge=0, le=100_000, description="the first epochs train without an attack, on clean images (2506.15685)"),
+    ] = 0
     cost_budget: Annotated[
         int | None,
         Field(
@@ -61,6 +66,10 @@ class Optimisation(Settings):
     momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
     weight_decay: Annotated[float, Field(ge=0, le=1, description="weight decay")] = 5e-4
     schedule: Annotated[Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")] = OneCycle()
+    schedule_span: Annotated[
+        Literal["run", "full_run"],
+        Field(description="what the schedule spans: the run, or a run on all data, whose end a pruned one never sees"),
+    ] = "run"
     ema: Annotated[float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")] = None
     awp: Annotated[
         float, Field(ge=0, lt=1, description="adversarial weight perturbation, relative to each layer; 0: none")
@@ -94,6 +103,13 @@ class RunConfig(Settings):
         int,
         Field(ge=0, le=1_000_000, description="images kept of every class at least; 0: refuse to empty a class"),
     ] = 0
+    warm_start: Annotated[
+        float,
+        Field(ge=0, lt=1, description="share of a pruned run's cost that its first epochs, on all data, take (kappa)"),
+    ] = 0.0
+    equal_cost: Annotated[
+        bool, Field(description="a pruned run goes on until it has cost what `epochs` on all data cost")
+    ] = False
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
         int,
@@ -157,12 +173,36 @@ class RunConfig(Settings):
             resolved["speed"] = self._automatic_speed(resolved.get("device", self.device))
         keeps_all = self.fraction == 1 and self.pruner.exact
         resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
+        if not isinstance(resolved["pruner"], Full):
+            resolved |= self._length(resolved["pruner"])
+        if self.optimisation.plain_epochs and not self.objective.uses_adversarial:
+            raise ValueError(
+                f"plain_epochs = {self.optimisation.plain_epochs}, but the objective {self.objective.name!r} has no "
+                "attack in any epoch"
+            )
         if isinstance(resolved["pruner"], Full):
             resolved["min_per_class"] = 0  # it has them all, and is the same run
         # The instance is frozen, and validators may not return another one.
         for name, value in resolved.items():
             self.__dict__[name] = value
         return self
+
+    def _length(self, pruner: Pruner) -> dict[str, Any]:
+        """Settings of a pruned run whose length follows from its fraction; then it is a run of that length."""
+        if not (self.warm_start or self.equal_cost):
+            return {}
+        if self.warm_start and self.equal_cost:
+            raise ValueError(
+                "warm_start makes a run as cheap as its fraction, equal_cost as dear as all data: give one of them"
+            )
+        epochs = self.optimisation.epochs
+        if self.warm_start:
+            full, epochs = warm_start(epochs, self.fraction, self.warm_start)
+            pruner = warmed_up(pruner, full)
+        else:
+            epochs = lengthened(pruner, epochs, self.fraction)
+        optimisation = self.optimisation.replace(epochs=epochs)
+        return {"pruner": pruner, "optimisation": optimisation, "warm_start": 0.0, "equal_cost": False}
 
     def _automatic_speed(self, device: Device) -> Speed:
         """What ``speed: auto`` stands for; by the settings alone, whatever this machine is good at.
@@ -235,6 +275,10 @@ class RunConfig(Settings):
             canonical["l2"] = L2_VERSION
         if self.device != "cpu":
             canonical.pop("threads", None)
+        if isinstance(self.pruner, Full):  # the run on all data
+            canonical = {name: value for name, value in canonical.items() if name not in ("warm_start", "equal_cost")}
+            canonical.get("optimisation", {}).pop("schedule_span", None)
+            canonical = {name: value for name, value in canonical.items() if name != "optimisation" or value}
         if self.speed == "exact":  # what all runs were before there was a choice
             canonical.pop("speed", None)
         # Content, not the name or the path of the data, and not what concerns the test images.
@@ -280,6 +324,11 @@ class RunConfig(Settings):
         at_best = np.zeros_like(had)
         at_best[np.argsort(-had, kind="stable")[:k]] = 1
         check_every_class(at_best, had, fraction=self.fraction)
+        if self.optimisation.plain_epochs >= self.optimisation.epochs:
+            raise ConfigError(
+                f"plain_epochs = {self.optimisation.plain_epochs} leaves none of {self.optimisation.epochs:g} epochs "
+                "for the attack; train longer, or use the objective 'standard'"
+            )
         if self.optimisation.epochs * k < size:
             raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
         if self.best_every == 0 and self.on_collapse != "flag":
@@ -321,7 +370,9 @@ class RunConfig(Settings):
                 f"cost_budget ends a run when so much is spent, and what the pruner {self.pruner.name!r} keeps depends "
                 "on the number of epochs, which is then not known: set epochs alone"
             )
-        images = optimisation.cost_budget / self.passes_per_image - self.pruner.scout_epochs() * n
+        plain = optimisation.plain_epochs * n
+        images = (optimisation.cost_budget - plain * self.plain_passes_per_image) / self.passes_per_image + plain
+        images -= self.pruner.scout_epochs() * n
         if images < size:
             raise ConfigError(
                 f"cost_budget = {optimisation.cost_budget} does not pay for one batch: {size} images cost about "
@@ -340,14 +391,26 @@ class RunConfig(Settings):
         """The same of an image that gets no step of the attack."""
         return self._passes_per_image(0.0)
 
+    @property
+    def plain_passes_per_image(self) -> float:
+        """The same in an epoch without an attack: a forward and a full backward pass, twice with AWP."""
+        return 6.0 if self.optimisation.awp else 3.0
+
     def _passes_per_image(self, steps: float) -> float:
         twice = self.objective.training_cost if self.optimisation.awp else 0.0
         return self.objective.cost(steps, clean_logits=self.attack.steps.uses_logits) + twice
 
     def passes(self, n: int) -> float:
         """Expected forward-equivalents of training with `n` training images."""
-        images = self.optimisation.epochs * (budget(self.fraction, n) if self.fraction < 1 else n)
-        passes = (images + self.pruner.scout_epochs() * n) * self.passes_per_image
+        epochs, kept = self.optimisation.epochs, budget(self.fraction, n) if self.fraction < 1 else n
+
+        def images(length: float) -> float:
+            full = min(self.pruner.epochs_before(), length)
+            return full * n + (length - full) * kept
+
+        plain = images(min(self.optimisation.plain_epochs, epochs))
+        attacked = images(epochs) - plain + self.pruner.scout_epochs() * n
+        passes = plain * self.plain_passes_per_image + attacked * self.passes_per_image
         return min(passes, self.optimisation.cost_budget or passes)
 
     def share(self, metrics: Sequence[Mapping[str, Any]]) -> float:

@@ -10,12 +10,11 @@ that shows only in training.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from advprune_core.config import RunConfig
 from advprune_core.pruners.base import PRUNERS, ScheduledPruner
 from advprune_core.pruners.random import Full, Random
-from advprune_core.records import RunRecord
 from advprune_core.settings import ConfigError
 
 Control = Literal["same_cost", "same_steps", "same_step_size", "cheaper_attack", "carried_attack"]
@@ -28,6 +27,44 @@ CONTROLS: dict[Control, str] = {
     "cheaper_attack": "full data, PGD-2, same cost",
     "carried_attack": "full data, one carried step, same cost",
 }
+
+
+class Finished(Protocol):
+    """What a control has to know of the run that it matches: what it cost, and what it kept; see `RunRecord`."""
+
+    @property
+    def key(self) -> str:
+        """Of the run."""
+
+    @property
+    def n(self) -> int:
+        """Training images."""
+
+    @property
+    def kept(self) -> int:
+        """Images of the last selection."""
+
+    @property
+    def images_visited(self) -> int:
+        """Images in all updates."""
+
+    @property
+    def passes(self) -> dict[str, int]:
+        """Forward-equivalents by phase."""
+
+    @property
+    def cost(self) -> int:
+        """Of training and selection together."""
+
+    @property
+    def step_ratio(self) -> float | None:
+        """Length of its steps, where it was measured."""
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """Metrics of each epoch."""
+
+
 _CHEAPER: dict[Control, dict[str, Any]] = {
     "cheaper_attack": {"steps": 2},
     "carried_attack": {"start": "carried", "steps": 1},
@@ -59,6 +96,8 @@ def _refusal(control: Control, config: RunConfig) -> str | None:
         return f"lengthens a run, and what the pruner {config.pruner.name!r} keeps depends on its length"
     if control == "same_steps" and config.optimisation.cost_budget is not None:
         return "lengthens a run, and this one ends at its cost_budget"
+    if control == "same_steps" and config.optimisation.schedule_span == "full_run":
+        return "lengthens a run, whose schedule would then span more than a run on all data"
     if control not in _CHEAPER:
         return None
     if objective.single_step or not objective.uses_adversarial:
@@ -70,7 +109,7 @@ def _refusal(control: Control, config: RunConfig) -> str | None:
     return None
 
 
-def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig:
+def resolve(control: Control, config: RunConfig, record: Finished) -> RunConfig:
     """The configuration of a control.
 
     Parameters
@@ -81,8 +120,8 @@ def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig
         Same step size: a random subset, drawn when the matched run selects, at the learning rate that
         makes its steps as long as that run's. Cheaper or carried attack: same cost with PGD-2, or
         with one step from carried perturbations.
-    config, record : RunConfig, RunRecord
-        Of the matched run, which is finished.
+    config, record : RunConfig, Finished
+        Of the matched run.
 
     Raises
     ------
@@ -102,15 +141,25 @@ def resolve(control: Control, config: RunConfig, record: RunRecord) -> RunConfig
         trained = sum(used * count * min(1.0, epochs - epoch) for epoch, count in enumerate(kept))
         return _with_length(config, epochs + (epochs * record.n - trained) / (used * record.kept))
     full = config.replace(pruner="full", fraction=1.0)
-    per_image = record.passes["train"] / record.images_visited
+    plain = sum(row["images"] for row in record.epochs if row.get("plain"))
+    attacked = record.passes["train"] - plain * config.plain_passes_per_image
+    per_image = attacked / (record.images_visited - plain)
     if control in _CHEAPER:
         full = _attacking(full, control)
         per_image = full.passes_per_image
     elif config.objective.uses_adversarial and config.attack.steps.adaptive:
         # More epochs than the cost can pay for, so that nothing but the budget ends the run.
-        epochs = math.ceil(record.cost / (full.least_passes_per_image * record.n)) + 1
+        least = min(full.least_passes_per_image, full.plain_passes_per_image)
+        epochs = math.ceil(record.cost / (least * record.n)) + 1
         return _with_length(full, epochs, cost_budget=record.cost)
-    return _with_length(full, record.cost / (per_image * record.n))
+    first = config.optimisation.plain_epochs
+    left = record.cost - first * record.n * full.plain_passes_per_image
+    if left <= 0:
+        raise ConfigError(
+            f"the control {control!r} would have {first} epochs without an attack on all data, which cost more "
+            "than all of the run that it matches"
+        )
+    return _with_length(full, first + left / (per_image * record.n))
 
 
 def _attacking(config: RunConfig, control: Control) -> RunConfig:
@@ -118,7 +167,7 @@ def _attacking(config: RunConfig, control: Control) -> RunConfig:
     return config.replace(attack=config.attack.replace(**_CHEAPER[control]))
 
 
-def _with_steps_of(config: RunConfig, record: RunRecord) -> RunConfig:
+def _with_steps_of(config: RunConfig, record: Finished) -> RunConfig:
     """A random subset at the same moments, the learning rate times the ratio that the run has measured."""
     if not record.step_ratio:
         raise ConfigError(

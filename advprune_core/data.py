@@ -78,6 +78,8 @@ class Dataset:
         Per-channel statistics of the training images, for the normalisation inside a model.
     train_hash, test_hash : str
         Content hashes: of everything that can determine the weights, and of the test split.
+    true_labels : Tensor of int64, shape (n,), or None
+        Of the training images, where some of their labels are known to be wrong.
     """
 
     name: str
@@ -90,11 +92,17 @@ class Dataset:
     std: tuple[float, ...]
     train_hash: str
     test_hash: str
+    true_labels: Tensor | None = None
 
     def __repr__(self) -> str:
         names = ("train", "val_select", "val_stop", "test")
         counts = ", ".join(f"{len(getattr(self, name))} {name}" for name in names)
         return f"Dataset({self.name!r}, {self.classes} classes, images of shape {self.image_shape}: {counts})"
+
+    def wrong_labels(self) -> np.ndarray:
+        """Which training images have a label that is known to be wrong: bool, shape (n,)."""
+        true, given = self.true_labels, self.train.labels
+        return np.zeros(len(given), bool) if true is None else (true.cpu() != given.cpu()).numpy()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -111,6 +119,9 @@ class DatasetSource(Component):
     test_limit: Annotated[int | None, Field(ge=1, le=1_000_000_000, description="the same for the test images")] = None
     val_select: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_select")] = None
     val_stop: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_stop")] = None
+    label_noise: Annotated[
+        float, Field(ge=0, lt=1, description="share of the training images that get a wrong label, at random")
+    ] = 0.0
 
     #: What sets the validation images apart from the test images, where that is known.
     held_out: ClassVar[str] = ""
@@ -161,7 +172,12 @@ def load_dataset(
         parsed = DATASETS.parse(source)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    return _load(parsed, str(data_folder(folder)), parsed.stamp())
+    clean = _load(parsed.replace(label_noise=0.0), str(data_folder(folder)), parsed.stamp())
+    if not parsed.label_noise:
+        return clean
+    from advprune_core.label_noise import with_label_noise  # which needs to know what a data set is
+
+    return with_label_noise(clean, parsed.label_noise)
 
 
 @lru_cache(maxsize=2)

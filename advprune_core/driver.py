@@ -20,7 +20,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from advprune_core.attacks.base import Attack
 from advprune_core.attacks.compiled import NotCompiled
 from advprune_core.compiling import tested_thing
 from advprune_core.config import RunConfig
@@ -29,16 +28,13 @@ from advprune_core.data import Dataset
 from advprune_core.engines import SerialExecutor, engine
 from advprune_core.environment import environment
 from advprune_core.files import digest_of
+from advprune_core.grid import Datasets, Entry, timed_entries
 from advprune_core.machine import machine_error, machine_errors
 from advprune_core.progress import following
 from advprune_core.records import RunRecord, Timing
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
-from advprune_core.study import (
-    Entry,
-    Execution,
-    timed_entries,
-)
+from advprune_core.study import Execution
 from advprune_core.tasks import (
     EvaluateTask,
     EvaluationConfig,
@@ -61,9 +57,8 @@ class Driver:
     Parameters
     ----------
     entries : sequence of Entry
-        All on the data set `dataset`.
-    attacks : tuple of Attack
-        Of the test, on the threat model of each run's training.
+    datasets : mapping of DatasetSource to Dataset
+        Of the entries, from `check_entries`.
     execution : Execution
         Engine, workers, folders, timings.
     bar : tqdm
@@ -88,15 +83,14 @@ class Driver:
     def __init__(
         self,
         entries: Sequence[Entry],
-        dataset: Dataset,
-        attacks: tuple[Attack, ...],
+        datasets: Datasets,
         execution: Execution,
         bar: tqdm[Any],
         on_key: Callable[[Driver], None] = lambda driver: None,
         *,
         plain_tests: Set[str] = frozenset(),
     ) -> None:
-        self.entries, self.dataset, self.attacks = list(entries), dataset, attacks
+        self.entries, self.datasets = list(entries), datasets
         self.execution, self.bar, self.on_key = execution, bar, on_key
         self.plain_tests = plain_tests
         self.store = RunStore(execution.root)
@@ -104,9 +98,10 @@ class Driver:
         self.failed: dict[str, str] = {}
         self.trained = self.evaluated = 0
         self.without_weights: list[str] = []
-        self._ready: list[tuple[float, int, Task]] = []
+        self._ready: list[tuple[int, float, int, Task]] = []
         self._waiting: dict[str, list[int]] = {}
-        self._known: set[str] = set()
+        self._sharing: dict[str, list[int]] = {}
+        self._tested: set[tuple[str, str]] = set()
         self._passes = 0.0
         self._testing: list[float] = []  # seconds of each test that was done now
         self._training: dict[str, RunConfig] = {}
@@ -124,7 +119,7 @@ class Driver:
 
     def _run(self) -> None:
         for number, entry in enumerate(self.entries):
-            key = entry.config.train_key(self.dataset)
+            key = self.key(entry.config)
             if not entry.derived:
                 self._add_run(number, entry.config, key)
                 continue
@@ -147,17 +142,33 @@ class Driver:
                 rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
             except (OSError, ValueError):
                 continue
-            passes += config.passes(len(self.dataset.train)) * config.share(rows)
+            passes += self.passes(config) * config.share(rows)
         return passes
 
-    def evaluation(self, config: RunConfig, key: str) -> EvaluationConfig:
-        """How a run with this key is evaluated: at its own speed, if that was done before or can be done here."""
-        exact = EvaluationConfig(attacks=self.attacks, threat=config.threat)
-        if config.speed == "exact":
-            return exact
-        compiled = exact.replace(speed="compiled")
-        there = self.store.evaluation(key, compiled.key(self.dataset.test_hash)) is not None
-        return compiled if there or tested_thing(config) not in self.plain_tests else exact
+    def dataset(self, config: RunConfig) -> Dataset:
+        """The data that a run is trained and tested on."""
+        return self.datasets[config.dataset]
+
+    def passes(self, config: RunConfig) -> float:
+        """Forward-equivalents that training a run is expected to take."""
+        return config.passes(len(self.dataset(config).train))
+
+    def key(self, config: RunConfig) -> str:
+        """Key of a run."""
+        return config.train_key(self.dataset(config))
+
+    def evaluation(self, number: int) -> EvaluationConfig:
+        """How the entry in a place is tested: at the speed of its run, if that was done before or can be done here."""
+        entry, key = self.entries[number], self.keys[number]
+        wanted = entry.evaluation
+        if wanted.speed == "exact" or tested_thing(entry) not in self.plain_tests:
+            return wanted
+        there = self.store.evaluation(key, wanted.key(self.dataset(entry.config).test_hash)) is not None
+        return wanted if there else wanted.replace(speed="exact")
+
+    def evaluation_key(self, number: int) -> str:
+        """Key of how the entry in a place is tested."""
+        return self.evaluation(number).key(self.dataset(self.entries[number].config).test_hash)
 
     def _add_control(self, number: int, record: RunRecord) -> None:
         """Resolve a control from the finished record that it matches."""
@@ -171,23 +182,24 @@ class Driver:
         except ConfigError as error:  # of this control alone; the others go on
             self.failed[entry.describe()] = str(error)
             return
-        self._add_run(number, config, config.train_key(self.dataset))
+        self._add_run(number, config, self.key(config))
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:
         """Queue what a run still needs; a run that several entries share is queued once."""
         self.keys[number] = key
-        if key in self._known:
-            return
-        self._known.add(key)
+        self._sharing.setdefault(key, []).append(number)
         record = self.store.finished(key)
-        if record is None:
+        if len(self._sharing[key]) > 1:  # queued already; it may be tested in another way
+            if record is not None and not self._queued(key):
+                self._add_evaluations(key, config, record)
+        elif record is None:
             self._push(number, self._training_of(config, key))
         elif self.store.damaged(record) or (self.execution.retrain and self.store.absent(record)):
             self._train_again(number, config, key)
         else:
             drop_checkpoints(self.store, key)
-            self._passes += config.passes(len(self.dataset.train))
-            self._add_evaluation(number, config, record)
+            self._passes += self.passes(config)
+            self._add_evaluations(key, config, record)
 
     def _training_of(self, config: RunConfig, key: str, *, again: bool = False) -> TrainTask:
         ex = self.execution
@@ -195,27 +207,38 @@ class Driver:
 
     def _train_again(self, number: int, config: RunConfig, key: str) -> None:
         """Queue a run that is recorded, for the files that its record names."""
-        self.bar.total += config.passes(len(self.dataset.train))
+        self.bar.total += self.passes(config)
         self._push(number, self._training_of(config, key, again=True))
 
-    def _add_evaluation(self, number: int, config: RunConfig, record: RunRecord) -> None:
-        """Queue the evaluation of a trained run unless it is there."""
-        evaluation = self.evaluation(config, record.key)
-        its_key = evaluation.key(self.dataset.test_hash)
-        there = self.store.evaluation(record.key, its_key)
-        if record.status == "diverged" or there is not None:
+    def _queued(self, key: str) -> bool:
+        """Whether a run is still to be trained, or under way."""
+        return key in self._training or any(isinstance(task, TrainTask) and task.key == key for *_, task in self._ready)
+
+    def _add_evaluations(self, key: str, config: RunConfig, record: RunRecord) -> None:
+        """Queue the tests of a trained run that are not there: one for each way that its entries ask for."""
+        if record.status == "diverged":
             return
-        weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
-        if weights is None:
-            self.without_weights.append(self.entries[number].describe())
-            return
-        task = EvaluateTask(config, record.key, evaluation, its_key, ex.data, str(ex.root), str(weights))
-        self._push(number, task)
+        for number in self._sharing[key]:
+            evaluation, its_key = self.evaluation(number), self.evaluation_key(number)
+            if (key, its_key) in self._tested or self.store.evaluation(key, its_key) is not None:
+                continue
+            self._tested.add((key, its_key))
+            weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
+            if weights is None:
+                self.without_weights.append(self.entries[number].describe())
+                continue
+            task = EvaluateTask(config, key, evaluation, its_key, ex.data, str(ex.root), str(weights))
+            self._push(number, task)
 
     def _push(self, number: int, task: Task) -> None:
-        """Tests first, so that what is trained is also judged if the machine goes away; then longest training first."""
-        cost = task.config.passes(len(self.dataset.train)) if isinstance(task, TrainTask) else math.inf
-        insort(self._ready, (cost, number, task), key=lambda item: -item[0])
+        """Tests first, so that what is trained is also judged if the machine goes away; then part by part.
+
+        Of a part the longest training comes first.
+        """
+        part, cost = -1, 0.0
+        if isinstance(task, TrainTask):
+            part, cost = self.entries[number].part, self.passes(task.config)
+        insort(self._ready, (part, -cost, number, task), key=lambda item: item[:2])
 
     def _begin(self, number: int, task: Task) -> None:
         if isinstance(task, TrainTask):
@@ -228,7 +251,7 @@ class Driver:
         with engine(self.execution.engine, workers) as executor:
             while self._ready or under_way:
                 while self._ready and len(under_way) < workers:
-                    _, number, task = self._ready.pop(0)
+                    *_, number, task = self._ready.pop(0)
                     self._begin(number, task)
                     under_way[executor.submit(task)] = (number, task)
                 self._say_what_is_left([task for _, task in under_way.values()])
@@ -238,7 +261,7 @@ class Driver:
 
     def _say_what_is_left(self, under_way: list[Task]) -> None:
         """The bar counts training; tests of what is trained come last, and take their time as well."""
-        tasks = [*under_way, *(task for _, _, task in self._ready)]
+        tasks = [*under_way, *(task for *_, task in self._ready)]
         training = sum(isinstance(task, TrainTask) for task in tasks)
         left = [f"{training} to train"] if training else []
         if tests := len(tasks) - training:
@@ -259,21 +282,22 @@ class Driver:
                 self._trained(number, task, future.result(), timed_alone=timed_alone)
                 return
             self.failed[name] = _message(error)
-            finish_failed(self.store, run_record(key, task.config, self.dataset, _message(error)))
+            finish_failed(self.store, run_record(key, task.config, self.dataset(task.config), _message(error)))
             for waiting in self._waiting.pop(key, []):
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
         elif isinstance(error, NotCompiled):  # with these weights, or where this worker is
             warnings.warn(f"{error}: {name} is tested by an exact evaluation", stacklevel=2)
-            self.plain_tests = {*self.plain_tests, tested_thing(task.config)}
+            self.plain_tests = {*self.plain_tests, tested_thing(self.entries[number])}
             record = self.store.finished(key)
             assert record is not None
-            self._add_evaluation(number, task.config, record)
+            self._add_evaluations(key, task.config, record)
             self.on_key(self)
         elif error is not None:
             self.failed[f"evaluation of {name}"] = _message(error)
         elif (result := future.result()) is not None:  # else another process did it meanwhile
             weights = digest_of(Path(task.weights))
-            found = evaluation_record(key, task.config, task.evaluation, self.dataset, *result, weights=weights)
+            dataset = self.dataset(task.config)
+            found = evaluation_record(key, task.config, task.evaluation, dataset, *result, weights=weights)
             self.evaluated += finish_evaluation(self.store, found)
             self._testing.append(sum(found.seconds.values()))
 
@@ -281,14 +305,14 @@ class Driver:
         """Write a trained run; evaluate it; resolve the controls that waited for it."""
         config, key = task.config, task.key
         if result is not None:
-            record = run_record(key, config, self.dataset, result, timed_alone=timed_alone)
+            record = run_record(key, config, self.dataset(config), result, timed_alone=timed_alone)
             self.trained += finish(self.store, record, result, again=task.again)
         finished = self.store.finished(key)
         assert finished is not None
         if finished.status == "diverged":
             self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
-        self._passes += config.passes(len(self.dataset.train))
-        self._add_evaluation(number, config, finished)
+        self._passes += self.passes(config)
+        self._add_evaluations(key, config, finished)
         controls = self._waiting.pop(key, [])
         for waiting in controls:
             self._add_control(waiting, finished)
@@ -301,10 +325,10 @@ class Driver:
         pending = [(entry, self._timings_missing(entry)) for entry in timed_entries(self.entries, repeats)]
         pending = [(entry, missing) for entry, missing in pending if missing > 0]
         if pending:
-            warm_up(pending[0][0].config, self.dataset)
+            warm_up(pending[0][0].config, self.dataset(pending[0][0].config))
         for entry, missing in pending:
-            again = missing - (self.store.finished(entry.config.train_key(self.dataset)) is None)
-            self.bar.total += again * entry.config.passes(len(self.dataset.train))
+            again = missing - (self.store.finished(self.key(entry.config)) is None)
+            self.bar.total += again * self.passes(entry.config)
         for repeat in range(repeats):
             for entry, missing in pending:
                 if repeat < missing:
@@ -314,20 +338,20 @@ class Driver:
 
     def _timings_missing(self, entry: Entry) -> int:
         """How many timings alone a run still lacks."""
-        key = entry.config.train_key(self.dataset)
+        key = self.key(entry.config)
         record = self.store.finished(key)
         there = 0 if record is None else int(record.timed_alone) + len(self.store.timings(key))
         return self.execution.timed_repeats - there
 
     def _time_once(self, entry: Entry) -> None:
         """Train a run that is not there yet, timed; or time one that is, and keep only the time."""
-        key, number = entry.config.train_key(self.dataset), self.entries.index(entry)
-        queued = [item for item in self._ready if self.keys[item[1]] == key and isinstance(item[2], TrainTask)]
+        key, number = self.key(entry.config), self.entries.index(entry)
+        queued = [item for item in self._ready if isinstance(item[-1], TrainTask) and item[-1].key == key]
         if queued:
             # What a checkpoint left by other company brings along is no time alone.
             alone = not (self.store.work(key) / "checkpoint.pt").exists()
             self._ready.remove(queued[0])
-            task = queued[0][2]
+            task = queued[0][-1]
             self._begin(number, task)
             self._done(number, task, SerialExecutor().submit(task), timed_alone=alone)
         elif self.store.finished(key) is not None:
@@ -338,7 +362,7 @@ class Driver:
                 return
             times = {name: future.result().ledger[name] for name in ("seconds", "cpu_seconds")}
             self.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
-            self._passes += entry.config.passes(len(self.dataset.train))
+            self._passes += self.passes(entry.config)
 
 
 def _message(error: BaseException) -> str:

@@ -19,8 +19,9 @@ from advprune_core.attacks.base import Attack, parse_attacks
 from advprune_core.attacks.ensemble import attack_batch, turns
 from advprune_core.attacks.geometry import ThreatModel, threat_model
 from advprune_core.attacks.guards import SAMPLE, inspect
-from advprune_core.attacks.inputs import check_images, check_network, check_numbers, check_whole
+from advprune_core.attacks.inputs import check_images, check_numbers, check_whole
 from advprune_core.attacks.mode import quiet_logits, true_float32
+from advprune_core.attacks.passes import check_network
 from advprune_core.data import Split
 from advprune_core.progress import attack_bar
 from advprune_core.settings import ConfigError

@@ -176,8 +176,7 @@ def evaluate_checkpoint(
         speed=speed or ("exact" if run is None else config.speed),
     )
     dataset, store = load_dataset(config.dataset, folder=data), RunStore(results_root(results))
-    if images is not None and images > len(dataset.test):
-        raise ConfigError(f"images = {images}, but there are only {len(dataset.test)} test images")
+    evaluation.check(dataset)
     test_hash = dataset.test_hash
     if store.evaluation(key, evaluation.key(test_hash)) is None:
         check_writable(store.results)

@@ -15,6 +15,7 @@ import psutil
 from advprune_core.arrays import Array, DataError
 from advprune_core.settings import AdvpruneError
 
+_FOUR = ("x_train", "y_train", "x_test", "y_test")
 _NPY = b"\x93NUMPY"
 
 
@@ -32,6 +33,18 @@ def own_path(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise DataError(f"{text}: {error}") from None
+
+
+def four_arrays(path: Path) -> Callable[[list[str]], list[str]]:
+    """What `read_npz` is to read of a data set; it refuses one that lacks some of it."""
+
+    def wanted(names: list[str]) -> list[str]:
+        missing = [name for name in _FOUR if name not in names]
+        if missing:
+            raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(names) or 'no arrays'}")
+        return list(_FOUR)
+
+    return wanted
 
 
 def read_npz(path: Path, *, wanted: Callable[[list[str]], list[str]]) -> dict[str, Array]:

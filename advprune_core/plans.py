@@ -14,10 +14,11 @@ import torch
 from advprune_core.config import RunConfig
 from advprune_core.controls import resolve
 from advprune_core.data import Dataset
+from advprune_core.grid import Datasets, Entry, check_entries
 from advprune_core.models import build_model
 from advprune_core.runner import expected_total
 from advprune_core.store import RunStore
-from advprune_core.study import Entry, Execution, check_entries
+from advprune_core.study import Execution
 from advprune_core.tasks import few_steps
 from advprune_core.trainers.loop import train
 
@@ -56,11 +57,11 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     Nothing is compiled and nothing is written. Time is estimated from a few steps of training on this
     machine, see `measured_pace`.
     """
-    dataset = check_entries(entries, data=execution.data)
-    n, store = len(dataset.train), RunStore(execution.root)
+    datasets, store = check_entries(entries, data=execution.data), RunStore(execution.root)
     rows, missing, plainly = [], {}, set()
     for entry in entries:
         config: RunConfig | None = entry.config
+        dataset = datasets[entry.config.dataset]
         matched, state = store.finished(entry.config.train_key(dataset)), "to do"
         if entry.control is not None and entry.derived:
             config = resolve(entry.control, entry.config, matched) if matched and matched.trained else None
@@ -72,17 +73,17 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
             plainly.add(entry.identity())
         if state != "there":
             missing[entry.identity()] = entry
-        passes = f"{expected_total([entry], n):,.0f}"
+        passes = f"{expected_total([entry], datasets):,.0f}"
         rows.append(
             {"arm": entry.arm, "fraction": entry.fraction, "seed": entry.seed, "state": state, "passes": passes}
         )
-    total = expected_total(list(missing.values()), n)
+    total = expected_total(list(missing.values()), datasets)
     text = (
         f"{pd.DataFrame(rows).to_string(index=False)}\n"
         f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents"
     )
     if missing:
-        text += _expected_time(list(missing.values()), dataset, execution.worker_count)
+        text += _expected_time(list(missing.values()), datasets, execution.worker_count)
     if plainly:
         text += (
             f"\n{len(plainly)} of them are there as exact runs, which is what they are where nothing can be compiled"
@@ -90,7 +91,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     return text
 
 
-def _expected_time(entries: Sequence[Entry], dataset: Dataset, workers: int) -> str:
+def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -> str:
     """What training takes, between what and what, and how that is known."""
     ways: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -98,8 +99,8 @@ def _expected_time(entries: Sequence[Entry], dataset: Dataset, workers: int) -> 
     low = high = 0.0
     images = set()
     for way in ways.values():
-        pace = measured_pace(way[0].config, dataset, seconds=TIMING / len(ways))
-        passes = expected_total(way, len(dataset.train))
+        pace = measured_pace(way[0].config, datasets[way[0].config.dataset], seconds=TIMING / len(ways))
+        passes = expected_total(way, datasets)
         low, high = low + passes * pace.low, high + passes * pace.high
         images.add(pace.images)
     about = math.sqrt(low * high)
@@ -120,7 +121,7 @@ def _expected_time(entries: Sequence[Entry], dataset: Dataset, workers: int) -> 
 def _way(config: RunConfig) -> str:
     """Equal for runs of one pace."""
     shape = (config.optimisation.batch_size, config.precision, config.device, config.threads, config.speed)
-    parts = (config.model, config.objective, config.attack)
+    parts = (config.dataset, config.model, config.objective, config.attack)
     return json.dumps([*shape, *(part.canonical() for part in parts)], sort_keys=True)
 
 

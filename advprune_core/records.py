@@ -72,6 +72,8 @@ class RunRecord(_Keyed):
         of the weighted mean last-layer gradient over that of the mean of all training images, as the
         pruner saw them. Mean over the epochs on a selection (each epoch's own stands in `epochs`);
         None of a pruner that does not measure it.
+    wrong_labels : float or None
+        Share of the images of the last selection whose label is wrong, on data with `label_noise`.
     canonical : dict or None
         What the key was hashed from: settings, versions and sources of components, training data.
     files : dict
@@ -91,6 +93,7 @@ class RunRecord(_Keyed):
     kept: int = 0
     n_filled: int = 0
     step_ratio: float | None = None
+    wrong_labels: float | None = None
     unique_images: int = 0
     images_visited: int = 0
     steps: int = 0
@@ -166,6 +169,9 @@ class EvaluationRecord(_Keyed):
         SHA-256 of the weights that were evaluated.
     warnings : list of str
         Why the numbers may say more than is true (see `attacks.guards.inspect`).
+    by_class : dict
+        Counts of each class: of its test ``images``, and of those that are right: ``clean``, ``robust``.
+        Empty in records that are older than it.
     """
 
     train_key: str
@@ -175,6 +181,7 @@ class EvaluationRecord(_Keyed):
     robust: Accuracy
     attacks: dict[str, Accuracy]
     warnings: list[str] = []
+    by_class: dict[str, list[int]] = {}
     passes: dict[str, int]
     seconds: dict[str, float]
     environment: dict[str, Any] = {}
@@ -191,7 +198,15 @@ class EvaluationRecord(_Keyed):
             pairs = [(getattr(counted, end), getattr(stated, end)) for end in ("accuracy", "low", "high")]
             if any(abs(a - b) > 1e-9 for a, b in pairs) or counted.images != stated.images:
                 raise ValueError(f"{name} is stated as {stated.accuracy:g}, its images say {counted.accuracy:g}")
+        whole = {"images": self.n, "clean": int(outcome.clean.sum()), "robust": int(outcome.robust.sum())}
+        if self.by_class and {name: sum(counts) for name, counts in self.by_class.items()} != whole:
+            raise ValueError(f"its classes have other sums than its images: {self.by_class}")
         return self
+
+    def worst_class(self, column: Literal["clean", "robust"]) -> float | None:
+        """Accuracy of the class that has the lowest, in [0, 1]; None where classes were not counted."""
+        counted = zip(self.by_class.get(column, []), self.by_class.get("images", []), strict=True)
+        return min((right / images for right, images in counted if images), default=None)
 
     def outcome(self) -> Outcome:
         """The outcome of every image."""

@@ -8,26 +8,26 @@ from functools import partial
 
 import pandas as pd
 
-from advprune_core.attacks.base import Attack
 from advprune_core.attacks.compiled import compile_cache
 from advprune_core.compiling import settle_speed
 from advprune_core.controls import expected_passes
 from advprune_core.driver import Driver
 from advprune_core.files import check_writable
+from advprune_core.grid import Datasets, Entry, check_entries, study_grid
 from advprune_core.progress import progress_bar
 from advprune_core.pruners.base import PRUNERS
 from advprune_core.records import Manifest, ManifestEntry
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore, read_manifest
-from advprune_core.study import Entry, Execution, StudyConfig, check_entries, study_grid
+from advprune_core.study import Execution, StudyConfig
 from advprune_core.table import collect
-from advprune_core.tasks import PGD_40
 
 
-def expected_total(entries: Sequence[Entry], n: int) -> float:
-    """Forward-equivalents that training a grid with `n` training images is expected to take."""
+def expected_total(entries: Sequence[Entry], datasets: Datasets) -> float:
+    """Forward-equivalents that training a grid is expected to take."""
     unique = {}
     for entry in entries:
+        n = len(datasets[entry.config.dataset].train)
         passes = entry.config.passes(n)
         if entry.control is not None and entry.derived:
             passes = expected_passes(entry.control, entry.config, n)
@@ -39,12 +39,11 @@ def run_entries(
     entries: Sequence[Entry],
     *,
     execution: Execution,
-    attacks: tuple[Attack, ...] = PGD_40,
     name: str = "runs",
     progress: bool = True,
     on_key: Callable[[Driver], None] = lambda driver: None,
 ) -> Driver:
-    """Carry out any grid on one data set.
+    """Carry out any grid.
 
     Raises
     ------
@@ -52,12 +51,11 @@ def run_entries(
         What cannot be run, before any work; a results folder that is not writable.
     """
     check_writable(execution.root)
-    dataset = check_entries(entries, data=execution.data)
-    store = RunStore(execution.root)
-    settled = settle_speed(entries, dataset, store, attacks=attacks, retrain=execution.retrain)
-    total = expected_total(settled.entries, len(dataset.train))
+    datasets = check_entries(entries, data=execution.data)
+    settled = settle_speed(entries, datasets, RunStore(execution.root), retrain=execution.retrain)
+    total = expected_total(settled.entries, datasets)
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
-        driver = Driver(settled.entries, dataset, attacks, execution, bar, on_key, plain_tests=settled.plain_tests)
+        driver = Driver(settled.entries, datasets, execution, bar, on_key, plain_tests=settled.plain_tests)
         driver.run()
     return driver
 
@@ -101,7 +99,6 @@ def run_study(
     driver = run_entries(
         entries,
         execution=execution,
-        attacks=config.attacks,
         name=config.study,
         progress=progress,
         on_key=partial(write_manifest, config, shard=shard),
@@ -115,9 +112,8 @@ def write_manifest(config: StudyConfig, driver: Driver, *, shard: tuple[int, int
     entries = []
     for number, key in sorted(driver.keys.items()):
         entry = driver.entries[number]
-        evaluation = driver.evaluation(entry.config, key).key(driver.dataset.test_hash)
         place = {name: getattr(entry, name) for name in ("arm", "variant", "fraction", "seed", "control")}
-        entries.append(ManifestEntry(**place, key=key, evaluation=evaluation))
+        entries.append(ManifestEntry(**place, key=key, evaluation=driver.evaluation_key(number)))
     pruners = [PRUNERS.parse(spec).spec() for spec in config.pruners]
     settings = config.model_dump(mode="json", exclude={"results", "data", "engine", "workers", "pruners"})
     name = "manifest.json" if shard is None else f"manifest-{shard[0]}of{shard[1]}.json"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from advprune_core.config import RunConfig
 from advprune_core.data import Dataset
 from advprune_core.environment import results_root
-from advprune_core.models import build_model
+from advprune_core.models import build_model, with_weights
 from advprune_core.records import RunRecord
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
@@ -54,30 +53,6 @@ class Run:
 def load_model(config: RunConfig, dataset: Dataset, weights: Path) -> nn.Module:
     """Build a config's network and load its weights; nothing is unpickled."""
     return with_weights(build_model(config.model, dataset, seed=config.seed), weights)
-
-
-def with_weights(model: nn.Module, weights: Path) -> nn.Module:
-    """Load a state dict into a network, and put it in eval mode.
-
-    Raises
-    ------
-    ConfigError
-        What is no state dict, or does not fit.
-    """
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise TypeError(f"it holds a {type(state).__name__}")
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"{weights} is not a state dict saved by torch.save: {reason}") from None
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(f"{weights} does not fit the model: {error}") from None
-    if not all(bool(value.isfinite().all()) for value in state.values() if isinstance(value, torch.Tensor)):
-        raise ConfigError(f"{weights} has weights that are not finite (NaN or infinity): there is nothing to evaluate")
-    return model.eval()
 
 
 def load_run(key: str, results: str | Path | None = None) -> Run:

@@ -10,10 +10,9 @@ import torch
 
 from advprune_core.data import Split
 from advprune_core.files import write_atomically
-from advprune_core.models import MODELS, build_model
+from advprune_core.models import MODELS, build_model, with_weights
 from advprune_core.npz import own_path, read_npz
 from advprune_core.pruners.base import Pruner, Selection
-from advprune_core.runs import with_weights
 from advprune_core.selecting import parsed, select, whole
 from advprune_core.settings import ConfigError
 

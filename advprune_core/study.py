@@ -1,31 +1,23 @@
-"""Studies: a grid of runs and their controls, carried out, resumed and written down."""
+"""What a study is: its parameters, and how it is carried out."""
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.attacks.geometry import Norm
 from advprune_core.config import Device, RunConfig
-from advprune_core.controls import CONTROLS, Control, check_control
-from advprune_core.data import Dataset, load_dataset
+from advprune_core.controls import CONTROLS, Control
 from advprune_core.engines import EngineName, default_workers
 from advprune_core.environment import results_root
-from advprune_core.models import build_model, check_model
 from advprune_core.pruners.base import PRUNERS, Pruner
-from advprune_core.pruners.random import Full
 from advprune_core.settings import ConfigError, Pixels, Seed, Settings, check_names
 from advprune_core.tasks import PGD_40
-from advprune_core.trainers.arithmetic import check_precision
 from advprune_core.yaml_files import read_yaml
 
 
@@ -57,6 +49,10 @@ class Execution(Settings):
     def worker_count(self) -> int:
         """Tasks that are under way at once."""
         return 1 if self.engine == "serial" else self.workers or default_workers()
+
+
+#: What a part of a study may have of its own; `variants` by name.
+PART_FIELDS = ("variants", "pruners", "fractions", "controls", "seeds", "evaluation", "images")
 
 
 class StudyConfig(Settings):
@@ -96,6 +92,13 @@ class StudyConfig(Settings):
     evaluation: Annotated[tuple[Any, ...], Field(min_length=1, description="attacks of the test, cheapest first")] = (
         tuple(attack.spec() for attack in PGD_40)
     )
+    images: Annotated[
+        int | None, Field(ge=1, le=1_000_000_000, description="test images, of all classes; none: all of them")
+    ] = None
+    parts: Annotated[
+        tuple[dict[str, Any], ...],
+        Field(description="grids to carry out instead, one after the other, each with the values above but its own"),
+    ] = ()
     device: Annotated[Device, Field(description="auto, cpu or cuda")] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of a run; changes the bits")] = 1
     timed_repeats: Annotated[int, Field(ge=0, le=1000)] = 1
@@ -120,7 +123,30 @@ class StudyConfig(Settings):
         if len(set(labels)) < len(labels):
             raise ValueError(f"evaluation lists an attack twice: {labels}")
         self.ways()
+        self.all_parts()
         return self
+
+    def all_parts(self) -> list[StudyConfig]:
+        """The grids that this study is made of, most important first: itself, unless it has parts.
+
+        Raises
+        ------
+        ConfigError
+            A part that sets what is the same for all, or names a variant that there is not.
+        """
+        if not self.parts:
+            return [self]
+        grids = []
+        for number, part in enumerate(self.parts, 1):
+            try:
+                check_names(part, PART_FIELDS, what="part parameter")
+                named = part.get("variants", list(self.variants))
+                check_names(named, self.variants, what="variant")
+                variants = {name: self.variants[name] for name in named}
+                grids.append(self.replace(**{**part, "variants": variants, "parts": ()}))
+            except ConfigError as error:
+                raise ConfigError(f"parts: part {number}: {error}") from None
+        return grids
 
     def ways(self) -> dict[str, RunConfig]:
         """The run of each variant on full data with the first seed; without variants one, unnamed.
@@ -134,7 +160,7 @@ class StudyConfig(Settings):
         for name, settings in self.variants.items():
             if not name.strip() or ": " in name:
                 raise ConfigError(f"variants: {name!r} is no name for a way of training (letters, without ': ')")
-            for path in {"pruner", "fraction", "seed", "dataset"} & {path.partition(".")[0] for path in settings}:
+            for path in {"pruner", "fraction", "seed"} & {path.partition(".")[0] for path in settings}:
                 raise ConfigError(f"variants: {name!r} sets {path!r}, which is the same for all, or the grid's")
             try:
                 configs[name] = self.base_config(settings)
@@ -221,122 +247,3 @@ def _said(value: Any) -> str:
         for name, settings in value.items()
     ]
     return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One point of a study: a run, or a control of one.
-
-    Attributes
-    ----------
-    arm : str
-        What a line in a figure stands for: a pruner's label, or ``control(pruner)``; after
-        ``variant: `` where there are several ways of training.
-    fraction, seed
-        Of the run, or of the run that a control matches.
-    config : RunConfig
-        Of the run, or of the run that a control matches.
-    control : Control or None
-        None for the run itself.
-    variant : str
-        Name of the way of training, where there are several.
-    """
-
-    arm: str
-    fraction: float
-    seed: int
-    config: RunConfig
-    control: Control | None = None
-    variant: str = ""
-
-    @property
-    def derived(self) -> bool:
-        """Whether another run must be finished first; a control of the full run is that run."""
-        return self.control is not None and not isinstance(self.config.pruner, Full)
-
-    def identity(self) -> str:
-        """Equal for entries that stand for the same run."""
-        control = self.control if self.derived else None
-        return json.dumps([self.config.model_dump(mode="json"), control], sort_keys=True)
-
-    def describe(self) -> str:
-        """``random 40 % seed 3``."""
-        return f"{self.arm} {100 * self.fraction:g} % seed {self.seed}"
-
-
-def grid(
-    ways: RunConfig | Mapping[str, RunConfig],
-    *,
-    pruners: Sequence[Any],
-    fractions: Sequence[float],
-    seeds: Sequence[int],
-    controls: Sequence[Control] = (),
-) -> list[Entry]:
-    """Every way of training with every pruner at every fraction with every seed, and controls of each.
-
-    At fraction 1 a pruner, and any control of it, is the run on full data.
-
-    Parameters
-    ----------
-    ways : RunConfig or mapping of str to RunConfig
-        How to train on full data: one way, or several by name.
-    """
-    named, entries = {"": ways} if isinstance(ways, RunConfig) else ways, []
-    for seed, (variant, way), spec in itertools.product(seeds, named.items(), pruners):
-        pruner = PRUNERS.parse(spec)
-        label, prefix = pruner_label(pruner), f"{variant}: " if variant else ""
-        for fraction in fractions:
-            config = way.replace(pruner=pruner, fraction=fraction, seed=seed)
-            entries.append(Entry(prefix + label, fraction, seed, config, None, variant))
-            for control in controls:
-                check_control(control, config)
-                entries.append(Entry(f"{prefix}{control}({label})", fraction, seed, config, control, variant))
-    return entries
-
-
-def study_grid(config: StudyConfig, *, shard: tuple[int, int] | None = None) -> list[Entry]:
-    """The grid of a study, or the i-th of n parts of it: a run and its controls stay together."""
-    entries = grid(
-        config.ways(),
-        pruners=config.pruners,
-        fractions=config.fractions,
-        seeds=config.seeds,
-        controls=config.controls,
-    )
-    if shard is None:
-        return entries
-    part, parts = shard
-    if not 1 <= part <= parts:
-        raise ConfigError(f"shard {part}/{parts}: the part must be in 1..{parts}")
-    runs = list(dict.fromkeys(replace(entry, control=None).identity() for entry in entries))
-    return [e for e in entries if runs.index(replace(e, control=None).identity()) % parts == part - 1]
-
-
-def check_entries(entries: Sequence[Entry], *, data: str | None = None) -> Dataset:
-    """Load the data and refuse a grid of which any run cannot be trained, before any work."""
-    sources = list(dict.fromkeys(entry.config.dataset for entry in entries))
-    if len(sources) != 1:
-        raise ConfigError(f"a grid has one data set; this one has {len(sources)}")
-    for entry in entries:
-        entry.config.check_machine()
-    dataset = load_dataset(sources[0], folder=data)
-    for entry in entries:
-        try:
-            entry.config.check(dataset)
-        except ConfigError as error:
-            raise ConfigError(f"{entry.describe()}: {error}") from None
-    check_model(build_model(entries[0].config.model, dataset), dataset)
-    rounded = {entry.config.model.model_dump_json(): entry for entry in entries if entry.config.precision == "bfloat16"}
-    for entry in rounded.values():
-        images = dataset.train.pixels(slice(0, 2))
-        check_precision(entry.config, build_model(entry.config.model, dataset), images)
-    return dataset
-
-
-def timed_entries(entries: Sequence[Entry], repeats: int) -> list[Entry]:
-    """Runs to be timed alone: the first seed's, controls aside, in random order (no drift)."""
-    if repeats == 0:
-        return []
-    chosen = [e for e in entries if e.seed == entries[0].seed and e.control is None]
-    unique = list({entry.identity(): entry for entry in chosen}.values())
-    return [unique[i] for i in np.random.default_rng(0).permutation(len(unique))]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from advprune_core.config import flat_fields
-from advprune_core.records import EvaluationRecord, RunRecord, Timing
+from advprune_core.records import Accuracy, EvaluationRecord, RunRecord, Timing
 from advprune_core.store import RunStore
 from advprune_core.trainers.sentinel import depth
 
@@ -30,12 +30,13 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     -------
     DataFrame
         ``key, arm, fraction, seed, control`` and every setting by its flat name; ``status``;
-        ``clean, robust`` in [0, 1] with ``_low, _high`` and one ``robust_<attack>`` per attack;
+        ``clean, robust`` in [0, 1] with ``_low, _high``, and one
+        ``robust_<attack>`` per attack; ``worst_class_clean, worst_class_robust``: the lowest of any class;
         ``outcomes``: whether each of ``test_images`` is right under all of them, packed;
         ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
         ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``, and ``cost_seconds``: processor
         seconds of training + selection, which count what no forward pass does (the pursuit of gradient
-        matching); ``unique_images``, ``step_ratio`` (see `RunRecord`), ...;
+        matching); ``unique_images``, ``step_ratio``, ``wrong_labels`` (see `RunRecord`), ...;
         ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
         difference is robust overfitting; ``collapse_epoch`` of a run that collapsed, and
         ``collapse_depth`` of any run with checks: the fall of that accuracy from its best check to the
@@ -105,8 +106,13 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             value = value.get(part) if isinstance(value, dict) else None
         row[name] = value if not isinstance(value, dict) else json.dumps(value, sort_keys=True)
     if evaluation is not None:
-        for name, accuracy in (("clean", evaluation.clean), ("robust", evaluation.robust)):
+        columns: tuple[tuple[Literal["clean", "robust"], Accuracy], ...] = (
+            ("clean", evaluation.clean),
+            ("robust", evaluation.robust),
+        )
+        for name, accuracy in columns:
             row |= {name: accuracy.accuracy, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
+            row[f"worst_class_{name}"] = evaluation.worst_class(name)
         for name, accuracy in evaluation.attacks.items():
             row[f"robust_{name}"] = accuracy.accuracy
         row |= {
@@ -128,6 +134,7 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         "kept",
         "n_filled",
         "step_ratio",
+        "wrong_labels",
         "unique_images",
         "images_visited",
         "best_epoch",

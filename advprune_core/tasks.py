@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import BeforeValidator, Field, PlainSerializer
+from torch import Tensor
 
 from advprune_core.attacks.base import ATTACKS, PGD, Attack
 from advprune_core.attacks.compiled import CompiledPasses, Speed, compile_cache, compiled_passes
@@ -58,6 +60,23 @@ class EvaluationConfig(Settings):
         int | None, Field(ge=1, le=1_000_000_000, description="stratified subset: images attacked (default: all)")
     ] = None
     speed: Annotated[Speed, Field(description="passes of the searches; verdicts are always plain")] = "exact"
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse more images than there are.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if self.images is not None and self.images > len(dataset.test):
+            raise ConfigError(f"images = {self.images}, but there are only {len(dataset.test)} test images")
+
+    def split(self, dataset: Dataset) -> tuple[Split, Tensor | None]:
+        """The images that are attacked, and their places among all test images (None: all in order)."""
+        if self.images is None:
+            return dataset.test, None
+        ids = dataset.test.spread(self.images)
+        return dataset.test.take(ids), ids
 
     def identity(self, test_hash: str) -> dict[str, Any]:
         """What determines the outcome, the weights aside, as JSON data."""
@@ -128,7 +147,7 @@ def is_done(store: RunStore, key: str, *, again: bool = False) -> bool:
 def few_steps(config: RunConfig, dataset: Dataset, *, steps: int, size: int) -> RunConfig:
     """A run's way of training for a few steps on batches of `size` of all images."""
     epochs = (steps + 0.5) * size / len(dataset.train)
-    optimisation = config.optimisation.replace(epochs=epochs, cost_budget=None, batch_size=size)
+    optimisation = config.optimisation.replace(epochs=epochs, plain_epochs=0, cost_budget=None, batch_size=size)
     return config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
 
 
@@ -193,10 +212,7 @@ def evaluate_model(
         A compiled evaluation that cannot be compiled here.
     """
     ledger = Ledger(device)
-    test, ids = dataset.test, None
-    if evaluation.images is not None:
-        ids = test.spread(evaluation.images)
-        test = test.take(ids)
+    test, ids = evaluation.split(dataset)
     searches: AbstractContextManager[None] = nullcontext()
     if evaluation.speed == "compiled":
         with ledger.phase("compile"):
@@ -255,6 +271,7 @@ def run_record(
         return RunRecord(status="failed", error=result, **facts)
     selection = result.selections[max(result.selections)] if result.selections else None
     ledger = result.ledger
+    images = np.arange(len(dataset.train)) if selection is None else selection.indices
     return RunRecord(
         status=result.status,
         passes=ledger["passes"],
@@ -265,6 +282,7 @@ def run_record(
         kept=len(selection) if selection is not None else len(dataset.train),
         n_filled=selection.n_filled if selection is not None else 0,
         step_ratio=result.step_ratio,
+        wrong_labels=None if dataset.true_labels is None else float(dataset.wrong_labels()[images].mean()),
         unique_images=result.unique_images,
         images_visited=result.images_visited,
         steps=result.steps,
@@ -288,6 +306,8 @@ def evaluation_record(
 ) -> EvaluationRecord:
     """The record of an evaluation of weights with the SHA-256 `weights`."""
     identity = evaluation.identity(dataset.test_hash)
+    labels = evaluation.split(dataset)[0].labels.cpu().numpy()
+    columns = {"images": np.ones_like(outcome.clean), "clean": outcome.clean, "robust": outcome.robust}
     return EvaluationRecord(
         key=content_key(identity),
         canonical=identity,
@@ -299,6 +319,9 @@ def evaluation_record(
         robust=Accuracy.of(outcome.robust),
         attacks={name: Accuracy.of(right) for name, right in outcome.attacks.items()},
         warnings=list(outcome.warnings),
+        by_class={
+            name: np.bincount(labels[right], minlength=dataset.classes).tolist() for name, right in columns.items()
+        },
         passes=ledger["passes"],
         seconds=ledger["seconds"],
         environment=environment(config.device),

@@ -10,8 +10,8 @@ from tiny import tiny_study
 
 import advprune_core.attacks.ensemble
 import advprune_core.trainers.loop
+from advprune_core.grid import study_grid
 from advprune_core.runner import run_entries
-from advprune_core.study import study_grid
 
 if __name__ == "__main__":
     results, when = Path(sys.argv[1]), sys.argv[2]
@@ -38,4 +38,4 @@ if __name__ == "__main__":
 
         advprune_core.attacks.ensemble.write_sealed = write  # type: ignore[attr-defined]
     execution = config.execution.replace(checkpoint_seconds=0)
-    run_entries(study_grid(config), execution=execution, attacks=config.attacks, progress=False)
+    run_entries(study_grid(config), execution=execution, progress=False)

@@ -17,10 +17,11 @@ from advprune_core.attacks.compiled import NotCompiled
 from advprune_core.compiling import Settled, settle_speed
 from advprune_core.data import Dataset, load_dataset
 from advprune_core.experiments import evaluate_checkpoint
+from advprune_core.grid import study_grid
 from advprune_core.records import EvaluationRecord
 from advprune_core.runner import StudyResult, run_study
 from advprune_core.store import RunStore
-from advprune_core.study import StudyConfig, study_grid
+from advprune_core.study import StudyConfig
 from advprune_core.tasks import EvaluateTask
 
 COMPILE = torch.compile
@@ -50,7 +51,7 @@ def elsewhere(results: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) ->
 
 def settle(results: Path, data: Dataset, **options: Any) -> Settled:
     config = study(results)
-    return settle_speed(study_grid(config), data, RunStore(results), attacks=config.attacks, **options)
+    return settle_speed(study_grid(config), {config.base_config().dataset: data}, RunStore(results), **options)
 
 
 def speeds(results: Path) -> list[tuple[str, str]]:

@@ -68,7 +68,13 @@ def test_components_have_different_keys() -> None:
 
 
 #: Another value for every setting of a data set, and whether training can tell.
-DATA = {"limit": (500, True), "test_limit": (50, False), "val_select": (20, True), "val_stop": (20, True)}
+DATA = {
+    "limit": (500, True),
+    "test_limit": (50, False),
+    "val_select": (20, True),
+    "val_stop": (20, True),
+    "label_noise": (0.1, True),
+}
 
 
 @pytest.mark.parametrize("field", DatasetSource.model_fields)

@@ -11,11 +11,11 @@ from tiny import MODEL, tiny_run
 from advprune_core.config import RunConfig
 from advprune_core.controls import CONTROLS, Control, check_control, expected_passes, resolve
 from advprune_core.data import Dataset, load_dataset
+from advprune_core.grid import grid
 from advprune_core.pruners import budget
 from advprune_core.pruners.random import Full, Random
 from advprune_core.records import RunRecord
 from advprune_core.settings import ConfigError
-from advprune_core.study import grid
 from advprune_core.tasks import run_record
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.steps import FixedSteps
@@ -236,6 +236,25 @@ def test_a_control_costs_what_was_measured(options: dict[str, Any], digits: Data
     assert cost == result.metrics[-1]["cost"]
     assert len(result.metrics) < control.optimisation.epochs
     assert result.metrics[-1]["lr"] < 1e-3 * config.optimisation.lr
+
+
+@pytest.mark.parametrize("steps", [3, {"bullet": {"boundary": 4}}])
+def test_a_control_of_a_run_with_a_plain_phase_has_it_and_costs_the_same(steps: Any, digits: Dataset) -> None:
+    warm = {"pruner": {"random": {"warmup_epochs": 2}}, "plain_epochs": 2}
+    config = matched(**warm, steps=steps, fraction=0.3, epochs=8, model=MODEL, batch_size=16)
+    done = run_record(config.train_key(digits), config, digits, train(config, digits))
+    control = resolve("same_cost", config, done)
+    assert control.optimisation.plain_epochs == 2
+    result = train(control, digits)
+    assert [row["epoch"] for row in result.metrics if row.get("plain")] == [0, 1]
+    assert abs(result.ledger["passes"]["train"] - done.cost) <= 16 * 15
+
+
+def test_a_plain_phase_on_all_data_that_costs_more_than_the_run_is_refused(digits: Dataset) -> None:
+    config = matched(plain_epochs=9, steps=1, fraction=0.2, epochs=10, model=MODEL, batch_size=16)
+    done = run_record(config.train_key(digits), config, digits, train(config, digits))
+    with pytest.raises(ConfigError, match="9 epochs without an attack on all data, which cost more"):
+        resolve("same_cost", config, done)
 
 
 @pytest.mark.parametrize("control", get_args(Control))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -18,13 +19,18 @@ import pytest
 import torch
 from tiny import tiny_run, tiny_study
 
+from advprune_core.config import RunConfig
+from advprune_core.data import load_dataset
+from advprune_core.evaluate import unpack_bits
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
 from advprune_core.pruners.grad_match import GradMatch
-from advprune_core.runner import run_entries, run_study
+from advprune_core.runner import run_study
 from advprune_core.settings import ConfigError
 from advprune_core.store import RunStore
-from advprune_core.study import Entry, Execution, StudyConfig
+from advprune_core.study import StudyConfig
 from advprune_core.table import collect_timings
+from advprune_core.trainers.loop import train
+from advprune_core.trainers.result import TrainResult
 
 
 def contents(results: Path | str) -> dict[str, Any]:
@@ -57,6 +63,54 @@ def test_a_study_is_complete_and_a_second_time_does_nothing(tmp_path: Path) -> N
     assert not list(tmp_path.glob("runs/*/work"))
     more = run_study(tiny_study(tmp_path, evaluation=[{"pgd": {"steps": 3}}]), progress=False)
     assert (more.trained, more.evaluated) == (0, 6), "a new attack never retrains"
+
+
+def test_parts_with_data_and_tests_of_their_own_come_in_their_order(tmp_path: Path) -> None:
+    order: list[str] = []
+    other = {"digits": {"limit": 200, "test_limit": 60}}
+    config = tiny_study(
+        tmp_path,
+        variants={"small": {}, "other": {"dataset": other}},
+        seeds=[0],
+        parts=[
+            {"variants": ["other"], "fractions": [0.5], "images": 40},
+            {"variants": ["small"], "fractions": [1.0], "controls": [], "evaluation": [{"pgd": {"steps": 3}}]},
+            # The run on full data once more, under another name, and tested in another way.
+            {"variants": ["small"], "pruners": ["redraw"], "fractions": [1.0], "controls": [], "images": 30},
+        ],
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("advprune_core.tasks.train", spy_on(order))
+        result = run_study(config, progress=False)
+    assert result.failed == {}
+    assert order[0] == order[1] == json.dumps(other)
+    assert (result.trained, result.evaluated) == (3, 4)
+    table = result.table.set_index("arm")
+    assert table["test_images"].to_dict() == {
+        "other: random": 40, "other: same_cost(random)": 40, "small: random": 100, "small: redraw": 30
+    }  # fmt: skip
+    assert table.loc["small: random", "key"] == table.loc["small: redraw", "key"]
+    assert np.isfinite(table.loc["small: random", "robust_pgd3"])
+    again = run_study(config, progress=False)
+    assert (again.trained, again.evaluated) == (0, 0)
+    assert again.table.equals(result.table)
+    for _, row in table.iterrows():
+        source = {"digits": {"limit": 200, "test_limit": 60}} if row["variant"] == "other" else config.dataset
+        test = load_dataset(source).test
+        labels = test.labels[test.spread(row["test_images"])].numpy()
+        right = unpack_bits(row["outcomes"], row["test_images"])
+        worst = min(right[labels == label].mean() for label in np.unique(labels))
+        assert row["worst_class_robust"] == pytest.approx(worst)
+
+
+def spy_on(order: list[str]) -> Callable[..., TrainResult]:
+    """`train` that notes the data of each run."""
+
+    def spied(config: RunConfig, *args: Any, **kwargs: Any) -> TrainResult:
+        order.append(json.dumps(config.dataset.spec()))
+        return train(config, *args, **kwargs)
+
+    return spied
 
 
 def test_controls_match_what_they_control(tmp_path: Path) -> None:
@@ -210,9 +264,6 @@ def test_nothing_starts_if_one_run_of_the_grid_cannot(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         run_study(tiny_study(blocked), progress=False)
-    entries = [Entry("a", 1.0, 0, tiny_run()), Entry("b", 1.0, 0, tiny_run(dataset="digits"))]
-    with pytest.raises(ConfigError, match="one data set"):
-        run_entries(entries, execution=Execution(results=str(tmp_path)), progress=False)
     assert not (tmp_path / "runs").exists()
 
 
@@ -325,12 +376,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from advprune_core.runner import run_entries, write_manifest
-from advprune_core.study import study_grid
+from advprune_core.grid import study_grid
 from tiny import tiny_study
 config = tiny_study(Path(sys.argv[1]), epochs=40, engine="processes", workers=2)
 execution = config.execution.replace(checkpoint_seconds=0)
 if __name__ == "__main__":
-    driver = run_entries(study_grid(config), execution=execution, attacks=config.attacks, progress=False)
+    driver = run_entries(study_grid(config), execution=execution, progress=False)
     print(driver.trained)
 """
 

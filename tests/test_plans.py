@@ -14,9 +14,10 @@ from tiny import tiny_run
 
 from advprune_core import plans
 from advprune_core.data import load_dataset
+from advprune_core.grid import study_grid
 from advprune_core.plans import COMPILED, duration, measured_pace, plan
 from advprune_core.runner import run_study
-from advprune_core.study import study_config, study_grid
+from advprune_core.study import study_config
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +90,13 @@ def test_every_way_of_training_has_its_pace(tmp_path: Path, monkeypatch: pytest.
     assert f"between {duration(total)} and {duration(4 * total)} of one worker" in text
 
 
-def test_a_study_that_checks_for_collapse_has_a_plan(tmp_path: Path) -> None:
-    settings = {"best_every": 1, "on_collapse": "stop"}
-    config = study_config({**TINY_STUDY, "settings": settings, "results": str(tmp_path)})
+@pytest.mark.parametrize(
+    "settings",
+    [{"best_every": 1, "on_collapse": "stop"}, {"optimisation.plain_epochs": 1}],
+    ids=lambda s: next(iter(s)),
+)
+def test_what_needs_a_whole_run_is_left_out_of_the_timing(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = study_config({**TINY_STUDY, "epochs": 2, "settings": settings, "results": str(tmp_path)})
     assert counts(plan(study_grid(config), config.execution))[:2] == (4, 3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from tiny import tiny_study
 
 from advprune_core.config import RunConfig
+from advprune_core.grid import grid, study_grid, timed_entries
 from advprune_core.pruners.random import Full
 from advprune_core.settings import ConfigError
-from advprune_core.study import grid, read_profile, study_config, study_grid, timed_entries
+from advprune_core.study import read_profile, study_config
 
 
 @pytest.mark.parametrize(
@@ -124,6 +126,51 @@ def test_settings_hold_for_all_variants_and_yield_to_their_own(tmp_path: Path) -
 def test_bad_variants(variants: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         study_config({"variants": variants})
+
+
+def test_parts_are_grids_of_their_own_in_one_study(tmp_path: Path) -> None:
+    ways = {"one": {"trainer": "fgsm"}, "noisy": {"dataset": {"digits": {"limit": 400}}}}
+    config = tiny_study(
+        tmp_path,
+        variants=ways,
+        images=50,
+        parts=[
+            {"variants": ["one"], "fractions": [1.0], "seeds": [5], "evaluation": ["pgd"], "images": 20},
+            {"pruners": ["redraw"], "controls": [], "fractions": [0.4]},
+        ],
+    )
+    entries = study_grid(config)
+    assert [(e.part, e.arm, e.fraction, e.seed) for e in entries] == [
+        (0, "one: random", 1.0, 5),
+        (0, "one: same_cost(random)", 1.0, 5),
+        *[(1, f"{name}: redraw", 0.4, seed) for seed in (0, 1) for name in ways],
+    ]
+    assert {(e.part, e.images, e.attacks[0].label()) for e in entries} == {(0, 20, "pgd40"), (1, 50, "pgd2")}
+    assert {(e.variant, e.config.dataset.limit) for e in entries} == {("one", 300), ("noisy", 400)}
+
+
+def test_what_two_parts_share_is_there_once_and_tested_in_one_way(tmp_path: Path) -> None:
+    shared = [{"fractions": [1.0, 0.4]}, {"fractions": [0.4], "controls": []}]
+    assert study_grid(tiny_study(tmp_path, parts=shared)) == study_grid(tiny_study(tmp_path))
+    with pytest.raises(ConfigError, match=r"part 1 and part 2 both have random 40 % seed 0, and test it in two ways"):
+        study_grid(tiny_study(tmp_path, parts=[shared[0], {**shared[1], "images": 7}]))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"fraction": [0.5]}, "part 2: unknown part parameter 'fraction' (did you mean 'fractions'?)"),
+        ({"epochs": 3}, "unknown part parameter 'epochs'"),
+        ({"parts": []}, "unknown part parameter 'parts'"),
+        ({"variants": ["tow"]}, "unknown variant 'tow' (did you mean 'two'?)"),
+        ({"fractions": [0.5, 0.5]}, "part 2: fractions has repeated values"),
+        ({"images": 0}, "images"),
+    ],
+    ids=str,
+)
+def test_bad_parts(part: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        study_config({"variants": {"one": {}, "two": {"trainer": "trades"}}, "parts": [{}, part]})
 
 
 def test_timed_runs_are_the_first_seeds_in_random_order(tmp_path: Path) -> None:

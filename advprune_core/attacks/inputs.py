@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from advprune_core.arrays import ROUNDING
 from advprune_core.attacks.geometry import ThreatModel, threat_model
+from advprune_core.attacks.passes import check_network, kind_of
 from advprune_core.settings import ConfigError, check_names
 
 PRECISIONS = ("float32", "bfloat16")
@@ -75,14 +76,6 @@ def check_inputs(
     return Inputs(x, labels, names, found, classes=int(labels.max()) + 1)
 
 
-def check_network(model: Any) -> None:
-    """Refuse what is no network, or has no weights yet."""
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"the model must be an nn.Module, not {_kind(model)}")
-    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        raise ConfigError("the model is on the meta device, where weights have no values; use to_empty and load them")
-
-
 def check_images(x: Any) -> Tensor:
     """Images as a copy of float32 inside [0, 1], without a graph.
 
@@ -92,7 +85,7 @@ def check_images(x: Any) -> Tensor:
         With what was found.
     """
     if not isinstance(x, Tensor):
-        raise ConfigError(f"images must be a torch tensor of floats in [0, 1], not {_kind(x)}")
+        raise ConfigError(f"images must be a torch tensor of floats in [0, 1], not {kind_of(x)}")
     if x.is_meta or x.layout != torch.strided:
         raise ConfigError(f"images must be a dense tensor with values, these are {x.layout} on {x.device}")
     if not x.is_floating_point():
@@ -116,7 +109,7 @@ def check_images(x: Any) -> Tensor:
 def check_start(start: Any, x: Tensor) -> Tensor:
     """A start of the images' shape, as float32 on their device."""
     if not isinstance(start, Tensor) or not start.is_floating_point() or start.is_meta:
-        raise ConfigError(f"start must be a name or a tensor of floats, not {_kind(start)}")
+        raise ConfigError(f"start must be a name or a tensor of floats, not {kind_of(start)}")
     if start.shape != x.shape:
         raise ConfigError(f"start has shape {tuple(start.shape)}, the images {tuple(x.shape)}")
     with torch.inference_mode(mode=False):
@@ -137,7 +130,7 @@ def check_labels(y: Any, x: Tensor) -> Tensor:
 def check_numbers(name: str, values: Any, x: Tensor) -> Tensor:
     """One whole number for each image, as int64 on the images' device."""
     if not isinstance(values, Tensor) or values.is_floating_point() or values.is_complex() or values.is_meta:
-        raise ConfigError(f"{name} must be a tensor of whole numbers (int64), not {_kind(values)}")
+        raise ConfigError(f"{name} must be a tensor of whole numbers (int64), not {kind_of(values)}")
     if values.shape != x.shape[:1]:
         raise ConfigError(f"{name} have shape {tuple(values.shape)}, for {len(x)} images it must be ({len(x)},)")
     with torch.inference_mode(mode=False):
@@ -156,9 +149,3 @@ def check_whole(name: str, value: Any, *, least: int) -> None:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or not least <= int(value) < 2**63:
         raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"one of {str(value.dtype).removeprefix('torch.')}"
-    return type(value).__name__

@@ -1,4 +1,4 @@
-"""How an attack asks a model: logits, and gradients of the images; a sentence where a model has neither."""
+"""How a network is asked: for logits, and for gradients of the images; a sentence where it has neither."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ IN_PLACE = "the model changes its input in place, and with it the data; use x = 
 
 class NotFiniteError(ConfigError):
     """Outputs that are not numbers: no class, and no verdict."""
+
+
+def check_network(model: Any) -> None:
+    """Refuse what is no network, or has no weights yet."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"the model must be an nn.Module, not {kind_of(model)}")
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ConfigError("the model is on the meta device, where weights have no values; use to_empty and load them")
+
+
+def kind_of(value: Any) -> str:
+    """What somebody gave instead of what was wanted, in a word."""
+    if isinstance(value, Tensor):
+        return f"one of {str(value.dtype).removeprefix('torch.')}"
+    return type(value).__name__
 
 
 def ask(model: nn.Module, x: Tensor) -> Tensor:

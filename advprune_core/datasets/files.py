@@ -16,9 +16,7 @@ from advprune_core.arrays import Array, DataError, Layout
 from advprune_core.data import DATASETS, DatasetSource
 from advprune_core.datasets.class_folders import Skipped, class_files, some
 from advprune_core.files import digest_of
-from advprune_core.npz import own_path, read_npz
-
-_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+from advprune_core.npz import four_arrays, own_path, read_npz
 
 
 @DATASETS.register
@@ -44,17 +42,11 @@ class Npz(DatasetSource):
         """Read the four arrays; nothing is unpickled."""
         path = own_path(self.path)
 
-        def wanted(names: list[str]) -> list[str]:
-            missing = [name for name in _ARRAYS if name not in names]
-            if missing:
-                raise DataError(f"{path} lacks {', '.join(missing)}; it has {', '.join(names) or 'no arrays'}")
-            return list(_ARRAYS)
-
         if self.sha256 is not None and os.path.isfile(path):
             found = digest_of(path)
             if found != self.sha256.lower():
                 raise DataError(f"{path} has the SHA-256 {found}, not {self.sha256}: a wrong or damaged file")
-        return read_npz(path, wanted=wanted)
+        return read_npz(path, wanted=four_arrays(path))
 
 
 @DATASETS.register

@@ -213,6 +213,10 @@ class Pruner(Component):
         """Whether to select before `epoch`; full data is used before the first selection."""
         return epoch == 0
 
+    def epochs_before(self) -> int:
+        """Epochs of the run on all data, before the first selection."""
+        return 0
+
     def scout_epochs(self) -> int:
         """Epochs that a network is trained on all data before the run, only to be looked at."""
         return 0
@@ -251,6 +255,10 @@ class ScheduledPruner(Pruner):
 
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 0
     every: Annotated[int, Field(ge=0, le=100_000, description="select again every so many epochs; 0: once")] = 0
+
+    def epochs_before(self) -> int:
+        """The warm-up."""
+        return self.warmup_epochs
 
     def due(self, epoch: int) -> bool:
         """After the warm-up, then every `every` epochs."""
@@ -291,6 +299,10 @@ class ModelPruner(ScheduledPruner):
     def observed_epochs(self) -> int:
         """Epochs of training before the (first) selection."""
         return self.score_epochs or self.warmup_epochs
+
+    def epochs_before(self) -> int:
+        """The warm-up, unless a network is trained for it."""
+        return 0 if self.score_epochs else self.warmup_epochs
 
     def scout_epochs(self) -> int:
         """The setting. Selection then comes before the first epoch, and is charged that training."""

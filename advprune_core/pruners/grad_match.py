@@ -85,19 +85,6 @@ def grad_match_by_batch(
     return Pursuit(indices[:k], weights[:k], max(filled - beyond, 0))
 
 
-def warm_start(epochs: int, fraction: float, kappa: float = 0.5) -> tuple[int, int]:
-    """CORDS' warm start: (`warmup_epochs`, length of the run) that cost about ``fraction * epochs``.
-
-    A share kappa of the cost goes into epochs on full data; the other ones are on the subset.
-
-    References
-    ----------
-    Killamsetty et al. 2021 (2103.00123), sec. 5, and the schedule of their public code.
-    """
-    full = round(kappa * fraction * epochs)
-    return full, full + round((1 - kappa) * epochs)
-
-
 @PRUNERS.register
 class GradMatch(WeightingPruner):
     """Adv-GRAD-MATCH: weighted subset with the gradient of all data (reconstruction of 2302.12366); 2k+1.

@@ -30,6 +30,7 @@ from advprune_core.trainers.arithmetic import arithmetic, autocast, check_precis
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.batches import epoch_order
+from advprune_core.trainers.objectives import Standard
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import RunState
@@ -227,7 +228,8 @@ class _Run:
     def _scouted(self, model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
         """A network trained on all data only to be scored by, and what was observed of it; all in `select`."""
         config, ledger = self.config, self.state.ledger
-        optimisation = config.optimisation.replace(epochs=config.pruner.scout_epochs(), cost_budget=None)
+        length: dict[str, Any] = {"epochs": config.pruner.scout_epochs(), "cost_budget": None, "plain_epochs": 0}
+        optimisation = config.optimisation.replace(**length)
         plain = config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
         run = _Run(plain, self.dataset, copy.deepcopy(model), None, observer=config.pruner)
         with torch_stream(config.seed, "scout"):
@@ -245,6 +247,9 @@ class _Run:
         ids = epoch_order(config.seed, epoch, n, state.selection, share)
         state.queue.add(ids, epoch, state.selection)
         attack = config.attack.bind(state.model, seed=config.seed, state=state.policy)
+        plain, objective = epoch < config.optimisation.plain_epochs, config.objective
+        if plain:
+            objective = Standard(label_smoothing=objective.label_smoothing)
         loss = torch.zeros((), device=state.device)
         correct = torch.zeros((), device=state.device)
         images, waiting, rate = 0, len(state.queue), config.optimisation.lr
@@ -252,7 +257,10 @@ class _Run:
             # Progress before this step: what of this epoch has been trained on, in epochs; or what was spent.
             position, before = (len(ids) - waiting) / whole, state.ledger.cost
             waiting -= len(batch_ids)
-            progress = max((epoch + position) / config.optimisation.epochs, before / budget if budget else 0.0)
+            done = epoch + position
+            if whole < n and config.optimisation.schedule_span == "full_run":
+                done = (state.counters.visited + images) / n
+            progress = max(done / config.optimisation.epochs, before / budget if budget else 0.0)
             progress = min(max(progress, 0.0), 1.0)
             rate = config.optimisation.lr * config.optimisation.schedule.factor(progress)
             for group in state.optimiser.param_groups:
@@ -263,8 +271,9 @@ class _Run:
                     batch = config.pruner.narrow(state.model, batch, size)
                 batch_ids = batch.ids.cpu().numpy()
             with autocast(config):
-                outputs = config.objective.step(state.model, batch, attack, partial(self._update, batch))
-            config.attack.steps.observe(batch, outputs.logits, state.policy)
+                outputs = objective.step(state.model, batch, attack, partial(self._update, batch))
+            if not plain:
+                config.attack.steps.observe(batch, outputs.logits, state.policy)
             self.observer.observe(batch, outputs, state.pruner)
             loss += outputs.losses.float().sum()
             correct += (outputs.logits.argmax(1) == batch.y).sum()
@@ -283,6 +292,7 @@ class _Run:
             "train_accuracy": float(correct) / images if images else 0.0,
             "images": images,
             "kept": whole,
+            **({"plain": True} if plain else {}),
             **({"cost": state.ledger.cost} if budget else {}),
             **({} if ratio is None else {"step_ratio": ratio}),
         }

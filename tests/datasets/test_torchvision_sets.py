@@ -159,3 +159,29 @@ def test_cifar10_is_read_whole(tmp_path: Path) -> None:
     # The published statistics of the training set, as the field normalises with them.
     assert dataset.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=1e-3)
     assert dataset.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=1e-3)
+
+
+def test_arrays_under_the_name_of_a_set_must_be_that_set(tmp_path: Path) -> None:
+    values = np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 10
+    np.savez(tmp_path / "cifar10.npz", x_train=values[0], y_train=values[1], x_test=values[0], y_test=values[1])
+    with pytest.raises(DataError, match=r"cifar10.npz is not cifar10: the SHA-256.*published one 80387d.*of your own"):
+        load_dataset("cifar10", folder=tmp_path)
+    np.savez(tmp_path / "cifar100.npz", x_train=values[0], y_train=values[1])
+    with pytest.raises(DataError, match=r"cifar100.npz lacks x_test, y_test"):
+        load_dataset("cifar100", folder=tmp_path)
+
+
+@needs_cifar
+@pytest.mark.slow
+def test_cifar_100_is_read_from_arrays(tmp_path: Path) -> None:
+    script = CIFAR.with_name("unpack_cifar.py")
+    subprocess.run([sys.executable, str(script), "cifar100", str(tmp_path / "cifar100.npz")], check=True)
+    dataset = load_dataset("cifar100", folder=tmp_path)
+    assert [len(s) for s in (dataset.train, dataset.val_select, dataset.val_stop, dataset.test)] == [
+        48_000, 1000, 1000, 10_000
+    ]  # fmt: skip
+    assert dataset.test.labels.bincount().tolist() == [100] * 100
+    assert dataset.train.labels.bincount().tolist() == [480] * 100
+    # The published statistics of the training set, as the field normalises with them.
+    assert dataset.mean == pytest.approx((0.5071, 0.4865, 0.4409), abs=1e-3)
+    assert dataset.std == pytest.approx((0.2673, 0.2564, 0.2762), abs=1e-3)

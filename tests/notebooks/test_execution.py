@@ -17,7 +17,8 @@ from papermill.exceptions import PapermillExecutionError
 from tiny import STUDY
 
 from advprune_core.cli import app
-from advprune_core.study import StudyConfig, read_profile, study_config, study_grid
+from advprune_core.grid import study_grid
+from advprune_core.study import StudyConfig, read_profile, study_config
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -15,7 +15,6 @@ from advprune_core.pruners.grad_match import (
     grad_match,
     grad_match_by_batch,
     grad_match_by_class,
-    warm_start,
 )
 from advprune_core.pruners.gradients import DenseAtoms, LastLayerGradients
 from advprune_core.pruners.omp import omp_exactly
@@ -97,10 +96,3 @@ def test_a_class_without_an_image_to_keep_is_refused_before_any_work() -> None:
     with pytest.raises(ConfigError, match="class 2"):
         GradMatch().check(tiny)
     GradMatch(per_class=False).check(tiny)
-
-
-@pytest.mark.parametrize(("epochs", "fraction", "kappa"), [(300, 0.1, 0.5), (30, 0.4, 0.5), (30, 0.4, 0.0)])
-def test_a_warm_start_costs_the_fraction(epochs: int, fraction: float, kappa: float) -> None:
-    full, length = warm_start(epochs, fraction, kappa)
-    assert full + (length - full) * fraction == pytest.approx(fraction * epochs, abs=1)
-    assert kappa > 0 or full == 0

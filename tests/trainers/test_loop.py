@@ -19,6 +19,7 @@ from advprune_core.data import Dataset, load_dataset
 from advprune_core.evaluate import accuracy_under
 from advprune_core.models import build_model
 from advprune_core.pruners.base import Context, Pruner, ScheduledPruner, Selection
+from advprune_core.pruners.random import Random
 from advprune_core.settings import ConfigError
 from advprune_core.trainers.base import Batch, Outputs
 from advprune_core.trainers.loop import train
@@ -198,6 +199,23 @@ def test_the_schedule_spans_the_steps_that_are_taken(fraction: float) -> None:
     assert np.allclose(np.diff(progress), 1 / (4 * round(fraction * 254) / 16), atol=0.004)
     assert 1 - 2.5 / result.steps < progress[-1] < 1
     assert result.metrics[-1]["lr"] < 0.03 * config.optimisation.lr
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_a_schedule_of_the_full_run_is_left_where_the_full_run_would_be(warmup: int) -> None:
+    settings = {"epochs": 4, "schedule_span": "full_run"}
+    progress, result = followed(tiny_run(pruner={"random": {"warmup_epochs": warmup}}, fraction=0.4, **settings))
+    full, _ = followed(tiny_run(epochs=4))
+    assert np.allclose(progress, full[: len(progress)], atol=1e-12)
+    assert abs(progress[-1] - (warmup + (4 - warmup) * 0.4) / 4) < 2.5 / len(full)
+    assert result.metrics[-1]["lr"] > 0.3 * result.metrics[-2]["lr"], "no decay to zero"
+
+
+def test_the_full_run_spans_itself() -> None:
+    spanning = tiny_run(schedule_span="full_run")
+    digits = data(spanning)
+    assert spanning.train_key(digits) == tiny_run().train_key(digits)
+    assert same(train(spanning, digits), train(tiny_run(), digits))
 
 
 # An image costs 5: a batch of 16 of them 80, an epoch of 254 images 1,270.
@@ -541,3 +559,45 @@ def test_digits_reach_what_a_bare_loop_reaches() -> None:
         model.load_state_dict(train(config, dataset).last)
         robust = evaluate(model, dataset.test, PGD_40, threat=config.threat).robust.mean()
         assert robust > expected - 0.04
+
+
+def test_a_plain_phase_trains_on_clean_images_and_costs_three_passes() -> None:
+    config = tiny_run(epochs=4, plain_epochs=2, steps=3, pruner={"random": {"warmup_epochs": 2}}, fraction=0.5)
+    dataset = data(config)
+    result, plain = train(config, dataset), train(tiny_run(epochs=4, objective="standard"), dataset)
+    assert [row.get("plain", False) for row in result.metrics] == [True, True, False, False]
+    for ours, theirs in zip(result.metrics[:2], plain.metrics[:2], strict=True):
+        assert (ours["train_loss"], ours["train_accuracy"]) == (theirs["train_loss"], theirs["train_accuracy"])
+    first = sum(row["images"] for row in result.metrics[:2])
+    attacked = result.images_visited - first
+    assert result.ledger["passes"]["train"] == 3 * first + 9 * attacked
+    assert config.passes(len(dataset.train)) == pytest.approx(result.ledger["passes"]["train"], rel=0.05)
+
+
+def test_pruners_observe_the_plain_phase() -> None:
+    seen: list[float] = []
+
+    class Watching(Random):
+        name: ClassVar[str] = "watching"
+
+        def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
+            clean = torch.nn.functional.cross_entropy(outputs.logits, batch.y, reduction="none")
+            seen.append(float((clean - outputs.losses).abs().max()))
+
+    config = tiny_run(epochs=2, plain_epochs=1, trainer="trades", pruner=Watching(warmup_epochs=1), fraction=0.5)
+    train(config, data(config))
+    plain = 254 // 16
+    assert max(seen[:plain]) < 1e-5
+    assert min(seen[plain:]) > 1e-4, "TRADES' loss is more than the cross-entropy"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"plain_epochs": 3}, "plain_epochs = 3 leaves none of 3 epochs for the attack"),
+        ({"plain_epochs": 1, "objective": "standard"}, "has no attack in any epoch"),
+    ],
+)
+def test_plain_phases_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(tiny_run(**options), data(tiny_run()))

@@ -1,0 +1,68 @@
+"""How long a pruned run is: with epochs on all data first, or until it costs what all data would."""
+
+from __future__ import annotations
+
+from advprune_core.pruners.base import Pruner, ScheduledPruner
+
+
+def warm_start(epochs: float, fraction: float, kappa: float) -> tuple[int, float]:
+    """CORDS' warm start: (epochs on all data first, length of the run) that cost ``fraction * epochs``.
+
+    About a share `kappa` of the cost goes into whole epochs on all data, at least one; what is left
+    goes into epochs on the subset.
+
+    Raises
+    ------
+    ValueError
+        If one epoch on all data costs as much as the run may.
+
+    References
+    ----------
+    Killamsetty et al. 2021 (2103.00123), sec. 5, and the schedule of their public code, which rounds
+    both lengths down and so costs a little less.
+    """
+    full = max(1, int(kappa * fraction * epochs + 1e-9))
+    if full >= fraction * epochs:
+        raise ValueError(
+            f"warm_start = {kappa:g} needs an epoch on all data, and fraction {fraction:g} of {epochs:g} epochs is "
+            f"{fraction * epochs:g}: train longer, keep more, or set warm_start = 0"
+        )
+    return full, round(full + epochs - full / fraction, 6)
+
+
+def warmed_up(pruner: Pruner, epochs: int) -> Pruner:
+    """A pruner that waits for so many epochs on all data.
+
+    Raises
+    ------
+    ValueError
+        One that cannot wait, or has a length of its own to wait for.
+    """
+    if (
+        not isinstance(pruner, ScheduledPruner)
+        or pruner.scout_epochs()
+        or pruner.warmup_epochs != type(pruner).model_fields["warmup_epochs"].default
+    ):
+        raise ValueError(
+            f"warm_start says how long the pruner {pruner.name!r} waits: it needs one that can (such as 'random'), "
+            "without warmup_epochs or score_epochs of its own"
+        )
+    return pruner.replace(warmup_epochs=epochs)
+
+
+def lengthened(pruner: Pruner, epochs: float, fraction: float) -> float:
+    """Epochs after which a pruned run has cost what `epochs` on all data cost, selection aside.
+
+    Its warm-up on all data stays as long as it is; each later epoch costs the fraction of one.
+
+    Raises
+    ------
+    ValueError
+        A pruner whose selections depend on the length of the run.
+    """
+    if not pruner.steady:
+        raise ValueError(
+            f"equal_cost lengthens a run, and what the pruner {pruner.name!r} keeps depends on its length: set epochs"
+        )
+    before = min(float(pruner.epochs_before()), epochs)
+    return round(before + (epochs - before) / fraction, 6)

@@ -1,0 +1,98 @@
+"""Runs whose length follows from their fraction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tiny import tiny_run
+
+from advprune_core.config import RunConfig
+from advprune_core.data import load_dataset
+from advprune_core.pruners.lengths import warm_start
+from advprune_core.pruners.random import Full, Random
+from advprune_core.settings import ConfigError
+from advprune_core.trainers.loop import train
+
+
+@pytest.mark.parametrize(
+    ("epochs", "fraction", "kappa", "full"),
+    [(300, 0.1, 0.5, 15), (30, 0.4, 0.5, 6), (15, 0.3, 0.5, 2), (15, 0.2, 0.5, 1), (15, 0.2, 0.01, 1)],
+)
+def test_a_warm_start_costs_the_fraction(epochs: int, fraction: float, kappa: float, full: int) -> None:
+    first, length = warm_start(epochs, fraction, kappa)
+    assert first == full
+    assert first + (length - first) * fraction == pytest.approx(fraction * epochs, abs=1e-5)
+
+
+def test_a_run_with_a_warm_start_is_the_run_of_its_schedule() -> None:
+    config = tiny_run(pruner="random", fraction=0.4, epochs=10, warm_start=0.5)
+    assert config == tiny_run(pruner={"random": {"warmup_epochs": 2}}, fraction=0.4, epochs=7)
+    dataset = load_dataset(config.dataset)
+    result = train(config, dataset)
+    n = len(dataset.train)
+    assert [row["kept"] for row in result.metrics] == [n] * 2 + [round(0.4 * n)] * 5
+    full = train(tiny_run(epochs=10), dataset)
+    assert result.ledger["passes"]["train"] == pytest.approx(0.4 * full.ledger["passes"]["train"], rel=0.01)
+
+
+def test_a_grid_takes_it_from_the_way_on_all_data() -> None:
+    way = tiny_run(epochs=10, warm_start=0.5)
+    assert way.pruner == Full()
+    dataset = load_dataset(way.dataset)
+    assert way.train_key(dataset) == tiny_run(epochs=10).train_key(dataset), "all data is all data"
+    pruned = way.replace(pruner="random", fraction=0.4)
+    assert pruned.pruner == Random(warmup_epochs=2)
+    assert pruned.replace(seed=3).optimisation.epochs == 7, "once"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pruner": {"random": {"warmup_epochs": 1}}}, "without warmup_epochs"),
+        ({"pruner": {"score": {"score_epochs": 2}}}, "or score_epochs of its own"),
+        ({"pruner": "infobatch"}, "one that can"),
+        ({"pruner": "random", "epochs": 2}, "needs an epoch on all data, and fraction 0.4 of 2 epochs is 0.8"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_warm_started(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.flat(**{"fraction": 0.4, "epochs": 10, "warm_start": 0.5, **options})
+
+
+@pytest.mark.parametrize(
+    ("pruner", "epochs", "expected"),
+    [
+        ("random", 4, 10.0),
+        ({"random": {"warmup_epochs": 2}}, 4, 7.0),
+        ({"random": {"warmup_epochs": 2}}, 2.5, 3.25),
+        ({"score": {"score_epochs": 3}}, 4, 10.0),
+    ],
+)
+def test_a_run_of_equal_cost_goes_on_for_longer(pruner: Any, epochs: float, expected: float) -> None:
+    config = tiny_run(pruner=pruner, fraction=0.4, epochs=epochs, equal_cost=True)
+    assert config == tiny_run(pruner=pruner, fraction=0.4, epochs=expected)
+    assert config.replace(seed=1).optimisation.epochs == expected, "once"
+
+
+def test_a_run_of_equal_cost_costs_what_all_data_cost() -> None:
+    way = tiny_run(epochs=4, equal_cost=True)
+    dataset = load_dataset(way.dataset)
+    assert way.train_key(dataset) == tiny_run(epochs=4).train_key(dataset)
+    pruned = way.replace(pruner={"random": {"warmup_epochs": 1}}, fraction=0.3)
+    costs = [train(config, dataset).ledger["passes"]["train"] for config in (way, pruned)]
+    assert abs(costs[0] - costs[1]) <= 16 * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pruner": "infobatch", "equal_cost": True}, "'infobatch' keeps depends on its length"),
+        ({"pruner": "random", "equal_cost": True, "warm_start": 0.5}, "give one of them"),
+    ],
+    ids=str,
+)
+def test_lengths_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.flat(**{"fraction": 0.4, "epochs": 10, **options})
