@@ -148,8 +148,9 @@ def measured_pace(config: RunConfig, dataset: Dataset, *, seconds: float = TIMIN
             break
     least, most = min(steps[size]), max(steps[size])
     low, high = least / size, most / size
-    if size // 2 in steps and size < batch:
-        low = min(low, max(0.0, least - steps[size // 2][0]) / (size - size // 2))
+    if size < batch:  # some of a step's time is the same whatever its size: half of it, where one size was all
+        more = least - steps[size // 2][0] if size // 2 in steps else least / 4
+        low = min(low, max(0.0, more) / (size - size // 2))
     margins = [NOISE if size == batch else LARGER, *([COMPILED] if config.speed == "compiled" else [])]
     return Pace(low * math.prod(m[0] for m in margins), high * math.prod(m[1] for m in margins), size)
 
