@@ -169,7 +169,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
                 "compared": len(away),
                 "robust exact, %": round(100 * away["robust_exact"].mean(), 1),
                 "difference, points": round(100 * mean, 2),
-                "95 % interval": f"{100 * (mean - reach):+.2f} to {100 * (mean + reach):+.2f}",
+                "95 % interval": (
+                    f"{100 * (mean - reach):+.2f} to {100 * (mean + reach):+.2f}" if len(away) > 1 else "too few"
+                ),
                 "sd, points": round(100 * difference.std(), 2),
                 "within a point": bool(max(abs(mean - reach), abs(mean + reach)) <= MARGIN),
                 "compiled / exact seconds": round(
