@@ -23,6 +23,7 @@ lab: $(VENV)/.package  ## JupyterLab on this machine only; it prints its address
 lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 bench: $(VENV)/.tests  ## measurements side by side, alternating; minutes
@@ -30,7 +31,7 @@ bench: $(VENV)/.tests  ## measurements side by side, alternating; minutes
 	$(BIN)/python benchmarks/engines.py
 
 clean:  ## the environment and caches; never results
-	rm -rf $(VENV) .venv-pinned build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-pinned build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find advprune_core tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

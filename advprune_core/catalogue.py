@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from advprune_core.attacks.base import ATTACKS
-from advprune_core.controls import CONTROLS
-from advprune_core.data import DATASETS
-from advprune_core.models import MODELS
+from advprune_core.base.settings import Component, Registry, check_names
+from advprune_core.datasets.base import DATASETS
+from advprune_core.models.base import MODELS
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS
+from advprune_core.objectives.starts import STARTS
+from advprune_core.objectives.steps import STEPS
 from advprune_core.pruners.base import PRUNERS
 from advprune_core.pruners.keep_rules import KEEP_RULES
-from advprune_core.settings import Component, Registry, check_names
-from advprune_core.trainers.base import OBJECTIVES, TRAINERS
+from advprune_core.trainers.controls import CONTROLS
 from advprune_core.trainers.schedules import SCHEDULES
-from advprune_core.trainers.starts import STARTS
-from advprune_core.trainers.steps import STEPS
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "pruners": PRUNERS,

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from advprune_core.machine import MachineError, machine_errors
+from advprune_core.base.machine import MachineError, machine_errors
+from advprune_core.base.settings import AdvpruneError, ConfigError
 from advprune_core.options import assignments, shard_of, value_of, with_run_options
-from advprune_core.settings import AdvpruneError, ConfigError
 
 
 class Interrupted(KeyboardInterrupt):
@@ -111,15 +111,15 @@ def run(
 ) -> None:
     """Train and evaluate one run; what is there is not run again."""
     from advprune_core.attacks.base import ATTACKS
-    from advprune_core.config import RunConfig
-    from advprune_core.controls import CONTROLS, check_control
-    from advprune_core.grid import Entry
+    from advprune_core.base.settings import check_names
     from advprune_core.notebook import shown
-    from advprune_core.runner import run_entries
-    from advprune_core.settings import check_names
-    from advprune_core.store import RunStore
-    from advprune_core.study import Execution, pruner_label
-    from advprune_core.tasks import PGD_40
+    from advprune_core.study.grid import Entry
+    from advprune_core.study.runner import run_entries
+    from advprune_core.study.store import RunStore
+    from advprune_core.study.study import Execution, pruner_label
+    from advprune_core.study.tasks import PGD_40
+    from advprune_core.trainers.config import RunConfig
+    from advprune_core.trainers.controls import CONTROLS, check_control
     from advprune_core.trainers.sentinel import depth
 
     config = RunConfig.flat(**{name: value_of(text) for name, text in named.items() if text is not None})
@@ -172,12 +172,12 @@ def study(
     dry_run: DryRun = False,
 ) -> None:
     """Carry out a study and execute its notebooks (default: accuracy_vs_fraction and runtime)."""
-    from advprune_core.experiments import execute, find_notebooks, study_of
-    from advprune_core.grid import study_grid
+    from advprune_core.analysis.summaries import printable
     from advprune_core.notebook import shown
-    from advprune_core.runner import run_study
-    from advprune_core.study import read_profile
-    from advprune_core.summaries import printable
+    from advprune_core.study.experiments import execute, find_notebooks, study_of
+    from advprune_core.study.grid import study_grid
+    from advprune_core.study.runner import run_study
+    from advprune_core.study.study import read_profile
 
     given = [Path(name) for name in files or []]
     profiles = [path for path in given if path.suffix in (".yaml", ".yml")] + ([Path(profile)] if profile else [])
@@ -221,9 +221,9 @@ def collect(
     out: Annotated[str | None, typer.Option("--out", help="Write a .csv or .tex file instead of printing")] = None,
 ) -> None:
     """Put the records of all runs into one table."""
-    from advprune_core.environment import results_root
-    from advprune_core.files import write_text
-    from advprune_core.table import collect as collect_records
+    from advprune_core.base.environment import results_root
+    from advprune_core.base.files import write_text
+    from advprune_core.study.table import collect as collect_records
 
     folders = results or [str(results_root())]
     for folder in folders:
@@ -263,8 +263,8 @@ def evaluate(
     data: Data = None,
 ) -> None:
     """Evaluate a run that is there, or weights of your own; killed, it goes on where it was."""
-    from advprune_core.experiments import evaluate_checkpoint
     from advprune_core.notebook import shown
+    from advprune_core.study.experiments import evaluate_checkpoint
 
     if (run_key is None) == (weights is None):
         raise ConfigError("name either a run or --weights")
@@ -313,7 +313,7 @@ def select(
     device: Annotated[str, typer.Option(help="Of the network: cpu, cuda, or auto: a GPU if there is one")] = "auto",
 ) -> None:
     """Prune your own data without training here: arrays in, indices and weights out."""
-    from advprune_core.selection_files import save_selection, select_file
+    from advprune_core.pruners.selection_files import save_selection, select_file
 
     if not out.endswith(".npz") or (picture is not None and not picture.endswith(".png")):
         raise ConfigError("--out must end in .npz, --picture in .png")
@@ -337,8 +337,8 @@ def select(
     filled = f", {selection.n_filled} of them not by its own rule" if selection.n_filled else ""
     print(f"{pruner} keeps {len(selection)} of {len(split)} images{filled}: indices and weights in {out}")
     if picture is not None:
-        from advprune_core.files import write_atomically
-        from advprune_core.gallery import gallery
+        from advprune_core.analysis.gallery import gallery
+        from advprune_core.base.files import write_atomically
 
         figure = gallery(split, selection)
         write_atomically(Path(picture), lambda file: figure.savefig(file, format="png", dpi=150))
@@ -352,8 +352,8 @@ def export(
     out: Out = None,
 ) -> None:
     """Copy a study without weights: records, tables, figures, notebooks (for publication)."""
-    from advprune_core.archive import export_study
-    from advprune_core.environment import results_root
+    from advprune_core.base.environment import results_root
+    from advprune_core.study.archive import export_study
 
     count = export_study(study_name, Path(folder), results=results_root(out))
     print(f"{count} runs of {study_name} in {folder}")
@@ -365,8 +365,8 @@ def import_(
     out: Out = None,
 ) -> None:
     """Bring a study into the results, every record verified: its runs are finished here, with or without weights."""
-    from advprune_core.archive import import_study
-    from advprune_core.environment import results_root
+    from advprune_core.base.environment import results_root
+    from advprune_core.study.archive import import_study
 
     root = results_root(out)
     found = import_study(Path(folder), results=root)
@@ -390,9 +390,9 @@ def check(
     results: Annotated[str | None, typer.Argument(help="Results folder or exported study [default: yours]")] = None,
 ) -> None:
     """Verify results: digests, keys, files and manifests; names what was altered or is missing (exit code 1)."""
-    from advprune_core.environment import results_root
-    from advprune_core.store import RunStore
-    from advprune_core.upkeep import check_results
+    from advprune_core.base.environment import results_root
+    from advprune_core.study.store import RunStore
+    from advprune_core.study.upkeep import check_results
 
     root = results_root(results)
     found = check_results(root)
@@ -413,8 +413,8 @@ def gc(
     empty: Annotated[bool, typer.Option("--empty", help="Delete what is in trash/ for good")] = False,
 ) -> None:
     """Put away runs that their study has given up, and left-over checkpoints; what nobody can account for stays."""
-    from advprune_core.environment import results_root
-    from advprune_core.upkeep import collect_garbage
+    from advprune_core.base.environment import results_root
+    from advprune_core.study.upkeep import collect_garbage
 
     root = results_root(out)
     if empty:
@@ -433,7 +433,7 @@ def gc(
 
 
 def _print_plan(entries: list[Any], execution: Any) -> None:
-    from advprune_core.plans import plan
+    from advprune_core.study.plans import plan
 
     print(plan(entries, execution))
 

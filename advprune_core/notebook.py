@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from advprune_core.files import write_atomically, write_text
-from advprune_core.settings import check_names
-from advprune_core.study import StudyConfig, study_config
-from advprune_core.summaries import printable
+from advprune_core.analysis.summaries import printable
+from advprune_core.base.files import write_atomically, write_text
+from advprune_core.base.settings import check_names
+from advprune_core.study.study import StudyConfig, study_config
 
 
 def injected_names(cells: Iterable[str]) -> list[str]:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from advprune_core.config import RunConfig, flat_fields
-from advprune_core.settings import Component, ConfigError
-from advprune_core.values import shown
-from advprune_core.yaml_files import parse_yaml
+from advprune_core.base.settings import Component, ConfigError
+from advprune_core.base.values import shown
+from advprune_core.base.yaml_files import parse_yaml
+from advprune_core.trainers.config import RunConfig, flat_fields
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -13,8 +13,10 @@ import torch
 import torchattacks
 
 from advprune_core.attacks import pgd
-from advprune_core.data import load_dataset
-from advprune_core.models import PreActResNet18, SmallCNN, build_model
+from advprune_core.datasets.base import load_dataset
+from advprune_core.models.base import build_model
+from advprune_core.models.cnns import SmallCNN
+from advprune_core.models.resnets import PreActResNet18
 
 EPS, STEPS, ROUNDS = 8 / 255, 10, 5
 

@@ -32,12 +32,12 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.attacks import autoattack
-from advprune_core.config import RunConfig
-from advprune_core.data import load_dataset
-from advprune_core.environment import environment, git_state
-from advprune_core.evaluate import pack_bits, predictions, unpack_bits
-from advprune_core.files import write_atomically, write_text
-from advprune_core.runs import load_model
+from advprune_core.attacks.evaluate import pack_bits, predictions, unpack_bits
+from advprune_core.base.environment import environment, git_state
+from advprune_core.base.files import write_atomically, write_text
+from advprune_core.datasets.base import load_dataset
+from advprune_core.study.runs import load_model
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 
 FASHION = {

@@ -25,14 +25,14 @@ import torch
 from scipy import stats
 from torch._dynamo.utils import counters
 
-from advprune_core.config import RunConfig
-from advprune_core.data import Dataset, load_dataset
-from advprune_core.environment import environment
-from advprune_core.files import write_text
-from advprune_core.models import build_model
-from advprune_core.settings import ConfigError
-from advprune_core.tasks import EvaluationConfig, evaluate_model
+from advprune_core.base.environment import environment
+from advprune_core.base.files import write_text
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.models.base import build_model
+from advprune_core.study.tasks import EvaluationConfig, evaluate_model
 from advprune_core.trainers.arithmetic import arithmetic
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 
 #: What is drawn from; nothing here changes the shape of what is compiled.

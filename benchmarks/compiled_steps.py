@@ -21,17 +21,17 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from advprune_core import augmentation
-from advprune_core.config import RunConfig
-from advprune_core.data import Dataset, load_dataset
-from advprune_core.environment import environment
-from advprune_core.files import write_text
-from advprune_core.models import build_model
-from advprune_core.tasks import few_steps
-from advprune_core.trainers.base import Batch
-from advprune_core.trainers.carried import CarriedStart
+from advprune_core.base.environment import environment
+from advprune_core.base.files import write_text
+from advprune_core.datasets import augmentation
+from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.models.base import build_model
+from advprune_core.objectives.base import Batch
+from advprune_core.objectives.carried import CarriedStart
+from advprune_core.objectives.starts import RandomStart
+from advprune_core.study.tasks import few_steps
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
-from advprune_core.trainers.starts import RandomStart
 
 SIZE, STEPS, KEY = 128, 4, 1
 THREAT = {"norm": "linf", "eps": 8 / 255}

@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from advprune_core.engines import default_workers
-from advprune_core.runner import run_study
-from advprune_core.store import RunStore
-from advprune_core.study import read_profile, study_config
+from advprune_core.study.engines import default_workers
+from advprune_core.study.runner import run_study
+from advprune_core.study.store import RunStore
+from advprune_core.study.study import read_profile, study_config
 
 PROFILE = Path(__file__).parents[1] / "notebooks" / "profiles" / "digits.yaml"
 

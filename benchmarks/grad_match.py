@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from advprune_core.attacks.mode import no_trace
-from advprune_core.data import dataset_from_arrays
-from advprune_core.models import SmallCNN, build_model
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.models.base import build_model
+from advprune_core.models.cnns import SmallCNN
+from advprune_core.models.mode import no_trace
+from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.pruners.grad_match import grad_match
 from advprune_core.pruners.gradients import last_layer_gradients
 from advprune_core.pruners.outputs import Branch, SplitOutputs, branch
-from advprune_core.trainers.base import OBJECTIVES
 
 
 def gigabytes() -> float:

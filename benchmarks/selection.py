@@ -1,110 +1,287 @@
-"""What one selection costs: every pruner on 10,000 Fashion-MNIST images, in epochs of training.
+"""Gradient matching against the number of candidates: seconds, memory, and how near the gradient comes.
 
-    python benchmarks/selection.py [--images N] [--fraction F] [--out FILE.csv]
+    python benchmarks/selection.py [--most N] [--work FOLDER] [--out FOLDER]
 
-Trains a small network for one epoch of PGD-7, then lets every pruner select once. Passes are
-counted, seconds are those of the processor, one thread. Fashion-MNIST comes from $ADVPRUNE_DATA or
-is downloaded.
+Candidates are Fashion-MNIST's 60,000 training images, beyond that shifted and mirrored views of them,
+as a small network with 512 features sees them after an epoch of PGD-7 on 10,000 images. Every row, a
+way of selecting a tenth of n candidates, is a process of its own with one thread. Writes into FOLDER
+(default results/reference/selection): selection.csv, selection.png, environment.json and README.md,
+anew after every row; rows that are there, and outputs under --work, are not made again. Fashion-MNIST
+comes from $ADVPRUNE_DATA or is downloaded; --work takes 2.1 GB for a million candidates.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import multiprocessing
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
-from advprune_core.config import RunConfig
-from advprune_core.data import Dataset, load_dataset
-from advprune_core.files import write_text
-from advprune_core.ledger import Ledger
-from advprune_core.models import build_model
-from advprune_core.pruners import PRUNERS, Context
-from advprune_core.pruners.history import HistoryPruner
-from advprune_core.pruners.infobatch import InfoBatch
-from advprune_core.study import pruner_label
-from advprune_core.trainers.base import Batch, Outputs
+from advprune_core.base.environment import environment, git_state
+from advprune_core.base.files import write_text
+from advprune_core.datasets.base import Dataset, largest_remainder, load_dataset
+from advprune_core.models.base import Normalise
+from advprune_core.models.mode import no_trace
+from advprune_core.objectives.base import OBJECTIVES
+from advprune_core.pruners.grad_match import grad_match, grad_match_by_class
+from advprune_core.pruners.gradients import last_layer_gradients
+from advprune_core.pruners.omp import Pursuit
+from advprune_core.pruners.outputs import Branch, SplitOutputs, branch
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 
-#: Every pruner, and other settings of some that change what a selection costs.
-MORE: list[Any] = [{"grad_match": {"per_class": False}}, {"glister": {"greedy": "naive"}}, {"grad_match": {"steps": 1}}]
+FEATURES, CLASSES, IMAGES, FRACTION = 512, 10, 60_000, 0.1
+SIZES = (2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 300_000, 1_000_000)
+#: A run that selects as `grad_match` does by default: epochs in all, on full data, and selections.
+EPOCHS, WARM_UP, SELECTIONS = 30, 5, 3
 
 
-def observed(pruner: Any, dataset: Dataset, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What a pruner of a history would have kept of twelve epochs that hover around the network's outputs."""
-    n, state = len(dataset.train), dict[str, torch.Tensor]()
-    ids, y = torch.arange(n), dataset.train.labels
-    with torch.no_grad():
-        logits = torch.cat([model(dataset.train.pixels(part)) for part in ids.split(500)])
-    for epoch in range(12):
-        noisy = logits + torch.randn(logits.shape, generator=torch.Generator().manual_seed(epoch))
-        losses = torch.nn.functional.cross_entropy(noisy, y, reduction="none")
-        pruner.observe(
-            Batch(torch.zeros(n, 1, 1, 1), y, ids, torch.full_like(ids, epoch)), Outputs(losses, noisy), state
-        )
-    return state
+class Way(NamedTuple):
+    """A way of selecting: its settings, up to which n it takes minutes, and whether features are float16."""
+
+    settings: dict[str, Any]
+    most: int = SIZES[-1]
+    half: bool = False
+
+
+WAYS = {
+    "jointly": Way({"per_class": False}, 20_000),
+    "by class": Way({"per_class": True}, 50_000),
+    "blocks of 512": Way({"per_class": False, "block": 512}),
+    "blocks of 1,250": Way({"per_class": False, "block": 1250}),
+    "by class, blocks of 512": Way({"per_class": True, "block": 512}),
+    "blocks of 512, float16": Way({"per_class": False, "block": 512}, half=True),
+    "random": Way({}),
+}
+
+
+def network(dataset: Dataset) -> tuple[nn.Module, float]:
+    """A small network after an epoch of PGD-7 on 10,000 images, and the seconds of training an image took."""
+    source = {"fashion_mnist": {"limit": 10_000, "val_select": 0, "val_stop": 0, "test_limit": 100}}
+    config = RunConfig.flat(dataset=source, model="mnist_cnn", eps=0.1, epochs=1, batch_size=128, lr=0.02, device="cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        convolutions = (nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU(), nn.Flatten())
+        head = (nn.Linear(1568, FEATURES), nn.ReLU(), nn.Linear(FEATURES, CLASSES))
+        model = nn.Sequential(Normalise(dataset.mean, dataset.std), *convolutions, *head)
+    done = train(config, load_dataset(config.dataset), model=model)
+    return model, done.ledger["cpu_seconds"]["train"] / done.images_visited
+
+
+def views(dataset: Dataset) -> Iterator[Tensor]:
+    """All images as they are, then shifted by up to 2 pixels and mirrored, each way once."""
+    shifts = [(down, right) for down in (0, 1, -1, 2, -2) for right in (0, 1, -1, 2, -2)]
+    for flipped in (False, True):
+        for shift in shifts:
+            images = dataset.train.images.roll(shift, (2, 3))
+            yield images.flip(3) if flipped else images
+
+
+def prepare(work: Path, most: int) -> float:
+    """Write labels, logits and features of `most` candidates, view by view; seconds of training an image."""
+    work.mkdir(parents=True, exist_ok=True)
+    state = work / "done.json"
+    done = json.loads(state.read_text()) if state.exists() else {"candidates": 0, "seconds": 0.0}
+    if done["candidates"] >= most:
+        return float(done["seconds"])
+    dataset = load_dataset({"fashion_mnist": {"val_select": 0, "val_stop": 0}})
+    model, seconds = network(dataset)
+    for view, images in enumerate(views(dataset)):
+        begin = view * IMAGES
+        if done["candidates"] > begin:
+            continue
+        if begin >= most:
+            break
+        with no_trace(model):
+            parts = [branch(model, part.float() / 255) for part in images.split(1000)]
+        found = {"logits": [p.logits for p in parts], "features": [p.features for p in parts]}
+        for name, tensors in found.items():
+            with (work / f"{name}.float32").open("r+b" if begin else "wb") as file:
+                file.seek(begin * tensors[0].shape[1] * 4)
+                for tensor in tensors:
+                    tensor.numpy().tofile(file)
+        done = {"candidates": begin + IMAGES, "seconds": seconds}
+        write_text(state, json.dumps(done))
+        print(f"{done['candidates']} candidates", flush=True)
+    np.save(work / "labels.npy", dataset.train.labels.numpy())
+    return float(done["seconds"])
+
+
+def outputs(work: Path, n: int, *, half: bool) -> SplitOutputs:
+    """The first n candidates, read in pieces, so that no second copy counts as memory."""
+    features = torch.empty(n, FEATURES, dtype=torch.float16 if half else torch.float32)
+    with (work / "features.float32").open("rb") as file:
+        for part in features.split(10_000):
+            piece = np.fromfile(file, np.float32, part.numel()).reshape(part.shape)
+            part.copy_(torch.from_numpy(piece))
+    logits = torch.from_numpy(np.fromfile(work / "logits.float32", np.float32, n * CLASSES).reshape(n, CLASSES))
+    labels = torch.from_numpy(np.resize(np.load(work / "labels.npy"), n))
+    return SplitOutputs(labels, None, Branch(logits, features))
+
+
+def gigabytes() -> float:
+    """Largest resident set so far, in 10^9 bytes; of Linux: `getrusage` would count the parent process as well."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
+
+
+def measure(work: Path, n: int, name: str) -> dict[str, Any]:
+    """One row: what a selection takes, and the residual ||sum of w g - sum of all g|| / ||sum of all g||."""
+    way, k, rng = WAYS[name], round(FRACTION * n), np.random.default_rng(0)
+    found = outputs(work, n, half=way.half)
+    gradients, labels = last_layer_gradients(OBJECTIVES.parse("pgd_at"), found), found.labels.numpy()
+    start = time.process_time()
+    if name == "random":
+        picks = Pursuit(rng.permutation(n)[:k], np.full(k, n / k))
+    elif way.settings["per_class"]:
+        quotas = largest_remainder(k, np.bincount(labels, minlength=CLASSES))
+        picks = grad_match_by_class(gradients, labels, quotas, block=way.settings.get("block", 0), rng=rng)
+    else:
+        picks = grad_match(gradients, k, block=way.settings.get("block", 0), rng=rng)
+    seconds, everything = time.process_time() - start, gradients.total()
+    rows, weights = torch.from_numpy(picks.indices), torch.from_numpy(picks.weights).float()
+    residual = float((gradients.combination(rows, weights) - everything).norm() / everything.norm())
+    return {
+        "candidates": n,
+        "way": name,
+        "picks": len(picks.indices),
+        "n_filled": picks.n_filled,
+        "cpu_seconds": round(seconds, 3),
+        "peak_gb": round(gigabytes(), 3),
+        "residual": round(residual, 5),
+    }
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a process of its own, whose memory nothing else has been in."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Seconds, memory and residual against the number of candidates."""
+    panels = {"cpu_seconds": "processor seconds", "peak_gb": "peak memory of the process, GB", "residual": "residual"}
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
+    for axis, (column, title) in zip(axes, panels.items(), strict=True):
+        for name in WAYS:
+            own = table[table["way"] == name].sort_values("candidates")
+            if column != "cpu_seconds" or name != "random":
+                axis.plot(own["candidates"], own[column], marker="o", markersize=4, label=name)
+        axis.set(xscale="log", yscale="linear" if column == "peak_gb" else "log", xlabel="candidates", title=title)
+        axis.grid(alpha=0.3)
+    axes[0].axhline(60, color="grey", linestyle=":")
+    axes[0].text(2_000, 55, "a minute", color="grey", va="top")
+    axes[1].axhline(4, color="grey", linestyle=":")
+    axes[1].set_ylim(bottom=0)
+    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def most_candidates(own: pd.DataFrame, seconds: float) -> str:
+    """Up to how many candidates selection is below 5 % of a run whose training takes `seconds` an image."""
+    own = own.sort_values("candidates")
+    n = own["candidates"].to_numpy(float)
+    visits = WARM_UP + (EPOCHS - WARM_UP) * FRACTION
+    share = np.log(SELECTIONS * own["cpu_seconds"].to_numpy() / (visits * n * seconds))
+    if len(n) == 0:
+        return "not measured"
+    if share[-1] < np.log(0.05):
+        return f"beyond {n[-1]:,.0f}"
+    if share[0] > np.log(0.05):
+        return f"below {n[0]:,.0f}"
+    last = int(np.flatnonzero(share < np.log(0.05))[-1])
+    return f"about {np.exp(np.interp(np.log(0.05), share[last : last + 2], np.log(n[last : last + 2]))):,.0f}"
+
+
+def seen(table: pd.DataFrame) -> list[str]:
+    """The largest numbers of candidates that blocks, and that joint matching, were measured with, in words."""
+    sentences = []
+    for name, other in (("blocks of 512", "random"), ("jointly", "blocks of 512"), ("by class", "blocks of 512")):
+        both = table.pivot(index="candidates", columns="way").swaplevel(axis=1)
+        if not {name, other} <= set(table["way"]):
+            continue
+        n = both[name]["residual"].dropna().index.intersection(both[other]["residual"].dropna().index).max()
+        mine, theirs = both[name].loc[n], both[other].loc[n]
+        numbers = (f"{row['cpu_seconds']:.3g} s, residual {row['residual']:.2g}" for row in (mine, theirs))
+        sentences.append(f"* {n:,} candidates, {name}: {next(numbers)}; {other}: {next(numbers)}.")
+    return sentences
+
+
+def readme(table: pd.DataFrame, seconds: float, device: str) -> str:
+    """What was measured, in words and two tables."""
+    lines = ["candidates | " + " | ".join(WAYS), "--- | " * len(WAYS) + "---"]
+    for n, rows in table.groupby("candidates"):
+        own = rows.set_index("way")
+        cells = []
+        for name in WAYS:
+            if name not in own.index:
+                cells.append("")
+                continue
+            row = own.loc[name]
+            cells.append(f"{row['cpu_seconds']:.3g} s, {row['peak_gb']:.2f} GB, {row['residual']:.3f}")
+        lines.append(f"{n:,} | " + " | ".join(cells))
+    shares = ["seconds of training an image | jointly | by class", "--- | --- | ---"]
+    for each in (seconds, 0.01, 0.04):
+        cells = [most_candidates(table[table["way"] == name], each) for name in ("jointly", "by class")]
+        shares.append(f"{each:.2g}{' (this network)' if each == seconds else ''} | " + " | ".join(cells))
+    return "\n".join(
+        [
+            "# Gradient matching against the number of candidates",
+            "",
+            f"Written by `benchmarks/selection.py`. A tenth of n candidates, {FEATURES} features, {CLASSES} classes, "
+            f"one thread of {device}; processor seconds of the pursuit, peak memory of the whole process with the "
+            "features in it, and the residual ‖Σ w g - Σ g‖ / ‖Σ g‖ of the picks' weights. Empty: not measured, "
+            f"because it takes many minutes. Beyond {IMAGES:,}, candidates are shifted and mirrored views.",
+            "",
+            *(f"| {line} |" for line in lines),
+            "",
+            "![seconds, memory and residual against n](selection.png)",
+            "",
+            *seen(table),
+            "",
+            f"Up to how many candidates selecting without blocks is below 5 % of a run ({EPOCHS} epochs, {WARM_UP} of "
+            f"them on full data, a tenth kept, {SELECTIONS} selections), by what a step of training takes an image:",
+            "",
+            *(f"| {line} |" for line in shares),
+            "",
+        ]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--fraction", type=float, default=0.2)
-    parser.add_argument("--out", type=Path, default=Path("results/reference/pruners/selection.csv"))
+    parser.add_argument("--most", type=int, default=SIZES[-1], help="candidates")
+    parser.add_argument("--work", type=Path, default=Path("results/benchmarks/selection"))
+    parser.add_argument("--out", type=Path, default=Path("results/reference/selection"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    source = {"fashion_mnist": {"limit": options.images + 1000, "val_select": 500, "val_stop": 500, "test_limit": 100}}
-    config = RunConfig.flat(dataset=source, model="mnist_cnn", eps=0.1, epochs=1, batch_size=128, lr=0.02, device="cpu")
-    dataset = load_dataset(config.dataset)
-    model = build_model(config.model, dataset)
-    done = train(config, dataset, model=model)
-    epoch = {
-        name: done.ledger[name]["train"] / done.images_visited * len(dataset.train)
-        for name in ("passes", "cpu_seconds")
-    }
-    print(
-        f"one epoch of {len(dataset.train)} images: {epoch['passes']:.0f} passes, {epoch['cpu_seconds']:.1f} s",
-        flush=True,
-    )
-    rows = []
-    for spec in [*PRUNERS.classes(), *MORE]:
-        pruner = PRUNERS.parse(spec)
-        state = observed(pruner, dataset, model) if isinstance(pruner, HistoryPruner | InfoBatch) else {}
-        context = Context(
-            dataset=dataset,
-            fraction=options.fraction,
-            seed=0,
-            epoch=12 if state else 1,
-            model=model,
-            objective=config.objective,
-            attack=config.attack,
-            state=state,
-            epochs=30.0,
-        )
-        ledger, start = Ledger(), time.process_time()
-        with ledger.watch(model), ledger.phase("select"):
-            selection = pruner.select(context)
-        seconds = time.process_time() - start
-        rows.append(
-            {
-                "pruner": pruner_label(pruner),
-                "kept": len(selection),
-                "n_filled": selection.n_filled,
-                "passes": ledger.passes["select"] / epoch["passes"],
-                "seconds": seconds / epoch["cpu_seconds"],
-            }
-        )
-        print(
-            f"{rows[-1]['pruner']:32} {rows[-1]['passes']:.2f} epochs in passes, {rows[-1]['seconds']:.2f} in seconds",
-            flush=True,
-        )
-    table = pd.DataFrame(rows).round(4)
-    write_text(options.out, table.to_csv(index=False))
-    dear = table[np.maximum(table["passes"], table["seconds"]) > 1]
-    print(f"\nmore than one epoch: {', '.join(dear['pruner']) or 'none'}; table in {options.out}")
+    sizes = [n for n in SIZES if n <= options.most]
+    seconds = apart(prepare, options.work, sizes[-1])
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "selection.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+    for n in sizes:
+        for name, way in WAYS.items():
+            if n > way.most or any(row["candidates"] == n and row["way"] == name for row in rows):
+                continue
+            rows.append(apart(measure, options.work, n, name))
+            print(rows[-1], flush=True)
+            table = pd.DataFrame(rows)
+            facts = {**environment("cpu"), "threads": 1, "seconds_an_image": seconds, **git_state()}
+            write_text(path, table.to_csv(index=False))
+            write_text(options.out / "environment.json", json.dumps(facts, indent=1) + "\n")
+            write_text(options.out / "README.md", readme(table, seconds, facts["device"]))
+            draw(table, options.out / "selection.png")
 
 
 if __name__ == "__main__":

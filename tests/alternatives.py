@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from advprune_core.attacks import ATTACKS
-from advprune_core.data import DATASETS
-from advprune_core.models import MODELS
+from advprune_core.base.settings import Component, Registry
+from advprune_core.datasets.base import DATASETS
+from advprune_core.models.base import MODELS
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS
+from advprune_core.objectives.starts import STARTS
+from advprune_core.objectives.steps import STEPS
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.keep_rules import KEEP_RULES
-from advprune_core.settings import Component, Registry
-from advprune_core.trainers.base import OBJECTIVES, TRAINERS
 from advprune_core.trainers.schedules import SCHEDULES
-from advprune_core.trainers.starts import STARTS
-from advprune_core.trainers.steps import STEPS
 
 #: Families whose settings change what a run or an evaluation computes.
 FAMILIES: dict[str, Registry[Any]] = {
@@ -37,7 +37,7 @@ _SMOOTHING: dict[str, list[Any]] = {"label_smoothing": [0.1, 0.5]}
 _RESCHEDULED: dict[str, list[Any]] = {"warmup_epochs": [2, 15], "every": [2, 3]}
 _LOOKING: dict[str, list[Any]] = {**_RESCHEDULED, "score_epochs": [3]}
 _SCORED: dict[str, list[Any]] = {**_LOOKING, "balanced": [True]}
-_GRADIENT: dict[str, list[Any]] = {**_LOOKING, "steps": [7], "head": ["3"]}
+_GRADIENT: dict[str, list[Any]] = {**_LOOKING, "steps": [7], "head": ["3"], "half_features": [True]}
 _WEIGHTING: dict[str, list[Any]] = {**_GRADIENT, "weights": ["matched", "none"]}
 _FEATURES: dict[str, list[Any]] = {**_LOOKING, "steps": [7, None], "head": ["3"]}
 _KEEP: list[Any] = ["middle", {"stratified": {"hard_cutoff": 0.2}}]
@@ -78,8 +78,8 @@ ALTERNATIVES: dict[str, dict[str, list[Any]]] = {
         "steps": [7, 0],
         "head": ["3"],
     },
-    "pruner/grad_match": {**_WEIGHTING, "per_class": [False], "lam": [0.0, 50.0]},
-    "pruner/grad_match_pb": {**_WEIGHTING, "batch_size": [4], "lam": [10.0]},
+    "pruner/grad_match": {**_WEIGHTING, "per_class": [False], "lam": [0.0, 50.0], "block": [10]},
+    "pruner/grad_match_pb": {**_WEIGHTING, "batch_size": [4], "lam": [10.0], "block": [3]},
     "pruner/glister": {**_GRADIENT, "eta": [5.0], "greedy": ["naive"]},
     "pruner/craig": _WEIGHTING,
     "pruner/herding": _FEATURES,

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from advprune_core.attacks import compiled
-from advprune_core.data import Dataset, load_dataset
+from advprune_core.datasets.base import Dataset, load_dataset
 
 KNOWN_GOOD = Path(__file__).with_name("known_good.txt")
 

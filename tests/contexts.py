@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advprune_core.data import Dataset, dataset_from_arrays
+from advprune_core.datasets.base import Dataset, dataset_from_arrays
+from advprune_core.objectives.base import OBJECTIVES, Batch, Outputs
+from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners import Context
-from advprune_core.trainers.base import OBJECTIVES, Batch, Outputs
-from advprune_core.trainers.policy import AttackPolicy
 
 EPS = 0.15
 

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from advprune_core.config import RunConfig
-from advprune_core.evaluate import pack_bits
-from advprune_core.records import Accuracy, EvaluationRecord, Manifest, RunRecord
-from advprune_core.store import RunStore
+from advprune_core.attacks.evaluate import pack_bits
+from advprune_core.study.records import Accuracy, EvaluationRecord, Manifest, RunRecord
+from advprune_core.study.store import RunStore
+from advprune_core.trainers.config import RunConfig
 
 #: Settings of the smallest run that still trains, by flat name.
 TINY: dict[str, Any] = {

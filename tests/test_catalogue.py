@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.catalogue import REGISTRIES, catalogue
-from advprune_core.controls import CONTROLS
-from advprune_core.settings import ConfigError
+from advprune_core.trainers.controls import CONTROLS
 
 
 def test_everything_has_one_line() -> None:

@@ -12,22 +12,22 @@ import nbformat
 import pytest
 import typer
 import yaml
-from made_up import QUICK, RUN, TINY_STUDY, Command, entry_point, refused, study_options
 from typer.testing import CliRunner
 
 from advprune_core import cli
 from advprune_core.attacks import ATTACKS
-from advprune_core.config import flat_fields
-from advprune_core.controls import CONTROLS
-from advprune_core.data import DATASETS
-from advprune_core.experiments import DEFAULT_NOTEBOOKS
-from advprune_core.models import MODELS
+from advprune_core.datasets.base import DATASETS
+from advprune_core.models.base import MODELS
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS
 from advprune_core.pruners import PRUNERS
-from advprune_core.records import Manifest
-from advprune_core.runner import run_study
-from advprune_core.store import RunStore
-from advprune_core.study import study_config
-from advprune_core.trainers.base import OBJECTIVES, TRAINERS
+from advprune_core.study.experiments import DEFAULT_NOTEBOOKS
+from advprune_core.study.records import Manifest
+from advprune_core.study.runner import run_study
+from advprune_core.study.store import RunStore
+from advprune_core.study.study import study_config
+from advprune_core.trainers.config import flat_fields
+from advprune_core.trainers.controls import CONTROLS
+from tests.made_up import QUICK, RUN, TINY_STUDY, Command, entry_point, refused, study_options
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"

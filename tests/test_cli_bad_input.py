@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up import RUN, Command, entry_point, refused
+
+from tests.made_up import RUN, Command, entry_point, refused
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from made_up import QUICK, RUN, study_options
-from processes import is_worker, running, wait_until
 
-from advprune_core.experiments import DEFAULT_NOTEBOOKS
+from advprune_core.study.experiments import DEFAULT_NOTEBOOKS
+from tests.made_up import QUICK, RUN, study_options
+from tests.processes import is_worker, running, wait_until
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 OWN = """

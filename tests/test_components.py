@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from alternatives import ALL_FAMILIES, ALTERNATIVES, FAMILIES, changes, component, components, demand
-from contexts import context, watched
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -20,11 +18,13 @@ from advprune_core.attacks import Square, ThreatModel
 from advprune_core.attacks.geometry import ascend, project
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import input_gradient
-from advprune_core.data import Dataset, dataset_from_arrays
-from advprune_core.ledger import Ledger
-from advprune_core.settings import Component, ConfigError
-from advprune_core.trainers.base import Batch, Outputs, Passes
-from advprune_core.trainers.policy import AttackPolicy
+from advprune_core.base.ledger import Ledger
+from advprune_core.base.settings import Component, ConfigError
+from advprune_core.datasets.base import Dataset, dataset_from_arrays
+from advprune_core.objectives.base import Batch, Outputs, Passes
+from advprune_core.objectives.policy import AttackPolicy
+from tests.alternatives import ALL_FAMILIES, ALTERNATIVES, FAMILIES, changes, component, components, demand
+from tests.contexts import context, watched
 
 EPS = 0.03  # some of the images break, some stand: restarts matter only then
 
@@ -60,7 +60,7 @@ def pruner_effect(pruner: Any) -> Any:
         selections = [pruner.select(replace(made, epoch=epoch, state=state)) for epoch in (*due[:3], due[-1])]
     except ConfigError as refused:
         return str(refused)
-    return due, [(s.indices.tolist(), s.weights.tolist(), s.n_filled) for s in selections]
+    return due, [(s.indices.tolist(), s.weights.tolist(), s.n_filled, s.step_ratio) for s in selections]
 
 
 def keep_rule_effect(rule: Any) -> Any:

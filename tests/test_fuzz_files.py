@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from advprune_core.data import Dataset, dataset_from_arrays, load_dataset
+from advprune_core.base.settings import AdvpruneError
+from advprune_core.datasets.base import Dataset, dataset_from_arrays, load_dataset
 from advprune_core.datasets.class_folders import some
-from advprune_core.selecting import select
-from advprune_core.selection_files import load_selection, select_file
-from advprune_core.settings import AdvpruneError
+from advprune_core.pruners.selecting import select
+from advprune_core.pruners.selection_files import load_selection, select_file
 
 fuzz = settings(derandomize=True, deadline=None, max_examples=80, database=None)
 N = 24

@@ -24,10 +24,10 @@ from advprune_core.attacks import (
     pgd,
     square,
 )
-from advprune_core.data import Split, dataset_from_arrays
-from advprune_core.evaluate import Outcome, evaluate
-from advprune_core.models import check_model
-from advprune_core.settings import AdvpruneError
+from advprune_core.attacks.evaluate import Outcome, evaluate
+from advprune_core.base.settings import AdvpruneError
+from advprune_core.datasets.base import Split, dataset_from_arrays
+from advprune_core.models.base import check_model
 
 FUZZ = settings(deadline=None, derandomize=True, max_examples=120)
 CLASSES, SIDE = 4, 4

@@ -13,15 +13,16 @@ import matplotlib as mpl
 import nbformat
 import papermill
 import pytest
-from made_up import study_table
+
+from tests.made_up import study_table
 
 mpl.use("agg")
 
 import matplotlib.pyplot as plt
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.notebook import config_of_notebook, injected_names, save_figure, save_table, shown
-from advprune_core.settings import ConfigError
-from advprune_core.study import StudyConfig, study_config
+from advprune_core.study.study import StudyConfig, study_config
 
 DEFAULTS: dict[str, Any] = {"study": "mine", "epochs": 30, "seeds": [0, 1], "figure_dpi": 150}
 

@@ -8,9 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from advprune_core.config import RunConfig
+from advprune_core.base.settings import Component, ConfigError, Settings
 from advprune_core.options import assignments, shard_of, value_of, with_run_options
-from advprune_core.settings import Component, ConfigError, Settings
+from advprune_core.trainers.config import RunConfig
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from advprune_core.config import RunConfig
-from advprune_core.data import load_dataset
-from advprune_core.findings import accuracy_findings
+from advprune_core.analysis.findings import accuracy_findings
+from advprune_core.analysis.summaries import after_attacks, markdown, printable, printable_ways
+from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, compare, judge
+from advprune_core.datasets.base import load_dataset
+from advprune_core.objectives.base import OBJECTIVES
+from advprune_core.objectives.steps import STEPS
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.summaries import after_attacks, markdown, printable, printable_ways
-from advprune_core.table import collect, collect_timings
-from advprune_core.trainers.base import OBJECTIVES
+from advprune_core.study.table import collect, collect_timings
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
-from advprune_core.trainers.steps import STEPS
-from advprune_core.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, compare, judge
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from advprune_core.config import RunConfig
-from advprune_core.study import StudyConfig, study_config
+from advprune_core.study.study import StudyConfig, study_config
+from advprune_core.trainers.config import RunConfig
 
 DATASET = {"digits": {"limit": 300, "test_limit": 100}}
 MODEL = {"small_cnn": {"width": 4}}

@@ -17,12 +17,12 @@ from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.attacks.geometry import Norm, ThreatModel, ascend, per_image, project
 from advprune_core.attacks.inputs import Inputs, check_choice, check_inputs, check_start
 from advprune_core.attacks.losses import cross_entropy, dlr, dlr_targeted
-from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import start_point
 from advprune_core.attacks.search import GiveUp, Precision, Search, hopeless
 from advprune_core.attacks.targets import Jobs, in_waves, likeliest, untargeted
-from advprune_core.progress import tell
-from advprune_core.randomness import stream
+from advprune_core.base.progress import tell
+from advprune_core.base.randomness import stream
+from advprune_core.models.mode import no_trace
 
 Untargeted = Literal["cross_entropy", "dlr"]
 #: Losses (J,) of logits (J, classes), labels (J,) and targets (J,).

@@ -22,11 +22,11 @@ from advprune_core.attacks.fab import FABT
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.attacks.guards import inspect
 from advprune_core.attacks.inputs import check_inputs
-from advprune_core.attacks.mode import quiet_logits, true_float32
-from advprune_core.attacks.passes import check_sound
 from advprune_core.attacks.search import GiveUp, Precision
 from advprune_core.attacks.square import Square
-from advprune_core.progress import attack_bar
+from advprune_core.base.progress import attack_bar
+from advprune_core.models.mode import quiet_logits, true_float32
+from advprune_core.models.passes import check_sound
 
 Version = Literal["standard", "apgd"]
 

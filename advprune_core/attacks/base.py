@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from advprune_core.attacks.geometry import ThreatModel, UniformSetting
 from advprune_core.attacks.inputs import check_images
 from advprune_core.attacks.losses import AttackLoss
-from advprune_core.attacks.mode import quiet_logits
 from advprune_core.attacks.pgd import fgsm, pgd
-from advprune_core.settings import Component, ConfigError, Pixels, Registry
+from advprune_core.base.settings import Component, ConfigError, Pixels, Registry
+from advprune_core.models.mode import quiet_logits
 
 ATTACKS: Registry[Attack] = Registry("attack", "advprune_core.attacks")
 

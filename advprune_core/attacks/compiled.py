@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from advprune_core.attacks.mode import no_trace
-from advprune_core.environment import results_root
-from advprune_core.settings import ConfigError
+from advprune_core.base.environment import results_root
+from advprune_core.base.settings import ConfigError
+from advprune_core.models.mode import no_trace
 
 Speed = Literal["exact", "compiled"]
 State = dict[str, Tensor]

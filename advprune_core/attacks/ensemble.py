@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.base import Attack
 from advprune_core.attacks.geometry import ThreatModel, inside, per_image
-from advprune_core.attacks.mode import quiet_logits
-from advprune_core.attacks.passes import check_sound
-from advprune_core.files import read_sealed, write_sealed
-from advprune_core.ledger import count_passes, passes_counted
-from advprune_core.randomness import stream
+from advprune_core.base.files import read_sealed, write_sealed
+from advprune_core.base.ledger import count_passes, passes_counted
+from advprune_core.base.randomness import stream
+from advprune_core.models.mode import quiet_logits
+from advprune_core.models.passes import check_sound
 
 
 @dataclass(frozen=True)

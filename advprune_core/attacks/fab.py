@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.attacks.geometry import Norm, ThreatModel, lengths, per_image, project, scale
 from advprune_core.attacks.inputs import check_inputs
-from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.search import GiveUp, Precision, Search, hopeless
 from advprune_core.attacks.targets import Jobs, in_waves, likeliest
-from advprune_core.progress import tell
+from advprune_core.base.progress import tell
+from advprune_core.models.mode import no_trace
 
 #: Largest pull towards the clean image, overshoot, and step back: the paper's.
 ALPHA, ETA, BETA = 0.1, 1.05, 0.9

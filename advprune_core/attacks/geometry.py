@@ -8,7 +8,7 @@ import torch
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 from torch import Tensor
 
-from advprune_core.settings import ConfigError, Pixels, Settings, near_miss
+from advprune_core.base.settings import ConfigError, Pixels, Settings, near_miss
 
 Norm = Literal["linf", "l2"]
 #: What is uniform in an L2 random start: the distance, as in public code, or the volume of the ball.

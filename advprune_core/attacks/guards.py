@@ -13,10 +13,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.attacks.inputs import check_inputs
 from advprune_core.attacks.losses import cross_entropy, margin
-from advprune_core.attacks.mode import first_logits, no_trace, true_float32
-from advprune_core.attacks.passes import check_classes, check_sound
 from advprune_core.attacks.search import Search
-from advprune_core.settings import ConfigError
+from advprune_core.base.settings import ConfigError
+from advprune_core.models.mode import first_logits, no_trace, true_float32
+from advprune_core.models.passes import check_classes, check_sound
 
 #: Images that the questions are asked of.
 SAMPLE = 32

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advprune_core.arrays import ROUNDING
 from advprune_core.attacks.geometry import ThreatModel, threat_model
-from advprune_core.attacks.passes import check_network, kind_of
-from advprune_core.settings import ConfigError, check_names
+from advprune_core.base.settings import ConfigError, check_names
+from advprune_core.datasets.arrays import ROUNDING
+from advprune_core.models.passes import check_network, kind_of
 
 PRECISIONS = ("float32", "bfloat16")
 

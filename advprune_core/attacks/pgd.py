@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args, overload
 import torch
 from torch import Tensor, nn
 
-from advprune_core import randomness
 from advprune_core.attacks.geometry import (
     Norm,
     ThreatModel,
@@ -33,11 +32,12 @@ from advprune_core.attacks.inputs import (
     check_whole,
 )
 from advprune_core.attacks.losses import LOSSES, AttackLoss
-from advprune_core.attacks.mode import Mode, no_trace
-from advprune_core.attacks.passes import ask, check_classes, check_sound, gradient_of
-from advprune_core.ledger import attack_pass
-from advprune_core.randomness import normal, stream
-from advprune_core.settings import ConfigError
+from advprune_core.base import randomness
+from advprune_core.base.ledger import attack_pass
+from advprune_core.base.randomness import normal, stream
+from advprune_core.base.settings import ConfigError
+from advprune_core.models.mode import Mode, no_trace
+from advprune_core.models.passes import ask, check_classes, check_sound, gradient_of
 
 Start = Literal["clean", "random"] | Tensor
 

@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.losses import margin
-from advprune_core.attacks.passes import ask, check_classes, check_sound, gradient_of
-from advprune_core.ledger import attack_pass
+from advprune_core.base.ledger import attack_pass
+from advprune_core.models.passes import ask, check_classes, check_sound, gradient_of
 
 Precision = Annotated[
     Literal["float32", "bfloat16"], Field(description="arithmetic of the search; float32 always has the last word")

@@ -17,11 +17,11 @@ from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.attacks.inputs import check_inputs
 from advprune_core.attacks.losses import margin
-from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.search import GiveUp, Precision, Search, hopeless
 from advprune_core.attacks.windows import DRAWS, HALVINGS, side, square_l2, square_linf, stripes, tiles
-from advprune_core.progress import tell
-from advprune_core.randomness import stream, uniform
+from advprune_core.base.progress import tell
+from advprune_core.base.randomness import stream, uniform
+from advprune_core.models.mode import no_trace
 
 #: Queries whose numbers are drawn at once, and before the first look at an image's pace.
 BLOCK, FIRST_LOOK = 100, 1000

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from advprune_core.data import DATASETS, DatasetSource
+from advprune_core.datasets.base import DATASETS, DatasetSource
 
 _TEST_IMAGES = 497  # the set is in writer order, so that the last images are other people's hands
 

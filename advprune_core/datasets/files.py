@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from advprune_core.arrays import Array, DataError, Layout
-from advprune_core.data import DATASETS, DatasetSource
+from advprune_core.base.files import digest_of
+from advprune_core.datasets.arrays import Array, DataError, Layout
+from advprune_core.datasets.base import DATASETS, DatasetSource
 from advprune_core.datasets.class_folders import Skipped, class_files, some
-from advprune_core.files import digest_of
-from advprune_core.npz import four_arrays, own_path, read_npz
+from advprune_core.datasets.npz import four_arrays, own_path, read_npz
 
 
 @DATASETS.register

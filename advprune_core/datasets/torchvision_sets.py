@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from advprune_core.arrays import DataError
-from advprune_core.data import DATASETS, DatasetSource
-from advprune_core.npz import four_arrays, read_npz
+from advprune_core.datasets.arrays import DataError
+from advprune_core.datasets.base import DATASETS, DatasetSource
+from advprune_core.datasets.npz import four_arrays, read_npz
 
 
 def _check_files(folder: Path, files: Iterable[tuple[str, str]]) -> None:

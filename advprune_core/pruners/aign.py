@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.attacks.losses import cross_entropy
-from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import input_gradient
+from advprune_core.models.mode import no_trace
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.keep_rules import KeepRule, Lowest, Rule, ScorePruner, Scores
 from advprune_core.pruners.outputs import BATCH, device_of

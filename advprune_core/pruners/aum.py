@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from advprune_core.attacks import losses
+from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
 from advprune_core.pruners.keep_rules import Lowest, Rule, Scores
-from advprune_core.trainers.base import Batch, Outputs
 
 Of = Literal["logits", "probabilities"]
 

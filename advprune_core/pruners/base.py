@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from advprune_core.data import Dataset, largest_remainder
-from advprune_core.randomness import generator
-from advprune_core.settings import Component, ConfigError, Registry
+from advprune_core.base.randomness import generator
+from advprune_core.base.settings import Component, ConfigError, Registry
+from advprune_core.datasets.base import Dataset, largest_remainder
 
 if TYPE_CHECKING:
+    from advprune_core.objectives.base import Batch, Objective, Outputs
+    from advprune_core.objectives.policy import AttackPolicy
     from advprune_core.pruners.outputs import SplitOutputs
-    from advprune_core.trainers.base import Batch, Objective, Outputs
-    from advprune_core.trainers.policy import AttackPolicy
 
 PRUNERS: Registry[Pruner] = Registry("pruner", "advprune_core.pruners")
 

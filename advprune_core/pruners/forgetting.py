@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
 from advprune_core.pruners.keep_rules import Scores
-from advprune_core.trainers.base import Batch, Outputs
 
 
 def note_forgetting(state: History, *, ids: Tensor, logits: Tensor, y: Tensor) -> None:

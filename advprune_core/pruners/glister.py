@@ -12,26 +12,27 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from advprune_core.base.settings import ConfigError
+from advprune_core.objectives.base import Objective
 from advprune_core.pruners.base import PRUNERS, Context, Selection
 from advprune_core.pruners.gradients import (
     LastLayerGradients,
     last_layer_gradients,
-    objective_outputs,
     with_bias,
 )
 from advprune_core.pruners.outputs import Branch, SplitOutputs
 from advprune_core.pruners.weights import GradientPruner
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Objective
 
 
-def gains(gradients: LastLayerGradients, objective: Objective, held_out: SplitOutputs) -> Tensor:
-    """How fast the mean held-out loss falls along each image's last-layer gradient, shape (n,).
+def gains(
+    gradients: LastLayerGradients, objective: Objective, held_out: SplitOutputs, rows: Tensor | None = None
+) -> Tensor:
+    """How fast the mean held-out loss falls along the last-layer gradient of each image, or of some: shape (n,).
 
     To first order, a step of length s on image i takes ``s * gains[i]`` off the loss.
     """
     mean = last_layer_gradients(objective, held_out).total() / len(held_out)
-    return gradients.correlations(mean)
+    return gradients.correlations(mean, rows)
 
 
 def after_step(held_out: SplitOutputs, gradient: LastLayerGradients, step: float) -> SplitOutputs:
@@ -45,7 +46,7 @@ def after_step(held_out: SplitOutputs, gradient: LastLayerGradients, step: float
             return None
         change = torch.zeros_like(branch.logits)
         for e, h in zip(gradient.errors, gradient.features, strict=True):
-            change += (with_bias(branch.features) @ h[0])[:, None] * e[0]
+            change += (with_bias(branch.known_features()) @ h[0])[:, None] * e[0]
         return replace(branch, logits=branch.logits - step * change)
 
     return replace(held_out, clean=moved(held_out.clean), adversarial=moved(held_out.adversarial))
@@ -100,7 +101,7 @@ def glister(
         size = min(count, len(left))
         drawn = rng.choice(len(left), size, replace=False) if size < len(left) else np.arange(size)
         rows = left[drawn]
-        found = gains(gradients[torch.from_numpy(rows).to(device)], objective, held_out)
+        found = gains(gradients, objective, held_out, torch.from_numpy(rows).to(device))
         place = int(drawn[int(found.argmax())])
         pick = int(left[place])
         picks.append(pick)
@@ -143,6 +144,6 @@ class Glister(GradientPruner):
 
     def pick(self, gradients: LastLayerGradients, context: Context) -> Selection:
         """See `glister`."""
-        objective, held_out = objective_outputs(context, context.dataset.val_select, steps=self.steps, head=self.head)
+        objective, held_out = self.outputs(context, context.dataset.val_select)
         picks = glister(gradients, objective, held_out, context.k, eta=self.eta, greedy=self.greedy, rng=context.rng)
         return Selection(picks)

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.base import Context
 from advprune_core.pruners.keep_rules import Highest, KeepRule, Rule, ScorePruner, Scores
-from advprune_core.settings import ConfigError
 
 History = dict[str, Tensor]
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from advprune_core.base.settings import ConfigError
+from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
 from advprune_core.pruners.history import per_image
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Batch, Outputs
 
 
 def infobatch(

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from advprune_core.base.settings import Component, ConfigError, Registry, component_field
 from advprune_core.pruners.base import Context, ModelPruner, Selection
-from advprune_core.settings import Component, ConfigError, Registry, component_field
 
 KEEP_RULES: Registry[KeepRule] = Registry("keep rule", "advprune_core.pruners")
 

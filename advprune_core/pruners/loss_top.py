@@ -8,10 +8,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from advprune_core.attacks.losses import cross_entropy
-from advprune_core.attacks.mode import quiet_logits
-from advprune_core.augmentation import Crops
+from advprune_core.datasets.augmentation import Crops
+from advprune_core.models.mode import quiet_logits
+from advprune_core.objectives.base import Batch
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
-from advprune_core.trainers.base import Batch
 
 
 def loss_top(model: nn.Module, x: Tensor, y: Tensor, size: int) -> Tensor:

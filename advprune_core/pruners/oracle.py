@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.base import PRUNERS, Context, ScheduledPruner, Selection
-from advprune_core.settings import ConfigError
 
 
 @PRUNERS.register

@@ -11,17 +11,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import pgd
-from advprune_core.augmentation import Crops
-from advprune_core.data import Split
+from advprune_core.base.randomness import stream
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.augmentation import Crops
+from advprune_core.datasets.base import Split
+from advprune_core.models.mode import no_trace
+from advprune_core.objectives.base import Batch, Objective
+from advprune_core.objectives.policy import AttackPolicy
+from advprune_core.objectives.starts import RandomStart, Start, where_images
+from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners.base import Context, ModelPruner, Pruner
-from advprune_core.randomness import stream
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Batch, Objective
-from advprune_core.trainers.policy import AttackPolicy
-from advprune_core.trainers.starts import RandomStart, Start, where_images
-from advprune_core.trainers.steps import FixedSteps
 
 #: Images passed at once. Fixed, because another size may give another last bit, and so other ties.
 BATCH = 256
@@ -31,14 +31,14 @@ BATCH = 256
 class Branch:
     """Logits (n, classes) and the features (n, d) that the last linear layer made them of.
 
-    Saved outputs may lack the features, as a matrix of no columns.
+    Features may be float16. Saved outputs may lack them, as a matrix of no columns.
     """
 
     logits: Tensor
     features: Tensor
 
-    def known_features(self) -> Tensor:
-        """The features.
+    def stored_features(self) -> Tensor:
+        """The features as they are stored.
 
         Raises
         ------
@@ -49,8 +49,30 @@ class Branch:
             raise ConfigError("this needs the features under the last layer, and the outputs given have only logits")
         return self.features
 
+    def known_features(self) -> Tensor:
+        """The features in the type of the logits; errors as of `stored_features`."""
+        return self.stored_features().to(self.logits.dtype)
+
     def __getitem__(self, rows: Tensor) -> Branch:
         return Branch(self.logits[rows], self.features[rows])
+
+    def halved(self) -> Branch:
+        """The same with features of float16, in which they have 11 bits; what lies beyond +-65504 ends there."""
+        most = torch.finfo(torch.float16).max
+        return Branch(self.logits, self.features.clamp(-most, most).to(torch.float16))
+
+
+class _Room:
+    """Outputs of n images, filled batch by batch: batches that are joined in the end would be there twice."""
+
+    def __init__(self, n: int, first: Branch) -> None:
+        self.size = 0
+        self.branch = Branch(*(part.new_empty(n, part.shape[1]) for part in (first.logits, first.features)))
+
+    def put(self, batch: Branch) -> None:
+        rows = slice(self.size, self.size + len(batch.logits))
+        self.branch.logits[rows], self.branch.features[rows] = batch.logits, batch.features
+        self.size = rows.stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +167,7 @@ def split_outputs(
     adversarial: bool = False,
     steps: int | None = None,
     head: str | None = None,
+    half: bool = False,
 ) -> SplitOutputs:
     """Outputs of the context's model on a split, in eval mode, without a trace in it.
 
@@ -163,11 +186,13 @@ def split_outputs(
         Steps of the scoring attack; default: those of the training attack.
     head : str, optional
         See `last_layer`.
+    half : bool
+        Features as of `Branch.halved`: half of the memory.
 
     Returns
     -------
     SplitOutputs
-        Detached, float32, on the model's device.
+        Detached, float32 otherwise, on the model's device.
 
     Raises
     ------
@@ -175,10 +200,15 @@ def split_outputs(
         A context without a model; logits that are not the last layer's.
     """
     if context.outputs is not None and split is context.dataset.train:
-        return _saved(context.outputs, clean=clean, adversarial=adversarial)
+        return _saved(context.outputs, clean=clean, adversarial=adversarial, half=half)
     model = context.network
     device = device_of(model)
-    parts: dict[str, list[Branch]] = {"clean": [], "adversarial": []}
+    rooms: dict[str, _Room] = {}
+
+    def keep(name: str, batch: Branch) -> None:
+        batch = batch.halved() if half else batch
+        rooms.setdefault(name, _Room(len(split), batch)).put(batch)
+
     with no_trace(model):
         perturb = _Adversary(context, split, steps) if adversarial else None
         for begin in range(0, len(split), BATCH):
@@ -186,20 +216,15 @@ def split_outputs(
             x, y = split.pixels(ids).to(device), split.labels[ids].to(device)
             at_clean = branch(model, x, head=head) if clean or (perturb is not None and perturb.needs_clean) else None
             if clean and at_clean is not None:
-                parts["clean"].append(at_clean)
+                keep("clean", at_clean)
             if perturb is not None:
                 x_adv = perturb(x, y, ids.to(device), at_clean)
-                parts["adversarial"].append(branch(model, x_adv, head=head))
-    return SplitOutputs(
-        split.labels.to(device),
-        *(
-            Branch(torch.cat([b.logits for b in found]), torch.cat([b.features for b in found])) if found else None
-            for found in parts.values()
-        ),
-    )
+                keep("adversarial", branch(model, x_adv, head=head))
+    kept = (rooms[name].branch if name in rooms else None for name in ("clean", "adversarial"))
+    return SplitOutputs(split.labels.to(device), *kept)
 
 
-def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool) -> SplitOutputs:
+def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool, half: bool) -> SplitOutputs:
     """Outputs given in place of a model, if they have what is wanted."""
     for name, wanted in (("clean", clean), ("adversarial", adversarial)):
         if wanted and getattr(outputs, name) is None:
@@ -208,7 +233,8 @@ def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool) -> SplitOut
                 f"{name} outputs are needed, and the outputs given have none: give {prefix}logits "
                 f"(and {prefix}features, where gradients are taken)"
             )
-    return SplitOutputs(outputs.labels, outputs.clean if clean else None, outputs.adversarial if adversarial else None)
+    kept = (outputs.clean if clean else None, outputs.adversarial if adversarial else None)
+    return SplitOutputs(outputs.labels, *(b.halved() if half and b is not None else b for b in kept))
 
 
 class AttackingPruner(ModelPruner):

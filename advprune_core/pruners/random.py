@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from advprune_core.base.randomness import generator
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, ScheduledPruner, Selection
-from advprune_core.randomness import generator
 
 
 def random_subset(context: Context, *, balanced: bool = False) -> Selection:

@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from advprune_core.attacks import losses
+from advprune_core.objectives.base import Objective
 from advprune_core.pruners.base import PRUNERS, Context, Pruner
-from advprune_core.pruners.gradients import with_bias
+from advprune_core.pruners.gradients import CHUNK, with_bias
 from advprune_core.pruners.keep_rules import Highest, KeepRule, Rule, ScorePruner, Scores
 from advprune_core.pruners.outputs import Branch, OutputPruner, split_branch
 from advprune_core.pruners.steps_to_break import split_steps_to_break
-from advprune_core.trainers.base import Objective
 
 
 def loss(branch: Branch, y: Tensor) -> Tensor:
@@ -44,7 +44,8 @@ def el2n(branch: Branch, y: Tensor) -> Tensor:
 
 def grand(branch: Branch, y: Tensor) -> Tensor:
     """Length of the cross-entropy's last-layer gradient, shape (n,) (Paul et al. 2021): high is hard."""
-    return el2n(branch, y) * with_bias(branch.known_features()).norm(dim=1)
+    lengths = [with_bias(chunk).norm(dim=1) for chunk in branch.known_features().split(CHUNK)]
+    return el2n(branch, y) * torch.cat(lengths)
 
 
 class _Kind(NamedTuple):

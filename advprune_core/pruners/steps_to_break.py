@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import Norm, ascend, project
 from advprune_core.attacks.losses import cross_entropy
-from advprune_core.attacks.mode import no_trace
 from advprune_core.attacks.pgd import default_step_size, input_gradient
+from advprune_core.base.settings import ConfigError
+from advprune_core.models.mode import no_trace
 from advprune_core.pruners.base import Context
 from advprune_core.pruners.outputs import BATCH, device_of
-from advprune_core.settings import ConfigError
 
 #: Steps of the scoring attack, where training takes fewer and none are told.
 FEWEST = 7

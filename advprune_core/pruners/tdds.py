@@ -8,10 +8,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
 from advprune_core.pruners.keep_rules import Scores
-from advprune_core.trainers.base import Batch, Outputs
 
 
 def note_change(state: History, *, ids: Tensor, logits: Tensor, window: int, decay: float) -> None:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from advprune_core.datasets.base import Split
+from advprune_core.objectives.base import Objective
 from advprune_core.pruners.base import Context, Selection, with_every_class
 from advprune_core.pruners.gradients import LastLayerGradients, last_layer_gradients, objective_outputs
 from advprune_core.pruners.omp import Pursuit
-from advprune_core.pruners.outputs import AttackingPruner
+from advprune_core.pruners.outputs import AttackingPruner, SplitOutputs
 
 Weighting = Literal["mean_one", "matched", "none"]
 
@@ -67,11 +69,17 @@ class GradientPruner(AttackingPruner):
     measures_steps: ClassVar[bool] = True
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 5
     every: Annotated[int, Field(ge=0, le=100_000, description="select again every so many epochs; 0: once")] = 10
+    half_features: Annotated[
+        bool, Field(description="keep the last layer's inputs in float16: half of what selection takes in memory")
+    ] = False
+
+    def outputs(self, context: Context, split: Split) -> tuple[Objective, SplitOutputs]:
+        """The run's objective, and what it looks at of a split."""
+        return objective_outputs(context, split, steps=self.steps, head=self.head, half=self.half_features)
 
     def gradients(self, context: Context) -> LastLayerGradients:
         """Factored gradients of all training images."""
-        outputs = objective_outputs(context, context.dataset.train, steps=self.steps, head=self.head)
-        return last_layer_gradients(*outputs)
+        return last_layer_gradients(*self.outputs(context, context.dataset.train))
 
     def weighting(self) -> Weighting:
         """How the images kept are weighted."""

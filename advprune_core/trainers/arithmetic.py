@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.attacks.compiled import CompiledPasses, compiled_passes
-from advprune_core.attacks.mode import first_logits
-from advprune_core.config import RunConfig
-from advprune_core.settings import ConfigError
+from advprune_core.base.settings import ConfigError
+from advprune_core.models.mode import first_logits
+from advprune_core.trainers.config import RunConfig
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import scale
-from advprune_core.attacks.mode import no_trace
+from advprune_core.models.mode import no_trace
 
 
 @contextmanager

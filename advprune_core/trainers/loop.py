@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advprune_core import augmentation
 from advprune_core.attacks.base import PGD
 from advprune_core.attacks.compiled import NotCompiled
-from advprune_core.config import RunConfig, check_classes
-from advprune_core.data import Dataset
-from advprune_core.evaluate import accuracy_under
+from advprune_core.attacks.evaluate import accuracy_under
+from advprune_core.base.randomness import stream, torch_stream
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets import augmentation
+from advprune_core.datasets.base import Dataset
+from advprune_core.objectives.base import Batch, Outputs, Passes
+from advprune_core.objectives.pgd_at import Standard
 from advprune_core.pruners.base import Context, Pruner, keep
-from advprune_core.randomness import stream, torch_stream
-from advprune_core.settings import ConfigError
 from advprune_core.trainers.arithmetic import arithmetic, autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights
-from advprune_core.trainers.base import Batch, Outputs, Passes
 from advprune_core.trainers.batches import epoch_order
-from advprune_core.trainers.objectives import Standard
+from advprune_core.trainers.config import RunConfig, check_classes
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import RunState

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from advprune_core.settings import Component, Registry
+from advprune_core.base.settings import Component, Registry
 
 SCHEDULES: Registry[Schedule] = Registry("schedule", "advprune_core.trainers")
 

@@ -13,7 +13,7 @@ from advprune_core.attacks import PGD, ThreatModel, apgd, apgd_targeted, pgd
 from advprune_core.attacks.apgd import windows
 from advprune_core.attacks.geometry import inside, per_image, project
 from advprune_core.attacks.targets import Jobs, in_waves, likeliest
-from advprune_core.ledger import Ledger
+from advprune_core.base.ledger import Ledger
 
 Pair = tuple[Tensor, Tensor]
 #: Norm, radius, and what the reference calls the norm.

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from advprune_core.attacks import ATTACKS, Attack, AutoAttack, Square, ThreatModel, autoattack, square
 from advprune_core.attacks.ensemble import attack_batch, turns
-from advprune_core.data import Dataset, Split
-from advprune_core.evaluate import evaluate
-from advprune_core.settings import ConfigError
+from advprune_core.attacks.evaluate import evaluate
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Dataset, Split
 
 Pair = tuple[Tensor, Tensor]
 #: The four parts with small budgets.

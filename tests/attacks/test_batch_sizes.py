@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from advprune_core.attacks import ATTACKS, ThreatModel, fab_targeted, pgd
 from advprune_core.attacks.pgd import climb
-from advprune_core.trainers.base import Batch
-from advprune_core.trainers.policy import AttackPolicy
-from advprune_core.trainers.starts import STARTS
+from advprune_core.objectives.base import Batch
+from advprune_core.objectives.policy import AttackPolicy
+from advprune_core.objectives.starts import STARTS
 
 N = 9
 THREATS = {"linf": ThreatModel(norm="linf", eps=0.125), "l2": ThreatModel(norm="l2", eps=0.5)}

@@ -12,10 +12,10 @@ from scipy.optimize import linprog, minimize
 from torch import Tensor, nn
 
 from advprune_core.attacks import ThreatModel, fab_targeted
+from advprune_core.attacks.evaluate import evaluate
 from advprune_core.attacks.fab import FABT, to_hyperplane
 from advprune_core.attacks.geometry import inside
-from advprune_core.data import Split
-from advprune_core.evaluate import evaluate
+from advprune_core.datasets.base import Split
 
 Pair = tuple[Tensor, Tensor]
 

@@ -12,7 +12,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from advprune_core.attacks.geometry import Norm, ThreatModel, ascend, project, random_point, threat_model, unit
-from advprune_core.settings import AdvpruneError, ConfigError
+from advprune_core.base.settings import AdvpruneError, ConfigError
 
 LAW = settings(deadline=None, derandomize=True)
 NORMS = st.sampled_from(["linf", "l2"])

@@ -24,9 +24,9 @@ from advprune_core.attacks import (
     pgd,
     square,
 )
-from advprune_core.data import Split
-from advprune_core.evaluate import evaluate
-from advprune_core.settings import AdvpruneError
+from advprune_core.attacks.evaluate import evaluate
+from advprune_core.base.settings import AdvpruneError
+from advprune_core.datasets.base import Split
 
 BRIEF = [{"apgd": {"steps": 2}}, {"square": {"queries": 3}}]
 

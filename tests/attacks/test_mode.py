@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from advprune_core.attacks.mode import Mode, no_trace
+from advprune_core.models.mode import Mode, no_trace
 
 Network = Callable[[str], nn.Module]
 Watch = Callable[..., AbstractContextManager[None]]

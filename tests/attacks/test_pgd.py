@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import Norm, project
 from advprune_core.attacks.pgd import default_step_size, fgsm, pgd, start_point
-from advprune_core.settings import AdvpruneError
+from advprune_core.base.settings import AdvpruneError
 
 Network = Callable[[str], nn.Module]
 Images = Callable[[int], tuple[Tensor, Tensor]]

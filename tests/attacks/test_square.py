@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from advprune_core.attacks import square
 from advprune_core.attacks.geometry import inside
 from advprune_core.attacks.windows import DRAWS, bump, side, square_l2, square_linf, tiles
-from advprune_core.ledger import Ledger
+from advprune_core.base.ledger import Ledger
 
 Pair = tuple[Tensor, Tensor]
 

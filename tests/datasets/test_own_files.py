@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from advprune_core.data import DataError, load_dataset
-from advprune_core.packing import pack
-from advprune_core.settings import ConfigError
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import DataError, load_dataset
+from advprune_core.datasets.packing import pack
 
 WHOLE = {"val_select": 0, "val_stop": 0}
 

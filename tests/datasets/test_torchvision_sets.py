@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advprune_core.data import DATASETS, DataError, load_dataset
+from advprune_core.datasets.base import DATASETS, DataError, load_dataset
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 FASHION = SHARED / "FashionMNIST"

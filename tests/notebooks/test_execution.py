@@ -14,11 +14,11 @@ import papermill
 import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
-from tiny import STUDY
 
 from advprune_core.cli import app
-from advprune_core.grid import study_grid
-from advprune_core.study import StudyConfig, read_profile, study_config
+from advprune_core.study.grid import study_grid
+from advprune_core.study.study import StudyConfig, read_profile, study_config
+from tests.tiny import STUDY
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -160,9 +160,9 @@ def test_plain_papermill_runs_a_profile_and_refuses_unknown_names(tmp_path: Path
 
 def test_every_parameter_is_used() -> None:
     """A field of the study that nothing reads would be a promise that is not kept."""
-    import advprune_core.runner
-    import advprune_core.study
+    import advprune_core.study.runner
+    import advprune_core.study.study
 
-    source = inspect.getsource(advprune_core.study) + inspect.getsource(advprune_core.runner)
+    source = inspect.getsource(advprune_core.study.study) + inspect.getsource(advprune_core.study.runner)
     for name in StudyConfig.model_fields:
         assert source.count(name) > 1, name

@@ -8,7 +8,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from contexts import context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import pairwise_distances
@@ -18,6 +17,7 @@ from advprune_core.pruners.coverage import herding, k_center, median_distance
 from advprune_core.pruners.craig import Craig, distances, facility_location
 from advprune_core.pruners.d2 import d2, nearest
 from advprune_core.pruners.grad_match import GradMatch
+from tests.contexts import context
 
 
 def points(n: int, d: int, seed: int) -> np.ndarray:

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advprune_core.augmentation import Crops
-from advprune_core.ledger import Ledger
+from advprune_core.base.ledger import Ledger
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.augmentation import Crops
+from advprune_core.objectives.base import Batch
 from advprune_core.pruners.infobatch import InfoBatch, infobatch
 from advprune_core.pruners.loss_top import LossTop, loss_top
 from advprune_core.pruners.random import Redraw
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Batch
+from tests.contexts import context
 
 
 @settings(deadline=None, max_examples=40)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import blobs, context, network, watched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advprune_core.data import Dataset, dataset_from_arrays
-from advprune_core.ledger import Ledger
+from advprune_core.base.ledger import Ledger
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Dataset, dataset_from_arrays
 from advprune_core.pruners import PRUNERS, Context
-from advprune_core.settings import ConfigError
+from tests.contexts import blobs, context, network, watched
 
 NAMES = [name for name, cls in PRUNERS.classes().items() if cls.__module__.startswith("advprune_core.")]
 SELECTING = [name for name in NAMES if PRUNERS.parse(name).uses_model]

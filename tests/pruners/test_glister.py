@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import blobs, context
-from test_gradients import in_float64
 from torch import nn
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.glister import Glister, after_step, gains, glister
 from advprune_core.pruners.gradients import last_layer_gradients, objective_outputs
-from advprune_core.settings import ConfigError
+from tests.contexts import blobs, context
+from tests.pruners.test_gradients import in_float64
 
 OBJECTIVES = ["standard", "pgd_at", "trades", "mart"]
 

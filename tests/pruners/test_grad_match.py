@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import blobs, context
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.grad_match import (
     GradMatch,
     GradMatchPB,
@@ -18,7 +18,7 @@ from advprune_core.pruners.grad_match import (
 )
 from advprune_core.pruners.gradients import DenseAtoms, LastLayerGradients
 from advprune_core.pruners.omp import omp_exactly
-from advprune_core.settings import ConfigError
+from tests.contexts import blobs, context
 
 
 def gradients_of(made: Any) -> LastLayerGradients:

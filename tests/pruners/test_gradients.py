@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import EPS, blobs, context, network
 from torch import Tensor, nn
 
-from advprune_core.attacks.mode import quiet_logits
 from advprune_core.attacks.pgd import pgd
-from advprune_core.ledger import Ledger
+from advprune_core.base.ledger import Ledger
+from advprune_core.base.settings import ConfigError
+from advprune_core.models.mode import quiet_logits
+from advprune_core.objectives.base import OBJECTIVES
+from advprune_core.objectives.policy import AttackPolicy
+from advprune_core.objectives.starts import STARTS
 from advprune_core.pruners import Context
 from advprune_core.pruners.gradients import DenseAtoms, group_means, last_layer_gradients
 from advprune_core.pruners.outputs import Branch, SplitOutputs, branch, split_outputs
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import OBJECTIVES
-from advprune_core.trainers.policy import AttackPolicy
-from advprune_core.trainers.starts import STARTS
+from tests.contexts import EPS, blobs, context, network
 
 OBJECTIVE_SPECS = [*OBJECTIVES.classes(), {"trades": {"beta": 2.0, "label_smoothing": 0.1}}]
 
@@ -50,7 +50,9 @@ def full_gradients(made: Context, outputs: SplitOutputs) -> Tensor:
 
 
 @pytest.mark.parametrize("spec", OBJECTIVE_SPECS, ids=str)
-def test_factored_gradients_are_the_gradients(spec: Any) -> None:
+@pytest.mark.parametrize("chunk", [2**17, 7])
+def test_factored_gradients_are_the_gradients(spec: Any, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advprune_core.pruners.gradients.CHUNK", chunk)
     made = context(objective=spec)
     outputs = in_float64(outputs_of(made))
     made.network.double()
@@ -67,6 +69,10 @@ def test_factored_gradients_are_the_gradients(spec: Any) -> None:
     rows, weights = torch.tensor([5, 2, 9]), torch.tensor([0.5, 2.0, 1.0]).double()
     torch.testing.assert_close(factored.combination(rows, weights).flatten(), weights @ flat[rows], **close)
     torch.testing.assert_close(factored.gram(3, rows), flat[rows] @ flat[3], **close)
+    some = torch.arange(n).flip(0)[:20]
+    torch.testing.assert_close(factored.total(some), full[some].sum(0), **close)
+    torch.testing.assert_close(factored.correlations(direction, some), flat[some] @ direction.flatten(), **close)
+    torch.testing.assert_close(factored.products(), flat @ flat.T, **close)
     groups = [np.array([0, 4, 7]), np.array([1])]
     torch.testing.assert_close(
         group_means(factored, groups).matrix, torch.stack([flat[g].mean(0) for g in groups]), **close
@@ -103,6 +109,20 @@ def test_outputs_are_those_of_the_model_and_its_attack() -> None:
             torch.testing.assert_close(found.logits, model(images))
             torch.testing.assert_close(found.features, model[:-1](images))
             torch.testing.assert_close(model[-1](found.features), found.logits)
+
+
+def test_features_may_be_kept_in_float16() -> None:
+    """Of several batches, the last one shorter."""
+    made = context(dataset=blobs((300, 250)))
+    exact, half = (split_outputs(made, made.dataset.train, adversarial=True, half=half) for half in (False, True))
+    assert half.adversarial.features.dtype == torch.float16
+    assert torch.equal(half.adversarial.features, exact.adversarial.features.half())
+    assert torch.equal(half.adversarial.logits, exact.adversarial.logits)
+
+
+def test_what_float16_cannot_hold_ends_at_its_largest_number() -> None:
+    halved = Branch(torch.zeros(1, 2), torch.tensor([[1e6, -1e6, 0.1]])).halved()
+    assert halved.known_features().tolist() == [[65504, -65504, pytest.approx(0.1, rel=1e-3)]]
 
 
 def test_nothing_is_left_in_the_model_and_global_generators_stay() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import context, watched
 from torch import Tensor
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.aum import AUM, aum, note_margin
 from advprune_core.pruners.base import ModelPruner
@@ -19,7 +19,7 @@ from advprune_core.pruners.dynamic_uncertainty import DynamicUncertainty, dynami
 from advprune_core.pruners.forgetting import forgetting, note_forgetting
 from advprune_core.pruners.history import completed
 from advprune_core.pruners.tdds import TDDS, note_change, tdds
-from advprune_core.settings import ConfigError
+from tests.contexts import context, watched
 
 EPOCHS, N, CLASSES = 9, 40, 5
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contexts import blobs, context
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.keep_rules import (
     Highest,
     Lowest,
@@ -26,7 +26,7 @@ from advprune_core.pruners.keep_rules import (
     share_out,
     stratified,
 )
-from advprune_core.settings import ConfigError
+from tests.contexts import blobs, context
 
 RULES = [Highest(), Lowest(), Middle(), Middle(center="median"), Stratified(), Stratified(strata=3, hard_cutoff=0.3)]
 SCORES = arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e3, 1e3) | st.sampled_from([0.0, 1.0]))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tiny import tiny_run
 
-from advprune_core.config import RunConfig
-from advprune_core.data import load_dataset
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners.lengths import warm_start
 from advprune_core.pruners.random import Full, Random
-from advprune_core.settings import ConfigError
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
+from tests.tiny import tiny_run
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advprune_core.data import Dataset, dataset_from_arrays
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Dataset, dataset_from_arrays
 from advprune_core.pruners import PRUNERS, Context
 from advprune_core.pruners.random import Full, Random, Redraw
-from advprune_core.settings import ConfigError
 
 RANDOM = [Random(), Redraw(), Random(balanced=True), Redraw(balanced=True)]
 
@@ -120,7 +120,7 @@ def test_full_keeps_everything() -> None:
     assert select(Full(), data([4, 3])) == list(range(7))
 
 
-@pytest.mark.parametrize("name", PRUNERS.classes())
+@pytest.mark.parametrize("name", sorted(set(PRUNERS.classes()) - {"oracle"}))  # which needs to know the noise
 def test_all_of_the_data_is_all_of_the_data(name: str) -> None:
     assert select(PRUNERS.parse(name), data([4, 3]), fraction=1) == list(range(7))
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from test_every_pruner import SELECTING
-from tiny import tiny_run
 
-from advprune_core.config import RunConfig
-from advprune_core.data import load_dataset
-from advprune_core.models import build_model
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import load_dataset
+from advprune_core.models.base import build_model
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.base import budget
-from advprune_core.settings import ConfigError
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
+from tests.pruners.test_every_pruner import SELECTING
+from tests.tiny import tiny_run
 
 
 def config(name: str, **options: Any) -> Any:

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import blobs, context
 from torch import Tensor, nn
 
-from advprune_core.config import RunConfig
-from advprune_core.data import dataset_from_arrays
-from advprune_core.ledger import Ledger
+from advprune_core.base.ledger import Ledger
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.aign import input_gradient_norm
 from advprune_core.pruners.gradients import last_layer_gradients
 from advprune_core.pruners.outputs import Branch, split_outputs
 from advprune_core.pruners.scores import KINDS, Score, split_scores
 from advprune_core.pruners.steps_to_break import steps_to_break
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.policy import AttackPolicy
+from advprune_core.trainers.config import RunConfig
+from tests.contexts import blobs, context
 
 #: Logits with probabilities (1/2, 1/4, 1/4), label 0, and (1/8, 3/4, 1/8), label 2; features (2, 2) and (0, 0).
 BRANCH = Branch(torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]]).log() + 3, torch.tensor([[2.0, 2], [0, 0]]))

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from advprune_core.data import Dataset, dataset_from_arrays
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Dataset, dataset_from_arrays
 from advprune_core.pruners import Context, Selection, budget
 from advprune_core.pruners.base import ScheduledPruner, keep
 from advprune_core.pruners.random import Full, Random, Redraw
-from advprune_core.settings import ConfigError
 
 
 def test_weights_follow_their_indices() -> None:

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import blobs, context
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_run
 
-from advprune_core.data import load_dataset
+from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners import PRUNERS, Context, Selection
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_batch, grad_match_by_class
 from advprune_core.pruners.gradients import LastLayerGradients
 from advprune_core.pruners.weights import GradientPruner, step_ratio, weigh
-from advprune_core.tasks import run_record
+from advprune_core.study.tasks import run_record
 from advprune_core.trainers.loop import train
+from tests.contexts import blobs, context
+from tests.tiny import tiny_run
 
 WEIGHTING: list[Any] = [
     "grad_match",
@@ -31,7 +31,8 @@ WEIGHTING: list[Any] = [
 
 def dense(gradients: LastLayerGradients) -> np.ndarray:
     """All gradients (n, classes * d), term by term."""
-    terms = zip(gradients.errors, gradients.features, strict=True)
+    taken = gradients[:]  # with the ones of the bias
+    terms = zip(taken.errors, taken.features, strict=True)
     return sum(np.einsum("nc,nd->ncd", e.double().numpy(), h.double().numpy()) for e, h in terms).reshape(
         len(gradients), -1
     )

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import tiny_run
 
-from advprune_core.data import Dataset
-from advprune_core.grid import check_entries, grid
-from advprune_core.models import MODELS, build_model
-from advprune_core.settings import ConfigError
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Dataset
+from advprune_core.models.base import MODELS, build_model
+from advprune_core.study.grid import check_entries, grid
 from advprune_core.trainers.arithmetic import arithmetic, check_precision
 from advprune_core.trainers.loop import train
+from tests.tiny import tiny_run
 
 
 def modes() -> tuple[object, ...]:

@@ -10,21 +10,21 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_run
 from torch import Tensor, nn
 
 from advprune_core.attacks import PGD
-from advprune_core.config import RunConfig
-from advprune_core.data import Dataset, load_dataset
-from advprune_core.evaluate import accuracy_under
-from advprune_core.models import build_model
+from advprune_core.attacks.evaluate import accuracy_under
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.models.base import build_model
+from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import Context, Pruner, ScheduledPruner, Selection
 from advprune_core.pruners.random import Random
-from advprune_core.settings import ConfigError
-from advprune_core.trainers.base import Batch, Outputs
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.state import unbiased_average
+from tests.tiny import tiny_run
 
 # One setting of everything that keeps state between epochs.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -366,8 +366,8 @@ def test_each_check_is_of_the_weights_it_says() -> None:
 @pytest.mark.slow
 def test_an_average_that_lags_is_no_collapse() -> None:
     """PGD-AT on the digits with a decay of .999, which takes longer to follow than the run has steps."""
-    from advprune_core.evaluate import evaluate
-    from advprune_core.tasks import PGD_40
+    from advprune_core.attacks.evaluate import evaluate
+    from advprune_core.study.tasks import PGD_40
 
     config = RunConfig.flat(trainer="pgd_at", ema=0.999, best_every=3, on_collapse="stop")
     dataset = data(config)
@@ -419,8 +419,8 @@ def test_doing_something_about_a_collapse_needs_checks() -> None:
 @pytest.mark.slow
 def test_fgsm_collapses_at_a_large_radius_and_pgd_does_not() -> None:
     """Eps 5.5/16, 120 epochs: the sentinel says when; and the test set agrees."""
-    from advprune_core.evaluate import evaluate
-    from advprune_core.tasks import PGD_40
+    from advprune_core.attacks.evaluate import evaluate
+    from advprune_core.study.tasks import PGD_40
 
     robust = {}
     for trainer in ("fgsm", "pgd_at"):
@@ -549,8 +549,8 @@ def test_bad_input_is_refused_before_work(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_digits_reach_what_a_bare_loop_reaches() -> None:
     """A bare loop of these settings reaches .765 at 100 %, .581 at 20 % (mean of 4 seeds)."""
-    from advprune_core.evaluate import evaluate
-    from advprune_core.tasks import PGD_40
+    from advprune_core.attacks.evaluate import evaluate
+    from advprune_core.study.tasks import PGD_40
 
     for fraction, expected in ((1.0, 0.765), (0.2, 0.581)):
         config = RunConfig.flat(pruner="random", fraction=fraction)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from advprune_core.settings import ConfigError
+from advprune_core.base.settings import ConfigError
 from advprune_core.trainers.schedules import SCHEDULES, Constant, Cosine, OneCycle, Piecewise
 
 STEPS = 97

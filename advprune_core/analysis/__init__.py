@@ -1,0 +1,5 @@
+"""From the table to what it says: intervals, verdicts, findings in words, figures, galleries.
+
+Knows tables, and runs nothing: every number of a notebook, of a page or of the README is computed here from records.
+To add a figure: a function of a table that returns it.
+"""

@@ -1,0 +1,113 @@
+"""What pruners keep and drop: a picture of images, shares of classes, overlaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from advprune_core.base.randomness import generator
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Split
+from advprune_core.pruners.base import Selection
+
+
+def gallery(split: Split, selection: Selection, *, classes: int = 10, columns: int = 6, seed: int = 0) -> Figure:
+    """Some kept images (left) and some dropped ones (right) of each class, a row a class.
+
+    Kept images are those of the largest weight, heaviest first, where weights differ; else, and
+    where images are dropped, they are random ones. A class that lacks images leaves blanks.
+
+    Parameters
+    ----------
+    split : Split
+        What the selection refers to.
+    selection : Selection
+    classes : int
+        At most so many, the first ones.
+    columns : int
+        Images of each kind in a row.
+    seed : int
+        Of the random choice.
+
+    Raises
+    ------
+    ConfigError
+        A selection of images that the split has not, no classes or columns, or images of 2 or of
+        more than 4 channels, which have no colours.
+    """
+    channels = split.images.shape[1]
+    if channels not in (1, 3, 4):
+        raise ConfigError(f"images of {channels} channels have no colours to be shown in: 1, 3 or 4 have")
+    for name, value in (("classes", classes), ("columns", columns)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}")
+    _check_within(selection, split)
+    labels = split.labels.cpu().numpy()
+    shown = np.unique(labels)[:classes]
+    weights = np.full(len(labels), np.nan)
+    weights[selection.indices] = selection.weights
+    order = generator(seed, "gallery").permutation(len(labels))
+    figure, axes = plt.subplots(1, 2, figsize=(1.2 * columns, 0.6 * len(shown) + 0.8), layout="constrained")
+    for axis, kept in zip(axes, (True, False), strict=True):
+        rows = []
+        for label in shown:
+            members = order[(labels[order] == label) & (np.isnan(weights[order]) != kept)]
+            heavy = members[np.argsort(-weights[members], kind="stable")] if kept else members
+            rows.append(_strip(split, heavy[:columns], columns))
+        image = torch.cat(rows, 1).permute(1, 2, 0).squeeze(2).numpy()
+        height = image.shape[0] / len(shown)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axis.set_yticks([height * (row + 0.5) for row in range(len(shown))], [f"{label}" for label in shown])
+        axis.set_xticks([])
+        count = len(selection) if kept else len(labels) - len(selection)
+        axis.set_title(f"{'kept' if kept else 'dropped'}: {count} of {len(labels)}", fontsize=10)
+    axes[0].set_ylabel("class")
+    return figure
+
+
+def _check_within(selection: Selection, split: Split) -> None:
+    if selection.indices[-1] >= len(split):
+        raise ConfigError(
+            f"the selection has image {selection.indices[-1]}, and the split only 0..{len(split) - 1}: "
+            "it was made of other data"
+        )
+
+
+def _strip(split: Split, ids: NDArray[np.int64], columns: int) -> Tensor:
+    """Images side by side, white where there are too few: (C, H + 2, columns * (W + 2))."""
+    channels, height, width = split.images.shape[1:]
+    strip = torch.ones(columns, channels, height + 2, width + 2)
+    if len(ids):
+        strip[: len(ids), :, 1:-1, 1:-1] = split.pixels(torch.from_numpy(ids)).cpu()
+    return strip.permute(1, 2, 0, 3).reshape(channels, height + 2, -1)
+
+
+def class_shares(split: Split, selections: Mapping[str, Selection]) -> pd.DataFrame:
+    """Share of each class that each selection keeps: one row a selection, one column a class."""
+    for selection in selections.values():
+        _check_within(selection, split)
+    labels = split.labels.cpu().numpy()
+    had = np.bincount(labels)
+    present = np.flatnonzero(had)
+    rows = {
+        name: np.bincount(labels[selection.indices], minlength=len(had))[present] / had[present]
+        for name, selection in selections.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=present)
+
+
+def overlaps(selections: Mapping[str, Selection]) -> pd.DataFrame:
+    """Share that two selections have in common of what either keeps (Jaccard), for every pair.
+
+    Two random ones of the same fraction f have f / (2 - f) on average.
+    """
+    sets = {name: set(selection.indices.tolist()) for name, selection in selections.items()}
+    table = [[len(a & b) / len(a | b) for b in sets.values()] for a in sets.values()]
+    return pd.DataFrame(table, index=list(sets), columns=list(sets))

@@ -1,0 +1,313 @@
+"""From a study's table to the tables that people read: a row for each arm, way of training or pruner."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from advprune_core.analysis.estimates import Estimate, accuracy
+from advprune_core.analysis.markup import escape
+from advprune_core.analysis.verdicts import Verdict, compare, judge, was_run
+
+
+def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with columns ``clean`` and ``robust``, empty where no run could be tested."""
+    missing = {name: np.nan for name in ("clean", "robust") if name not in table}
+    return table.assign(**missing) if missing else table
+
+
+def attacks_of(table: pd.DataFrame, *, parts: bool = False) -> list[str]:
+    """The attacks of the test in their order; with `parts`, those of an attack in parts instead of it."""
+    found = [column.removeprefix("robust_") for column in map(str, table) if column.startswith("robust_")]
+    names = [name for name in found if name not in ("low", "high")]
+    owners = {name.split("/")[0] for name in names if "/" in name}
+    return [name for name in names if (name not in owners if parts else "/" not in name)]
+
+
+def _way(table: pd.DataFrame) -> pd.Series:
+    """Which way of training a row is of, where there are several."""
+    return table["variant"] if "variant" in table else pd.Series("", index=table.index)
+
+
+def ways(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each way of training with its rows, the arms named as if there were no other."""
+    for way, rows in table.groupby(_way(table), sort=False):
+        yield str(way), rows.assign(arm=rows["arm"].str.removeprefix(f"{way}: ")) if way else rows
+
+
+def way_labels(table: pd.DataFrame) -> pd.Series:
+    """The way of training of each row; with several pruners or controls of one, the arm."""
+    several = table.groupby(_way(table))["arm"].nunique().max() > 1
+    return table["arm"] if several or not _way(table).any() else _way(table)
+
+
+def full_costs(table: pd.DataFrame) -> pd.Series:
+    """Forward-equivalents of the run on full data of each row's seed and way of training.
+
+    What costs are shares of; NaN where there is none. Aligned with the table.
+    """
+    keys = pd.MultiIndex.from_arrays([_way(table), table["seed"]])
+    full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["fraction"] == 1).to_numpy()]
+    full = full[~full.index.duplicated()]
+    return pd.Series(full.reindex(keys).to_numpy(), index=table.index)
+
+
+def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row for each way of training and fraction: accuracies, cost, and whether it pays.
+
+    Parameters
+    ----------
+    table, timings : DataFrame
+        From `collect` and `collect_timings` with a study.
+
+    Returns
+    -------
+    DataFrame
+        ``way`` (the variant; with several pruners or controls the arm), ``objective, fraction,
+        control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
+        ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
+        the runs timed alone, else NaN); ``collapsed``: so many of its ``runs``; ``on_frontier``: no
+        mean of what costs as much or less is as high, which is no verdict.
+    """
+    table, rows = with_accuracies(table), []
+    for (way, fraction), group in table.groupby([way_labels(table), "fraction"], sort=False):
+        robust = accuracy(group["robust"].dropna())
+        alone = np.empty(0)
+        if timings is not None and len(timings):
+            alone = timings[timings["key"].isin(group["key"])]["cpu_seconds"].to_numpy()
+        rows.append(
+            {
+                "way": way,
+                "objective": component_name(group["objective"].iloc[0]),
+                "fraction": fraction,
+                "control": bool(group["control"].notna().any()),
+                "seeds": robust.seeds,
+                "clean": group["clean"].mean(),
+                "robust": robust.mean,
+                "robust_low": robust.low,
+                "robust_high": robust.high,
+                "cost_per_image": (group["cost"] / group["n"]).mean(),
+                "cpu_seconds": float(np.median(alone)) if len(alone) else np.nan,
+                "runs": len(group),
+                "collapsed": int((group["status"] == "collapsed").sum()),
+            }
+        )
+    points = pd.DataFrame(rows)
+    better = [
+        ((points["cost_per_image"] <= point["cost_per_image"]) & (points["robust"] > point["robust"])).any()
+        | ((points["cost_per_image"] < point["cost_per_image"]) & (points["robust"] >= point["robust"])).any()
+        for _, point in points.iterrows()
+    ]
+    points["on_frontier"] = points["robust"].notna() & ~np.array(better)
+    return points
+
+
+def printable_ways(
+    table: pd.DataFrame, timings: pd.DataFrame | None = None, *, reference: str = "PGD-AT"
+) -> pd.DataFrame:
+    """Ways of training as people read them: one row each, robust accuracy at every fraction.
+
+    Costs are shares of the reference's on all data, in forward-equivalents, and processor seconds
+    of the runs that were timed alone.
+    """
+    points = frontier(table, timings)
+    base = points[(points["way"] == reference) & (points["fraction"] == 1)]["cost_per_image"]
+    rows = []
+    for way, group in points.groupby("way", sort=False):
+        full = group[group["fraction"] == 1].iloc[0]
+        cost = full["cost_per_image"] / base.iloc[0] if len(base) else np.nan
+        row: dict[str, object] = {"way of training": way, f"cost / {reference}": f"{cost:.2f}"}
+        row |= {"seconds": "" if np.isnan(full["cpu_seconds"]) else f"{full['cpu_seconds']:.1f}"}
+        row |= {"clean, %": f"{100 * full['clean']:.1f}"}
+        for _, point in group.sort_values("fraction", ascending=False).iterrows():
+            value = Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
+            if (seeds := _seeds(point, table)) != str(table["seed"].nunique()):
+                value += f" ({seeds} seeds)"
+            row[f"robust at {100 * point['fraction']:g} %"] = value
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame:
+    """One row for each pruner and fraction below 1: what it reaches, beats, and costs to select.
+
+    Returns
+    -------
+    DataFrame
+        ``pruner, fraction, seeds``; ``clean, robust`` in [0, 1]; ``against_random`` and
+        ``against_same_cost``: paired differences in robust accuracy from the arm `random` at the
+        fraction, and from all data at the cost of this pruner, with ``_low, _high``, ``_pairs``
+        (``2 of 3 seeds, 1 diverged left out``), ``_p`` (Holm, over all differences of this table)
+        and ``_verdict``; ``headroom``, the share of the way from the one mean to the other;
+        ``cost``, of the full run's, in passes, and ``cost_seconds``: the same with selection counted
+        in processor seconds of the run's own training, so that it holds on a busy machine; what all
+        selections cost in epochs of training on all data, in passes and in processor seconds;
+        ``n_filled``; ``step_ratio``.
+    """
+    table, rows = with_accuracies(table), []
+    shares = table["cost"] / full_costs(table)
+    runs = table[table["control"].isna() & (table["fraction"] < 1)]
+    verdicts = _against_rivals(table, runs, random)
+    for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
+        at = float(group["fraction"].iloc[0])
+        row: dict[str, object] = {"pruner": arm, "fraction": fraction}
+        row |= {"seeds": int(group["robust"].notna().sum()), "clean": group["clean"].mean()}
+        row |= {"robust": group["robust"].mean(), "headroom": np.nan}
+        gain, rest = (verdicts.get((str(arm), at, name)) for name in ("against_random", "against_same_cost"))
+        row |= _told("against_random", gain) | _told("against_same_cost", rest)
+        if gain and rest and (room := gain.comparison.difference.mean - rest.comparison.difference.mean) > 0:
+            row["headroom"] = gain.comparison.difference.mean / room
+        row["cost"] = shares[group.index].mean()
+        if "cpu_seconds_train" in group:  # nowhere, if all runs failed
+            training = shares[group.index] * group["passes_train"] / group["cost"]
+            row["cost_seconds"] = (training * group["cost_seconds"] / group["cpu_seconds_train"]).mean()
+        for unit, name in (("passes", "passes"), ("cpu_seconds", "seconds")):
+            if f"{unit}_select" in group:
+                epoch = group[f"{unit}_train"] / group["images_visited"] * group["n"]
+                row[f"selection_{name}"] = (group[f"{unit}_select"].fillna(0) / epoch).mean()
+        row["n_filled"] = group["n_filled"].mean()
+        row["step_ratio"] = group["step_ratio"].astype(float).mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _against_rivals(table: pd.DataFrame, runs: pd.DataFrame, random: str) -> dict[tuple[str, float, str], Verdict]:
+    """Each pruner at each fraction against its two rivals, where these were run."""
+    asked = {}
+    for arm, fraction in runs[["arm", "fraction"]].drop_duplicates().itertuples(index=False):
+        for name, rival in (("against_random", random), ("against_same_cost", f"same_cost({arm})")):
+            if rival != arm and was_run(table, rival, fraction):
+                asked[arm, fraction, name] = compare(table, arm, rival, fraction=fraction)
+    return judge(asked)
+
+
+def _told(name: str, verdict: Verdict | None) -> dict[str, object]:
+    """The columns of one difference."""
+    if verdict is None:  # no rival
+        numbers = dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_p"), np.nan)
+        return numbers | {f"{name}_pairs": "", f"{name}_verdict": ""}
+    found = verdict.comparison.difference
+    return {
+        name: found.mean,
+        f"{name}_low": found.low,
+        f"{name}_high": found.high,
+        f"{name}_pairs": verdict.comparison.pairs(),
+        f"{name}_p": verdict.p,
+        f"{name}_verdict": verdict.says,
+    }
+
+
+def component_name(cell: str) -> str:
+    """Name of a component from a table's cell: ``pgd_at`` of ``{"pgd_at": {...}}``."""
+    return str(next(iter(json.loads(cell)))) if str(cell).startswith("{") else str(cell)
+
+
+def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
+    """Speed-up against the full run of the same seed, in forward-equivalents and in seconds.
+
+    Returns
+    -------
+    DataFrame
+        ``arm, fraction, cost, speed_up_passes, cpu_seconds, seconds_ratio, speed_up_seconds``:
+        `cost` and `seconds_ratio` relative to the full run; seconds are medians over the timings
+        alone and NaN where there are none, or where device or threads differ. ``timings``: so many
+        of the run and of the full one, the lesser number; ``speed_up_seconds_low, _high``: of the slowest
+        against the fastest of them and the reverse, NaN with a single one and for the full run.
+    """
+    shares = runs["cost"] / full_costs(runs)
+    rows = []
+    for (arm, fraction), group in runs.groupby(["arm", "fraction"], sort=False):
+        share = float(shares[group.index].mean())
+        row: dict[str, object] = {"arm": arm, "fraction": fraction, "cost": share, "speed_up_passes": 1 / share}
+        row |= dict.fromkeys(("cpu_seconds", "seconds_ratio", "speed_up_seconds"), np.nan)
+        row |= {"speed_up_seconds_low": np.nan, "speed_up_seconds_high": np.nan, "timings": 0}
+        if len(timings):
+            own = timings[(timings["arm"] == arm) & (timings["fraction"] == fraction)]
+            whole = timings[(timings["fraction"] == 1) & (_way(timings) == _way(group).iloc[0])]
+            places = pd.concat([own, whole])[["device", "threads"]].drop_duplicates()
+            if len(own) and len(whole) and len(places) == 1:
+                seconds, reference = own["cpu_seconds"].median(), whole["cpu_seconds"].median()
+                row |= {
+                    "cpu_seconds": seconds,
+                    "seconds_ratio": seconds / reference,
+                    "speed_up_seconds": reference / seconds,
+                    "timings": min(len(own), len(whole)),
+                }
+                if min(len(own), len(whole)) > 1 and fraction != 1:
+                    row["speed_up_seconds_low"] = whole["cpu_seconds"].min() / own["cpu_seconds"].max()
+                    row["speed_up_seconds_high"] = whole["cpu_seconds"].max() / own["cpu_seconds"].min()
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values(["arm", "fraction"], ascending=[True, False], ignore_index=True)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per arm and fraction: clean and robust accuracy in per cent, cost of the full run.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``arm, fraction, seeds, clean, clean_low, clean_high, robust, ..., cost, speed_up``:
+        `seeds` that were tested; accuracies in [0, 1]; `cost` is the share of the full run's
+        forward-equivalents, `speed_up` its inverse.
+    """
+    table = with_accuracies(table)
+    shares = table["cost"] / full_costs(table)
+    rows = []
+    for (arm, fraction), group in table.groupby(["arm", "fraction"], sort=False):
+        row: dict[str, object] = {
+            "arm": arm,
+            "fraction": fraction,
+            "seeds": group[group["robust"].notna()]["seed"].nunique(),
+        }
+        for name in ("clean", "robust"):
+            value = accuracy(group[name].dropna())
+            row |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
+        row["cost"] = shares[group.index].mean()
+        row["speed_up"] = 1 / row["cost"] if row["cost"] else np.nan  # type: ignore[operator]
+        rows.append(row)
+    ordered = pd.DataFrame(rows)
+    return ordered.sort_values(["arm", "fraction"], ascending=[True, False], ignore_index=True)
+
+
+def printable(table: pd.DataFrame) -> pd.DataFrame:
+    """`summary` as people read it: per cent with intervals, cost as a share of the full run."""
+    rows = []
+    for _, row in summary(table).iterrows():
+        shown = {"arm": row["arm"], "data kept": f"{100 * row['fraction']:g} %", "seeds": _seeds(row, table)}
+        for name in ("clean", "robust"):
+            shown[f"{name} accuracy, %"] = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], 0).text()
+        shown["cost / full run"] = f"{row['cost']:.3f}"
+        rows.append(shown)
+    return pd.DataFrame(rows)
+
+
+def _seeds(row: pd.Series, table: pd.DataFrame) -> str:
+    """``5``, or ``4 of 5`` where a seed of the study is not in the mean."""
+    tested, planned = int(row["seeds"]), table["seed"].nunique()
+    return str(tested) if tested == planned else f"{tested} of {planned}"
+
+
+def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
+    """Which attack breaks what: per cent that is right after each attack of the test and all before it.
+
+    Returns
+    -------
+    DataFrame of str
+        ``arm, data kept, clean`` and a column for each attack, parts by themselves; means over seeds.
+    """
+    columns = {"clean": "clean"} | {f"robust_{name}": name for name in attacks_of(table, parts=True)}
+    means = with_accuracies(table).groupby(["arm", "fraction"])[list(columns)].mean().mul(100)
+    means = means.rename(columns=columns).sort_index(ascending=[True, False]).reset_index()
+    kept = means.pop("fraction").map(lambda fraction: f"{100 * fraction:g} %")
+    means.insert(1, "data kept", kept)
+    return means.apply(lambda column: column.map("{:.1f}".format) if column.dtype.kind == "f" else column)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text as Markdown, whatever its names are."""
+    cells = [[escape(text) for text in row] for row in (list(table.columns), *table.astype(str).to_numpy().tolist())]
+    rows = [cells[0], ["---"] * len(table.columns), *cells[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,201 @@
+"""Whether one arm is better than another, or that may be chance: the one place that says so.
+
+The seed is the unit: two arms are compared by the differences of their seeds, in a paired t test. All
+comparisons of one text or table are judged together (Holm). Fewer than three seeds, or seeds that
+all say the same, allow no verdict. A verdict that is not limited to these test images holds for
+others as well: there the standard error is that of drawing seeds and images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, crossed_error, estimate, holm, spread, t_test
+from advprune_core.attacks.evaluate import unpack_bits
+
+K = TypeVar("K", bound=Hashable)
+
+MIN_SEEDS = 3
+LEVEL = 0.05
+
+BETTER = "better beyond chance"
+WORSE = "worse beyond chance"
+BETTER_HERE = "better on these images, open for others"
+WORSE_HERE = "worse on these images, open for others"
+UNDECIDED = "no difference that these seeds could see"
+NO_VERDICT = "no verdict"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Robust accuracy of an arm minus its reference's, paired by seed.
+
+    Attributes
+    ----------
+    difference : Estimate
+        In the unit of the accuracy, with Student's interval: over seeds, on these test images.
+    planned : int
+        Seeds of the study.
+    left_out : tuple of (str, int)
+        Why other seeds have no pair, and how many: ``("diverged", 1)``.
+    p : float
+        Of the paired t test over seeds; NaN where that is not possible.
+    p_images : float
+        The same with images drawn as seeds are; NaN, too, where outcomes of images are not known.
+    other_images : (float, float), optional
+        95 % interval of the crossed bootstrap.
+    """
+
+    difference: Estimate
+    planned: int
+    left_out: tuple[tuple[str, int], ...] = ()
+    p: float = float("nan")
+    p_images: float = float("nan")
+    other_images: tuple[float, float] | None = None
+
+    def pairs(self) -> str:
+        """``5 of 5 seeds``, or ``2 of 3 seeds, 1 diverged left out``."""
+        seeds = f"{self.difference.seeds} of {self.planned} seed{'s' * (self.planned != 1)}"
+        missing = ", ".join(f"{count} {reason}" for reason, count in self.left_out)
+        return f"{seeds}, {missing} left out" if missing else seeds
+
+    def text(self) -> str:
+        """``+1.2 points [+0.2, +2.2] robust (5 of 5 seeds; other images [-0.1, +2.4])``."""
+        images = ""
+        if self.other_images is not None:
+            low, high = self.other_images
+            images = f"; other images [{100 * low:+.1f}, {100 * high:+.1f}]"
+        return f"{self.difference.points()} robust ({self.pairs()}{images})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison shows among all those that it is judged with.
+
+    Attributes
+    ----------
+    comparison : Comparison
+    says : str
+        `BETTER`, `WORSE`, `BETTER_HERE`, `WORSE_HERE`, `UNDECIDED`, or `NO_VERDICT` and why.
+    p : float
+        After Holm, of the test over seeds and images, or over seeds where outcomes of images are not
+        known; NaN without a verdict.
+    """
+
+    comparison: Comparison
+    says: str
+    p: float
+
+    def text(self) -> str:
+        """The comparison, then ``; better beyond chance (Holm p = 0.012)``."""
+        p = "" if np.isnan(self.p) else f" (Holm p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'})"
+        return f"{self.comparison.text()}; {self.says}{p}"
+
+
+def compare(
+    table: pd.DataFrame, arm: str, reference: str, *, fraction: float, reference_fraction: float | None = None
+) -> Comparison:
+    """Compare the robust accuracy of two arms over the seeds that both have.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with a study; its seeds are those that every arm should have.
+    arm, reference : str
+    fraction, reference_fraction : float
+        Share of the data that each keeps; the reference's is the same unless given.
+    """
+    ours = _by_seed(table, arm, fraction)
+    theirs = _by_seed(table, reference, fraction if reference_fraction is None else reference_fraction)
+    seeds, tested = sorted(table["seed"].unique()), [set(rows["robust"].dropna().index) for rows in (ours, theirs)]
+    paired = [seed for seed in seeds if all(seed in found for found in tested)]
+    left_out = Counter(_why_not(ours, theirs, seed) for seed in seeds if seed not in paired)
+    differences = (ours.loc[paired, "robust"] - theirs.loc[paired, "robust"]).to_numpy(np.float64)
+    difference = estimate(differences, bounds=(-1.0, 1.0))
+    p, p_images, other_images = float("nan"), float("nan"), None
+    if len(paired) >= MIN_SEEDS and spread(differences):
+        error = float(differences.std(ddof=1) / np.sqrt(len(paired)))
+        p = t_test(difference.mean, error, len(paired))
+        first, second = _outcomes(ours.loc[paired]), _outcomes(theirs.loc[paired])
+        if first is not None and second is not None and first.shape == second.shape and first.shape[1] > 1:
+            p_images = t_test(difference.mean, crossed_error(first, second), len(paired))
+            other_images = crossed_bootstrap(first, second)
+    return Comparison(difference, len(seeds), tuple(sorted(left_out.items())), p, p_images, other_images)
+
+
+def was_run(table: pd.DataFrame, arm: str, fraction: float) -> bool:
+    """Whether there is any run of an arm at a fraction, however it ended."""
+    return bool(((table["arm"] == arm) & (table["fraction"] == fraction)).any())
+
+
+def judge(comparisons: Mapping[K, Comparison]) -> dict[K, Verdict]:
+    """The verdicts on all the comparisons that stand in one text or table, at 5 % over all of them.
+
+    An arm is better or worse beyond chance if the t test over seeds and images says so after Holm's
+    correction; it is so on these images if only the one over seeds does.
+    """
+    seeds = np.array([comparison.p for comparison in comparisons.values()])
+    images = np.array([comparison.p_images for comparison in comparisons.values()])
+    unknown = np.isnan(images) & ~np.isnan(seeds)
+    over_seeds, over_images = holm(seeds), holm(np.where(unknown, 1.0, images))
+    shown = np.where(unknown, over_seeds, over_images)
+    return {
+        key: Verdict(comparison, _says(comparison, *p), float(at))
+        for (key, comparison), *p, at in zip(comparisons.items(), over_seeds, over_images, shown, strict=True)
+    }
+
+
+def _says(comparison: Comparison, over_seeds: float, over_images: float) -> str:
+    seeds, up = comparison.difference.seeds, comparison.difference.mean > 0
+    if seeds < MIN_SEEDS:
+        return f"{NO_VERDICT}: {seeds or 'no'} seed{'s' * (seeds > 1)}{'' if seeds else ' has both'}"
+    if np.isnan(over_seeds):
+        return f"{NO_VERDICT}: no spread over {seeds} seeds"
+    if over_images <= LEVEL:
+        return BETTER if up else WORSE
+    if over_seeds <= LEVEL:
+        return BETTER_HERE if up else WORSE_HERE
+    return UNDECIDED
+
+
+def how_judged(says: Iterable[str]) -> str:
+    """A sentence on how the verdicts of a text or table came about; empty without any."""
+    told = list(says)
+    tested = sum(not text.startswith(NO_VERDICT) for text in told)
+    if not tested:
+        return f"No verdict rests on fewer than {MIN_SEEDS} seeds, or on seeds without spread." if told else ""
+    return (
+        f"Verdicts: paired t tests over seeds and test images, at {100 * LEVEL:g} % over {tested} "
+        f"comparison{'s' * (tested > 1)} together (Holm); *on these images*: over seeds alone. Intervals: 95 %, "
+        "each for itself, over seeds; *other images*: by a bootstrap of seeds and test images."
+    )
+
+
+def _by_seed(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:
+    """The runs of an arm at a fraction, one for each seed."""
+    rows = table[(table["arm"] == arm) & (table["fraction"] == fraction)]
+    return rows.drop_duplicates("seed").set_index("seed")
+
+
+def _why_not(ours: pd.DataFrame, theirs: pd.DataFrame, seed: int) -> str:
+    """Why a seed has no pair: what became of the run, or of the first of the two that is lacking."""
+    rows = theirs if seed in ours.index and pd.notna(ours["robust"][seed]) else ours
+    if seed not in rows.index:
+        return "not run"
+    status = str(rows["status"][seed])
+    return "not evaluated" if status in ("ok", "collapsed") else status
+
+
+def _outcomes(rows: pd.DataFrame) -> NDArray[np.bool_] | None:
+    """Whether each image is right, shape (seeds, images); None where that is not known of all."""
+    if "outcomes" not in rows or rows["outcomes"].isna().any() or rows["test_images"].nunique() != 1:
+        return None
+    count = int(rows["test_images"].iloc[0])
+    return np.stack([unpack_bits(text, count) for text in rows["outcomes"]])

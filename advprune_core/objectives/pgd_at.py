@@ -1,0 +1,52 @@
+"""Standard training and adversarial training with PGD."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
+
+
+@OBJECTIVES.register
+class Standard(Objective):
+    """Cross-entropy on clean images: no robustness, 3 forward-equivalents an image."""
+
+    name: ClassVar[str] = "standard"
+    uses_clean: ClassVar[bool] = True
+    uses_adversarial: ClassVar[bool] = False
+
+    def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
+        """Cross-entropy of the clean logits."""
+        assert clean is not None
+        return self.cross_entropy(clean, y)
+
+
+@OBJECTIVES.register
+class PGDAT(Objective):
+    """Cross-entropy on PGD images (Madry et al. 2018): 2k + 3 forward-equivalents with k steps."""
+
+    name: ClassVar[str] = "pgd_at"
+
+    def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
+        """Cross-entropy of the adversarial logits."""
+        assert adversarial is not None
+        return self.cross_entropy(adversarial, y)
+
+
+@TRAINERS.register
+class StandardTrainer(Trainer):
+    """Standard training on clean images."""
+
+    name: ClassVar[str] = "standard"
+    objective: ClassVar[Any] = "standard"
+
+
+@TRAINERS.register
+class PGDATTrainer(Trainer):
+    """PGD-AT (Madry et al. 2018): 7 steps from a random start."""
+
+    name: ClassVar[str] = "pgd_at"
+    objective: ClassVar[Any] = "pgd_at"
+    attack: ClassVar[dict[str, Any]] = {"start": "random", "steps": 7}

@@ -1,0 +1,218 @@
+"""Studies that leave a results folder, and that come into one: without weights, every record verified."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from advprune_core.base.files import DamagedFile, digest_of
+from advprune_core.base.settings import AdvpruneError, ConfigError
+from advprune_core.study.records import FILES, EvaluationRecord, Manifest, RunRecord, Timing
+from advprune_core.study.store import RunStore, read_manifest, read_record
+from advprune_core.trainers.config import RunConfig, content_key
+
+R = TypeVar("R", RunRecord, EvaluationRecord, Timing)
+
+#: Files of a run that an export has; weights and selections stay where they are.
+_EXPORTED = ("record.json", "evaluations/*.json", "timings/*.json")
+
+
+def export_study(study: str, folder: Path, *, results: Path) -> int:
+    """Copy a study's manifest, tables, figures, notebooks and its runs' records, without weights.
+
+    The copy is made beside `folder` and renamed; in an earlier export, only what an export writes is replaced.
+
+    Returns
+    -------
+    int
+        How many runs it has.
+
+    Raises
+    ------
+    ConfigError
+        No such study; a folder that is a results folder, the study's own, or has other things in it.
+    """
+    store = RunStore(results)
+    manifest, own = store.manifest(study), results / study
+    _check_target(folder, results=results, own=own)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.resolve().parent, prefix=f".{folder.name}."))
+    try:
+        for path in _kept_files(folder):
+            _copy(path, beside / path.relative_to(folder))
+        for path in sorted(own.iterdir()):
+            if path.is_file() and not path.name.startswith("."):
+                _copy(path, beside / path.name)
+        keys = sorted({entry.key for entry in manifest.entries})
+        for key in keys:
+            for path in _exported_files(store.folder(key)):
+                _copy(path, beside / "runs" / key / path.relative_to(store.folder(key)))
+        beside.chmod(0o755)
+        if folder.exists():
+            earlier = beside.with_name(f"{beside.name}.earlier")
+            folder.rename(earlier)
+            beside.rename(folder)
+            shutil.rmtree(earlier)
+        else:
+            beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return len(keys)
+
+
+def _check_target(folder: Path, *, results: Path, own: Path) -> None:
+    """Refuse to export over anything but an earlier export."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; an export needs a folder that is new, empty, or an earlier export")
+    target = folder.resolve()
+    if target in (results.resolve(), own.resolve()) or target.is_relative_to(results.resolve() / "runs"):
+        raise ConfigError(f"{folder} belongs to the results that are exported; name another folder, outside of them")
+    if folder.exists() and any(folder.iterdir()):
+        try:
+            read_record(folder / "manifest.json", Manifest, without_digest=True)
+        except (AdvpruneError, FileNotFoundError):
+            raise ConfigError(
+                f"{folder} is not empty and not an earlier export (it has no readable manifest.json): nothing was "
+                "written; name a new folder"
+            ) from None
+
+
+def _exported_files(run: Path) -> Iterator[Path]:
+    for pattern in _EXPORTED:
+        yield from sorted(run.glob(pattern))
+
+
+def _kept_files(folder: Path) -> list[Path]:
+    """Files in an earlier export that no export writes: the user's own."""
+    written = {path for run in folder.glob("runs/*") for path in _exported_files(run)}
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in written]
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+@dataclass
+class Imported:
+    """What an import did, by the keys of runs.
+
+    Attributes
+    ----------
+    runs, there : list of str
+        Runs that are new here, and runs that were here already and are left as they are.
+    without_digests : list of str
+        Of the new ones, those whose records are of the first version: taken as they are.
+    other_code : list of str
+        Of the new ones, those whose key today's code would not give to their settings.
+    refused : dict of str to str
+        Files that are damaged, with the reason.
+    """
+
+    runs: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)
+    without_digests: list[str] = field(default_factory=list)
+    other_code: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def import_study(folder: Path, *, results: Path) -> Imported:
+    """Bring an exported study, or another results folder, into a results folder; every record is verified.
+
+    Training and evaluations that come in are finished: nothing is trained again for them. Weights
+    come along where they are there. The records say that they were imported. `folder` may be
+    `results` itself, to accept records of the first version.
+
+    Raises
+    ------
+    ConfigError
+        No records there.
+    """
+    source, target, found = RunStore(folder, read_only=True), RunStore(results), Imported()
+    keys = source.run_keys()
+    if not keys:
+        raise ConfigError(f"{folder} has no runs/*/record.json: name an exported study or a results folder")
+    for key in keys:
+        with target.lock(key):
+            _import_run(source.folder(key), target, found)
+    for path in sorted([*folder.glob("manifest*.json"), *folder.glob("*/manifest*.json")]):
+        try:
+            manifest = read_manifest(path, without_digest=True)
+        except ConfigError as error:
+            found.refused[str(path)] = str(error)
+            continue
+        there = results / manifest.study / path.name
+        if not there.exists() or there.samefile(path):
+            target.write_manifest(manifest, there.parent, name=path.name)
+    return found
+
+
+def _import_run(folder: Path, target: RunStore, found: Imported) -> None:
+    """Verify the records of one run, and write what is not there yet."""
+    key = folder.name
+    try:
+        record, old = _run_record(folder / "record.json")
+    except DamagedFile as error:
+        found.refused[str(folder / "record.json")] = str(error)
+        return
+    in_place = target.folder(key).resolve() == folder.resolve()
+    if not in_place and target.run(key) is not None:
+        found.there.append(key)
+    else:
+        found.runs.append(key)
+        if old:
+            found.without_digests.append(key)
+            if _key_today(record) != key:
+                found.other_code.append(key)
+            there = [name for name in FILES if (folder / name).exists()]
+            record = record.model_copy(update={"files": {name: digest_of(folder / name) for name in there}})
+        for name, digest in record.files.items():
+            if not in_place and (folder / name).exists() and digest_of(folder / name) == digest:
+                _copy(folder / name, target.folder(key) / name)
+        target.keep_run(_marked(record, in_place=in_place))
+    for path in sorted(folder.glob("evaluations/*.json")):
+        try:
+            evaluation = read_record(path, EvaluationRecord, without_digest=True)
+        except DamagedFile as error:
+            found.refused[str(path)] = str(error)
+            continue
+        if in_place or target.evaluation(key, evaluation.key) is None:
+            target.write_evaluation(_marked(evaluation, in_place=in_place))
+    for path in sorted(folder.glob("timings/*.json")):
+        try:
+            timing = read_record(path, Timing, without_digest=True)
+        except DamagedFile as error:
+            found.refused[str(path)] = str(error)
+            continue
+        if in_place or not (target.folder(key) / "timings" / path.name).exists():
+            target.write_timing(key, _marked(timing, in_place=in_place), number=path.stem)
+
+
+def _run_record(path: Path) -> tuple[RunRecord, bool]:
+    """A run's record, and whether it is of the first version, without a digest."""
+    try:
+        return read_record(path, RunRecord), False
+    except ConfigError:
+        return read_record(path, RunRecord, without_digest=True), True
+
+
+def _marked(record: R, *, in_place: bool) -> R:
+    """The record with the mark of where it came from."""
+    if in_place or record.provenance != "here":
+        return record
+    return record.model_copy(update={"provenance": "imported"})
+
+
+def _key_today(record: RunRecord) -> str | None:
+    """The key that today's code gives to the settings of a record."""
+    try:
+        config = RunConfig.create(**{"speed": "exact", **record.config})  # older records know no other
+    except (AdvpruneError, ValidationError):
+        return None
+    return content_key(config.identity(record.dataset.get("train_hash", "")))

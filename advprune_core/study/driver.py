@@ -1,0 +1,371 @@
+"""Carries runs out: what is finished is not run again, what was interrupted goes on.
+
+The driver is the only writer of records. It keeps as many tasks under way as there are workers;
+what becomes possible when one ends (the evaluation of a run, the control that matches it) joins
+the queue.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import traceback
+import warnings
+from bisect import insort
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from tqdm import tqdm
+
+from advprune_core.attacks.compiled import NotCompiled
+from advprune_core.base.environment import environment
+from advprune_core.base.files import digest_of
+from advprune_core.base.machine import machine_error, machine_errors
+from advprune_core.base.progress import following
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Dataset
+from advprune_core.study.compiling import tested_thing
+from advprune_core.study.engines import SerialExecutor, engine
+from advprune_core.study.grid import Datasets, Entry, timed_entries
+from advprune_core.study.records import RunRecord, Timing
+from advprune_core.study.store import RunStore
+from advprune_core.study.study import Execution
+from advprune_core.study.tasks import (
+    EvaluateTask,
+    EvaluationConfig,
+    TrainTask,
+    drop_checkpoints,
+    evaluation_record,
+    finish,
+    finish_evaluation,
+    finish_failed,
+    run_record,
+    warm_up,
+)
+from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.controls import resolve
+
+Task = TrainTask | EvaluateTask
+
+
+class Driver:
+    """A grid under way.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    datasets : mapping of DatasetSource to Dataset
+        Of the entries, from `check_entries`.
+    execution : Execution
+        Engine, workers, folders, timings.
+    bar : tqdm
+        Counts forward-equivalents of training.
+    on_key : callable
+        Called when the keys of runs, and later of controls, have become known, before they are trained.
+    plain_tests : set of str
+        What has to be tested by plain passes, though it was trained by compiled ones (see `compiling`).
+
+    Attributes
+    ----------
+    keys : dict of int to str
+        Key of each entry that is resolved, by its place in `entries`.
+    failed : dict of str to str
+        Message of each run that failed, by what it was.
+    trained, evaluated : int
+        How much was done now, and by this driver: what another one has written meanwhile is not counted.
+    without_weights : list of str
+        What could not be tested, because its weights are not here and it was not to be trained again.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        datasets: Datasets,
+        execution: Execution,
+        bar: tqdm[Any],
+        on_key: Callable[[Driver], None] = lambda driver: None,
+        *,
+        plain_tests: Set[str] = frozenset(),
+    ) -> None:
+        self.entries, self.datasets = list(entries), datasets
+        self.execution, self.bar, self.on_key = execution, bar, on_key
+        self.plain_tests = plain_tests
+        self.store = RunStore(execution.root)
+        self.keys: dict[int, str] = {}
+        self.failed: dict[str, str] = {}
+        self.trained = self.evaluated = 0
+        self.without_weights: list[str] = []
+        self._ready: list[tuple[int, float, int, Task]] = []
+        self._waiting: dict[str, list[int]] = {}
+        self._sharing: dict[str, list[int]] = {}
+        self._tested: set[tuple[str, str]] = set()
+        self._passes = 0.0
+        self._testing: list[float] = []  # seconds of each test that was done now
+        self._training: dict[str, RunConfig] = {}
+
+    def run(self) -> None:
+        """Carry everything out.
+
+        Raises
+        ------
+        MachineError
+            A killed worker, a full disk, a limit on files: no run's own failure, so everything stops.
+        """
+        with machine_errors():
+            self._run()
+
+    def _run(self) -> None:
+        for number, entry in enumerate(self.entries):
+            key = self.key(entry.config)
+            if not entry.derived:
+                self._add_run(number, entry.config, key)
+                continue
+            record = self.store.finished(key)
+            if record is None:
+                self._waiting.setdefault(key, []).append(number)
+            else:
+                self._add_control(number, record)
+        self.on_key(self)
+        with following(self.bar, self._position):
+            self._time_alone()
+            self._work_through()
+
+    def _position(self) -> float:
+        """Forward-equivalents that are done, runs under way included."""
+        passes = self._passes
+        for key, config in list(self._training.items()):
+            try:
+                text = (self.store.work(key) / "metrics.jsonl").read_text()
+                rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
+            except (OSError, ValueError):
+                continue
+            passes += self.passes(config) * config.share(rows)
+        return passes
+
+    def dataset(self, config: RunConfig) -> Dataset:
+        """The data that a run is trained and tested on."""
+        return self.datasets[config.dataset]
+
+    def passes(self, config: RunConfig) -> float:
+        """Forward-equivalents that training a run is expected to take."""
+        return config.passes(len(self.dataset(config).train))
+
+    def key(self, config: RunConfig) -> str:
+        """Key of a run."""
+        return config.train_key(self.dataset(config))
+
+    def evaluation(self, number: int) -> EvaluationConfig:
+        """How the entry in a place is tested: at the speed of its run, if that was done before or can be done here."""
+        entry, key = self.entries[number], self.keys[number]
+        wanted = entry.evaluation
+        if wanted.speed == "exact" or tested_thing(entry) not in self.plain_tests:
+            return wanted
+        there = self.store.evaluation(key, wanted.key(self.dataset(entry.config).test_hash)) is not None
+        return wanted if there else wanted.replace(speed="exact")
+
+    def evaluation_key(self, number: int) -> str:
+        """Key of how the entry in a place is tested."""
+        return self.evaluation(number).key(self.dataset(self.entries[number].config).test_hash)
+
+    def _add_control(self, number: int, record: RunRecord) -> None:
+        """Resolve a control from the finished record that it matches."""
+        entry = self.entries[number]
+        assert entry.control is not None
+        if not record.trained:
+            self.failed[entry.describe()] = f"the run it matches has the status {record.status!r}"
+            return
+        try:
+            config = resolve(entry.control, entry.config, record)
+        except ConfigError as error:  # of this control alone; the others go on
+            self.failed[entry.describe()] = str(error)
+            return
+        self._add_run(number, config, self.key(config))
+
+    def _add_run(self, number: int, config: RunConfig, key: str) -> None:
+        """Queue what a run still needs; a run that several entries share is queued once."""
+        self.keys[number] = key
+        self._sharing.setdefault(key, []).append(number)
+        record = self.store.finished(key)
+        if len(self._sharing[key]) > 1:  # queued already; it may be tested in another way
+            if record is not None and not self._queued(key):
+                self._add_evaluations(key, config, record)
+        elif record is None:
+            self._push(number, self._training_of(config, key))
+        elif self.store.damaged(record) or (self.execution.retrain and self.store.absent(record)):
+            self._train_again(number, config, key)
+        else:
+            drop_checkpoints(self.store, key)
+            self._passes += self.passes(config)
+            self._add_evaluations(key, config, record)
+
+    def _training_of(self, config: RunConfig, key: str, *, again: bool = False) -> TrainTask:
+        ex = self.execution
+        return TrainTask(config, key, ex.data, str(ex.root), ex.checkpoint_seconds, again)
+
+    def _train_again(self, number: int, config: RunConfig, key: str) -> None:
+        """Queue a run that is recorded, for the files that its record names."""
+        self.bar.total += self.passes(config)
+        self._push(number, self._training_of(config, key, again=True))
+
+    def _queued(self, key: str) -> bool:
+        """Whether a run is still to be trained, or under way."""
+        return key in self._training or any(isinstance(task, TrainTask) and task.key == key for *_, task in self._ready)
+
+    def _add_evaluations(self, key: str, config: RunConfig, record: RunRecord) -> None:
+        """Queue the tests of a trained run that are not there: one for each way that its entries ask for."""
+        if record.status == "diverged":
+            return
+        for number in self._sharing[key]:
+            evaluation, its_key = self.evaluation(number), self.evaluation_key(number)
+            if (key, its_key) in self._tested or self.store.evaluation(key, its_key) is not None:
+                continue
+            self._tested.add((key, its_key))
+            weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
+            if weights is None:
+                self.without_weights.append(self.entries[number].describe())
+                continue
+            task = EvaluateTask(config, key, evaluation, its_key, ex.data, str(ex.root), str(weights))
+            self._push(number, task)
+
+    def _push(self, number: int, task: Task) -> None:
+        """Tests first, so that what is trained is also judged if the machine goes away; then part by part.
+
+        Of a part the longest training comes first.
+        """
+        part, cost = -1, 0.0
+        if isinstance(task, TrainTask):
+            part, cost = self.entries[number].part, self.passes(task.config)
+        insort(self._ready, (part, -cost, number, task), key=lambda item: item[:2])
+
+    def _begin(self, number: int, task: Task) -> None:
+        if isinstance(task, TrainTask):
+            self._training[self.keys[number]] = task.config
+
+    def _work_through(self) -> None:
+        under_way: dict[Future[Any], tuple[int, Task]] = {}
+        possible = len(self._ready) + sum(len(numbers) for numbers in self._waiting.values())
+        workers = min(self.execution.worker_count, max(possible, 1))
+        with engine(self.execution.engine, workers) as executor:
+            while self._ready or under_way:
+                while self._ready and len(under_way) < workers:
+                    *_, number, task = self._ready.pop(0)
+                    self._begin(number, task)
+                    under_way[executor.submit(task)] = (number, task)
+                self._say_what_is_left([task for _, task in under_way.values()])
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    number, task = under_way.pop(future)
+                    self._done(number, task, future)
+
+    def _say_what_is_left(self, under_way: list[Task]) -> None:
+        """The bar counts training; tests of what is trained come last, and take their time as well."""
+        tasks = [*under_way, *(task for *_, task in self._ready)]
+        training = sum(isinstance(task, TrainTask) for task in tasks)
+        left = [f"{training} to train"] if training else []
+        if tests := len(tasks) - training:
+            seconds = mean(self._testing or [0.0]) * math.ceil(tests / self.execution.worker_count)
+            about = f", about {tqdm.format_interval(seconds)}" if seconds and not training else ""
+            left += [f"{tests} to test{about}"]
+        self.bar.set_postfix_str(", ".join(left), refresh=False)
+
+    def _done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
+        """Write what came back, and queue what it makes possible."""
+        error, key = future.exception(), self.keys[number]
+        self._training.pop(key, None)
+        if error is not None and (refused := machine_error(error)) is not None:
+            raise refused from error
+        name = self.entries[number].describe()
+        if isinstance(task, TrainTask):
+            if error is None:
+                self._trained(number, task, future.result(), timed_alone=timed_alone)
+                return
+            self.failed[name] = _message(error)
+            finish_failed(self.store, run_record(key, task.config, self.dataset(task.config), _message(error)))
+            for waiting in self._waiting.pop(key, []):
+                self.failed[self.entries[waiting].describe()] = "the run it matches failed"
+        elif isinstance(error, NotCompiled):  # with these weights, or where this worker is
+            warnings.warn(f"{error}: {name} is tested by an exact evaluation", stacklevel=2)
+            self.plain_tests = {*self.plain_tests, tested_thing(self.entries[number])}
+            record = self.store.finished(key)
+            assert record is not None
+            self._add_evaluations(key, task.config, record)
+            self.on_key(self)
+        elif error is not None:
+            self.failed[f"evaluation of {name}"] = _message(error)
+        elif (result := future.result()) is not None:  # else another process did it meanwhile
+            weights = digest_of(Path(task.weights))
+            dataset = self.dataset(task.config)
+            found = evaluation_record(key, task.config, task.evaluation, dataset, *result, weights=weights)
+            self.evaluated += finish_evaluation(self.store, found)
+            self._testing.append(sum(found.seconds.values()))
+
+    def _trained(self, number: int, task: TrainTask, result: Any, *, timed_alone: bool = False) -> None:
+        """Write a trained run; evaluate it; resolve the controls that waited for it."""
+        config, key = task.config, task.key
+        if result is not None:
+            record = run_record(key, config, self.dataset(config), result, timed_alone=timed_alone)
+            self.trained += finish(self.store, record, result, again=task.again)
+        finished = self.store.finished(key)
+        assert finished is not None
+        if finished.status == "diverged":
+            self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
+        self._passes += self.passes(config)
+        self._add_evaluations(key, config, finished)
+        controls = self._waiting.pop(key, [])
+        for waiting in controls:
+            self._add_control(waiting, finished)
+        if controls:
+            self.on_key(self)
+
+    def _time_alone(self) -> None:
+        """Train the first seed's runs with nothing beside them, and repeat what is asked for."""
+        repeats = self.execution.timed_repeats
+        pending = [(entry, self._timings_missing(entry)) for entry in timed_entries(self.entries, repeats)]
+        pending = [(entry, missing) for entry, missing in pending if missing > 0]
+        if pending:
+            warm_up(pending[0][0].config, self.dataset(pending[0][0].config))
+        for entry, missing in pending:
+            again = missing - (self.store.finished(self.key(entry.config)) is None)
+            self.bar.total += again * self.passes(entry.config)
+        for repeat in range(repeats):
+            for entry, missing in pending:
+                if repeat < missing:
+                    self.bar.set_postfix_str(f"timing {entry.describe()} alone")
+                    self._time_once(entry)
+        self.bar.set_postfix_str("")
+
+    def _timings_missing(self, entry: Entry) -> int:
+        """How many timings alone a run still lacks."""
+        key = self.key(entry.config)
+        record = self.store.finished(key)
+        there = 0 if record is None else int(record.timed_alone) + len(self.store.timings(key))
+        return self.execution.timed_repeats - there
+
+    def _time_once(self, entry: Entry) -> None:
+        """Train a run that is not there yet, timed; or time one that is, and keep only the time."""
+        key, number = self.key(entry.config), self.entries.index(entry)
+        queued = [item for item in self._ready if isinstance(item[-1], TrainTask) and item[-1].key == key]
+        if queued:
+            # What a checkpoint left by other company brings along is no time alone.
+            alone = not (self.store.work(key) / "checkpoint.pt").exists()
+            self._ready.remove(queued[0])
+            task = queued[0][-1]
+            self._begin(number, task)
+            self._done(number, task, SerialExecutor().submit(task), timed_alone=alone)
+        elif self.store.finished(key) is not None:
+            task = TrainTask(entry.config, key, self.execution.data, None)
+            future = SerialExecutor().submit(task)
+            if (error := future.exception()) is not None:
+                self.failed[f"timing of {entry.describe()}"] = _message(error)
+                return
+            times = {name: future.result().ledger[name] for name in ("seconds", "cpu_seconds")}
+            self.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
+            self._passes += self.passes(entry.config)
+
+
+def _message(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" (line {frames[-1].lineno} of {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -1,0 +1,229 @@
+"""Notebooks executed with papermill, single evaluations: what commands do beyond running a grid."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advprune_core.attacks.base import ATTACKS
+from advprune_core.attacks.compiled import Speed, compile_cache
+from advprune_core.attacks.geometry import ThreatModel
+from advprune_core.base.environment import results_root
+from advprune_core.base.files import check_writable, digest_of, write_text
+from advprune_core.base.settings import ConfigError, check_names
+from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.study.compiling import against_testing, against_training
+from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord
+from advprune_core.study.runs import Run, load_run
+from advprune_core.study.store import RunStore
+from advprune_core.study.study import StudyConfig, study_config
+from advprune_core.study.tasks import (
+    PGD_40,
+    EvaluateTask,
+    EvaluationConfig,
+    TrainTask,
+    evaluation_record,
+    finish,
+    finish_evaluation,
+    is_done,
+    run_record,
+)
+from advprune_core.trainers.config import RunConfig, content_key
+
+#: Notebooks of a study where none are named.
+DEFAULT_NOTEBOOKS = ("accuracy_vs_fraction.ipynb", "runtime.ipynb")
+
+
+def find_notebooks(named: Sequence[Path], profiles: Sequence[Path]) -> list[Path]:
+    """The named notebooks, or the default ones beside the profile's folder or in ./notebooks."""
+    for path in named:
+        if path.suffix != ".ipynb" or not path.exists():
+            raise ConfigError(f"{path} is neither a notebook (.ipynb) nor a profile (.yaml) that exists")
+    if named:
+        return list(named)
+    places = [path.resolve().parent.parent for path in profiles] + [Path("notebooks")]
+    for place in places:
+        notebooks = [place / name for name in DEFAULT_NOTEBOOKS]
+        if all(path.exists() for path in notebooks):
+            return notebooks
+    raise ConfigError("name the notebooks to execute: the default ones are not in ./notebooks")
+
+
+def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
+    """The study of a notebook: its own defaults, with `parameters` over them.
+
+    Raises
+    ------
+    ConfigError
+        A parameter that the notebook does not have; values out of range.
+    """
+    known = parameters_of(notebook)
+    check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}")
+    values = known | parameters
+    return study_config({name: value for name, value in values.items() if name in StudyConfig.model_fields})
+
+
+def parameters_of(notebook: Path) -> dict[str, Any]:
+    """Names and defaults of a notebook's parameters, as papermill finds them, whose import takes seconds."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    defaults = {}
+    for line in ast.parse("".join(tagged[0]["source"])).body if tagged else []:
+        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and line.value is not None:
+            defaults[target.id] = ast.literal_eval(line.value)
+    return defaults
+
+
+def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: StudyConfig) -> list[Path]:
+    """Execute notebooks into ``results/<study>/``; their runs are there already, or are run."""
+    import papermill
+
+    outputs = []
+    # By the environment, not as a parameter: executed copies should not name folders of a machine.
+    given = {name: value for name, value in parameters.items() if name != "results"}
+    before = os.environ.get("ADVPRUNE_RESULTS")
+    os.environ["ADVPRUNE_RESULTS"] = str(config.execution.root.resolve())
+    try:
+        for notebook in notebooks:
+            output = config.folder / notebook.name
+            papermill.execute_notebook(
+                str(notebook),
+                str(output),
+                parameters=given,
+                progress_bar=False,
+                cwd=os.getcwd(),  # relative paths and modules mean the same there as here
+                extra_arguments=["--IPKernelApp.log_level=40"],
+            )
+            _forget_paths(output)
+            outputs.append(output)
+    finally:
+        os.environ.pop("ADVPRUNE_RESULTS")
+        if before is not None:
+            os.environ["ADVPRUNE_RESULTS"] = before
+    return outputs
+
+
+def _forget_paths(notebook: Path) -> None:
+    """Leave only names in what papermill notes of its paths."""
+    content = json.loads(notebook.read_text())
+    for name in ("input_path", "output_path"):
+        content["metadata"]["papermill"][name] = notebook.name
+    write_text(notebook, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def evaluate_checkpoint(
+    *,
+    run_key: str | None,
+    weights: str | None,
+    own: dict[str, Any],
+    threat: dict[str, Any],
+    attacks: Sequence[Any],
+    checkpoint: str,
+    images: int | None,
+    results: str | None,
+    data: str | None,
+    retrain: bool = False,
+    speed: Speed | None = None,
+) -> tuple[EvaluationRecord, Path]:
+    """Evaluate a run or a state dict of one's own, unless it was done before.
+
+    With `retrain`, a run whose weights are not here is trained again first. The searches are compiled
+    where `speed` says so, by default where the run was.
+
+    Returns
+    -------
+    record : EvaluationRecord
+    path : Path
+        Where it is kept: beside the run; that of one's own weights under a key of their content.
+
+    Raises
+    ------
+    ConfigError
+        No such run, file or weights; more images than there are; settings that do not fit.
+
+    Warns
+    -----
+    UserWarning
+        What cannot be compiled here, so that an exact run, or an exact evaluation, is taken instead.
+    """
+    parsed = tuple(ATTACKS.parse(spec) for spec in attacks) or PGD_40
+    if run_key is not None:
+        run = load_run(run_key, results)
+        config, key = run.config.replace(device="auto"), run.record.key
+        EvaluationConfig.create(checkpoint=checkpoint)
+        path = None
+    else:
+        assert weights is not None
+        config, path, run = RunConfig.flat(**own, **threat), Path(weights), None
+        if not path.is_file():
+            raise ConfigError(f"there is no file {path}")
+        content = digest_of(path)
+        key = f"{OWN_WEIGHTS}{content_key({'model': config.model.canonical(), 'weights': content})}"
+    if threat.get("norm", config.threat.norm) != config.threat.norm and "eps" not in threat:
+        raise ConfigError(f"another norm than the run's ({config.threat.norm}) needs its own eps")
+    facts = {**config.threat.model_dump(), **threat}
+    evaluation = EvaluationConfig.create(
+        attacks=parsed,
+        threat=ThreatModel.create(**facts),
+        checkpoint=checkpoint,
+        images=images,
+        speed=speed or ("exact" if run is None else config.speed),
+    )
+    dataset, store = load_dataset(config.dataset, folder=data), RunStore(results_root(results))
+    evaluation.check(dataset)
+    test_hash = dataset.test_hash
+    if store.evaluation(key, evaluation.key(test_hash)) is None:
+        check_writable(store.results)
+        if run is not None:
+            if retrain:
+                train_again(run, dataset, data=data)
+                config = run.config.replace(device="auto")
+                evaluation = evaluation.replace(speed=speed or config.speed)
+            key, path = run.record.key, run.weights(checkpoint)
+        assert path is not None
+        with compile_cache(store.results):
+            evaluation = _settled(evaluation, config, dataset)
+        number = evaluation.key(test_hash)
+        task = EvaluateTask(config, key, evaluation, number, data, str(store.results), str(path), progress=True)
+        if (found := task()) is not None:  # else another process did it meanwhile, or somebody before
+            made = evaluation_record(key, config, evaluation, dataset, *found, weights=digest_of(path))
+            finish_evaluation(store, made)
+    number = evaluation.key(test_hash)
+    record = store.evaluation(key, number)
+    assert record is not None
+    return record, store.evaluation_file(key, number)
+
+
+def _settled(evaluation: EvaluationConfig, config: RunConfig, dataset: Dataset) -> EvaluationConfig:
+    """An evaluation as this machine can do it."""
+    reason = None if evaluation.speed == "exact" else against_testing(config, dataset, evaluation)
+    if reason is None:
+        return evaluation
+    warnings.warn(f"{reason}: the evaluation is an exact one", stacklevel=3)
+    return evaluation.replace(speed="exact")
+
+
+def train_again(run: Run, dataset: Dataset, *, data: str | None) -> None:
+    """Train a run for the files that its record names, if one of them is missing or damaged.
+
+    A compiled run that cannot be compiled here becomes the exact one, which has a key of its own.
+    """
+    store, config, key = run.store, run.config, run.record.key
+    store.damaged(run.record)
+    if config.speed == "compiled" and not is_done(store, key, again=True):
+        with compile_cache(store.results):
+            reason = against_training(config, dataset)
+        if reason is not None:
+            config = config.replace(speed="exact")
+            key = config.train_key(dataset)
+            warnings.warn(f"{reason}: instead of run {run.record.key} the exact one is taken, {key}", stacklevel=3)
+    result = TrainTask(config, key, data, str(store.results), again=True)()
+    if result is not None:
+        finish(store, run_record(key, config, dataset, result), result, again=True)
+    run.record = store.run(key) or run.record

@@ -1,0 +1,193 @@
+"""The grid of a study: its runs, the controls of each, and what each is tested by."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from advprune_core.attacks.base import Attack
+from advprune_core.attacks.compiled import Speed
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import Dataset, DatasetSource, load_dataset
+from advprune_core.models.base import build_model, check_model
+from advprune_core.pruners.base import PRUNERS
+from advprune_core.pruners.random import Full
+from advprune_core.study.study import StudyConfig, pruner_label
+from advprune_core.study.tasks import PGD_40, EvaluationConfig
+from advprune_core.trainers.arithmetic import check_precision
+from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.controls import Control, check_control
+
+Datasets = Mapping[DatasetSource, Dataset]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One point of a study: a run, or a control of one.
+
+    Attributes
+    ----------
+    arm : str
+        What a line in a figure stands for: a pruner's label, or ``control(pruner)``; after
+        ``variant: `` where there are several ways of training.
+    fraction, seed
+        Of the run, or of the run that a control matches.
+    config : RunConfig
+        Of the run, or of the run that a control matches.
+    control : Control or None
+        None for the run itself.
+    variant : str
+        Name of the way of training, where there are several.
+    attacks, images
+        Of the test: attacks, cheapest first, and how many test images (None: all).
+    part : int
+        Which part of its study it belongs to: earlier parts are carried out first.
+    """
+
+    arm: str
+    fraction: float
+    seed: int
+    config: RunConfig
+    control: Control | None = None
+    variant: str = ""
+    attacks: tuple[Attack, ...] = PGD_40
+    images: int | None = None
+    part: int = 0
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """How the run is tested: on the threat model of its training."""
+        speed: Speed = "compiled" if self.config.speed == "compiled" else "exact"
+        return EvaluationConfig(attacks=self.attacks, threat=self.config.threat, images=self.images, speed=speed)
+
+    @property
+    def derived(self) -> bool:
+        """Whether another run must be finished first; a control of the full run is that run."""
+        return self.control is not None and not isinstance(self.config.pruner, Full)
+
+    def identity(self) -> str:
+        """Equal for entries that stand for the same run."""
+        control = self.control if self.derived else None
+        return json.dumps([self.config.model_dump(mode="json"), control], sort_keys=True)
+
+    def describe(self) -> str:
+        """``random 40 % seed 3``."""
+        return f"{self.arm} {100 * self.fraction:g} % seed {self.seed}"
+
+
+def grid(
+    ways: RunConfig | Mapping[str, RunConfig],
+    *,
+    pruners: Sequence[Any],
+    fractions: Sequence[float],
+    seeds: Sequence[int],
+    controls: Sequence[Control] = (),
+    attacks: tuple[Attack, ...] = PGD_40,
+    images: int | None = None,
+    part: int = 0,
+) -> list[Entry]:
+    """Every way of training with every pruner at every fraction with every seed, and controls of each.
+
+    At fraction 1 a pruner, and any control of it, is the run on full data.
+
+    Parameters
+    ----------
+    ways : RunConfig or mapping of str to RunConfig
+        How to train on full data: one way, or several by name.
+    attacks, images, part
+        See `Entry`.
+    """
+    named, entries = {"": ways} if isinstance(ways, RunConfig) else ways, []
+    for seed, (variant, way), spec in itertools.product(seeds, named.items(), pruners):
+        pruner = PRUNERS.parse(spec)
+        label, prefix = pruner_label(pruner), f"{variant}: " if variant else ""
+        for fraction in fractions:
+            config = way.replace(pruner=pruner, fraction=fraction, seed=seed)
+            run = Entry(prefix + label, fraction, seed, config, None, variant, attacks, images, part)
+            entries.append(run)
+            for control in controls:
+                check_control(control, config)
+                entries.append(replace(run, arm=f"{prefix}{control}({label})", control=control))
+    return entries
+
+
+def study_grid(config: StudyConfig, *, shard: tuple[int, int] | None = None) -> list[Entry]:
+    """The grid of a study, part after part, or the i-th of n shards of it: a run and its controls stay together.
+
+    Raises
+    ------
+    ConfigError
+        Two parts that test the same point in two ways; an impossible shard.
+    """
+    entries: dict[tuple[str, float, int], Entry] = {}
+    for number, part in enumerate(config.all_parts()):
+        for entry in grid(
+            part.ways(),
+            pruners=part.pruners,
+            fractions=part.fractions,
+            seeds=part.seeds,
+            controls=part.controls,
+            attacks=part.attacks,
+            images=part.images,
+            part=number,
+        ):
+            there = entries.setdefault((entry.arm, entry.fraction, entry.seed), entry)
+            if there.evaluation != entry.evaluation:
+                raise ConfigError(
+                    f"parts: part {there.part + 1} and part {number + 1} both have {entry.describe()}, and test it in "
+                    "two ways; leave it to one of them, or give them one evaluation and one number of images"
+                )
+    return _shard(list(entries.values()), shard)
+
+
+def _shard(entries: list[Entry], shard: tuple[int, int] | None) -> list[Entry]:
+    if shard is None:
+        return entries
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise ConfigError(f"shard {part}/{parts}: the part must be in 1..{parts}")
+    runs = list(dict.fromkeys(replace(entry, control=None).identity() for entry in entries))
+    return [e for e in entries if runs.index(replace(e, control=None).identity()) % parts == part - 1]
+
+
+def check_entries(entries: Sequence[Entry], *, data: str | None = None) -> Datasets:
+    """Load the data and refuse a grid of which any run cannot be trained or tested, before any work.
+
+    Returns
+    -------
+    mapping of DatasetSource to Dataset
+        The data sets of all entries.
+    """
+    for entry in entries:
+        entry.config.check_machine()
+    sources = dict.fromkeys(entry.config.dataset for entry in entries)
+    datasets = {source: load_dataset(source, folder=data) for source in sources}
+    for entry in entries:
+        dataset = datasets[entry.config.dataset]
+        try:
+            entry.config.check(dataset)
+            entry.evaluation.check(dataset)
+        except ConfigError as error:
+            raise ConfigError(f"{entry.describe()}: {error}") from None
+    configs = (entry.config for entry in entries)
+    networks = {json.dumps([c.model.spec(), c.dataset.spec(), c.precision], sort_keys=True): c for c in configs}
+    for config in networks.values():
+        dataset = datasets[config.dataset]
+        model = build_model(config.model, dataset)
+        check_model(model, dataset)
+        check_precision(config, model, dataset.train.pixels(slice(0, 2)))
+    return datasets
+
+
+def timed_entries(entries: Sequence[Entry], repeats: int) -> list[Entry]:
+    """Runs to be timed alone: the first seed's, controls aside, in random order (no drift)."""
+    if repeats == 0:
+        return []
+    chosen = [e for e in entries if e.seed == entries[0].seed and e.control is None]
+    unique = list({entry.identity(): entry for entry in chosen}.values())
+    return [unique[i] for i in np.random.default_rng(0).permutation(len(unique))]

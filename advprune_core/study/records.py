@@ -1,0 +1,248 @@
+"""What a run leaves: its record, its evaluations, its timings, and the list of a study's runs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from advprune_core.attacks.evaluate import Outcome, pack_bits, unpack_bits, wilson
+from advprune_core.trainers.config import content_key
+
+#: Begins the keys of weights that no run here has trained.
+OWN_WEIGHTS = "own-"
+#: Fields in which an interrupted or parallel run may differ from an undisturbed, serial one.
+CIRCUMSTANCES = (
+    *("seconds", "cpu_seconds", "timed_alone", "peak_memory", "environment", "git"),
+    *("provenance", "canonical", "files", "weights"),
+)
+#: What lies beside a record.
+FILES = ("last.pt", "best.pt", "selections.npz")
+#: Version of the records that this code writes; version 1 had no digests.
+SCHEMA = 2
+
+#: Where a record came from: made in this results folder, or brought into it by `advprune import`, from
+#: records with digests or from old ones without, which nothing vouches for.
+Provenance = Literal["here", "imported", "imported without digests"]
+
+
+class Record(BaseModel):
+    """A file that a run leaves; on disk it carries the SHA-256 of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: Literal[2] = 2
+    provenance: Provenance = "here"
+
+    def comparable(self) -> dict[str, Any]:
+        """Everything but time, memory and environment."""
+        return self.model_dump(mode="json", exclude=set(CIRCUMSTANCES))
+
+
+class _Keyed(Record):
+    """A record under a key: the hash of `canonical`, which holds all that the key stands for."""
+
+    key: str
+    canonical: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _key_is_its_hash(self) -> Self:
+        if self.canonical is not None and content_key(self.canonical) != self.key:
+            raise ValueError(f"its key {self.key} is not the hash of what it was made from")
+        return self
+
+
+class RunRecord(_Keyed):
+    """One trained model: what it was, what it cost, how it ended.
+
+    Attributes
+    ----------
+    passes : dict
+        Forward-equivalents by phase: train, select, validate.
+    seconds, cpu_seconds : dict
+        By phase, also save (checkpoints). Only runs `timed_alone` may be compared in seconds.
+    peak_memory : int
+        Bytes, sampled during the run.
+    n, kept, unique_images : int
+        Training images; images of the last selection; images trained on at least once.
+    n_filled : int
+        Images of the last selection that the pruner's rule fell short of.
+    step_ratio : float or None
+        How many times as long as on all data a step of the same learning rate is on a selection: length
+        of the weighted mean last-layer gradient over that of the mean of all training images, as the
+        pruner saw them. Mean over the epochs on a selection (each epoch's own stands in `epochs`);
+        None of a pruner that does not measure it.
+    wrong_labels : float or None
+        Share of the images of the last selection whose label is wrong, on data with `label_noise`.
+    canonical : dict or None
+        What the key was hashed from: settings, versions and sources of components, training data.
+    files : dict
+        SHA-256 of the files beside the record: ``last.pt``, ``best.pt``, ``selections.npz``.
+    """
+
+    config: dict[str, Any]
+    dataset: dict[str, Any]
+    status: Literal["ok", "collapsed", "diverged", "failed"]
+    error: str | None = None
+    passes: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    cpu_seconds: dict[str, float] = {}
+    timed_alone: bool = False
+    peak_memory: int = 0
+    n: int = 0
+    kept: int = 0
+    n_filled: int = 0
+    step_ratio: float | None = None
+    wrong_labels: float | None = None
+    unique_images: int = 0
+    images_visited: int = 0
+    steps: int = 0
+    best_epoch: int | None = None
+    collapse_epoch: int | None = None
+    state_bytes: int = 0
+    epochs: list[dict[str, Any]] = []
+    environment: dict[str, Any] = {}
+    git: dict[str, Any] = {}
+    files: dict[str, str] = {}
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has weights and a cost worth comparing; collapse is an outcome like another."""
+        return self.status in ("ok", "collapsed")
+
+    def same_training(self, other: RunRecord) -> bool:
+        """Whether another training of this run came out the same: its losses agree to the last digit.
+
+        Settings are not compared: they are those of the key, and an older record knows fewer of them.
+        """
+
+        def course(record: RunRecord) -> list[tuple[Any, Any]]:
+            return [(row.get("train_loss"), row.get("train_accuracy")) for row in record.epochs]
+
+        return (self.status, self.steps, course(self)) == (other.status, other.steps, course(other))
+
+    @property
+    def cost(self) -> int:
+        """Forward-equivalents of training and selection: what pruning is judged by."""
+        return self.passes.get("train", 0) + self.passes.get("select", 0)
+
+    @property
+    def cost_seconds(self) -> float:
+        """The same in processor seconds, which also count what is no forward pass, such as a pursuit."""
+        return self.cpu_seconds.get("train", 0.0) + self.cpu_seconds.get("select", 0.0)
+
+
+class Timing(Record):
+    """Seconds of one more training of a run, alone on the machine."""
+
+    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
+    environment: dict[str, Any] = {}
+
+
+class Accuracy(BaseModel):
+    """An accuracy with its 95 % Wilson interval and the outcome of every image, packed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    accuracy: float
+    low: float
+    high: float
+    images: str
+
+    def text(self) -> str:
+        """`` 76.6 % [72.7, 80.1]``, for a column."""
+        return f"{100 * self.accuracy:5.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    @classmethod
+    def of(cls, right: np.ndarray) -> Accuracy:
+        """From outcomes of bool, shape (n,)."""
+        low, high = wilson(int(right.sum()), len(right))
+        return cls(accuracy=float(right.mean()), low=low, high=high, images=pack_bits(right))
+
+
+class EvaluationRecord(_Keyed):
+    """One evaluation of one checkpoint: accuracies in [0, 1] on `n` test images.
+
+    Attributes
+    ----------
+    weights : str or None
+        SHA-256 of the weights that were evaluated.
+    warnings : list of str
+        Why the numbers may say more than is true (see `attacks.guards.inspect`).
+    by_class : dict
+        Counts of each class: of its test ``images``, and of those that are right: ``clean``, ``robust``.
+        Empty in records that are older than it.
+    """
+
+    train_key: str
+    config: dict[str, Any]
+    n: int
+    clean: Accuracy
+    robust: Accuracy
+    attacks: dict[str, Accuracy]
+    warnings: list[str] = []
+    by_class: dict[str, list[int]] = {}
+    passes: dict[str, int]
+    seconds: dict[str, float]
+    environment: dict[str, Any] = {}
+    git: dict[str, Any] = {}
+    weights: str | None = None
+
+    @model_validator(mode="after")
+    def _accuracies_are_those_of_the_images(self) -> Self:
+        """Every accuracy is counted once more: a number that contradicts the images is no result."""
+        outcome = self.outcome()
+        columns = {"clean": outcome.clean, "robust": outcome.robust, **outcome.attacks}
+        for name, stated in {"clean": self.clean, "robust": self.robust, **self.attacks}.items():
+            counted = Accuracy.of(columns[name])
+            pairs = [(getattr(counted, end), getattr(stated, end)) for end in ("accuracy", "low", "high")]
+            if any(abs(a - b) > 1e-9 for a, b in pairs) or counted.images != stated.images:
+                raise ValueError(f"{name} is stated as {stated.accuracy:g}, its images say {counted.accuracy:g}")
+        whole = {"images": self.n, "clean": int(outcome.clean.sum()), "robust": int(outcome.robust.sum())}
+        if self.by_class and {name: sum(counts) for name, counts in self.by_class.items()} != whole:
+            raise ValueError(f"its classes have other sums than its images: {self.by_class}")
+        return self
+
+    def worst_class(self, column: Literal["clean", "robust"]) -> float | None:
+        """Accuracy of the class that has the lowest, in [0, 1]; None where classes were not counted."""
+        counted = zip(self.by_class.get(column, []), self.by_class.get("images", []), strict=True)
+        return min((right / images for right, images in counted if images), default=None)
+
+    def outcome(self) -> Outcome:
+        """The outcome of every image."""
+        attacks = {name: unpack_bits(value.images, self.n) for name, value in self.attacks.items()}
+        return Outcome(unpack_bits(self.clean.images, self.n), attacks, tuple(self.warnings))
+
+
+class ManifestEntry(BaseModel):
+    """One point of a study: where it stands in the grid, and which run and evaluation it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    arm: str
+    variant: str = ""
+    fraction: float
+    seed: int
+    control: str | None
+    key: str
+    evaluation: str
+
+
+class Manifest(BaseModel):
+    """Which runs a study consists of.
+
+    Attributes
+    ----------
+    study : str
+    config : dict
+        Its parameters.
+    entries : list of ManifestEntry
+    former : list of str
+        Keys that an earlier grid of this study had, and this one has not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: Literal[2] = 2
+    study: str
+    config: dict[str, Any]
+    entries: list[ManifestEntry]
+    former: list[str] = []

@@ -1,0 +1,131 @@
+"""Grids and studies carried out from beginning to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import pandas as pd
+
+from advprune_core.attacks.compiled import compile_cache
+from advprune_core.base.files import check_writable
+from advprune_core.base.progress import progress_bar
+from advprune_core.base.settings import ConfigError
+from advprune_core.pruners.base import PRUNERS
+from advprune_core.study.compiling import settle_speed
+from advprune_core.study.driver import Driver
+from advprune_core.study.grid import Datasets, Entry, check_entries, study_grid
+from advprune_core.study.records import Manifest, ManifestEntry
+from advprune_core.study.store import RunStore, read_manifest
+from advprune_core.study.study import Execution, StudyConfig
+from advprune_core.study.table import collect
+from advprune_core.trainers.controls import expected_passes
+
+
+def expected_total(entries: Sequence[Entry], datasets: Datasets) -> float:
+    """Forward-equivalents that training a grid is expected to take."""
+    unique = {}
+    for entry in entries:
+        n = len(datasets[entry.config.dataset].train)
+        passes = entry.config.passes(n)
+        if entry.control is not None and entry.derived:
+            passes = expected_passes(entry.control, entry.config, n)
+        unique[entry.identity()] = passes
+    return sum(unique.values())
+
+
+def run_entries(
+    entries: Sequence[Entry],
+    *,
+    execution: Execution,
+    name: str = "runs",
+    progress: bool = True,
+    on_key: Callable[[Driver], None] = lambda driver: None,
+) -> Driver:
+    """Carry out any grid.
+
+    Raises
+    ------
+    ConfigError
+        What cannot be run, before any work; a results folder that is not writable.
+    """
+    check_writable(execution.root)
+    datasets = check_entries(entries, data=execution.data)
+    settled = settle_speed(entries, datasets, RunStore(execution.root), retrain=execution.retrain)
+    total = expected_total(settled.entries, datasets)
+    with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
+        driver = Driver(settled.entries, datasets, execution, bar, on_key, plain_tests=settled.plain_tests)
+        driver.run()
+    return driver
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study gives: its table (see `collect`), and what did not work."""
+
+    table: pd.DataFrame
+    failed: dict[str, str] = field(default_factory=dict)
+    trained: int = 0
+    evaluated: int = 0
+    without_weights: list[str] = field(default_factory=list)
+
+
+def run_study(
+    config: StudyConfig, *, progress: bool = True, shard: tuple[int, int] | None = None, retrain: bool = False
+) -> StudyResult:
+    """Carry a study out, or take up where it stopped.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    progress : bool
+        Show a bar, in forward-equivalents, with the time left.
+    shard : (i, n), optional
+        Only the i-th of n parts (from 1), for job arrays; a last call without it makes the table.
+    retrain : bool
+        Train runs again whose weights are not here, as those of an imported study.
+
+    Raises
+    ------
+    ConfigError
+        What cannot be run, before any work; a results folder that is not writable.
+    """
+    entries = study_grid(config, shard=shard)
+    execution = config.execution.replace(retrain=retrain)
+    if shard is not None:
+        # Jobs of an array share machines: their seconds would not be those of runs alone.
+        execution = execution.replace(timed_repeats=0)
+    driver = run_entries(
+        entries,
+        execution=execution,
+        name=config.study,
+        progress=progress,
+        on_key=partial(write_manifest, config, shard=shard),
+    )
+    table = collect(config.execution.root, study=config.study) if shard is None else pd.DataFrame()
+    return StudyResult(table, driver.failed, driver.trained, driver.evaluated, driver.without_weights)
+
+
+def write_manifest(config: StudyConfig, driver: Driver, *, shard: tuple[int, int] | None = None) -> None:
+    """Say which runs a study, or a part of it, consists of, and which it used to have."""
+    entries = []
+    for number, key in sorted(driver.keys.items()):
+        entry = driver.entries[number]
+        place = {name: getattr(entry, name) for name in ("arm", "variant", "fraction", "seed", "control")}
+        entries.append(ManifestEntry(**place, key=key, evaluation=driver.evaluation_key(number)))
+    pruners = [PRUNERS.parse(spec).spec() for spec in config.pruners]
+    settings = config.model_dump(mode="json", exclude={"results", "data", "engine", "workers", "pruners"})
+    name = "manifest.json" if shard is None else f"manifest-{shard[0]}of{shard[1]}.json"
+    try:
+        earlier = read_manifest(config.folder / name)
+        former = {entry.key for entry in earlier.entries} | set(earlier.former)
+    except (ConfigError, FileNotFoundError):
+        former = set()
+    manifest = Manifest(
+        study=config.study,
+        config={**settings, "pruners": pruners},
+        entries=entries,
+        former=sorted(former - {entry.key for entry in entries}),
+    )
+    RunStore(config.execution.root).write_manifest(manifest, config.folder, name=name)

@@ -1,0 +1,162 @@
+"""Whether a results folder is what was written to it, and what in it no study needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from filelock import Timeout
+
+from advprune_core.base.files import digest_of
+from advprune_core.base.settings import AdvpruneError, ConfigError
+from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord, Manifest, RunRecord, Timing
+from advprune_core.study.store import RunStore, read_record
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file that is not what was written, and what becomes of it."""
+
+    path: Path
+    reason: str
+    consequence: str
+
+    def text(self) -> str:
+        """One line."""
+        return f"{self.path}: {self.reason}; {self.consequence}"
+
+
+def check_results(results: Path) -> list[Finding]:
+    """Verify a results folder or an exported study: digests, keys, files, manifests. Nothing is changed.
+
+    Raises
+    ------
+    ConfigError
+        A folder without runs.
+    """
+    if not (results / "runs").is_dir():
+        raise ConfigError(f"{results} is not a results folder: it has no runs/")
+    exported = (results / "manifest.json").exists()
+    found: list[Finding] = []
+    sound: dict[str, set[str]] = {}
+    for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
+        found += _check_run(folder, sound, exported=exported)
+    for path in sorted([*results.glob("manifest*.json"), *results.glob("*/manifest*.json")]):
+        found += _check_manifest(path, sound)
+    return found
+
+
+def _check_run(folder: Path, sound: dict[str, set[str]], *, exported: bool) -> Iterator[Finding]:
+    """Findings of one run; `sound` gets its key and the keys of its evaluations where these can be believed."""
+    path, key = folder / "record.json", folder.name
+    again, judged = "the run is trained again", "the evaluation is made again"
+    own = key.startswith(OWN_WEIGHTS)
+    if path.exists():
+        try:
+            record = read_record(path, RunRecord)
+        except AdvpruneError as error:
+            yield Finding(path, str(error), again)
+            return
+        sound[key] = set()
+        for name, digest in record.files.items():
+            file = folder / name
+            if not file.exists():
+                if record.provenance == "here" and not exported:
+                    yield Finding(file, "missing", "a new attack needs it: --retrain trains the run again")
+            elif digest_of(file) != digest:
+                yield Finding(file, "its SHA-256 is not the one in the record", again)
+    elif own:
+        sound[key] = set()
+    elif not (folder / "work").exists():
+        yield Finding(path, "missing", f"{again}, if a study asks for it")
+        return
+    else:
+        return  # under way
+    for file in sorted(folder.glob("evaluations/*.json")):
+        try:
+            sound[key].add(read_record(file, EvaluationRecord).key)
+        except AdvpruneError as error:
+            yield Finding(file, str(error), judged)
+    for file in sorted(folder.glob("timings/*.json")):
+        try:
+            read_record(file, Timing)
+        except AdvpruneError as error:
+            yield Finding(file, str(error), "the run is timed again")
+
+
+def _check_manifest(path: Path, sound: dict[str, set[str]]) -> Iterator[Finding]:
+    """What a manifest names and the runs do not have."""
+    try:
+        manifest = read_record(path, Manifest)
+    except AdvpruneError as error:
+        yield Finding(path, str(error), "the study writes it anew")
+        return
+    for key in sorted({entry.key for entry in manifest.entries} - set(sound)):
+        yield Finding(path, f"it names the run {key}, which has no sound record", "the study trains it")
+    for entry in manifest.entries:
+        if entry.key in sound and entry.evaluation not in sound[entry.key]:
+            text = f"it names the evaluation {entry.evaluation} of the run {entry.key}, which has no sound record"
+            yield Finding(path, text, "the study makes it, unless the run failed or diverged")
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What no study needs.
+
+    Attributes
+    ----------
+    paths : list of (Path, int)
+        Folders and files with their bytes.
+    unaccounted : list of Path
+        Runs that no manifest names or used to name: kept, since nobody knows whose they are.
+    """
+
+    paths: list[tuple[Path, int]]
+    unaccounted: list[Path]
+
+
+def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
+    """Find runs that their study has given up, and checkpoints of finished runs.
+
+    A run is given up if a manifest says that its study used to have it and no manifest has it now.
+    With `remove`, what is found is moved to ``trash/<time>/``, each under the lock of its run.
+    """
+    manifests = []
+    for path in results.glob("*/manifest*.json"):
+        try:
+            manifests.append(read_record(path, Manifest))
+        except AdvpruneError:
+            continue  # whose runs it named, nobody knows: they are kept
+    named = {entry.key for manifest in manifests for entry in manifest.entries}
+    former = {key for manifest in manifests for key in manifest.former} - named
+    trash = results / "trash" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    store = RunStore(results)
+    garbage = Garbage([], [])
+    for folder in sorted(path for path in results.glob("runs/*") if path.is_dir()):
+        wanted = folder.name in named or store.asked_for(folder.name) or folder.name.startswith(OWN_WEIGHTS)
+        with suppress(Timeout), store.lock(folder.name).acquire(timeout=0):  # else it is under way
+            given_up = folder.name in former and not wanted
+            if not given_up and not wanted:
+                garbage.unaccounted.append(folder)
+            for path in [folder] if given_up else _left_over(store, folder):
+                garbage.paths.append((path, _size(path)))
+                if remove:
+                    target = trash / path.relative_to(results)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    path.rename(target)
+    return garbage
+
+
+def _left_over(store: RunStore, folder: Path) -> list[Path]:
+    """What training has left beside a finished run; the state of an evaluation is somebody's work."""
+    if not (folder / "work").exists() or store.finished(folder.name) is None:
+        return []
+    return [path for path in sorted((folder / "work").iterdir()) if path.is_file()]
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)

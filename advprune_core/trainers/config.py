@@ -1,0 +1,465 @@
+"""`RunConfig`: everything that determines the weights of one run, and its key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from advprune_core.attacks.compiled import Speed
+from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
+from advprune_core.base.settings import ConfigError, Seed, Settings, check_names, component_field
+from advprune_core.datasets.base import DATASETS, Dataset, DatasetSource
+from advprune_core.datasets.digits import Digits
+from advprune_core.models.base import MODELS, ModelSettings
+from advprune_core.models.cnns import SmallCNN
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
+from advprune_core.objectives.pgd_at import PGDAT
+from advprune_core.objectives.policy import AttackPolicy
+from advprune_core.objectives.steps import parse_steps
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class, keep
+from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
+from advprune_core.pruners.random import Full
+from advprune_core.trainers.schedules import SCHEDULES, OneCycle, Schedule
+
+#: Raised when the training loop, `Optimisation` or `AttackPolicy` give other results than before.
+LOOP_VERSION = 1
+
+Device = Literal["auto", "cpu", "cuda"]
+OnCollapse = Literal["flag", "stop", "roll_back"]
+
+#: `speed: auto` compiles from so many updates on all data: less time would be saved than compiling takes.
+LEAST_UPDATES = 1000
+#: ... and from images of so many pixels a side: the passes of smaller ones are too short to gain.
+LEAST_SIDE = 32
+
+
+class Optimisation(Settings):
+    """SGD with momentum, its schedule, and what is done to each batch."""
+
+    epochs: Annotated[float, Field(gt=0, le=100_000, description="passes over the selection (may be fractional)")] = (
+        30.0
+    )
+    plain_epochs: Annotated[
+        int,
+        Field(ge=0, le=100_000, description="the first epochs train without an attack, on clean images (2506.15685)"),
+    ] = 0
+    cost_budget: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            lt=2**63,
+            description="end where training and selection cost so much, if before `epochs`; none: no bound",
+        ),
+    ] = None
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images in every batch")] = 64
+    lr: Annotated[float, Field(gt=0, le=100, description="peak learning rate")] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="weight decay")] = 5e-4
+    schedule: Annotated[Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")] = OneCycle()
+    schedule_span: Annotated[
+        Literal["run", "full_run"],
+        Field(description="what the schedule spans: the run, or a run on all data, whose end a pruned one never sees"),
+    ] = "run"
+    ema: Annotated[float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")] = None
+    awp: Annotated[
+        float, Field(ge=0, lt=1, description="adversarial weight perturbation, relative to each layer; 0: none")
+    ] = 0.0
+    crop_padding: Annotated[int, Field(ge=0, le=1000, description="zero padding of the random crop; 0: no crop")] = 0
+    flip: Annotated[bool, Field(description="random horizontal flip")] = False
+
+    #: Raised when the average of the weights is another than before.
+    ema_version: ClassVar[int] = 2
+
+    def canonical(self) -> dict[str, Any]:
+        """What a key is hashed from; with the version of the average where there is one."""
+        values = super().canonical()
+        return values if self.ema is None else {**values, "ema_version": self.ema_version}
+
+
+class RunConfig(Settings):
+    """One run: what is trained, on what, how.
+
+    ``trainer`` may be given instead of an objective: a preset that sets `objective` and `attack`,
+    which explicit values override.
+    """
+
+    dataset: Annotated[DatasetSource, *component_field(DATASETS), Field(description="data set")] = Digits()
+    model: Annotated[ModelSettings, *component_field(MODELS), Field(description="network")] = SmallCNN()
+    objective: Annotated[Objective, *component_field(OBJECTIVES), Field(description="training objective")] = PGDAT()
+    attack: AttackPolicy = AttackPolicy()
+    pruner: Annotated[Pruner, *component_field(PRUNERS), Field(description="what chooses the training images")] = Full()
+    fraction: Annotated[float, Field(gt=0, le=1, description="share of the training images kept")] = 1.0
+    min_per_class: Annotated[
+        int,
+        Field(ge=0, le=1_000_000, description="images kept of every class at least; 0: refuse to empty a class"),
+    ] = 0
+    warm_start: Annotated[
+        float,
+        Field(ge=0, lt=1, description="share of a pruned run's cost that its first epochs, on all data, take (kappa)"),
+    ] = 0.0
+    equal_cost: Annotated[
+        bool, Field(description="a pruned run goes on until it has cost what `epochs` on all data cost")
+    ] = False
+    optimisation: Optimisation = Optimisation()
+    best_every: Annotated[
+        int,
+        Field(
+            ge=0, le=100_000, description="epochs between PGD-10 checks on val_stop: best checkpoint, sentinel; 0: none"
+        ),
+    ] = 0
+    collapse_drop: Annotated[
+        float,
+        Field(gt=0, le=1, description="fall of that accuracy, beyond a fall in training, that is a collapse"),
+    ] = 0.2
+    on_collapse: Annotated[
+        OnCollapse, Field(description="flag it; stop there; or stop and return to the best checkpoint")
+    ] = "flag"
+    seed: Annotated[Seed, Field(description="seed of initial weights, order, noise, selection")] = 0
+    device: Annotated[Device, Field(description="cpu, cuda, or auto: a GPU if there is one")] = "auto"
+    threads: Annotated[
+        int, Field(ge=1, le=1024, description="CPU threads of the run; their number changes the bits")
+    ] = 1
+    precision: Annotated[
+        Literal["float32", "bfloat16"], Field(description="arithmetic of training (evaluation: float32)")
+    ] = "float32"
+    speed: Annotated[
+        Literal["auto"] | Speed,
+        Field(
+            description="compiled: torch.compile, up to twice as fast, other rounding; exact: plain PyTorch; auto: "
+            "compiled for long runs of residual networks on images of 32x32 on a CPU"
+        ),
+    ] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("trainer") is None:
+            return {k: v for k, v in values.items() if k != "trainer"} if isinstance(values, dict) else values
+        values = dict(values)
+        trainer = TRAINERS.parse(values.pop("trainer"))
+        attack = values.get("attack", {})
+        if isinstance(attack, dict):
+            _check_steps(trainer, attack.get("steps"))
+            values["attack"] = {**trainer.attack, **attack}
+        values.setdefault("objective", trainer.objective)
+        return values
+
+    @model_validator(mode="after")
+    def _resolved(self) -> RunConfig:
+        """Fill in what follows from the rest, so that equal runs have equal keys."""
+        resolved: dict[str, Any] = {}
+        if self.attack.eps is None:
+            eps = self.dataset.default_eps[self.attack.norm]
+            resolved["attack"] = self.attack.model_copy(update={"eps": eps})
+        self.attack.check(self.objective)
+        if self.device == "auto":
+            resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        if isinstance(self.pruner, Full) and self.fraction < 1:
+            raise ValueError(
+                f"fraction {self.fraction:g} with the pruner 'full', which keeps everything; choose another "
+                "(advprune list pruners)"
+            )
+        if self.speed == "auto":
+            resolved["speed"] = self._automatic_speed(resolved.get("device", self.device))
+        keeps_all = self.fraction == 1 and self.pruner.exact
+        resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
+        if not isinstance(resolved["pruner"], Full):
+            resolved |= self._length(resolved["pruner"])
+        if self.optimisation.plain_epochs and not self.objective.uses_adversarial:
+            raise ValueError(
+                f"plain_epochs = {self.optimisation.plain_epochs}, but the objective {self.objective.name!r} has no "
+                "attack in any epoch"
+            )
+        if isinstance(resolved["pruner"], Full):
+            resolved["min_per_class"] = 0  # it has them all, and is the same run
+        # The instance is frozen, and validators may not return another one.
+        for name, value in resolved.items():
+            self.__dict__[name] = value
+        return self
+
+    def _length(self, pruner: Pruner) -> dict[str, Any]:
+        """Settings of a pruned run whose length follows from its fraction; then it is a run of that length."""
+        if not (self.warm_start or self.equal_cost):
+            return {}
+        if self.warm_start and self.equal_cost:
+            raise ValueError(
+                "warm_start makes a run as cheap as its fraction, equal_cost as dear as all data: give one of them"
+            )
+        epochs = self.optimisation.epochs
+        if self.warm_start:
+            full, epochs = warm_start(epochs, self.fraction, self.warm_start)
+            pruner = warmed_up(pruner, full)
+        else:
+            epochs = lengthened(pruner, epochs, self.fraction)
+        optimisation = self.optimisation.replace(epochs=epochs)
+        return {"pruner": pruner, "optimisation": optimisation, "warm_start": 0.0, "equal_cost": False}
+
+    def _automatic_speed(self, device: Device) -> Speed:
+        """What ``speed: auto`` stands for; by the settings alone, whatever this machine is good at.
+
+        On a GPU compiled passes have to be asked for: nobody has measured them there yet.
+        The fraction does not count, so that a pruned run and the full one are of one speed; nor do
+        objectives that take their own step, because those passes stay plain.
+        """
+        data, optimisation = self.dataset, self.optimisation
+        images = min(data.limit or data.images, data.images)
+        long = optimisation.epochs * images >= LEAST_UPDATES * optimisation.batch_size
+        gains = device == "cpu" and self.model.compiles and data.side >= LEAST_SIDE and not self.objective.own_step
+        return "compiled" if gains and long else "exact"
+
+    @classmethod
+    def flat(cls, /, **options: Any) -> RunConfig:
+        """Build a config from flat names: ``eps`` for ``attack.eps``, ``epochs``, ``seed``, ...
+
+        Raises
+        ------
+        ConfigError
+            Unknown names (with the near miss), values out of range.
+        """
+        paths = flat_fields()
+        check_names(options, [*paths, "trainer"], what="parameter")
+        nested: dict[str, Any] = {}
+        for name, value in options.items():
+            group, _, leaf = paths.get(name, name).rpartition(".")
+            (nested.setdefault(group, {}) if group else nested)[leaf] = value
+        return cls.create(**nested)
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The threat model of training, and of the test."""
+        return ThreatModel(norm=self.attack.norm, eps=self.attack.radius)
+
+    def with_settings(self, settings: dict[str, Any]) -> RunConfig:
+        """Set dotted paths: ``{"pruner.balanced": True, "optimisation.ema": 0.99}``.
+
+        ``trainer`` sets objective, start and steps. A radius that is the data set's own follows a
+        changed norm or data set, and a speed that ``auto`` stands for what it depends on.
+        """
+        config, changes = self, dict(settings)
+        if "trainer" in changes:
+            trainer = TRAINERS.parse(changes.pop("trainer"))
+            _check_steps(trainer, changes.get("attack.steps"))
+            presets = {"objective": trainer.objective, **{f"attack.{k}": v for k, v in trainer.attack.items()}}
+            changes = presets | changes
+        own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
+        if own and not {"attack", "attack.eps"} & set(changes):
+            config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
+        if self.speed == self._automatic_speed(self.device):
+            config = config.model_copy(update={"speed": "auto"})
+        try:
+            return config.with_paths(changes)
+        except ConfigError as error:
+            several = "settings" if len(settings) > 1 else "setting"
+            raise ConfigError(f"{several} {', '.join(map(repr, settings))}: {error}") from None
+
+    def train_key(self, dataset: Dataset) -> str:
+        """Hash of what determines the weights: this config and the training data's content."""
+        return content_key(self.identity(dataset.train_hash))
+
+    def identity(self, train_hash: str) -> dict[str, Any]:
+        """What determines the weights, as JSON data: settings, versions, sources, training data."""
+        canonical = self.canonical()
+        if not (self.objective.uses_adversarial or self.best_every or self.pruner.uses_model):
+            canonical.pop("attack", None)
+        elif self.attack.norm == "l2":
+            canonical["l2"] = L2_VERSION
+        if self.device != "cpu":
+            canonical.pop("threads", None)
+        if isinstance(self.pruner, Full):  # the run on all data
+            canonical = {name: value for name, value in canonical.items() if name not in ("warm_start", "equal_cost")}
+            canonical.get("optimisation", {}).pop("schedule_span", None)
+            canonical = {name: value for name, value in canonical.items() if name != "optimisation" or value}
+        if self.speed == "exact":  # what all runs were before there was a choice
+            canonical.pop("speed", None)
+        # Content, not the name or the path of the data, and not what concerns the test images.
+        canonical["dataset"] = train_hash
+        canonical["device"] = self.device
+        if LOOP_VERSION != 1:
+            canonical["loop"] = LOOP_VERSION
+        return json_data(canonical)
+
+    def check_machine(self) -> None:
+        """Refuse what this machine has not; the record of another machine's run can be read all the same.
+
+        Raises
+        ------
+        ConfigError
+            No GPU; more than four threads for each core.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
+        cores = os.cpu_count() or 1
+        if self.threads > 4 * cores:
+            raise ConfigError(f"threads = {self.threads}, but this machine has {cores} cores: at most {4 * cores}")
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuse what cannot be trained on this data set, or on this machine, before any work.
+
+        Raises
+        ------
+        ConfigError
+            What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for
+            the best checkpoint; a budget that does not pay for a batch, or for the epochs before the first selection.
+        """
+        self.check_machine()
+        n = len(dataset.train)
+        k = n if isinstance(self.pruner, Full) else budget(self.fraction, n)
+        size = self.optimisation.batch_size
+        if k < size or n < self.pruner.candidates(size, self.fraction):
+            raise ConfigError(
+                f"fraction {self.fraction:g} keeps {k} of {n} images: not one full batch of {size}; "
+                f"use a fraction of at least {size / n:.3f} or a smaller batch_size"
+            )
+        had = _class_counts(dataset.train.labels, dataset)
+        at_best = np.zeros_like(had)
+        at_best[np.argsort(-had, kind="stable")[:k]] = 1
+        check_every_class(at_best, had, fraction=self.fraction)
+        if self.optimisation.plain_epochs >= self.optimisation.epochs:
+            raise ConfigError(
+                f"plain_epochs = {self.optimisation.plain_epochs} leaves none of {self.optimisation.epochs:g} epochs "
+                "for the attack; train longer, or use the objective 'standard'"
+            )
+        if self.optimisation.epochs * k < size:
+            raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
+        if self.best_every == 0 and self.on_collapse != "flag":
+            raise ConfigError(f"on_collapse = {self.on_collapse!r} needs checks: set best_every")
+        if self.best_every and len(dataset.val_stop) == 0:
+            raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
+        least = self.min_per_class
+        if (needed := int(np.minimum(had, least).sum())) > k:
+            raise ConfigError(
+                f"min_per_class = {least} needs {needed} images, and fraction {self.fraction:g} keeps {k}"
+            )
+        bare = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, min_per_class=least)
+        self.pruner.check(bare)
+        due = list(filter(self.pruner.due, range(math.ceil(self.optimisation.epochs))))
+        epochs = self._full_epochs(n)
+        if not due or due[0] >= epochs:
+            raise ConfigError(
+                f"{self.pruner.name} would not select in {epochs:g} epochs, all of them warm-up; "
+                "lower pruner.warmup_epochs or train longer"
+            )
+        # What needs no model is known now; the same draw comes again when it is due.
+        for epoch in [] if self.pruner.uses_model else due:
+            context = replace(bare, epoch=epoch)
+            check_classes(keep(self.pruner, context).indices, dataset, fraction=self.fraction)
+
+    def _full_epochs(self, n: int) -> float:
+        """Epochs on all `n` images that the run can last.
+
+        Raises
+        ------
+        ConfigError
+            If the budget is not expected to pay for a batch; for a pruner that has to know the epochs.
+        """
+        optimisation, size = self.optimisation, self.optimisation.batch_size
+        if optimisation.cost_budget is None:
+            return optimisation.epochs
+        if not self.pruner.steady:
+            raise ConfigError(
+                f"cost_budget ends a run when so much is spent, and what the pruner {self.pruner.name!r} keeps depends "
+                "on the number of epochs, which is then not known: set epochs alone"
+            )
+        plain = optimisation.plain_epochs * n
+        images = (optimisation.cost_budget - plain * self.plain_passes_per_image) / self.passes_per_image + plain
+        images -= self.pruner.scout_epochs() * n
+        if images < size:
+            raise ConfigError(
+                f"cost_budget = {optimisation.cost_budget} does not pay for one batch: {size} images cost about "
+                f"{size * self.passes_per_image:,.0f} forward-equivalents"
+                + (f", after {self.pruner.scout_epochs()} score_epochs on all data" * (self.pruner.scout_epochs() > 0))
+            )
+        return min(optimisation.epochs, images / n)
+
+    @property
+    def passes_per_image(self) -> float:
+        """Expected forward-equivalents of one image in one step of training."""
+        return self._passes_per_image(self.attack.steps.expected())
+
+    @property
+    def least_passes_per_image(self) -> float:
+        """The same of an image that gets no step of the attack."""
+        return self._passes_per_image(0.0)
+
+    @property
+    def plain_passes_per_image(self) -> float:
+        """The same in an epoch without an attack: a forward and a full backward pass, twice with AWP."""
+        return 6.0 if self.optimisation.awp else 3.0
+
+    def _passes_per_image(self, steps: float) -> float:
+        twice = self.objective.training_cost if self.optimisation.awp else 0.0
+        return self.objective.cost(steps, clean_logits=self.attack.steps.uses_logits) + twice
+
+    def passes(self, n: int) -> float:
+        """Expected forward-equivalents of training with `n` training images."""
+        epochs, kept = self.optimisation.epochs, budget(self.fraction, n) if self.fraction < 1 else n
+
+        def images(length: float) -> float:
+            full = min(self.pruner.epochs_before(), length)
+            return full * n + (length - full) * kept
+
+        plain = images(min(self.optimisation.plain_epochs, epochs))
+        attacked = images(epochs) - plain + self.pruner.scout_epochs() * n
+        passes = plain * self.plain_passes_per_image + attacked * self.passes_per_image
+        return min(passes, self.optimisation.cost_budget or passes)
+
+    def share(self, metrics: Sequence[Mapping[str, Any]]) -> float:
+        """Share of a run in [0, 1] that is done, by the rows of metrics that it has written so far."""
+        if self.optimisation.cost_budget is not None:
+            return min(1.0, metrics[-1]["cost"] / self.optimisation.cost_budget) if metrics else 0.0
+        return min(1.0, len(metrics) / self.optimisation.epochs)
+
+
+def _check_steps(trainer: Trainer, steps: Any) -> None:
+    """Refuse steps that would make another method of a single-step one."""
+    if trainer.single_step and steps is not None and not parse_steps(steps).single:
+        raise ConfigError(
+            f"the trainer {trainer.name!r} takes one step: steps = {steps!r} does not fit; "
+            "several steps, or steps by image, are for trainers such as 'pgd_at'"
+        )
+
+
+def check_classes(indices: Any, dataset: Dataset, *, fraction: float) -> None:
+    """Refuse a selection without images of a class that the training split has."""
+    labels = dataset.train.labels
+    kept = _class_counts(labels[torch.as_tensor(indices)], dataset)
+    check_every_class(kept, _class_counts(labels, dataset), fraction=fraction)
+
+
+def _class_counts(labels: Tensor, dataset: Dataset) -> NDArray[np.int64]:
+    return np.asarray(torch.bincount(labels, minlength=dataset.classes).cpu().numpy())
+
+
+def json_data(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` as it comes back from JSON: tuples as lists."""
+    copy: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
+    return copy
+
+
+def content_key(data: Any) -> str:
+    """16 hexadecimal digits of the SHA-256 of canonical JSON."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flat_fields() -> dict[str, str]:
+    """Flat name to dotted path of every `RunConfig` field: ``{"eps": "attack.eps", ...}``."""
+    paths = {}
+    for name, field in RunConfig.model_fields.items():
+        if name in ("attack", "optimisation"):
+            group = type(field.get_default())
+            paths.update({leaf: f"{name}.{leaf}" for leaf in group.model_fields})
+        else:
+            paths[name] = name
+    return paths

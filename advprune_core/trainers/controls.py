@@ -1,0 +1,191 @@
+"""The controls that every pruned run is judged beside.
+
+"Less data" mixes data, steps, optimiser and selection. Each control changes one of them and is
+resolved from the finished record of the run that it matches, because only that says what the run
+really cost. What a control resolves to is a plain `RunConfig` on which nothing depends but the
+numbers in it: epochs where an image costs the same whenever it is trained on, and a budget where
+that shows only in training.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, Protocol
+
+from advprune_core.base.settings import ConfigError
+from advprune_core.pruners.base import PRUNERS, ScheduledPruner
+from advprune_core.pruners.random import Full, Random
+from advprune_core.trainers.config import RunConfig
+
+Control = Literal["same_cost", "same_steps", "same_step_size", "cheaper_attack", "carried_attack"]
+
+#: What each control is, for lists and legends.
+CONTROLS: dict[Control, str] = {
+    "same_cost": "full data, same cost: fewer epochs",
+    "same_steps": "the same subset, as many steps as the full run",
+    "same_step_size": "random subset, steps as long: another learning rate",
+    "cheaper_attack": "full data, PGD-2, same cost",
+    "carried_attack": "full data, one carried step, same cost",
+}
+
+
+class Finished(Protocol):
+    """What a control has to know of the run that it matches: what it cost, and what it kept; see `RunRecord`."""
+
+    @property
+    def key(self) -> str:
+        """Of the run."""
+
+    @property
+    def n(self) -> int:
+        """Training images."""
+
+    @property
+    def kept(self) -> int:
+        """Images of the last selection."""
+
+    @property
+    def images_visited(self) -> int:
+        """Images in all updates."""
+
+    @property
+    def passes(self) -> dict[str, int]:
+        """Forward-equivalents by phase."""
+
+    @property
+    def cost(self) -> int:
+        """Of training and selection together."""
+
+    @property
+    def step_ratio(self) -> float | None:
+        """Length of its steps, where it was measured."""
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """Metrics of each epoch."""
+
+
+_CHEAPER: dict[Control, dict[str, Any]] = {
+    "cheaper_attack": {"steps": 2},
+    "carried_attack": {"start": "carried", "steps": 1},
+}
+
+
+def check_control(control: Control, config: RunConfig) -> None:
+    """Refuse, before any work, a control that a run cannot have.
+
+    Raises
+    ------
+    ConfigError
+        A cheaper attack that would not be cheaper, or for an objective whose attack is its own; as many
+        steps for a run whose length is not known in epochs, or whose pruner goes by it; steps as long
+        as those of a pruner that does not measure them.
+    """
+    if reason := _refusal(control, config):
+        possible = [name for name in CONTROLS if _refusal(name, config) is None]
+        raise ConfigError(f"the control {control!r} {reason}; possible here: {', '.join(possible)}")
+
+
+def _refusal(control: Control, config: RunConfig) -> str | None:
+    """Why a run cannot have a control, or None."""
+    objective = config.objective
+    if control == "same_step_size" and not (config.pruner.measures_steps or isinstance(config.pruner, Full)):
+        able = ", ".join(name for name, cls in PRUNERS.classes().items() if cls.measures_steps)
+        return f"takes steps as long as the run's, which {config.pruner.name!r} does not measure as {able} do"
+    if control == "same_steps" and not config.pruner.steady:
+        return f"lengthens a run, and what the pruner {config.pruner.name!r} keeps depends on its length"
+    if control == "same_steps" and config.optimisation.cost_budget is not None:
+        return "lengthens a run, and this one ends at its cost_budget"
+    if control == "same_steps" and config.optimisation.schedule_span == "full_run":
+        return "lengthens a run, whose schedule would then span more than a run on all data"
+    if control not in _CHEAPER:
+        return None
+    if objective.single_step or not objective.uses_adversarial:
+        return f"attacks more cheaply, and the objective {objective.name!r} has no attack that could"
+    cheaper = _attacking(config, control).passes_per_image
+    if cheaper >= config.passes_per_image:
+        own = config.passes_per_image
+        return f"would cost {cheaper:g} passes an image, no less than the run's own attack ({own:g})"
+    return None
+
+
+def resolve(control: Control, config: RunConfig, record: Finished) -> RunConfig:
+    """The configuration of a control.
+
+    Parameters
+    ----------
+    control : "same_cost", "same_steps", "same_step_size", "cheaper_attack" or "carried_attack"
+        Same cost: full data for as many forward-equivalents as training and selection of the matched
+        run cost, to a batch. Same steps: the matched run for as many batches as the full run takes.
+        Same step size: a random subset, drawn when the matched run selects, at the learning rate that
+        makes its steps as long as that run's. Cheaper or carried attack: same cost with PGD-2, or
+        with one step from carried perturbations.
+    config, record : RunConfig, Finished
+        Of the matched run.
+
+    Raises
+    ------
+    ConfigError
+        Same step size, where the record does not say how long the steps were.
+    """
+    epochs = config.optimisation.epochs
+    if control == "same_step_size":
+        return _with_steps_of(config, record)
+    if control == "same_steps":
+        # As many images in updates as in the full run; the epochs added are like the last one, and
+        # so are those that a run stopped early did not get to.
+        size = config.optimisation.batch_size
+        used = size / config.pruner.candidates(size, config.fraction)
+        kept = [row["kept"] for row in record.epochs]
+        kept += [record.kept] * (math.ceil(epochs) - len(kept))
+        trained = sum(used * count * min(1.0, epochs - epoch) for epoch, count in enumerate(kept))
+        return _with_length(config, epochs + (epochs * record.n - trained) / (used * record.kept))
+    full = config.replace(pruner="full", fraction=1.0)
+    plain = sum(row["images"] for row in record.epochs if row.get("plain"))
+    attacked = record.passes["train"] - plain * config.plain_passes_per_image
+    per_image = attacked / (record.images_visited - plain)
+    if control in _CHEAPER:
+        full = _attacking(full, control)
+        per_image = full.passes_per_image
+    elif config.objective.uses_adversarial and config.attack.steps.adaptive:
+        # More epochs than the cost can pay for, so that nothing but the budget ends the run.
+        least = min(full.least_passes_per_image, full.plain_passes_per_image)
+        epochs = math.ceil(record.cost / (least * record.n)) + 1
+        return _with_length(full, epochs, cost_budget=record.cost)
+    first = config.optimisation.plain_epochs
+    left = record.cost - first * record.n * full.plain_passes_per_image
+    if left <= 0:
+        raise ConfigError(
+            f"the control {control!r} would have {first} epochs without an attack on all data, which cost more "
+            "than all of the run that it matches"
+        )
+    return _with_length(full, first + left / (per_image * record.n))
+
+
+def _attacking(config: RunConfig, control: Control) -> RunConfig:
+    """The run with the attack of a control."""
+    return config.replace(attack=config.attack.replace(**_CHEAPER[control]))
+
+
+def _with_steps_of(config: RunConfig, record: Finished) -> RunConfig:
+    """A random subset at the same moments, the learning rate times the ratio that the run has measured."""
+    if not record.step_ratio:
+        raise ConfigError(
+            f"the control 'same_step_size' needs the step ratio of the run {record.key}, and its record has none: "
+            "its gradients were 0, or it is older than this measure (without its folder it is trained again)"
+        )
+    pruner, scheduled = config.pruner, {}
+    if isinstance(pruner, ScheduledPruner) and not pruner.scout_epochs():
+        scheduled = {"warmup_epochs": pruner.warmup_epochs, "every": pruner.every}
+    lr = float(f"{config.optimisation.lr * record.step_ratio:.6g}")
+    return config.replace(pruner=Random.create(**scheduled), optimisation=config.optimisation.replace(lr=lr))
+
+
+def _with_length(config: RunConfig, epochs: float, *, cost_budget: int | None = None) -> RunConfig:
+    length = {"epochs": round(epochs, 6), "cost_budget": cost_budget}
+    return config.replace(optimisation=config.optimisation.replace(**length))
+
+
+def expected_passes(control: Control, config: RunConfig, n: int) -> float:
+    """Forward-equivalents of a control before the run that it matches is finished."""
+    return config.replace(pruner="full", fraction=1.0).passes(n) if control == "same_steps" else config.passes(n)

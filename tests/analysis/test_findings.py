@@ -1,0 +1,345 @@
+"""Prose from tables: its numbers are worked out again here, and it claims nothing else."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from advprune_core.analysis.findings import (
+    accuracy_findings,
+    pair_findings,
+    pruner_findings,
+    runtime_findings,
+    trainer_findings,
+)
+from advprune_core.analysis.summaries import pruner_table
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.digits import Digits
+from advprune_core.trainers.controls import CONTROLS
+from tests.made_up import pruners_table, study_table, timing_table, trainers_table
+
+FULL = [(0.95, 0.75), (0.97, 0.71), (0.96, 0.77), (0.94, 0.74)]
+HALF = [(0.90, 0.66), (0.92, 0.61), (0.89, 0.70), (0.91, 0.64)]
+SHIFT = [0.051, 0.048, 0.055, 0.046]  # of a control against HALF, seed by seed
+
+
+def points(**more: Any) -> dict[Any, Any]:
+    return {("random", 1.0): FULL, ("random", 0.5): HALF, **{(name, 0.5): runs for name, runs in more.items()}}
+
+
+def control(*shifts: float) -> dict[str, Any]:
+    """A control that is better than HALF by so much."""
+    return {"same_cost(random)": [(c, r + s) for (c, r), s in zip(HALF, shifts, strict=True)]}
+
+
+def interval(values: Any) -> str:
+    """``+1.2 points [+0.3, +2.1]`` by scipy's t test against zero."""
+    x = 100 * np.asarray(values, float)
+    low, high = stats.ttest_1samp(x, 0).confidence_interval(0.95)
+    return f"{x.mean():+.1f} points [{low:+.1f}, {high:+.1f}]"
+
+
+def lines(text: str) -> list[str]:
+    return text.splitlines()
+
+
+def p_after_holm(*differences: Any) -> list[str]:
+    """``(Holm p = 0.012)`` of each by scipy's t test: sorted, times how many are left, never falling."""
+    p = [float(stats.ttest_1samp(values, 0).pvalue) for values in differences]
+    order = sorted(range(len(p)), key=p.__getitem__)
+    steps = np.maximum.accumulate([(len(p) - place) * p[i] for place, i in enumerate(order)])
+    found = dict(zip(order, steps, strict=True))
+    told = [min(found[i], 1) for i in range(len(p))]
+    return [f"(Holm p {'< 0.001' if value < 0.001 else f'= {value:.3f}'})" for value in told]
+
+
+def test_numbers_are_those_of_the_table() -> None:
+    text = accuracy_findings(study_table(points(**control(*SHIFT))))
+    first, loss, against, _, method = lines(text)
+    for name, place in (("clean images", 0), ("under attack", 1)):
+        x = 100 * np.array(FULL)[:, place]
+        low, high = stats.t.interval(0.95, 3, loc=x.mean(), scale=stats.sem(x))
+        assert f"{x.mean():.1f} [{low:.1f}, {high:.1f}] % {'on ' if place == 0 else ''}{name}" in first
+    assert "4 of 4 seeds" in first
+    difference = np.array(HALF) - np.array(FULL)
+    p = p_after_holm(difference[:, 1], [-s for s in SHIFT])
+    assert f"at 50 % of its cost: {interval(difference[:, 0])} clean, {interval(difference[:, 1])} robust" in loss
+    assert "**static random subset, 50 %**" in loss
+    assert f"{interval([-s for s in SHIFT])} robust (4 of 4 seeds)" in against
+    assert CONTROLS["same_cost"] in against
+    assert [line.endswith(f"{told}.") for line, told in zip((loss, against), p, strict=True)] == [True, True]
+    assert "over 2 comparisons together (Holm)" in method
+
+
+@pytest.mark.parametrize(
+    ("shifts", "verdict"),
+    [
+        ([-0.05, -0.06, -0.055, -0.05], "better on these images, open for others"),
+        (SHIFT, "worse on these images, open for others"),
+        ([0.05, -0.06, 0.02, -0.03], "no difference that these seeds could see"),
+    ],
+)
+def test_the_verdict_follows_the_paired_test(shifts: list[float], verdict: str) -> None:
+    against = lines(accuracy_findings(study_table(points(**control(*shifts)))))[2]
+    (told,) = p_after_holm([-s for s in shifts], np.array(HALF)[:, 1] - np.array(FULL)[:, 1])[:1]
+    assert against.endswith(f"; {verdict} {told}.")
+
+
+def test_all_comparisons_of_a_text_are_judged_together() -> None:
+    """A difference that would stand alone does not among nine others, of other ways of training, too."""
+    shifts = [-0.02, -0.05, -0.04, -0.03]
+    p = stats.ttest_1samp(shifts, 0).pvalue
+    assert 0.05 / 10 < p < 0.05
+    alone = {key: runs for key, runs in points(**control(*shifts)).items() if key[1] == 0.5}
+    assert "better on these images" in accuracy_findings(study_table(alone))
+    rng = np.random.default_rng(0)
+    more = {(f"same_cost{n}(random)", 0.5): [(0.9, r + rng.normal(0, 0.05)) for _, r in HALF] for n in range(9)}
+    many = accuracy_findings(study_table(alone | more))
+    assert "better on these images" not in many
+    assert "over 10 comparisons together" in many
+    tables = [study_table(alone), *(study_table({("random", 0.5): HALF, key: runs}) for key, runs in more.items())]
+    apart = [t.assign(variant=f"way {n}", arm=f"way {n}: " + t["arm"]) for n, t in enumerate(tables)]
+    for part in apart:
+        part["arm"] = part["arm"].str.replace(r"same_cost\d", "same_cost", regex=True)
+    across = accuracy_findings(pd.concat(apart, ignore_index=True))
+    assert "better on these images" not in across
+    assert across.count("over 10 comparisons together") == 1
+
+
+def test_pairing_is_by_seed() -> None:
+    """Seeds differ much more than arms do: only a paired test can see it."""
+    full = [(0.9, 0.5), (0.9, 0.6), (0.9, 0.7), (0.9, 0.8)]
+    half = [(0.9, r - 0.02 - 0.001 * seed) for seed, (_, r) in enumerate(full)]
+    rival = [(0.9, r + 0.02 + 0.001 * seed) for seed, (_, r) in enumerate(half)]
+    table = study_table({("random", 1.0): full, ("random", 0.5): half, ("same_cost(random)", 0.5): rival})
+    shuffled = table.sample(frac=1.0, random_state=1)
+    assert "worse on these images" in lines(accuracy_findings(shuffled))[2]
+    assert stats.ttest_ind([r for _, r in half], [r for _, r in rival]).pvalue > 0.5
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_verdict_with_few_seeds(seeds: int) -> None:
+    few = {key: runs[:seeds] for key, runs in points(**control(0.01, 0.01, 0.01, 0.01)).items()}
+    text = accuracy_findings(study_table(few))
+    told = f"{seeds} of {seeds} seed{'s' * (seeds > 1)}"
+    assert told in lines(text)[0]
+    assert lines(text)[2].endswith(f"-1.0 points robust ({told}); no verdict: {seeds} seed{'s' * (seeds > 1)}.")
+    assert "chance" not in text
+    assert "Holm" not in text
+    if seeds == 1:
+        assert not re.search(r"\d \[", text)
+        assert "interval" not in text
+
+
+def test_a_diverged_run_is_counted_aloud() -> None:
+    table = study_table({key: runs[:3] for key, runs in points(**control(0.03, 0.03, 0.05, 0.0)).items()})
+    table.loc[(table["control"].notna()) & (table["seed"] == 2), ["status", "robust"]] = ["diverged", np.nan]
+    text = lines(accuracy_findings(table))
+    assert text[2].endswith("-3.0 points robust (2 of 3 seeds, 1 diverged left out); no verdict: 2 seeds.")
+    # And if nothing is left, that is said as well.
+    table.loc[table["control"].notna(), ["status", "robust"]] = ["diverged", np.nan]
+    assert "0 of 3 seeds, 3 diverged left out); no verdict: no seed has both." in lines(accuracy_findings(table))[2]
+
+
+def test_absent_controls_are_not_mentioned() -> None:
+    text = accuracy_findings(study_table(points()))
+    assert "against *" not in text
+    assert len(lines(text)) == 4
+    only_at_full = points() | {("same_cost(random)", 1.0): FULL}
+    assert "against *" not in accuracy_findings(study_table(only_at_full))
+
+
+def test_without_a_full_run_no_loss_is_claimed() -> None:
+    text = accuracy_findings(study_table({("random", 0.5): HALF}))
+    x = 100 * np.array(HALF)[:, 1]
+    assert f"{x.mean():.1f}" in text
+    assert "full data" not in text.lower()
+    assert "nan" not in text
+
+
+def test_unhappy_runs_are_counted_once_each() -> None:
+    table = study_table(points())
+    table.loc[(table["fraction"] == 0.5) & (table["seed"] < 2), "status"] = "collapsed"
+    table.loc[(table["fraction"] == 0.5) & (table["seed"] == 3), "status"] = "diverged"
+    last = lines(accuracy_findings(pd.concat([table, table[table["status"] == "collapsed"]])))[-3]
+    assert "2 collapsed" in last
+    assert "1 diverged" in last
+    assert "Not every run" not in accuracy_findings(study_table(points()))
+
+
+@pytest.mark.parametrize("where", [1.0, 0.5])
+def test_a_run_without_a_test_does_not_hide_the_others(where: float) -> None:
+    table = study_table(points())
+    table.loc[(table["fraction"] == where) & (table["seed"] == 3), ["clean", "robust"]] = np.nan
+    text = accuracy_findings(table)
+    assert "nan" not in text
+    difference = (np.array(HALF) - np.array(FULL))[:3]
+    assert interval(difference[:, 1]) in text
+    if where == 1.0:
+        assert f"{100 * np.mean(FULL[:3], axis=0)[1]:.1f} [" in lines(text)[0]
+        assert "mean of 3 of 4 seeds" in lines(text)[0]
+    assert "3 of 4 seeds, 1 not evaluated left out" in text
+
+
+WAYS = {
+    ("standard", "standard", 1.0): (3.0, [0.10, 0.14, 0.12]),
+    ("PGD-AT", "pgd_at", 1.0): (17.0, [0.70, 0.74, 0.72]),
+    ("PGD-AT", "pgd_at", 0.4): (6.8, [0.60, 0.61, 0.59]),
+    ("carried", "pgd_at", 1.0): (5.0, [0.71, 0.74, 0.74]),
+    ("carried", "pgd_at", 0.4): (2.0, [0.50, 0.54, 0.52]),
+    ("FGSM", "pgd_at", 1.0): (5.0, [0.30, 0.31, 0.20]),
+}
+
+
+def test_what_is_said_of_ways_of_training() -> None:
+    table = trainers_table(WAYS)
+    fgsm = table["variant"] == "FGSM"
+    table.loc[fgsm & (table["seed"] == 2), ["status", "collapse_epoch"]] = "collapsed", 33
+    table.loc[fgsm, "val_pgd_best"], table.loc[fgsm, "val_pgd_last"] = [0.50, 0.52, 0.49], [0.48, 0.44, 0.42]
+    table.loc[fgsm, "collapse_depth"] = [0.04, 0.09, 0.11]
+    text = lines(trainer_findings(table))
+    assert "90.0 % on clean images and 12.0 [7.0, 17.0] % under attack" in text[0]
+    assert "Of 5 others, all but FGSM at 100 % withstand at least 20 points more" in text[1]
+    # Wilson: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with p = 1/3, n = 3.
+    assert text[2] == (
+        "- **FGSM** at 100 % of the data collapsed in 1 of 3 runs (95 % interval of the rate: 6 to 79 %), from epoch "
+        "33 on. Held-out robust accuracy of all 3: 49 to 52 % at best, then a fall of 4 to 11 points, 42 to 48 % at "
+        "the end."
+    )
+    # The mean of 0.48, 0.44, 0.42, and of 0.30, 0.31, 0.20 on the test.
+    assert Digits.held_out in text[3]
+    assert "is 45 % on them and 27 % on the test images" in text[3]
+    assert "nothing here that costs as much or less has as high a mean as" in text[4]
+    assert "**carried** withstands the attack on 73.0" in text[5]
+    assert text[6].startswith(f"    - at 0.29 of the cost of *PGD-AT*: {interval([0.01, 0.0, 0.02])} robust")
+    assert text[7].startswith(
+        f"    - at 1.00 of the cost of *FGSM*, the highest mean of those that cost no more: "
+        f"{interval([0.41, 0.43, 0.54])} robust"
+    )
+    # Carried on all data costs less than 40 % of PGD-AT; nothing costs less than 40 % of carried.
+    assert "Of the 2 points with a part of the data, 1 cost as much or more than a way" in text[8]
+    assert text[8].endswith("1 worse on these images, open for others.")
+    assert "by -21.0 (carried, 40 %) to -12.0 points (PGD-AT, 40 %)" in text[9]
+    # Three ways on all the data against PGD-AT or what is cheaper, a part of two, one of them twice.
+    pairs = {
+        "carried, PGD-AT": [0.01, 0.0, 0.02],
+        "carried, FGSM": [0.41, 0.43, 0.54],
+        "FGSM, PGD-AT": [-0.40, -0.43, -0.52],
+        "FGSM, carried": [-0.41, -0.43, -0.54],
+        "PGD-AT, carried": [-0.01, 0.0, -0.02],
+        "PGD-AT 40 %, carried": [-0.11, -0.13, -0.15],
+        "PGD-AT 40 %, PGD-AT": [-0.10, -0.13, -0.13],
+        "carried 40 %, carried": [-0.21, -0.20, -0.22],
+    }
+    p = p_after_holm(*pairs.values())
+    assert text[6].endswith(f"{p[0]}.")
+    assert text[7].endswith(f"{p[1]}.")
+    assert "over 8 comparisons together" in text[11]
+    assert len(text) == 12
+    # Nothing is known of other data, nor to be said where nothing collapsed.
+    own = lines(trainer_findings(table.assign(dataset='{"npz": {"path": "a.npz"}}')))
+    assert own == text[:3] + text[4:]
+    assert "Held-out" not in trainer_findings(trainers_table(WAYS))
+
+
+def test_what_is_said_of_pruners() -> None:
+    half = {
+        "random": [0.60, 0.62, 0.61],
+        "good": [0.66, 0.68, 0.66],
+        "bad": [0.50, 0.53, 0.52],
+        "same_cost(good)": [0.70, 0.73, 0.71],
+        "same_cost(bad)": [0.66, 0.69, 0.62],
+    }
+    points = {(arm, 0.5): [(0.9, value) for value in values] for arm, values in half.items()}
+    table = pruners_table({("random", 1.0): [(0.9, 0.8)] * 3, **points}, {"bad": (300, 0.5)})
+    here = "on these images, open for others"
+    text = lines(pruner_findings(pruner_table(table)))
+    assert text[:4] == [
+        "- **50 % of the data**, 2 pruners:",
+        f"  - against a static random subset: better beyond chance: none; better {here}: good (+5.7); "
+        f"worse beyond chance: none; worse {here}: bad (-9.3); "
+        "differences of means from -9.3 (bad) to +5.7 (good) points.",
+        f"  - against all data, same cost: better beyond chance: none; worse beyond chance: none; worse {here}: "
+        "good (-4.7), bad (-14.0); differences of means from -14.0 (bad) to -4.7 (good) points.",
+        "  - selection takes more passes than one epoch of training: bad (1.50).",
+    ]
+    assert "over 4 comparisons together (Holm)" in text[-1]
+    table.loc[(table["arm"] == "bad") & (table["seed"] == 2), ["status", "robust"]] = ["diverged", np.nan]
+    against = lines(pruner_findings(pruner_table(table)))[1]
+    assert "; no verdict: 2 seeds (1 pruner); " in against
+    assert against.endswith("; bad: 2 of 3 seeds, 1 diverged left out.")
+    two = lines(pruner_findings(pruner_table(table[table["seed"] < 2])))
+    assert two[1] == (
+        "  - against a static random subset: no verdict: 2 seeds (2 pruners); "
+        "differences of means from -9.5 (bad) to +6.0 (good) points."
+    )
+    assert two[-1] == "No verdict rests on fewer than 3 seeds, or on seeds without spread."
+
+
+def test_nothing_is_said_of_what_there_is_not() -> None:
+    only_full = pruners_table({("random", 1.0): [(0.9, 0.8)]}, {})
+    assert pruner_findings(pruner_table(only_full)) == "- No run of this study keeps less than all the data."
+    never_tested = study_table({("random", 0.5): HALF, ("same_cost(random)", 0.5): HALF}).drop(
+        columns=["clean", "robust"]
+    )
+    first, against, _, _ = lines(accuracy_findings(never_tested))
+    assert first == "- **static random subset, 50 %**: no seed was evaluated."
+    assert against.endswith("(0 of 4 seeds, 4 not evaluated left out); no verdict: no seed has both.")
+
+
+def test_pairs_by_seed() -> None:
+    text = pair_findings(trainers_table(WAYS), [["carried: random", "PGD-AT: random"]])
+    first, second = lines(text)[:2]
+    p = p_after_holm([0.01, 0.0, 0.02], [-0.10, -0.07, -0.07])
+    assert f"at 100 %: {interval([0.01, 0.0, 0.02])} robust (3 of 3 seeds); no difference" in first
+    assert f"at 40 %: {interval([-0.10, -0.07, -0.07])} robust (3 of 3 seeds); worse on these images" in second
+    assert (first.endswith(f"{p[0]}."), second.endswith(f"{p[1]}.")) == (True, True)
+    with pytest.raises(ConfigError, match=r"unknown arm 'carreid: random'.*did you mean 'carried: random'"):
+        pair_findings(trainers_table(WAYS), [["carreid: random", "PGD-AT: random"]])
+
+
+def test_findings_of_several_ways_stand_apart() -> None:
+    text = accuracy_findings(trainers_table(WAYS))
+    assert re.findall("### (.*)", text) == ["standard", "PGD-AT", "carried", "FGSM"]
+    assert f"{interval([-0.10, -0.13, -0.13])} robust" in text
+    assert "at 40 % of its cost" in text
+
+
+def test_runtime_numbers_are_those_of_the_table() -> None:
+    costs = {("random", 0.5): {"train": 500, "select": 40}}
+    timings = timing_table([("random", 1.0, 8.0), ("random", 1.0, 10.0)] + [("random", 0.5, s) for s in (5.0, 4.0)])
+    half, last = lines(runtime_findings(study_table(points(**control(*SHIFT)), costs=costs), timings))
+    assert "50 %" in half
+    assert "0.5400 of the full run's forward-equivalents" in half
+    assert f"speed-up of {1 / 0.54:.2f}" in half
+    assert "4.50 processor seconds" in half
+    assert "0.500 of the full run's = 1.000 f" in half
+    assert "speed-up of 2.00" in half
+    # Slowest against fastest: 8 / 5 and 10 / 4.
+    assert half.endswith("a speed-up of 2.00 (1.60 to 2.50).")
+    assert "2 timings" in last
+    once = timing_table([("random", 1.0, 8.0), ("random", 0.5, 5.0)])
+    half, last = lines(runtime_findings(study_table(points(), costs=costs), once))
+    assert half.endswith("a speed-up of 1.60.")
+    assert "one timing of each run, which does not tell how far a second would lie from it" in last
+
+
+@pytest.mark.parametrize(
+    "timings", [timing_table([]), timing_table([("random", 1.0, 8.0, "a", 1), ("random", 0.5, 4.0, "b", 1)])]
+)
+def test_nothing_is_claimed_about_seconds_that_were_not_taken(timings: pd.DataFrame) -> None:
+    text = runtime_findings(study_table(points()), timings)
+    assert "processor seconds" not in text
+    assert ("No run was timed alone" in text) == (len(timings) == 0)
+    assert "nan" not in text
+
+
+def test_no_speed_up_without_a_full_run() -> None:
+    text = runtime_findings(study_table({("random", 0.5): HALF}), timing_table([]))
+    assert "nan" not in text
+    assert "of the full run's" not in text

@@ -1,0 +1,202 @@
+"""The tables that people read, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from advprune_core.analysis.summaries import (
+    after_attacks,
+    attacks_of,
+    frontier,
+    full_costs,
+    printable,
+    printable_ways,
+    pruner_table,
+    summary,
+    ways,
+)
+from tests.made_up import pruners_table, trainers_table
+
+
+def table() -> pd.DataFrame:
+    """Two arms at 40 %, three seeds; the full run costs 100 and 200."""
+    rows = [
+        ("random", 1.0, 0, 0.90, 0.60, 100.0),
+        ("random", 1.0, 1, 0.92, 0.62, 200.0),
+        ("random", 0.4, 0, 0.80, 0.50, 40.0),
+        ("random", 0.4, 1, 0.82, 0.54, 80.0),
+        ("same_cost(random)", 0.4, 0, 0.84, 0.55, 41.0),
+        ("same_cost(random)", 0.4, 1, 0.85, 0.56, 78.0),
+    ]
+    return pd.DataFrame(rows, columns=["arm", "fraction", "seed", "clean", "robust", "cost"])
+
+
+def test_the_summary_by_hand() -> None:
+    got = summary(table())
+    assert got["arm"].tolist() == ["random", "random", "same_cost(random)"]
+    assert got["fraction"].tolist() == [1.0, 0.4, 0.4]
+    assert got["seeds"].tolist() == [2, 2, 2]
+    assert got["clean"].tolist() == pytest.approx([0.91, 0.81, 0.845])
+    assert got["robust"].tolist() == pytest.approx([0.61, 0.52, 0.555])
+    # Each seed's cost against its own full run: 41 / 100 and 78 / 200.
+    assert got["cost"].tolist() == pytest.approx([1.0, 0.4, 0.4])
+    assert got["speed_up"].tolist() == pytest.approx([1.0, 2.5, 2.5])
+    assert got["robust_high"].tolist()[1] == pytest.approx(0.52 + 12.7062 * 0.02, rel=1e-4)
+
+
+def test_runs_without_an_accuracy_stay_in_the_summary() -> None:
+    data = table()
+    data.loc[data["fraction"] == 0.4, ["clean", "robust"]] = np.nan
+    got = summary(data)
+    assert len(got) == 3
+    assert got["robust"].isna().tolist() == [False, True, True]
+    assert got["cost"].notna().all()
+
+
+TRAINERS = {
+    ("standard", "standard", 1.0): (3.0, [0.10, 0.14]),
+    ("PGD-AT", "pgd_at", 1.0): (17.0, [0.70, 0.74]),
+    ("PGD-AT", "pgd_at", 0.4): (6.8, [0.60, 0.60]),
+    ("carried", '{"pgd_at": {"label_smoothing": 0.1}}', 1.0): (5.0, [0.71, 0.73]),
+    ("carried", '{"pgd_at": {"label_smoothing": 0.1}}', 0.4): (2.0, [0.50, 0.54]),
+    ("TRADES", "trades", 1.0): (27.0, [0.75, 0.77]),
+}
+
+
+def test_the_frontier_by_hand() -> None:
+    table = trainers_table(TRAINERS)
+    table.loc[(table["variant"] == "PGD-AT") & (table["seed"] == 1), "status"] = "collapsed"
+    points = frontier(table).set_index(["way", "fraction"])
+    assert list(points.index) == [(way, f) for way, _, f in TRAINERS]
+    assert points["cost_per_image"].tolist() == [cost for cost, _ in TRAINERS.values()]
+    assert points["robust"].tolist() == pytest.approx([0.12, 0.72, 0.60, 0.72, 0.52, 0.76])
+    assert points["objective"].tolist() == ["standard", *["pgd_at"] * 4, "trades"]
+    assert points["collapsed"].tolist() == [0, 1, 1, 0, 0, 0]
+    assert points["runs"].tolist() == [2] * 6
+    # PGD-AT is matched by what is cheaper; 40 % of it is beaten; standard costs more than carried at 40 %.
+    assert points["on_frontier"].tolist() == [False, False, False, True, True, True]
+    assert points["robust_low"].iloc[1] == pytest.approx(0.72 - 12.7062 * 0.02, rel=1e-4)
+
+
+def test_costs_are_shares_of_the_same_way_of_training() -> None:
+    table = trainers_table(TRAINERS)
+    shares = (table["cost"] / full_costs(table)).round(6).tolist()
+    assert shares == [1, 1, 1, 1, 0.4, 0.4, 1, 1, 0.4, 0.4, 1, 1]
+    assert {way: rows["arm"].unique().tolist() for way, rows in ways(table)} == {
+        name: ["random"] for name in ("standard", "PGD-AT", "carried", "TRADES")
+    }
+
+
+def test_the_printed_ways_of_training() -> None:
+    table = trainers_table(TRAINERS)
+    table = table.assign(key=[f"run {number}" for number in range(len(table))])
+    timed = table[(table["variant"] == "PGD-AT") & (table["fraction"] == 1)]["key"].tolist()
+    timings = pd.DataFrame({"key": [timed[0], timed[0], timed[0]], "cpu_seconds": [4.0, 9.0, 3.0]})
+    shown = printable_ways(table, timings).set_index("way of training")
+    assert shown["cost / PGD-AT"].tolist() == ["0.18", "1.00", "0.29", "1.59"]
+    assert shown.loc["PGD-AT", "robust at 40 %"] == "60.0", "no spread, no interval"
+    assert shown["seconds"].tolist() == ["", "4.0", "", ""]
+    assert shown.loc["TRADES", "robust at 100 %"].startswith("76.0 [")
+    table.loc[(table["variant"] == "TRADES") & (table["seed"] == 1), ["status", "robust"]] = ["diverged", np.nan]
+    shown = printable_ways(table).set_index("way of training")
+    assert shown.loc["TRADES", "robust at 100 %"] == "75.0 (1 of 2 seeds)"
+
+
+PRUNERS = {
+    ("random", 1.0): [(0.9, 0.80), (0.9, 0.78)],
+    ("random", 0.5): [(0.8, 0.60), (0.8, 0.62)],
+    ("score", 1.0): [(0.9, 0.80), (0.9, 0.78)],
+    ("score", 0.5): [(0.7, 0.65), (0.9, 0.66)],
+    ("same_cost(score)", 0.5): [(0.8, 0.70), (0.8, 0.70)],
+}
+
+
+def test_the_table_of_pruners_by_hand() -> None:
+    rows = pruner_table(pruners_table(PRUNERS, {"score": (300, 0.5)})).set_index("pruner")
+    assert list(rows.index) == ["random", "score"]
+    score = rows.loc["score"]
+    assert (score["fraction"], score["seeds"], score["clean"]) == (0.5, 2, pytest.approx(0.8))
+    assert score["robust"] == pytest.approx(0.655)
+    assert score["against_random"] == pytest.approx(0.045)
+    assert score["against_random_low"] == pytest.approx(0.045 - 12.7062 * 0.005, rel=1e-4)
+    assert score["against_same_cost"] == pytest.approx(-0.045)
+    assert score["headroom"] == pytest.approx(0.5)
+    assert score["cost"] == pytest.approx(0.8)
+    # Training is half of the full run's passes; selection takes a tenth of its 5 seconds more.
+    assert score["cost_seconds"] == pytest.approx(0.5 * 5.5 / 5)
+    # 500 passes for 250 images: 2 each; an epoch of 100 images is 200 passes, and 4 seconds.
+    assert score["selection_passes"] == pytest.approx(300 / 200)
+    assert score["selection_seconds"] == pytest.approx(0.5 / 2)
+    assert (score["against_random_pairs"], score["against_random_verdict"]) == ("2 of 2 seeds", "no verdict: 2 seeds")
+    assert np.isnan(score["against_random_p"])
+    assert rows.loc["random", "against_random_verdict"] == ""
+    assert np.isnan(rows.loc["random", "against_random"])
+    assert np.isnan(rows.loc["random", "against_same_cost"])
+    assert rows.loc["random", "selection_passes"] == 0
+
+
+def test_all_differences_of_the_table_of_pruners_are_judged_together() -> None:
+    reached = {
+        "random": [0.60, 0.62, 0.61],
+        "good": [0.66, 0.68, 0.66],
+        "bad": [0.51, 0.53, 0.50],
+        "same_cost(good)": [0.70, 0.73, 0.71],
+        "same_cost(bad)": [0.66, 0.69, 0.62],
+    }
+    points = {(arm, 0.5): [(0.9, value) for value in values] for arm, values in reached.items()}
+    table = pruners_table({("random", 1.0): [(0.9, 0.8)] * 3, **points}, {})
+    rows = pruner_table(table).set_index("pruner")
+    pairs = {
+        ("good", "against_random"): "random",
+        ("bad", "against_random"): "random",
+        ("good", "against_same_cost"): "same_cost(good)",
+        ("bad", "against_same_cost"): "same_cost(bad)",
+    }
+    p = {pair: stats.ttest_rel(reached[pair[0]], reached[rival]).pvalue for pair, rival in pairs.items()}
+    ordered = sorted(p, key=p.__getitem__)
+    expected = np.maximum.accumulate([(4 - place) * p[pair] for place, pair in enumerate(ordered)])
+    for (pruner, name), value in zip(ordered, expected, strict=True):
+        assert rows.loc[pruner, f"{name}_p"] == pytest.approx(min(value, 1))
+    says = [rows.loc[pruner, f"{name}_verdict"].split()[0] for pruner, name in pairs]
+    assert says == ["better", "worse", "worse", "worse"]
+    # One run of the rival diverged: two pairs are left, and a verdict less.
+    lost = (table["arm"] == "same_cost(bad)") & (table["seed"] == 1)
+    table.loc[lost, ["status", "robust"]] = ["diverged", np.nan]
+    bad = pruner_table(table).set_index("pruner").loc["bad"]
+    assert bad["against_same_cost_pairs"] == "2 of 3 seeds, 1 diverged left out"
+    assert bad["against_same_cost_verdict"] == "no verdict: 2 seeds"
+
+
+def test_the_printed_table() -> None:
+    shown = printable(table())
+    assert shown["data kept"].tolist() == ["100 %", "40 %", "40 %"]
+    assert shown["cost / full run"].tolist() == ["1.000", "0.400", "0.400"]
+    assert shown["robust accuracy, %"][0].startswith("61.0 [")
+    rows = table()
+    rows.loc[(rows["fraction"] == 1) & (rows["seed"] == 1), ["clean", "robust"]] = np.nan
+    assert printable(rows)["seeds"].tolist() == ["1 of 2", "2", "2"]
+    assert printable(rows)["robust accuracy, %"][0] == "60.0"
+    one = printable(table()[table()["seed"] == 0])
+    assert one["robust accuracy, %"].tolist() == ["60.0", "50.0", "55.0"]
+    assert one["clean accuracy, %"].tolist() == ["90.0", "80.0", "84.0"]
+
+
+def test_what_is_left_after_each_attack() -> None:
+    rows = table()
+    rows = rows.assign(
+        robust_fgsm=0.7, **{"robust_autoattack/apgd": rows["robust"] + 0.02, "robust_autoattack": rows["robust"]}
+    )
+    assert attacks_of(rows) == ["fgsm", "autoattack"]
+    assert attacks_of(rows, parts=True) == ["fgsm", "autoattack/apgd"]
+    shown = after_attacks(rows)
+    assert shown.columns.tolist() == ["arm", "data kept", "clean", "fgsm", "autoattack/apgd"]
+    means = rows.groupby(["arm", "fraction"])["robust"].mean()
+    for row in shown.to_dict("records"):
+        fraction = float(row["data kept"].split()[0]) / 100
+        assert row["autoattack/apgd"] == f"{100 * means[row['arm'], fraction] + 2:.1f}"
+        assert row["fgsm"] == "70.0"
+    assert shown["data kept"].tolist() == ["100 %", "40 %", "40 %"]
+    assert attacks_of(pd.DataFrame({"arm": []})) == []

@@ -1,0 +1,214 @@
+"""Comparisons and verdicts: by hand, against scipy, and how often they are false where nothing differs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, crossed_error
+from advprune_core.analysis.verdicts import (
+    BETTER,
+    BETTER_HERE,
+    NO_VERDICT,
+    UNDECIDED,
+    WORSE,
+    WORSE_HERE,
+    Comparison,
+    compare,
+    how_judged,
+    judge,
+    was_run,
+)
+from tests.made_up import outcome_table, outcomes_of, study_table
+
+NAN = float("nan")
+
+
+def of(**arms: list[float]) -> pd.DataFrame:
+    """A study's table at 50 % from the robust accuracies of each arm, seed by seed."""
+    return study_table({(arm, 0.5): [(1.0, value) for value in values] for arm, values in arms.items()})
+
+
+def test_differences_are_paired_by_seed() -> None:
+    table = of(a=[0.55, 0.56], b=[0.50, 0.54])
+    got = compare(table, "a", "b", fraction=0.5)
+    # 0.05 and 0.02: mean 0.035, standard error 0.015, t(0.975, 1) = 12.7062.
+    assert got.difference.mean == pytest.approx(0.035)
+    assert got.difference.high - 0.035 == pytest.approx(12.7062 * 0.015, rel=1e-4)
+    assert (got.difference.seeds, got.planned, got.left_out) == (2, 2, ())
+    other = compare(table, "b", "a", fraction=0.5).difference
+    assert (other.mean, other.low, other.high) == pytest.approx((-0.035, -got.difference.high, -got.difference.low))
+    shuffled = compare(table.sample(frac=1, random_state=0), "a", "b", fraction=0.5)
+    assert shuffled.difference.mean == pytest.approx(0.035)
+
+
+def test_a_part_of_the_data_against_all_of_it() -> None:
+    table = study_table({("a", 1.0): [(1.0, 0.7), (1.0, 0.8)], ("a", 0.5): [(1.0, 0.6), (1.0, 0.75)]})
+    assert compare(table, "a", "a", fraction=0.5, reference_fraction=1.0).difference.mean == pytest.approx(-0.075)
+
+
+def test_the_test_is_the_paired_t_test() -> None:
+    a, b = [0.55, 0.56, 0.61, 0.58], [0.50, 0.54, 0.57, 0.57]
+    assert compare(of(a=a, b=b), "a", "b", fraction=0.5).p == pytest.approx(stats.ttest_rel(a, b).pvalue)
+
+
+def test_images_are_crossed_with_seeds_where_their_outcomes_are_known() -> None:
+    a, b = outcomes_of(0.5, arms=2, seeds=4, images=60, seed=2)
+    got = compare(outcome_table({"a": a, "b": b}), "a", "b", fraction=0.5)
+    t = (a.mean() - b.mean()) / crossed_error(a, b)
+    assert got.p_images == pytest.approx(2 * stats.t.sf(abs(t), 3))
+    assert got.other_images == crossed_bootstrap(a, b)
+    assert "; other images [" in got.text()
+    unknown = outcome_table({"a": a, "b": b}).assign(outcomes=None)
+    for table in (unknown, unknown.drop(columns="outcomes")):
+        without = compare(table, "a", "b", fraction=0.5)
+        assert without.p == pytest.approx(got.p)
+        assert math.isnan(without.p_images)
+        assert without.other_images is None
+        assert "other images" not in without.text()
+
+
+@pytest.mark.parametrize(
+    ("status", "lost", "told"),
+    [
+        ("diverged", True, "2 of 3 seeds, 1 diverged left out"),
+        ("failed", True, "2 of 3 seeds, 1 failed left out"),
+        ("ok", True, "2 of 3 seeds, 1 not evaluated left out"),
+        ("collapsed", False, "3 of 3 seeds"),
+        (None, True, "2 of 3 seeds, 1 not run left out"),
+    ],
+)
+@pytest.mark.parametrize("arm", ["a", "b"])
+def test_missing_partners_are_counted_aloud(arm: str, status: str | None, lost: bool, told: str) -> None:
+    table = of(a=[0.50, 0.56, 0.53], b=[0.53, 0.59, 0.50])
+    run = (table["arm"] == arm) & (table["seed"] == 2)
+    if status is None:
+        table = table[~run]
+    else:
+        table.loc[run, "status"] = status
+        table.loc[run, "robust"] = np.nan if lost else 0.0
+    verdict = judge({0: compare(table, "a", "b", fraction=0.5)})[0]
+    assert f"robust ({told})" in verdict.text()
+    if lost:  # Two seeds that say the same: neither an interval nor a verdict.
+        assert verdict.text() == f"-3.0 points robust ({told}); no verdict: 2 seeds"
+
+
+def test_each_reason_has_its_count() -> None:
+    table = of(a=[0.5] * 6, b=[0.4] * 6)
+    table.loc[(table["arm"] == "a") & table["seed"].isin([0, 1]), ["status", "robust"]] = ["diverged", np.nan]
+    table.loc[(table["arm"] == "b") & table["seed"].isin([1, 2]), ["status", "robust"]] = ["diverged", np.nan]
+    table = table[~((table["arm"] == "b") & (table["seed"] == 5))]
+    got = compare(table, "a", "b", fraction=0.5)
+    assert got.pairs() == "2 of 6 seeds, 3 diverged, 1 not run left out"
+
+
+@pytest.mark.parametrize(("arm", "fraction"), [("c", 0.5), ("b", 0.4)])
+def test_what_was_not_run_has_no_difference(arm: str, fraction: float) -> None:
+    table = of(a=[0.5, 0.6], b=[0.4, 0.5])
+    got = compare(table, "a", arm, fraction=fraction)
+    assert (got.difference.seeds, math.isnan(got.difference.mean)) == (0, True)
+    assert judge({0: got})[0].says == "no verdict: no seed has both"
+    assert (was_run(table, arm, fraction), was_run(table, "a", 0.5)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("differences", "says"),
+    [
+        ([0.05], "no verdict: 1 seed"),
+        ([0.01, 0.01], "no verdict: 2 seeds"),
+        ([0.05, 0.06], "no verdict: 2 seeds"),
+        ([0.03, 0.03, 0.03], "no verdict: no spread over 3 seeds"),
+        ([0.0, 0.0, 0.0, 0.0], "no verdict: no spread over 4 seeds"),
+        ([0.05, 0.06, 0.055], BETTER_HERE),
+        ([-0.05, -0.06, -0.055], WORSE_HERE),
+        ([0.05, -0.06, 0.02], UNDECIDED),
+    ],
+)
+def test_verdicts_on_one_comparison(differences: list[float], says: str) -> None:
+    b = [0.3, 0.41, 0.37, 0.52][: len(differences)]
+    verdict = judge(
+        {0: compare(of(a=[x + d for x, d in zip(b, differences, strict=True)], b=b), "a", "b", fraction=0.5)}
+    )[0]
+    assert verdict.says == says
+    if says.startswith(NO_VERDICT):
+        assert math.isnan(verdict.p)
+        assert "Holm" not in verdict.text()
+    else:
+        assert verdict.p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+        assert (verdict.p <= 0.05) == (says != UNDECIDED)
+
+
+def made(mean: float, p: float, p_images: float = NAN, seeds: int = 5) -> Comparison:
+    return Comparison(Estimate(mean, mean - 0.01, mean + 0.01, seeds), 5, (), p, p_images)
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [
+        # One alone at .02 is a finding, one of three is not: 3 x .02 = .06.
+        ([made(0.1, 0.02, 0.02)], [BETTER]),
+        ([made(0.1, 0.02, 0.02), made(0.1, 0.5, 0.5), made(0.1, 0.5, 0.5)], [UNDECIDED] * 3),
+        # What allows no test does not count.
+        ([made(-0.1, 0.02, 0.02), made(0.1, NAN, NAN, 2)], [WORSE, "no verdict: 2 seeds"]),
+        # Over seeds 2 x .01; over images 2 x .03: here, and perhaps only here.
+        ([made(0.1, 0.01, 0.03), made(-0.1, 0.01, 0.03)], [BETTER_HERE, WORSE_HERE]),
+        # An outcome that is not known counts as one that shows nothing.
+        ([made(0.1, 0.001, 0.03), made(-0.1, 0.001)], [BETTER_HERE, WORSE_HERE]),
+    ],
+)
+def test_verdicts_of_a_family(family: list[Comparison], says: list[str]) -> None:
+    assert [verdict.says for verdict in judge(dict(enumerate(family))).values()] == says
+
+
+def test_the_text_of_a_verdict() -> None:
+    verdicts = judge({"a": made(0.1, 0.01, 0.012), "b": made(-0.1, 1e-5, 1e-4)})
+    assert verdicts["a"].text() == (
+        "+10.0 points [+9.0, +11.0] robust (5 of 5 seeds); better beyond chance (Holm p = 0.012)"
+    )
+    assert verdicts["b"].text().endswith("; worse beyond chance (Holm p < 0.001)")
+    assert "over 2 comparisons together (Holm)" in how_judged(verdict.says for verdict in verdicts.values())
+    assert how_judged(["no verdict: 2 seeds"]) == "No verdict rests on fewer than 3 seeds, or on seeds without spread."
+    assert how_judged([]) == ""
+
+
+def test_a_true_difference_is_found() -> None:
+    a, b = outcomes_of(0.0, 0.05, arms=2, seeds=5, images=500, seed=0)
+    b[:, :60] = False  # twelve points of a hundred, of each seed
+    table = outcome_table({"a": a, "b": b, "c": b})
+    verdicts = judge({pair: compare(table, *pair, fraction=0.5) for pair in [("a", "b"), ("b", "a"), ("b", "c")]})
+    assert [verdict.says for verdict in verdicts.values()] == [BETTER, WORSE, "no verdict: no spread over 5 seeds"]
+
+
+STUDIES = 400
+AT_MOST = 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / STUDIES)
+
+
+def false_verdicts(of_images: float, of_seeds: float, *, arms: int, seeds: int) -> tuple[float, float]:
+    """Studies of equal arms and 100 images, in which any is called different: beyond chance, and at all."""
+    found = []
+    for study in range(STUDIES):
+        outcomes = outcomes_of(of_images, of_seeds, arms=arms + 1, seeds=seeds, images=100, seed=study)
+        table = outcome_table(dict(zip(map(str, range(arms + 1)), outcomes, strict=True)))
+        verdicts = judge({n: compare(table, str(n), "0", fraction=0.5) for n in range(1, arms + 1)})
+        said = {verdict.says for verdict in verdicts.values()}
+        found.append([bool(said & {BETTER, WORSE}), bool(said & {BETTER, WORSE, BETTER_HERE, WORSE_HERE})])
+    beyond_chance, at_all = np.mean(found, axis=0)
+    return float(beyond_chance), float(at_all)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arms", "seeds"), [(1, 2), (1, 3), (5, 3)])
+def test_false_verdicts_where_nothing_differs(arms: int, seeds: int) -> None:
+    _, at_all = false_verdicts(0.0, 0.0, arms=arms, seeds=seeds)
+    assert at_all <= (0 if seeds < 3 else AT_MOST)
+
+
+@pytest.mark.slow
+def test_false_verdicts_where_the_images_drawn_suit_some_arms() -> None:
+    """Over other images the arms are equal; on these 100 they are not, and nothing more may be said."""
+    beyond_chance, on_these = false_verdicts(0.6, 0.1, arms=5, seeds=10)
+    assert beyond_chance <= AT_MOST < on_these

@@ -1,0 +1,51 @@
+"""Bars that follow the work."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from advprune_core.base.progress import attack_bar, following, progress_bar, tell
+
+
+def test_a_bar_follows_a_position_and_ends_where_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    positions = [0.0]
+    with progress_bar("work", 100) as bar:
+        bar.mininterval = 0.01
+        seen = threading.Event()
+
+        def position() -> float:
+            seen.set()
+            return positions[-1]
+
+        with following(bar, position):
+            assert seen.wait(10), "nothing asked for the position"
+            positions.append(250.0)
+        assert bar.n == 100, "never beyond its end"
+    assert "work: 100%" in capsys.readouterr().err
+
+
+def test_a_hidden_bar_asks_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def position() -> float:
+        raise AssertionError("asked")
+
+    with progress_bar("work", 100, show=False) as bar, following(bar, position):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_attack_bar_follows_the_searches(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(3, 0.5)  # nobody listens
+    with attack_bar(40) as bar:
+        begin = bar.of_batch(10, 10, 2)
+        begin(1, "square")
+        assert bar.bar.n == 30
+        tell(4, 0.5)
+        assert bar.bar.n == 35
+        assert "square: 4 images left" in str(bar.bar)
+    tell(1, 0.1)
+    assert "100%" in capsys.readouterr().err
+    with attack_bar(40, show=False):
+        tell(4, 0.5)
+    assert capsys.readouterr().err == ""

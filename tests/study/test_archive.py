@@ -1,0 +1,211 @@
+"""Studies exported and imported: what leaves, what comes in, what is refused, what is never removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from matplotlib.testing.compare import compare_images
+
+from advprune_core.base.files import json_digest
+from advprune_core.base.settings import ConfigError
+from advprune_core.study.archive import export_study, import_study
+from advprune_core.study.experiments import execute
+from advprune_core.study.runner import run_study
+from advprune_core.study.runs import load_run
+from advprune_core.study.store import RunStore
+from advprune_core.study.study import study_config
+from advprune_core.study.table import collect
+from advprune_core.study.upkeep import check_results
+from tests.made_up import run_record, write_finished
+from tests.tiny import tiny_study
+
+STUDY: dict[str, Any] = {"seeds": [0], "timed_repeats": 1}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results folder of a tiny study: full data, 40 % of it, and the control of that."""
+    results = tmp_path_factory.mktemp("results")
+    run_study(tiny_study(results, **STUDY), progress=False)
+    write_finished(RunStore(results), run_record("unrelated"))
+    (results / "tiny" / "table.csv").write_text("a\n1\n")
+    return results
+
+
+@pytest.fixture
+def exported(trained: Path, tmp_path: Path) -> Path:
+    export_study("tiny", tmp_path / "copy", results=trained)
+    return tmp_path / "copy"
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def without_digests(folder: Path) -> None:
+    """Turn records into those of the first version."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text())
+        for name in ("digest", "provenance", "canonical", "files", "weights", "former"):
+            content.pop(name, None)
+        content.get("config", {}).pop("speed", None)  # nor a setting that came later
+        path.write_text(json.dumps({**content, "schema_version": 1}))
+
+
+def test_export_has_everything_but_weights(trained: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    assert export_study("tiny", copy, results=trained) == 3
+    pd.testing.assert_frame_equal(collect(copy, study="tiny"), collect(trained, study="tiny"))
+    names = set(files_below(copy))
+    assert {"manifest.json", "table.csv"} <= names
+    assert {name.rpartition(".")[2] for name in names} == {"json", "csv"}
+    assert not any("unrelated" in name for name in names)
+    assert check_results(copy) == []
+    with pytest.raises(ConfigError, match=r"no study 'tinny'.*did you mean 'tiny'"):
+        export_study("tinny", tmp_path / "b", results=trained)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("target", ["results", "results/tiny", "results/runs", "results/runs/mine", "file", "full"])
+def test_export_removes_nothing_of_others(trained: Path, tmp_path: Path, target: str) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(trained, results)
+    (tmp_path / "file").write_text("mine")
+    write_finished(RunStore(tmp_path / "full"), run_record("other"))
+    before = files_below(tmp_path)
+    with pytest.raises(ConfigError, match=r"name another folder|is a file|not an earlier export"):
+        export_study("tiny", tmp_path / target, results=results)
+    assert files_below(tmp_path) == before
+
+
+def test_an_earlier_export_is_replaced_and_own_files_in_it_stay(trained: Path, exported: Path) -> None:
+    (exported / "notes.md").write_text("mine")
+    (exported / "runs" / "gone").mkdir()
+    (exported / "runs" / "gone" / "record.json").write_text("of an earlier grid")
+    (exported / "table.csv").write_text("old")
+    export_study("tiny", exported, results=trained)
+    assert (exported / "notes.md").read_text() == "mine"
+    assert (exported / "table.csv").read_text() == "a\n1\n"
+    assert not (exported / "runs" / "gone").exists()
+    assert not list(exported.parent.glob(".copy*")), "nothing is left beside it"
+
+
+def test_an_imported_study_is_finished_without_weights(exported: Path, trained: Path, tmp_path: Path) -> None:
+    root = tmp_path / "elsewhere"
+    found = import_study(exported, results=root)
+    assert (len(found.runs), found.there, found.without_digests, found.refused) == (3, [], [], {})
+    assert not list(root.rglob("*.pt"))
+    result = run_study(tiny_study(root, **STUDY), progress=False)
+    assert (result.trained, result.evaluated, result.without_weights) == (0, 0, [])
+    pd.testing.assert_frame_equal(result.table, collect(trained, study="tiny"))
+    assert {RunStore(root).run(key).provenance for key in found.runs} == {"imported"}
+    assert check_results(root) == []
+    again = import_study(exported, results=root)
+    assert (again.runs, sorted(again.there)) == ([], sorted(found.runs))
+
+
+def test_a_new_attack_on_an_imported_run_trains_only_if_told(exported: Path, trained: Path, tmp_path: Path) -> None:
+    root = tmp_path / "elsewhere"
+    import_study(exported, results=root)
+    attacked = tiny_study(root, **STUDY, evaluation=[{"pgd": {"steps": 3}}])
+    result = run_study(attacked, progress=False)
+    assert (result.trained, result.evaluated, len(result.without_weights)) == (0, 0, 3)
+    result = run_study(attacked, progress=False, retrain=True)
+    assert (result.trained, result.evaluated, result.without_weights) == (3, 3, [])
+    for key in RunStore(trained).run_keys():
+        if key != "unrelated":
+            assert RunStore(root).run(key).comparable() == RunStore(trained).run(key).comparable()
+            assert len(RunStore(root).evaluations(key)) == 2, "the same weights: what was tested holds"
+
+
+def test_records_of_the_first_version_are_accepted_once_and_marked(
+    exported: Path, trained: Path, tmp_path: Path
+) -> None:
+    without_digests(exported)
+    with pytest.raises(ConfigError, match=r"advprune import .*copy. accepts"):
+        collect(exported, study="tiny")
+    root = tmp_path / "elsewhere"
+    found = import_study(exported, results=root)
+    assert sorted(found.without_digests) == sorted(found.runs)
+    assert found.other_code == [], "today's code gives these settings the same keys"
+    assert run_study(tiny_study(root, **STUDY), progress=False).trained == 0
+    assert {RunStore(root).run(key).provenance for key in found.runs} == {"imported without digests"}
+    assert check_results(root) == []
+    third = tmp_path / "third"
+    assert import_study(root, results=third).without_digests == [], "they have digests now"
+    assert {RunStore(third).run(key).provenance for key in found.runs} == {"imported without digests"}, "and the mark"
+    other = tiny_study(root, **STUDY, evaluation=[{"pgd": {"steps": 3}}])
+    assert len(run_study(other, progress=False).without_weights) == 3
+    with pytest.raises(ConfigError, match="advprune evaluate --retrain"):
+        load_run(found.runs[0], root).weights()
+    again = run_study(other, progress=False, retrain=True)
+    assert (again.trained, again.evaluated, again.without_weights) == (3, 3, [])
+    assert {len(RunStore(root).evaluations(key)) for key in found.runs} == {2}, (
+        "the same weights: what was tested holds"
+    )
+
+
+def test_an_old_results_folder_accepts_its_own_records(trained: Path, tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    shutil.copytree(trained, root)
+    without_digests(root)
+    assert len(import_study(root, results=root).without_digests) == 3 + 1
+    other = tiny_study(root, **STUDY, evaluation=[{"pgd": {"steps": 3}}])
+    result = run_study(other, progress=False)
+    assert (result.trained, result.evaluated, result.without_weights) == (0, 3, []), "its weights are accepted, too"
+
+
+def test_a_results_folder_comes_with_its_weights(trained: Path, tmp_path: Path) -> None:
+    damaged = min(Path(shutil.copytree(trained, tmp_path / "from")).glob("runs/*/last.pt"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    import_study(tmp_path / "from", results=tmp_path / "to")
+    names = {path.parent.name for path in (tmp_path / "to").glob("runs/*/last.pt")}
+    assert names == {path.parent.name for path in trained.glob("runs/*/last.pt")} - {damaged.parent.name}
+
+
+def sealed_again(path: Path, **changes: Any) -> None:
+    """A forged record whose digest is right."""
+    content = {**json.loads(path.read_text()), **changes}
+    content.pop("digest")
+    path.write_text(json.dumps({**content, "digest": json_digest(content)}))
+
+
+def test_import_refuses_what_was_altered(exported: Path, tmp_path: Path) -> None:
+    one, two, three = sorted(exported.glob("runs/*/record.json"))
+    one.write_text(one.read_text().replace('"seed": 0', '"seed": 1'))
+    sealed_again(two, key="0" * 16)
+    (evaluation,) = three.parent.glob("evaluations/*.json")
+    evaluation.write_text(evaluation.read_text()[:-40])
+    root = tmp_path / "elsewhere"
+    found = import_study(exported, results=root)
+    assert set(found.refused) == {str(one), str(two), str(evaluation)}
+    assert found.runs == [three.parent.name]
+    result = run_study(tiny_study(root, **STUDY), progress=False, retrain=True)
+    assert result.trained == 3
+
+
+@pytest.mark.slow
+def test_a_committed_study_draws_its_figure_on_a_machine_without_weights(tmp_path: Path) -> None:
+    """The committed digits: imported, then their notebook; nothing is trained, table and figure are the same."""
+    committed = Path(__file__).resolve().parents[2] / "results" / "reference" / "digits"
+    assert import_study(committed, results=tmp_path).refused == {}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    manifest = RunStore(tmp_path).manifest("digits")
+    config = study_config({**manifest.config, "results": str(tmp_path)})
+    notebook = committed.parents[2] / "notebooks" / "accuracy_vs_fraction.ipynb"
+    execute([notebook], {**manifest.config, "results": str(tmp_path)}, config)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")} == before
+    assert (tmp_path / "digits" / "table.tex").read_text() == (committed / "table.tex").read_text()
+    figures = (str(folder / "accuracy_vs_fraction.png") for folder in (committed, tmp_path / "digits"))
+    assert compare_images(*figures, tol=10) is None
+
+
+@pytest.mark.parametrize("folder", [".", "missing"])
+def test_import_needs_records(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(ConfigError, match="exported study or a results folder"):
+        import_study(tmp_path / folder, results=tmp_path / "r")

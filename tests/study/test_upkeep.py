@@ -1,0 +1,218 @@
+"""What was altered is found, what is damaged is made again, and only what a study gave up is put away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from advprune_core.base.files import write_sealed
+from advprune_core.base.settings import ConfigError
+from advprune_core.study.runner import run_study
+from advprune_core.study.store import RunStore
+from advprune_core.study.upkeep import check_results, collect_garbage
+from tests.made_up import evaluation_record, run_record, write_finished, write_manifest
+from tests.study.test_archive import sealed_again
+from tests.study.test_driver import contents
+from tests.tiny import tiny_study
+
+Harm = Callable[[Path], object]
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+#: Six ways in which a file goes bad.
+HARM: dict[str, Harm] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "bit flipped": flipped,
+    "another file": lambda path: path.write_bytes(b"PK\x03\x04 not what you think"),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\n\x00trailing"),
+    "zeros": lambda path: path.write_bytes(b"\0" * path.stat().st_size),
+}
+PATTERNS = ["record.json", "last.pt", "best.pt", "selections.npz", "evaluations/*.json", "timings/*.json"]
+STUDY = {"seeds": [0], "timed_repeats": 2, "settings": {"best_every": 1}}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with every kind of file."""
+    results = tmp_path_factory.mktemp("results")
+    run_study(tiny_study(results, **STUDY), progress=False)
+    return results
+
+
+@pytest.fixture
+def results(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "results"))
+
+
+def test_what_was_written_is_sound(sound: Path) -> None:
+    assert check_results(sound) == []
+    kinds = {pattern for pattern in PATTERNS for _ in sound.glob(f"runs/*/{pattern}")}
+    assert kinds == set(PATTERNS)
+
+
+@pytest.mark.parametrize("how", HARM)
+@pytest.mark.parametrize("pattern", [*(f"runs/*/{name}" for name in PATTERNS), "tiny/manifest.json"])
+def test_damage_is_named_and_made_good(results: Path, sound: Path, pattern: str, how: str) -> None:
+    path = next(iter(sorted(results.glob(pattern))))
+    HARM[how](path)
+    assert any(finding.path == path for finding in check_results(results))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = run_study(tiny_study(results, **STUDY), progress=False)
+    assert result.failed == {}
+    assert contents(results) == contents(sound)
+    assert check_results(results) == []
+
+
+@pytest.mark.parametrize("how", HARM)
+@pytest.mark.parametrize("name", ["checkpoint.pt", "metrics.jsonl", "evaluation-*/*.npz"])
+def test_damaged_state_begins_anew(tmp_path: Path, sound: Path, name: str, how: str) -> None:
+    """A study killed in its training or its test; the state that it left is damaged before it goes on."""
+    when = "testing" if "evaluation" in name else "training"
+    command = [sys.executable, "-m", "tests.study.interrupted", str(tmp_path), when]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 9, done.stderr
+    (path,) = tmp_path.glob(f"runs/*/work/{name}")
+    HARM[how](path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = run_study(tiny_study(tmp_path, **STUDY), progress=False)
+    assert result.failed == {}
+    assert contents(tmp_path) == contents(sound)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"key": "f" * 16}, "not the hash"),
+        ({"status": "splendid"}, "status"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_forged_record_is_found(results: Path, changes: dict[str, object], reason: str) -> None:
+    path = min(results.glob("runs/*/record.json"))
+    sealed_again(path, **changes)
+    assert reason in {finding.path: finding.reason for finding in check_results(results)}[path]
+
+
+def test_accuracies_that_contradict_their_images_are_not_believed(results: Path, sound: Path) -> None:
+    path = min(results.glob("runs/*/evaluations/*.json"))
+    for accuracy in (0.99, 42):
+        content = json.loads(path.read_text())
+        sealed_again(path, robust={**content["robust"], "accuracy": accuracy})
+        (finding, *_) = check_results(results)
+        assert "its images say" in finding.reason
+        with pytest.warns(UserWarning, match="its images say"):
+            run_study(tiny_study(results, **STUDY), progress=False)
+        assert contents(results) == contents(sound)
+
+
+def test_another_run_s_files_are_not_believed(results: Path, sound: Path) -> None:
+    one, two = sorted((results / "runs").iterdir())[:2]
+    for name in ("record.json", "last.pt"):
+        shutil.copyfile(two / name, one / name)
+        assert check_results(results)
+        with pytest.warns(UserWarning, match="is damaged"):
+            run_study(tiny_study(results, **STUDY), progress=False)
+        assert contents(results) == contents(sound)
+
+
+def test_weights_that_are_not_finite_are_refused(results: Path) -> None:
+    store = RunStore(results)
+    key = store.run_keys()[0]
+    weights = {name: torch.full_like(value, float("nan")) for name, value in _weights(store, key).items()}
+    record = store.run(key)
+    assert record is not None
+    store.write_run(record, last=weights)
+    result = run_study(tiny_study(results, **STUDY, evaluation=[{"pgd": {"steps": 3}}]), progress=False)
+    assert any("not finite" in message for message in result.failed.values())
+
+
+def _weights(store: RunStore, key: str) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(store.folder(key) / "last.pt", weights_only=True)
+    return weights
+
+
+def test_what_is_missing_is_named(results: Path) -> None:
+    (one, two, _) = sorted(path for path in (results / "runs").iterdir())
+    (one / "last.pt").unlink()
+    (two / "record.json").unlink()
+    told = [finding.text() for finding in check_results(results)]
+    assert any(f"{one / 'last.pt'}: missing" in text and "--retrain" in text for text in told)
+    assert any(f"{two / 'record.json'}: missing" in text and "trained again" in text for text in told)
+    assert any("manifest.json" in text and two.name in text for text in told)
+
+
+def test_check_needs_a_results_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a results folder"):
+        check_results(tmp_path)
+
+
+def test_only_what_a_study_gave_up_is_garbage(tmp_path: Path) -> None:
+    run_study(tiny_study(tmp_path), progress=False)
+    store, everything = RunStore(tmp_path), contents(tmp_path)
+    write_finished(store, run_record("loose"))
+    found = collect_garbage(tmp_path)
+    assert (found.paths, [path.name for path in found.unaccounted]) == ([], ["loose"])
+    run_study(tiny_study(tmp_path, seeds=[0]), progress=False)
+    given_up = set(everything) - {entry.key for entry in store.manifest("tiny").entries}
+    assert len(given_up) == 3
+    wanted = min(given_up)
+    store.ask_for(wanted)
+    assert {path.name for path, _ in collect_garbage(tmp_path).paths} == given_up - {wanted}
+    assert set(store.run_keys()) == {*everything, "loose"}, "without remove nothing is moved"
+    (tmp_path / "tiny" / "manifest.json").rename(tmp_path / "away.json")
+    assert collect_garbage(tmp_path, remove=True).paths == [], "without its manifest nobody knows"
+    (tmp_path / "tiny" / "manifest.json").write_text("")
+    assert collect_garbage(tmp_path, remove=True).paths == []
+    (tmp_path / "away.json").rename(tmp_path / "tiny" / "manifest.json")
+    collect_garbage(tmp_path, remove=True)
+    assert set(store.run_keys()) == {*everything, "loose"} - given_up | {wanted}
+    (trash,) = (tmp_path / "trash").iterdir()
+    assert contents(trash) == {key: value for key, value in everything.items() if key in given_up - {wanted}}
+
+
+def test_shards_say_what_is_theirs(tmp_path: Path) -> None:
+    for part in (1, 2):
+        run_study(tiny_study(tmp_path), shard=(part, 2), progress=False)
+    found = collect_garbage(tmp_path, remove=True)
+    assert (found.paths, found.unaccounted) == ([], [])
+
+
+def test_state_under_way_is_not_garbage(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    write_finished(store, run_record("named"), evaluation_record("e", "named", [True], {"pgd": [True]}))
+    write_manifest(tmp_path, "mine", [("random", 1.0, 0, None, "named", "e")])
+    state = store.work("named") / "evaluation-1" / "state.npz"
+    write_sealed(state, b"hours of AutoAttack")
+    (store.work("named") / "checkpoint.pt").write_bytes(b"0" * 100)
+    with store.lock("named"):
+        assert collect_garbage(tmp_path).paths == [], "somebody works there"
+    assert collect_garbage(tmp_path, remove=True).paths == [(store.work("named") / "checkpoint.pt", 100)]
+    assert state.exists()
+
+
+def test_selections_that_were_altered_are_not_read(results: Path) -> None:
+    store = RunStore(results)
+    path = min(results.glob("runs/*/selections.npz"))
+    assert store.selections(path.parent.name)
+    np.savez(path, kept_0=np.zeros(32, np.uint8))
+    with pytest.warns(UserWarning, match="SHA-256"):
+        assert store.selections(path.parent.name) == {}
+    assert os.path.exists(f"{path}.damaged")
