@@ -190,7 +190,9 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
                 "as_robust": as_robust,
             }
         )
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    # Or pandas makes numbers of a column in which there is no None.
+    return found.assign(as_robust=pd.Series([row["as_robust"] for row in rows], dtype=object))
 
 
 def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: float) -> str:
