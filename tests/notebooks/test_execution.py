@@ -24,11 +24,16 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))
 #: What a notebook asks beyond a study, and the fields in which its grid differs from the usual one.
-OPTIONS = {"trainers": {"reference", "compare"}, "gradient_matching": {"reference", "margin"}}
+OPTIONS = {
+    "trainers": {"reference", "compare"},
+    "gradient_matching": {"reference", "margin"},
+    "convergence_reliability": {"share"},
+}
 GRIDS = {
     "trainers": {"study", "variants", "fractions", "controls", "settings"},
     "pruners": {"study", "pruners", "fractions", "seeds"},
     "gradient_matching": {"study", "variants", "fractions", "controls", "parts"},
+    "convergence_reliability": {"study", "variants", "fractions", "controls", "settings"},
     "when_pruning_wins": {"study", "variants", "fractions", "controls", "parts", "settings"},
 }
 FIGURES = {"accuracy_vs_fraction": "accuracy_vs_fraction.png", "runtime": "runtime.png"}
@@ -129,6 +134,14 @@ OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "epochs": 6,
         },
         ["gradient_matching"],
+    ),
+    "convergence_reliability": (
+        {
+            "variants": {"FGSM": {"trainer": "fgsm", "collapse_drop": 0.01}, "PGD-AT": {"trainer": "pgd_at"}},
+            "settings": {"best_every": 1},
+            "epochs": 4,
+        },
+        ["convergence", "survival"],
     ),
     "when_pruning_wins": (
         {
