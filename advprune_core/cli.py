@@ -269,6 +269,7 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="last or best")] = "last",
     images: Annotated[str | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
+    speed: Annotated[str | None, typer.Option(help="Searches: exact or compiled [default: as the run]")] = None,
     retrain: Retrain = False,
     out: Out = None,
     data: Data = None,
@@ -291,6 +292,7 @@ def evaluate(
             results=out,
             data=data,
             retrain=retrain,
+            speed=speed,  # type: ignore[arg-type]
         )
     broken = record.outcome().broken()
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
@@ -443,7 +445,7 @@ def gc(
 
 
 def _print_plan(entries: list[Any], execution: Any) -> None:
-    from advprune_core.study.experiments import plan
+    from advprune_core.study.plans import plan
 
     print(plan(entries, execution))
 
