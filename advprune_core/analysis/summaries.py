@@ -282,7 +282,7 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
         shown = {"arm": row["arm"], **_kept(row, table), "seeds": _seeds(row, table)}
         for name in ("clean", "robust"):
             shown[f"{name} accuracy, %"] = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], 0).text()
-        shown["cost / full run"] = f"{row['cost']:.3f}"
+        shown["cost / full run"] = "" if np.isnan(row["cost"]) else f"{row['cost']:.3f}"
         rows.append(shown)
     return pd.DataFrame(rows)
 
