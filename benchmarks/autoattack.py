@@ -11,7 +11,7 @@ downloaded. Writes into FOLDER (default results/reference/autoattack):
   images that the model gets wrong in float32 once more; seconds are medians over seeds.
 * disagreements.csv: the images of which one side broke what the other did not, at seed 0.
 * seeds.csv: every evaluation, so that the reference's spread over seeds is there.
-* environment.json: versions and hardware that the seconds belong to.
+* environment.json: versions and hardware that the seconds belong to; README.md: the comparison as people read it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from advprune_core.analysis.summaries import markdown
 from advprune_core.attacks import autoattack
 from advprune_core.attacks.evaluate import pack_bits, predictions, unpack_bits
 from advprune_core.base.environment import environment, git_state
@@ -170,7 +171,7 @@ def tables(results: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame, p
 
 
 def printable(comparison: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
-    """The comparison as the README has it."""
+    """The comparison as people read it."""
     rows = []
     for _, row in comparison.iterrows():
         model, _, arm = row["model"].partition(" ")
@@ -189,6 +190,23 @@ def printable(comparison: pd.DataFrame, every: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def page(comparison: pd.DataFrame, every: pd.DataFrame) -> str:
+    """Markdown of the comparison."""
+    return f"""# AutoAttack side by side with pyautoattack
+
+Written by `benchmarks/autoattack.py`; an edit here is lost. Robust accuracy of APGD on cross-entropy, targeted APGD
+and targeted FAB at nine classes, and 5,000 queries of Square; the reference is the public package pyautoattack, at
+seed 0, on one thread of a processor.
+
+{markdown(printable(comparison, every))}
+
+Seconds are medians of alternating runs (variants in parentheses: one). The default spends no more on images and
+targets whose progress, extrapolated, does not reach a success; *to the end* spends every budget; *bfloat16* searches in
+bfloat16 and is judged in float32 all the same. `disagreements.csv` has the images of which one side broke what the
+other did not.
+"""
 
 
 def main() -> None:
@@ -218,6 +236,7 @@ def main() -> None:
             write_text(out / f"{file}.csv", table.to_csv(index=False, float_format="%.6g"))
         facts = {**environment("cpu"), "threads": 1, "pyautoattack": metadata.version("pyautoattack"), **git_state()}
         write_text(out / "environment.json", json.dumps(facts, indent=1) + "\n")
+        write_text(out / "README.md", page(comparison, every))
     if results:
         print(printable(comparison, every).to_string(index=False))
 

@@ -1,4 +1,4 @@
-"""The README: its code runs, its table is that of the committed records, its links exist."""
+"""The README: its code runs, what it shows is what the committed records say, its links exist."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import importlib
 import re
 import runpy
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.findings import accuracy_findings
-from advprune_core.analysis.summaries import after_attacks, markdown, printable, printable_ways
-from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, compare, judge
+from advprune_core import objectives
 from advprune_core.datasets.base import load_dataset
 from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.objectives.steps import STEPS
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.study.table import collect, collect_timings
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
+from tests.front_page import filled
+from tests.reference import REFERENCE
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -56,11 +55,13 @@ def test_the_own_pruner_works(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(body) <= 15
 
 
-def test_the_own_objective_and_attack_policy_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_own_objective_and_steps_of_their_page_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for registry in (OBJECTIVES, STEPS):
         monkeypatch.setattr(registry, "_classes", dict(registry.classes()))
     # As files of their own: the source of what is trained with is part of a run's key.
-    for number, block in enumerate(BLOCKS[2:4]):
+    examples = re.findall(r"::\n\n((?:    .*\n|\n)+)", str(objectives.__doc__))
+    assert len(examples) == 2
+    for number, block in enumerate(map(dedent, examples)):
         source = tmp_path / f"own_part_{number}.py"
         source.write_text(block)
         monkeypatch.syspath_prepend(tmp_path)
@@ -76,60 +77,25 @@ def test_the_own_objective_and_attack_policy_work(tmp_path: Path, monkeypatch: p
     assert result.metrics[-1]["train_loss"] < 0.5 * result.metrics[0]["train_loss"]
 
 
-def trainers(table: pd.DataFrame) -> pd.DataFrame:
-    return printable_ways(table, collect_timings(ROOT / "results" / "reference" / "trainers", study="trainers"))
+def test_what_is_shown_is_what_the_records_say() -> None:
+    assert filled(TEXT) == TEXT, "write it again: `python -m tests.front_page`"
 
 
-@pytest.mark.parametrize(
-    ("study", "shown"), [("digits", printable), ("trainers", trainers), ("digits_autoattack", after_attacks)]
-)
-def test_tables_are_those_of_the_committed_records(study: str, shown: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    between = TEXT.split(f"<!-- table: results/reference/{study} -->")[1].split("<!-- end of table -->")[0]
-    table = collect(ROOT / "results" / "reference" / study, study=study)
-    assert between.strip() == markdown(shown(table))
+def test_it_can_be_read_in_one_sitting() -> None:
+    assert len(TEXT.splitlines()) <= 135
 
 
 def test_the_comparison_of_autoattack_is_the_committed_one() -> None:
-    folder = ROOT / "results" / "reference" / "autoattack"
-    tables = [pd.read_csv(folder / f"{name}.csv") for name in ("comparison", "seeds")]
-    between = TEXT.split("<!-- table: results/reference/autoattack -->")[1].split("<!-- end of table -->")[0]
+    tables = [pd.read_csv(REFERENCE / "autoattack" / f"{name}.csv") for name in ("comparison", "seeds")]
     script = runpy.run_path(str(ROOT / "benchmarks" / "autoattack.py"))
-    assert between.strip() == markdown(script["printable"](*tables))
+    assert (REFERENCE / "autoattack" / "README.md").read_text() == script["page"](*tables)
 
 
-def test_findings_are_those_of_the_committed_records() -> None:
-    between = TEXT.split("<!-- findings: results/reference/freshness -->")[1].split("<!-- end of findings -->")[0]
-    table = collect(ROOT / "results" / "reference" / "freshness", study="freshness")
-    assert between.strip() == accuracy_findings(table)
-    assert table["seed"].nunique() >= 8
-    arms = {way: (f"{way}: random", f"{way}: same_cost(random)") for way in table["variant"].unique()}
-    verdicts = judge({way: compare(table, *pair, fraction=0.1) for way, pair in arms.items()})
-    says = verdicts["carried, 1 step"].says
-    heading = re.search(r"\*\*Where pruning wins at equal cost(.*?)\.\*\*", TEXT)
-    assert heading is not None
-    assert says in (BETTER, BETTER_HERE)
-    assert heading[1] == (", on these test images" if says == BETTER_HERE else "")
-
-
-def test_what_is_said_of_the_study_is_what_its_records_show() -> None:
-    table = collect(ROOT / "results" / "reference" / "digits", study="digits")
-    fractions = (0.8, 0.6, 0.4, 0.2)
-    loss = {("full", f): compare(table, "random", "random", fraction=f, reference_fraction=1.0) for f in fractions}
-    control = {("control", f): compare(table, "random", "same_cost(random)", fraction=f) for f in fractions}
-    verdicts = judge(loss | control)
-    assert all(verdict.comparison.difference.mean < 0 for verdict in verdicts.values())
-    said = {WORSE: "beyond chance", WORSE_HERE: "on these test images"}
-    shown = {key: said[verdict.says] for key, verdict in verdicts.items() if verdict.says in said}
-    text = " ".join(TEXT.split())
-    assert "A static random subset loses robustness, beyond chance at 60 % and less." in text
-    assert {f: told for (rival, f), told in shown.items() if rival == "full"} == dict.fromkeys(
-        (0.6, 0.4, 0.2), "beyond chance"
-    )
-    assert "loses less: beyond chance at 20 %, on these test images at 60 %." in text
-    assert {f: told for (rival, f), told in shown.items() if rival == "control"} == {
-        0.2: "beyond chance",
-        0.6: "on these test images",
-    }
+def test_every_notebook_and_result_is_in_the_table() -> None:
+    for path in [*ROOT.glob("notebooks/*.ipynb"), *(path for path in REFERENCE.iterdir() if path.is_dir())]:
+        assert f"]({path.relative_to(ROOT)})" in TEXT, path
+    for profile in re.findall(r"`(?:notebooks/profiles/)?(\w+\.yaml)`", TEXT):
+        assert (ROOT / "notebooks" / "profiles" / profile).exists(), profile
 
 
 def test_links_and_targets_exist() -> None:

@@ -1,4 +1,17 @@
-"""Attacks: pure functions (`fgsm`, `pgd`, `apgd`, ..., `autoattack`) and the settings objects that a config names."""
+"""A model, a threat model and images in; verified adversarial images and outcomes out.
+
+Pure functions (`fgsm`, `pgd`, `apgd`, ..., `autoattack`), and frozen settings that a config names. Knows networks and
+tensors, and nothing of training. An image counts as broken only if it lies in the ball and in [0, 1] and the float32
+model misclassifies it once more. Random starts in L2 are uniform in distance, as in public code, half of eps on
+average; ``{pgd: {uniform: volume}}`` fills the ball evenly.
+
+`autoattack` is APGD on cross-entropy, targeted APGD and targeted FAB at nine classes, and 5,000 queries of Square. It
+spends no more on images and targets whose progress, extrapolated, does not reach a success. It stands side by side
+with pyautoattack in results/reference/autoattack.
+
+To add an attack: a function, and a subclass of `Attack` with its settings whose `perturb` calls it, in a file here,
+registered with `ATTACKS`.
+"""
 
 from advprune_core.attacks.apgd import APGD, APGDT, apgd, apgd_targeted
 from advprune_core.attacks.autoattack import AutoAttack, autoattack
