@@ -17,8 +17,12 @@ from advprune_core.analysis.summaries import (
     way_labels,
 )
 from advprune_core.base.files import write_text
+from advprune_core.study.archive import unfinished
+from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect, collect_timings
 
+#: What somebody has to say of a study: the beginning of its page.
+ABOUT = "about.md"
 #: With more arms than this, controls aside, their differences are one table instead of a sentence each.
 _MANY = 6
 
@@ -40,9 +44,15 @@ def write_page(folder: Path, study: str) -> None:
 
 
 def page(folder: Path, study: str) -> str:
-    """Markdown of what the records of an exported study say."""
+    """Markdown of what the records of an exported study say, after what ``about.md`` says where it is there."""
     table = collect(folder, study=study)
-    head = f"# {study}\n\nWritten by `advprune export {study}` from `records.jsonl.gz`; an edit here is lost."
+    about, source = folder / ABOUT, "`records.jsonl.gz`"
+    head = about.read_text().strip() if about.exists() else f"# {study}"
+    source += f" and `{ABOUT}`" if about.exists() else ""
+    head += f"\n\nWritten by `advprune export {study}` from {source}; an edit here is lost."
+    store = RunStore(folder, read_only=True)
+    if missing := len(unfinished(store, store.manifest(study))):
+        head += f" Under way: {missing} points of the study have no run or no test yet."
     if not len(table):
         return f"{head}\n\nNo run is finished yet.\n"
     runs, seeds = table["key"].nunique(), table["seed"].nunique()

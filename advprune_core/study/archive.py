@@ -87,7 +87,8 @@ def export_study(study: str, folder: Path, *, results: Path) -> Exported:
             beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Exported(sum(name.endswith("/record.json") for name in records), _unfinished(manifest, records))
+    copied = RunStore(folder, read_only=True)
+    return Exported(len(copied.run_keys()), unfinished(copied, manifest))
 
 
 def _exported_records(store: RunStore, keys: list[str]) -> dict[str, dict[str, Any]]:
@@ -104,14 +105,13 @@ def _exported_records(store: RunStore, keys: list[str]) -> dict[str, dict[str, A
     return records
 
 
-def _unfinished(manifest: Manifest, records: dict[str, dict[str, Any]]) -> list[str]:
+def unfinished(store: RunStore, manifest: Manifest) -> list[str]:
     """Points of a study that have no run, or a trained run without their test."""
     missing, known = [], set()
     for entry in manifest.entries:
         known.add((entry.arm, entry.fraction, entry.seed))
-        record = records.get(f"runs/{entry.key}/record.json")
-        tested = f"runs/{entry.key}/evaluations/{entry.evaluation}.json" in records
-        if record is None or (record["status"] in ("ok", "collapsed") and not tested):
+        record = store.run(entry.key)
+        if record is None or (record.trained and store.evaluation(entry.key, entry.evaluation) is None):
             state = "not trained" if record is None else "not tested"
             missing.append(f"{entry.arm} {100 * entry.fraction:g} % seed {entry.seed}: {state}")
     try:
