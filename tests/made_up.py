@@ -88,9 +88,10 @@ Points = dict[tuple[str, float], Sequence[tuple[float, float]]]
 
 
 def study_table(points: Points, *, costs: dict[tuple[str, float], dict[str, int]] | None = None) -> pd.DataFrame:
-    """A study's table from ``{(arm, fraction): [(clean, robust) of seed 0, of seed 1, ...]}``.
+    """A study's table from ``{(arm, matched fraction): [(clean, robust) of seed 0, of seed 1, ...]}``.
 
-    Training costs ``1000 * fraction`` forward-equivalents unless `costs` has passes by phase.
+    Controls train on all data. Training costs ``1000 * fraction`` forward-equivalents unless `costs` has
+    passes by phase.
     """
     rows = []
     for (arm, fraction), values in points.items():
@@ -101,7 +102,8 @@ def study_table(points: Points, *, costs: dict[tuple[str, float], dict[str, int]
                 {
                     "key": f"{arm if fraction < 1 else 'full'}-{fraction}-{seed}",
                     "arm": arm,
-                    "fraction": fraction,
+                    "fraction": fraction if control is None else 1.0,
+                    "matched_fraction": fraction,
                     "seed": seed,
                     "control": control,
                     "status": "ok",

@@ -50,7 +50,7 @@ def test_plan_says_what_is_there(trained: Path) -> None:
     more = study_config({**TINY_STUDY, "fractions": [1.0, 0.5, 0.25], "controls": [], "results": str(trained)})
     text = plan(study_grid(more), more.execution)
     assert counts(text)[:2] == (3, 1)
-    states = [line.split()[3] for line in text.splitlines()[1:4]]
+    states = [line.split()[4] for line in text.splitlines()[1:4]]
     assert states == ["there", "there", "to"]
 
 
