@@ -31,7 +31,7 @@ JobLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 MOMENTUM = 0.75
 #: A window in which fewer than this share of the steps went up halves the step.
 RISES = 0.75
-LOSSES: dict[str, JobLoss] = {
+JOB_LOSSES: dict[str, JobLoss] = {
     "cross_entropy": lambda logits, y, target: cross_entropy(logits, y),
     "dlr": lambda logits, y, target: dlr(logits, y),
     "dlr_targeted": dlr_targeted,
@@ -48,7 +48,7 @@ def windows(steps: int) -> list[int]:
     return lengths
 
 
-def climb(
+def auto_pgd(
     search: Search,
     jobs: Jobs,
     start: Tensor,
@@ -59,7 +59,7 @@ def climb(
     loss: JobLoss,
     give_up: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Auto-PGD from `start` (J, C, H, W): the points reached, and their values (see `targets.Run`).
+    """Auto-PGD from `start` (J, C, H, W): the points reached, and their values (see `targets.Attempt`).
 
     A job whose image is broken leaves the batch, with all other jobs of that image.
 
@@ -197,7 +197,7 @@ def apgd(
         first = _random_start(given, jobs, seed=seed)
         if begin is not None:
             first = torch.where(per_image(jobs.rank == 0, x), begin[jobs.owner], first)
-        return climb(search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=LOSSES[loss])
+        return auto_pgd(search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=JOB_LOSSES[loss])
 
     with no_trace(model):
         if restarts == 1:
@@ -247,7 +247,9 @@ def apgd_targeted(
 
     def run(jobs: Jobs) -> tuple[Tensor, Tensor]:
         first = _random_start(given, jobs, seed=seed)
-        return climb(search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=dlr_targeted, give_up=give_up)
+        return auto_pgd(
+            search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=dlr_targeted, give_up=give_up
+        )
 
     with no_trace(model):
         return in_waves(x, y, likeliest(search.logits(x), y, targets), run)

@@ -69,7 +69,7 @@ def to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: Norm) -> T
 def approach(
     search: Search, jobs: Jobs, *, norm: Norm, eps: float, steps: int, give_up: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """FAB from the clean images: the points reached, and their values (see `targets.Run`).
+    """FAB from the clean images: the points reached, and their values (see `targets.Attempt`).
 
     A job whose image is broken inside the ball leaves the batch, with all other jobs of the image.
 

@@ -104,9 +104,9 @@ class AttackBar:
 
 
 @contextmanager
-def attack_bar(total: int, *, name: str = "attack", show: bool = True) -> Iterator[AttackBar]:
+def attack_bar(total: int, *, show: bool = True) -> Iterator[AttackBar]:
     """A bar over images times attacks that listens to the searches of a block."""
-    with tqdm(total=total, desc=name, mininterval=_interval(), disable=not show, bar_format=_ATTACKS) as bar:
+    with tqdm(total=total, desc="evaluate", mininterval=_interval(), disable=not show, bar_format=_ATTACKS) as bar:
         shown = AttackBar(bar)
         with listening(shown.hear):
             yield shown

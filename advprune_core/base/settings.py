@@ -29,7 +29,7 @@ from pydantic import (
     field_validator,
 )
 
-from advprune_core.base.values import plain, ratio, shown
+from advprune_core.base.values import as_meant, ratio, shown
 
 
 class AdvpruneError(ValueError):
@@ -73,7 +73,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
-        return plain(value, cls.model_fields[str(info.field_name)])
+        return as_meant(value, cls.model_fields[str(info.field_name)])
 
     @classmethod
     def create(cls, /, **values: Any) -> Self:

@@ -11,7 +11,7 @@ from torch import Tensor
 from advprune_core.attacks import losses
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
+from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
 from advprune_core.pruners.keep_rules import Lowest, Rule, Scores
 
 Of = Literal["logits", "probabilities"]
@@ -21,7 +21,7 @@ def note_margin(state: History, *, ids: Tensor, logits: Tensor, y: Tensor, of: O
     """Take note of a batch: logits (B, classes) of the images `ids` (B,) with labels `y` (B,)."""
     visit(state, ids)
     values = torch.softmax(logits.float(), 1) if of == "probabilities" else logits.float()
-    per_image(state, "margins", ids)[ids] -= losses.margin(values, y)
+    remembered(state, "margins", ids)[ids] -= losses.margin(values, y)
 
 
 def aum(state: History, n: int) -> Scores:

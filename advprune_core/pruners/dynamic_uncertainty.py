@@ -10,17 +10,17 @@ from torch import Tensor
 
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
+from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
 from advprune_core.pruners.keep_rules import Scores
 
 
 def note_probability(state: History, *, ids: Tensor, logits: Tensor, y: Tensor, window: int) -> None:
     """Take note of a batch: logits (B, classes) of the images `ids` (B,) with labels `y` (B,)."""
     before = visit(state, ids)
-    recent = per_image(state, "recent", ids, width=window)
+    recent = remembered(state, "recent", ids, width=window)
     recent[ids, before % window] = torch.softmax(logits.float(), 1).gather(1, y[:, None]).squeeze(1)
     spread = recent[ids].std(1, correction=1)
-    per_image(state, "spreads", ids)[ids] += torch.where(before + 1 >= window, spread, 0.0)
+    remembered(state, "spreads", ids)[ids] += torch.where(before + 1 >= window, spread, 0.0)
 
 
 def dynamic_uncertainty(state: History, n: int, *, window: int) -> Scores:

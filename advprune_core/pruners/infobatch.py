@@ -12,7 +12,7 @@ from torch import Tensor
 from advprune_core.base.settings import ConfigError
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
-from advprune_core.pruners.history import per_image
+from advprune_core.pruners.history import remembered
 
 
 def infobatch(
@@ -77,7 +77,7 @@ class InfoBatch(Pruner):
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         """Keep each image's last loss."""
-        per_image(state, "losses", batch.ids, fill=float("nan"))[batch.ids] = outputs.losses.float()
+        remembered(state, "losses", batch.ids, fill=float("nan"))[batch.ids] = outputs.losses.float()
 
     def select(self, context: Context) -> Selection:
         """See `infobatch`."""

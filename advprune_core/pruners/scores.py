@@ -24,7 +24,7 @@ def loss(branch: Branch, y: Tensor) -> Tensor:
     return losses.cross_entropy(branch.logits, y)
 
 
-def margin(branch: Branch, y: Tensor) -> Tensor:
+def probability_margin(branch: Branch, y: Tensor) -> Tensor:
     """Probability of the label minus the largest other one, shape (n,): low is hard."""
     return -losses.margin(torch.softmax(branch.logits, 1), y)
 
@@ -55,7 +55,7 @@ class _Kind(NamedTuple):
 
 KINDS = {
     "loss": _Kind(loss, True),
-    "margin": _Kind(margin, False),
+    "margin": _Kind(probability_margin, False),
     "entropy": _Kind(entropy, True),
     "el2n": _Kind(el2n, True),
     "grand": _Kind(grand, True),

@@ -211,7 +211,7 @@ def test_what_others_refuse(attack: Any, given: dict[str, Any], message: str) ->
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor):
         return torch.equal(a, b)
-    return a.left.tolist() == b.left.tolist() if hasattr(a, "left") else a.robust.tolist() == b.robust.tolist()
+    return a.robust.tolist() == b.robust.tolist()
 
 
 @pytest.mark.parametrize(
