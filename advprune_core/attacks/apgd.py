@@ -7,7 +7,7 @@ ratio (equation 5) or, aimed at one class after the other, its targeted form (eq
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -264,7 +264,7 @@ def _random_start(given: Inputs, jobs: Jobs, *, seed: int) -> Tensor:
 class APGD(Attack):
     """Auto-PGD (Croce and Hein 2020b): momentum, and a step size that halves itself."""
 
-    name: ClassVar[str] = "apgd"
+    name = "apgd"
     loss: Annotated[Untargeted, Field(description="what is maximised")] = "cross_entropy"
     steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps")] = 100
     restarts: Annotated[int, Field(ge=1, le=10_000, description="random starts")] = 1
@@ -273,7 +273,6 @@ class APGD(Attack):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
-        """See `apgd`."""
         return apgd(model, x, y, threat=threat, seed=seed, ids=ids, **self.model_dump())
 
 
@@ -281,8 +280,8 @@ class APGD(Attack):
 class APGDT(Attack):
     """Auto-PGD on the targeted DLR loss, at the nine likeliest wrong classes (Croce and Hein 2020b)."""
 
-    name: ClassVar[str] = "apgd_t"
-    version: ClassVar[int] = 2
+    name = "apgd_t"
+    version = 2
     steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps for each target")] = 100
     targets: Annotated[int, Field(ge=1, le=100_000, description="classes aimed at")] = 9
     precision: Precision = "float32"
@@ -291,5 +290,4 @@ class APGDT(Attack):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
-        """See `apgd_targeted`."""
         return apgd_targeted(model, x, y, threat=threat, seed=seed, ids=ids, **self.model_dump())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer
@@ -61,8 +61,8 @@ def parts(
 class AutoAttack(Attack):
     """AutoAttack (Croce and Hein 2020b): four attacks in turn, the number the field compares by."""
 
-    name: ClassVar[str] = "autoattack"
-    version: ClassVar[int] = 2
+    name = "autoattack"
+    version = 2
     #: Also taken as `version`, its name elsewhere (here a component's version is another thing).
     attacks: Annotated[
         Version | tuple[Attack, ...],
@@ -92,7 +92,6 @@ class AutoAttack(Attack):
         return identity
 
     def parts(self) -> tuple[Attack, ...]:
-        """The attacks that have their turns."""
         return parts(self.attacks, precision=self.precision, give_up=self.give_up)
 
     def doubts(self, *, classes: int) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ image, overshoot, and step back where the boundary was crossed; the smallest per
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -179,7 +179,7 @@ def fab_targeted(
 class FABT(Attack):
     """Fast adaptive boundary attack, at the nine likeliest wrong classes (Croce and Hein 2020a)."""
 
-    name: ClassVar[str] = "fab_t"
+    name = "fab_t"
     steps: Annotated[int, Field(ge=1, le=100_000, description="projections for each target")] = 100
     targets: Annotated[int, Field(ge=1, le=100_000, description="classes aimed at")] = 9
     precision: Precision = "float32"
@@ -188,5 +188,4 @@ class FABT(Attack):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
-        """See `fab_targeted`."""
         return fab_targeted(model, x, y, threat=threat, **self.model_dump())

@@ -98,7 +98,7 @@ class AttackBar:
         return lambda number, label: self.begin(label, first * attacks + number * size, size)
 
     def hear(self, left: int, share: float) -> None:
-        """See `tell`."""
+        """What a search tells of itself."""
         self.bar.set_postfix_str(f"{self._label}: {left} images left", refresh=False)
         self.bar.update(self._place + self._size * share - self.bar.n)
 

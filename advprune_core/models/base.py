@@ -42,7 +42,7 @@ class ModelSettings(Component):
 class OwnModel(ModelSettings):
     """Your own network: ``"module:factory"``, called without arguments (or with `arguments`)."""
 
-    name: ClassVar[str] = "own"
+    name = "own"
     factory: str
     arguments: dict[str, Any] = {}
     #: Goes along to workers: they cannot import what a script or a notebook defines.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -67,8 +67,8 @@ class BulletSteps(Steps):
     code runs it (IJCAI 2025), with eval-mode logits for the sorting.
     """
 
-    name: ClassVar[str] = "bullet"
-    uses_logits: ClassVar[bool] = True
+    name = "bullet"
+    uses_logits = True
     boundary: Annotated[int, Field(ge=1, le=10_000, description="steps of an image at the boundary")] = 10
     robust: Annotated[int, Field(ge=0, le=10_000, description="steps of a robust image")] = 2
     boundary_step_size: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -35,10 +35,10 @@ class Free(Objective):
     digits 4 replays cost 12 forward-equivalents an image, PGD-AT with 7 steps 17.
     """
 
-    name: ClassVar[str] = "free"
-    single_step: ClassVar[bool] = True
-    own_step: ClassVar[bool] = True
-    own_start: ClassVar[bool] = True
+    name = "free"
+    single_step = True
+    own_step = True
+    own_start = True
     replays: Annotated[int, Field(ge=1, le=1000, description="updates on each batch")] = 4
 
     def state(self, batch_size: int, shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -46,7 +46,6 @@ class Free(Objective):
         return {_DELTA: torch.zeros(batch_size, *shape)}
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
-        """Cross-entropy of the adversarial logits."""
         assert adversarial is not None
         return self.cross_entropy(adversarial, y)
 
@@ -81,7 +80,7 @@ class Free(Objective):
 class FreeTrainer(Trainer):
     """Free AT (Shafahi et al. 2019): 4 replays of each batch, steps of eps."""
 
-    name: ClassVar[str] = "free"
-    objective: ClassVar[Any] = "free"
-    attack: ClassVar[dict[str, Any]] = {"start": "clean", "steps": 1}
-    single_step: ClassVar[bool] = True
+    name = "free"
+    objective = "free"
+    attack = {"start": "clean", "steps": 1}
+    single_step = True

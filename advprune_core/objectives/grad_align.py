@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -50,9 +50,9 @@ class GradAlign(Objective):
     where FGSM and Fast AT fail. Usual settings: lam 0.2 on CIFAR-10 at 8/255, a clean start.
     """
 
-    name: ClassVar[str] = "grad_align"
-    version: ClassVar[int] = 2
-    single_step: ClassVar[bool] = True
+    name = "grad_align"
+    version = 2
+    single_step = True
     lam: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the misalignment")] = 0.2
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class GradAlign(Objective):
 class GradAlignTrainer(Trainer):
     """GradAlign (Andriushchenko and Flammarion 2020): FGSM from the clean image, lam 0.2."""
 
-    name: ClassVar[str] = "grad_align"
-    objective: ClassVar[Any] = "grad_align"
-    attack: ClassVar[dict[str, Any]] = {"start": "clean", "steps": 1}
-    single_step: ClassVar[bool] = True
+    name = "grad_align"
+    objective = "grad_align"
+    attack = {"start": "clean", "steps": 1}
+    single_step = True

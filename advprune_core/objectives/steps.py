@@ -59,8 +59,8 @@ class Steps(Component):
 class FixedSteps(Steps):
     """The same number of steps for every image."""
 
-    name: ClassVar[str] = "fixed"
-    adaptive: ClassVar[bool] = False
+    name = "fixed"
+    adaptive = False
     count: Annotated[int, Field(ge=1, le=10_000, description="gradient steps")] = 7
     step_size: Annotated[
         Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
@@ -97,12 +97,10 @@ class FixedSteps(Steps):
         return default_step_size(eps, steps) if several else self.replace(count=steps).length(eps)
 
     def expected(self) -> float:
-        """`count`."""
         return float(self.count)
 
     @property
     def single(self) -> bool:
-        """One step."""
         return self.count == 1
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -38,15 +36,13 @@ class AIGN(ScorePruner):
     Ramesh et al., EasyCore, 2025 (2510.11018).
     """
 
-    name: ClassVar[str] = "aign"
+    name = "aign"
     keep: Rule = Lowest()
 
     def rule(self) -> KeepRule:
-        """The setting."""
         return self.keep
 
     def scores(self, context: Context) -> Scores:
-        """See `input_gradient_norm`."""
         model, split = context.network, context.dataset.train
         parts = [input_gradient_norm(model, x, y) for _, x, y in split.batches(BATCH, device_of(model))]
         return np.asarray(torch.cat(parts).cpu().numpy(), np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -42,7 +42,7 @@ class AUM(HistoryPruner):
     (2001.10528), eq. (1), of logits; the public code of CCS (Zheng et al. 2023) takes probabilities.
     """
 
-    name: ClassVar[str] = "aum"
+    name = "aum"
     keep: Rule = Lowest()
     of: Annotated[Of, Field(description="margins of logits (the paper) or of probabilities (CCS's code)")] = "logits"
 
@@ -51,9 +51,7 @@ class AUM(HistoryPruner):
         return False
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
-        """See `note_margin`."""
         note_margin(state, ids=batch.ids, logits=outputs.logits, y=batch.y, of=self.of)
 
     def scores(self, context: Context) -> Scores:
-        """See `aum`."""
         return aum(self.observed(context), context.n)

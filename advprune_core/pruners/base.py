@@ -257,7 +257,6 @@ class ScheduledPruner(Pruner):
     every: Annotated[int, Field(ge=0, le=100_000, description="select again every so many epochs; 0: once")] = 0
 
     def epochs_before(self) -> int:
-        """The warm-up."""
         return self.warmup_epochs
 
     def due(self, epoch: int) -> bool:
@@ -273,7 +272,7 @@ class ModelPruner(ScheduledPruner):
     `Selection.n_filled`: after warm-up epochs it is too late to ask for a larger fraction.
     """
 
-    uses_model: ClassVar[bool] = True
+    uses_model = True
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 1
     score_epochs: Annotated[
         int,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -73,14 +72,12 @@ class Craig(WeightingPruner):
     grow with the square of a class.
     """
 
-    name: ClassVar[str] = "craig"
+    name = "craig"
 
     def check(self, context: Context) -> None:
-        """Every class must have an image to keep."""
         context.quotas()
 
     def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
-        """See `facility_location`."""
         rng, quotas = context.rng, context.quotas()
         device = gradients.errors[0].device
         indices, weights = [], []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
@@ -42,7 +42,7 @@ class DynamicUncertainty(HistoryPruner):
     windows of 10 epochs over a whole training; here over the epochs before the selection.
     """
 
-    name: ClassVar[str] = "dynamic_uncertainty"
+    name = "dynamic_uncertainty"
     warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 10
     window: Annotated[int, Field(ge=2, le=100_000, description="epochs of a window")] = 5
 
@@ -51,9 +51,7 @@ class DynamicUncertainty(HistoryPruner):
         return self.with_window_of(self.window)
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
-        """See `note_probability`."""
         note_probability(state, ids=batch.ids, logits=outputs.logits, y=batch.y, window=self.window)
 
     def scores(self, context: Context) -> Scores:
-        """See `dynamic_uncertainty`."""
         return dynamic_uncertainty(self.observed(context), context.n, window=self.window)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -45,12 +43,10 @@ class Forgetting(HistoryPruner):
     the events of a whole training are counted, here those of the epochs before the selection.
     """
 
-    name: ClassVar[str] = "forgetting"
+    name = "forgetting"
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
-        """See `note_forgetting`."""
         note_forgetting(state, ids=batch.ids, logits=outputs.logits, y=batch.y)
 
     def scores(self, context: Context) -> Scores:
-        """See `forgetting`."""
         return forgetting(self.observed(context), context.n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -144,7 +144,7 @@ class GradMatch(WeightingPruner):
     1,250 at less of a loss for twice the seconds; results/reference/selection has both against n.
     """
 
-    name: ClassVar[str] = "grad_match"
+    name = "grad_match"
     per_class: Annotated[bool, Field(description="match the gradient of each class by images of its own")] = True
     lam: Annotated[float, Field(ge=0, le=1_000_000, description="ridge on the weights")] = 0.5
     block: Annotated[
@@ -157,7 +157,6 @@ class GradMatch(WeightingPruner):
             context.quotas()
 
     def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
-        """See `grad_match`."""
         rng, lam, block = context.rng, self.lam, self.block
         if self.per_class:
             return grad_match_by_class(gradients, context.labels, context.quotas(), lam=lam, block=block, rng=rng)
@@ -172,7 +171,7 @@ class GradMatchPB(WeightingPruner):
     `weights` see `grad_match`.
     """
 
-    name: ClassVar[str] = "grad_match_pb"
+    name = "grad_match_pb"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images of a candidate batch")] = 16
     lam: Annotated[float, Field(ge=0, le=1_000_000, description="ridge on the weights")] = 0.0
     block: Annotated[
@@ -180,7 +179,6 @@ class GradMatchPB(WeightingPruner):
     ] = 0
 
     def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
-        """See `grad_match_by_batch`."""
         return grad_match_by_batch(
             gradients, context.k, batch_size=self.batch_size, lam=self.lam, block=self.block, rng=context.rng
         )

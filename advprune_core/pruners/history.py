@@ -90,7 +90,6 @@ class HistoryPruner(ScorePruner):
         return self
 
     def rule(self) -> KeepRule:
-        """The setting."""
         return self.keep
 
     def observed(self, context: Context) -> History:

@@ -256,7 +256,7 @@ class OutputPruner(AttackingPruner):
         return self if steps == self.steps else self.replace(steps=steps)
 
     def branch(self, context: Context) -> Branch:
-        """See `split_branch`."""
+        """Outputs for the training images that the settings ask for."""
         return split_branch(context, steps=self.steps, head=self.head)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,10 +69,9 @@ def _turns(n: int, k: int, turn: int, *, seed: int, label: int) -> NDArray[np.in
 class Full(Pruner):
     """All training images: the baseline (no cost)."""
 
-    name: ClassVar[str] = "full"
+    name = "full"
 
     def select(self, context: Context) -> Selection:
-        """Everything."""
         return Selection(np.arange(context.n))
 
 
@@ -80,11 +79,10 @@ class Full(Pruner):
 class Random(ScheduledPruner):
     """A random subset, drawn once (Kaufmann et al. 2022, 2207.00694): control (a); no cost."""
 
-    name: ClassVar[str] = "random"
+    name = "random"
     balanced: Annotated[bool, Field(description="the same share of every class")] = False
 
     def select(self, context: Context) -> Selection:
-        """See `random_subset`."""
         return random_subset(context, balanced=self.balanced)
 
 
@@ -96,12 +94,11 @@ class Redraw(Random):
     data but for its order.
     """
 
-    name: ClassVar[str] = "redraw"
+    name = "redraw"
     every: Annotated[int, Field(ge=1, le=100_000, description="select again every so many epochs")] = 1
     in_turn: Annotated[bool, Field(description="every image once before any twice")] = False
 
     def select(self, context: Context) -> Selection:
-        """See `random_subset` and `in_turn`."""
         if not self.in_turn:
             return super().select(context)
         turn = max(0, context.epoch - self.warmup_epochs) // self.every

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
@@ -55,7 +55,7 @@ class TDDS(HistoryPruner):
     Zhang et al., Spanning Training Progress: Temporal Dual-Depth Scoring, CVPR 2024 (2311.13613).
     """
 
-    name: ClassVar[str] = "tdds"
+    name = "tdds"
     warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 10
     window: Annotated[int, Field(ge=3, le=100_000, description="epochs of a window")] = 5
     decay: Annotated[float, Field(gt=0, le=1, description="weight of the newest window in the average")] = 0.9
@@ -65,9 +65,7 @@ class TDDS(HistoryPruner):
         return self.with_window_of(self.window)
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
-        """See `note_change`."""
         note_change(state, ids=batch.ids, logits=outputs.logits, window=self.window, decay=self.decay)
 
     def scores(self, context: Context) -> Scores:
-        """See `tdds`."""
         return tdds(self.observed(context), context.n, window=self.window)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,7 +170,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(
 class Claims(Attack):
     """Returns what it is told to."""
 
-    name: ClassVar[str] = "claims"
+    name = "claims"
     shift: float
 
     def perturb(

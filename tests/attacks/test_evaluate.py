@@ -158,7 +158,7 @@ def test_a_linear_network_is_as_robust_as_theory_says(seed: int, norm: Any, eps:
 class Recorder(Attack):
     """Breaks the images whose first pixel is in `breaks`; notes what it was given."""
 
-    name: ClassVar[str] = "recorder"
+    name = "recorder"
     calls: ClassVar[list[tuple[str, list[int], int]]] = []
     title: str
     breaks: tuple[int, ...] = ()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,8 +88,8 @@ def test_a_file_that_may_not_grow(write: Callable[[Any], Any], tmp_path: Path) -
 class Filling(ScheduledPruner):
     """Fills the disk in its second selection, unless told otherwise by the environment."""
 
-    name: ClassVar[str] = "filling"
-    uses_model: ClassVar[bool] = True  # so that it is not asked before training
+    name = "filling"
+    uses_model = True  # so that it is not asked before training
     every: int = 1
 
     def select(self, context: Context) -> Selection:
