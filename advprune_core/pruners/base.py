@@ -100,6 +100,14 @@ def check_every_class(kept: NDArray[np.int64], had: NDArray[np.int64], *, fracti
         )
 
 
+def by_class(
+    labels: NDArray[np.int64], quotas: NDArray[np.int64], order: NDArray[np.int64] | None = None
+) -> list[tuple[NDArray[np.int64], int]]:
+    """Positions of the images of each class that keeps some, ascending or as they come in an order, and its quota."""
+    order = np.arange(len(labels)) if order is None else order
+    return [(order[labels[order] == label], int(quotas[label])) for label in np.flatnonzero(quotas)]
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """What a pruner may look at.
@@ -194,6 +202,10 @@ class Context:
                 quotas[(quotas < floors).argmax()] += 1
         check_every_class(quotas, counts, fraction=self.fraction)
         return quotas
+
+    def per_class(self, order: NDArray[np.int64] | None = None) -> list[tuple[NDArray[np.int64], int]]:
+        """The training images of each class that has some, and how many of them to keep; see `by_class`."""
+        return by_class(self.labels, self.quotas(), order)
 
 
 @PRUNERS.family

@@ -101,13 +101,11 @@ class Herding(FeaturePruner):
         context.quotas()
 
     def choose(self, context: Context) -> Selection:
-        order, branch = self.shuffled(context)
-        features, kept = branch.known_features(), []
-        for label, quota in enumerate(context.quotas()):
-            members = np.flatnonzero(context.labels[order] == label)
-            if quota:
-                picks = herding(features[torch.from_numpy(members).to(features.device)], int(quota))
-                kept.append(order[members[picks]])
+        features, order = self.branch(context).known_features(), context.rng.permutation(context.n)
+        kept = [
+            members[herding(features[torch.from_numpy(members).to(features.device)], quota)]
+            for members, quota in context.per_class(order)
+        ]
         return Selection(np.concatenate(kept))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
@@ -77,19 +78,15 @@ def _pursued(own: LastLayerGradients | DenseAtoms, k: int, *, lam: float, left: 
 
 def grad_match_by_class(
     gradients: LastLayerGradients,
-    labels: NDArray[np.int64],
-    quotas: NDArray[np.int64],
+    classes: Iterable[tuple[NDArray[np.int64], int]],
     *,
     lam: float = 0.5,
     block: int = 0,
     rng: np.random.Generator,
 ) -> Pursuit:
-    """`grad_match` within every class that has images; `quotas` (classes,) says how many each keeps."""
+    """`grad_match` within every class, of whose images and quota `classes` has a pair: see `Context.per_class`."""
     return joined(
-        grad_match(
-            gradients, int(quotas[label]), lam=lam, block=block, members=np.flatnonzero(labels == label), rng=rng
-        )
-        for label in np.flatnonzero(quotas)
+        grad_match(gradients, quota, lam=lam, block=block, members=members, rng=rng) for members, quota in classes
     )
 
 
@@ -159,7 +156,7 @@ class GradMatch(WeightingPruner):
     def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
         rng, lam, block = context.rng, self.lam, self.block
         if self.per_class:
-            return grad_match_by_class(gradients, context.labels, context.quotas(), lam=lam, block=block, rng=rng)
+            return grad_match_by_class(gradients, context.per_class(), lam=lam, block=block, rng=rng)
         return grad_match(gradients, context.k, lam=lam, block=block, rng=rng)
 
 

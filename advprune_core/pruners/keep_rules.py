@@ -183,11 +183,10 @@ def keep_by_score(
     rng = context.rng
     if not balanced:
         return Selection(rule.keep(scores, context.k, hard_is_high=hard_is_high, rng=rng))
-    kept = []
-    for label, quota in enumerate(context.quotas()):
-        members = np.flatnonzero(context.labels == label)
-        if len(members):
-            kept.append(members[rule.keep(scores[members], int(quota), hard_is_high=hard_is_high, rng=rng)])
+    kept = [
+        members[rule.keep(scores[members], quota, hard_is_high=hard_is_high, rng=rng)]
+        for members, quota in context.per_class()
+    ]
     return Selection(np.concatenate(kept))
 
 

@@ -23,9 +23,7 @@ def random_subset(context: Context, *, balanced: bool = False) -> Selection:
     rng = context.rng
     if not balanced:
         return Selection(rng.permutation(context.n)[: context.k])
-    labels = context.labels
-    kept = [rng.permutation(np.flatnonzero(labels == label))[:quota] for label, quota in enumerate(context.quotas())]
-    return Selection(np.concatenate(kept))
+    return Selection(np.concatenate([rng.permutation(members)[:quota] for members, quota in context.per_class()]))
 
 
 def in_turn(context: Context, *, turn: int, balanced: bool = False) -> Selection:
@@ -39,13 +37,10 @@ def in_turn(context: Context, *, turn: int, balanced: bool = False) -> Selection
     ConfigError
         Balanced, if a class would keep no image.
     """
-    labels = context.labels if balanced else np.zeros(context.n, np.int64)
-    quotas = context.quotas() if balanced else np.array([context.k])
     kept = []
-    for label, quota in enumerate(quotas):
-        members = np.flatnonzero(labels == label)
-        if len(members):
-            kept.append(members[_turns(len(members), int(quota), turn, seed=context.seed, label=label)])
+    for members, quota in context.per_class() if balanced else [(np.arange(context.n), context.k)]:
+        label = int(context.labels[members[0]]) if balanced else 0
+        kept.append(members[_turns(len(members), quota, turn, seed=context.seed, label=label)])
     return Selection(np.concatenate(kept))
 
 
