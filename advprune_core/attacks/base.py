@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from advprune_core.attacks.geometry import ThreatModel, UniformSetting
+from advprune_core.attacks.geometry import StepSize, ThreatModel, UniformSetting
 from advprune_core.attacks.inputs import check_images
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.attacks.pgd import fgsm, pgd
-from advprune_core.base.settings import Component, ConfigError, Pixels, Registry
+from advprune_core.base.settings import Component, ConfigError, Registry
 from advprune_core.models.mode import quiet_logits
 
 ATTACKS: Registry[Attack] = Registry("attack", "advprune_core.attacks")
@@ -83,9 +83,7 @@ class PGD(Attack):
 
     name = "pgd"
     steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps")] = 40
-    step_size: Annotated[
-        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
-    ] = None
+    step_size: StepSize = None
     restarts: Annotated[int, Field(ge=1, le=10_000, description="random starts")] = 1
     random_start: Annotated[bool, Field(description="begin at a random point of the ball")] = True
     uniform: UniformSetting = "radius"

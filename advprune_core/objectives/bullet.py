@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from advprune_core.attacks.geometry import StepSize
 from advprune_core.base.settings import Pixels
 from advprune_core.objectives.base import Batch
 from advprune_core.objectives.starts import PolicyState
@@ -71,9 +72,7 @@ class BulletSteps(Steps):
     uses_logits = True
     boundary: Annotated[int, Field(ge=1, le=10_000, description="steps of an image at the boundary")] = 10
     robust: Annotated[int, Field(ge=0, le=10_000, description="steps of a robust image")] = 2
-    boundary_step_size: Annotated[
-        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
-    ] = None
+    boundary_step_size: StepSize = None
     robust_step_size: Annotated[
         Pixels | None, Field(gt=0, le=100, description="length of a step; default min(1.5 / steps, 1) eps")
     ] = None

@@ -9,16 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import ascend, shrink
-from advprune_core.objectives.base import (
-    OBJECTIVES,
-    TRAINERS,
-    Batch,
-    Objective,
-    Outputs,
-    Trainer,
-    TrainingAttack,
-    Update,
-)
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Batch, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.policy import BoundAttack
 
 _DELTA = "free.delta"
 
@@ -49,7 +41,7 @@ class Free(Objective):
         assert adversarial is not None
         return self.cross_entropy(adversarial, y)
 
-    def step(self, model: nn.Module, batch: Batch, attack: TrainingAttack, update: Update) -> Outputs:
+    def step(self, model: nn.Module, batch: Batch, attack: BoundAttack, update: Update) -> Outputs:
         """`replays` passes, each with an update of the weights and a step of the attack."""
         delta = attack.state[_DELTA]
         for _ in range(self.replays):

@@ -14,16 +14,8 @@ from advprune_core.attacks.pgd import input_gradient, start_point
 from advprune_core.base.ledger import count_passes
 from advprune_core.base.randomness import stream
 from advprune_core.models.mode import no_trace
-from advprune_core.objectives.base import (
-    OBJECTIVES,
-    TRAINERS,
-    Batch,
-    Objective,
-    Outputs,
-    Trainer,
-    TrainingAttack,
-    Update,
-)
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Batch, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.policy import BoundAttack
 
 #: Squares of shorter gradients are 0 in float32, so that they have no direction.
 SHORTEST = 1e-19
@@ -60,7 +52,7 @@ class GradAlign(Objective):
         assert adversarial is not None
         return self.cross_entropy(adversarial, y)
 
-    def step(self, model: nn.Module, batch: Batch, attack: TrainingAttack, update: Update) -> Outputs:
+    def step(self, model: nn.Module, batch: Batch, attack: BoundAttack, update: Update) -> Outputs:
         """FGSM, then its loss and the misalignment, one update."""
         x_adv = attack(batch, batch.y, "cross_entropy")
         batch.need_ids("grad_align")

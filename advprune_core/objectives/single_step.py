@@ -15,16 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.base.ledger import count_passes
-from advprune_core.objectives.base import (
-    OBJECTIVES,
-    TRAINERS,
-    Batch,
-    Objective,
-    Outputs,
-    Trainer,
-    TrainingAttack,
-    Update,
-)
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Batch, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.policy import BoundAttack
 
 
 def fgsm_pgi(start: Tensor, adversarial: Tensor, cross_entropy: Tensor, *, lam: float) -> Tensor:
@@ -69,7 +61,7 @@ class FGSMPGI(Objective):
         cross_entropy = self.cross_entropy(adversarial, y)
         return cross_entropy if clean is None else fgsm_pgi(clean, adversarial, cross_entropy, lam=self.lam)
 
-    def step(self, model: nn.Module, batch: Batch, attack: TrainingAttack, update: Update) -> Outputs:
+    def step(self, model: nn.Module, batch: Batch, attack: BoundAttack, update: Update) -> Outputs:
         """One pass at the start, the step, one pass at its end, one update through both."""
         start = attack.start(batch).detach().requires_grad_()
         before = model(start)

@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from advprune_core.attacks.geometry import StepSize
 from advprune_core.attacks.pgd import default_step_size
-from advprune_core.base.settings import Component, Pixels, Registry
+from advprune_core.base.settings import Component, Registry
 from advprune_core.objectives.base import Batch
 from advprune_core.objectives.starts import PolicyState
 
@@ -62,9 +63,7 @@ class FixedSteps(Steps):
     name = "fixed"
     adaptive = False
     count: Annotated[int, Field(ge=1, le=10_000, description="gradient steps")] = 7
-    step_size: Annotated[
-        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
-    ] = None
+    step_size: StepSize = None
     step_factor: Annotated[
         float | None, Field(gt=0, le=100, description="the same in units of eps; give one of the two")
     ] = None
