@@ -257,6 +257,7 @@ def evaluate(
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="last or best")] = "last",
     images: Annotated[str | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
+    speed: Annotated[str | None, typer.Option(help="Searches: exact or compiled [default: as the run]")] = None,
     retrain: Retrain = False,
     out: Out = None,
     data: Data = None,
@@ -279,6 +280,7 @@ def evaluate(
             results=out,
             data=data,
             retrain=retrain,
+            speed=speed,  # type: ignore[arg-type]
         )
     broken = record.outcome().broken()
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
@@ -431,7 +433,7 @@ def gc(
 
 
 def _print_plan(entries: list[Any], execution: Any) -> None:
-    from advprune_core.study.experiments import plan
+    from advprune_core.study.plans import plan
 
     print(plan(entries, execution))
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import pytest
 import torch
 
+from advprune_core.attacks import compiled
 from advprune_core.datasets.base import Dataset, load_dataset
 
 KNOWN_GOOD = Path(__file__).with_name("known_good.txt")
@@ -52,3 +56,27 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def digits() -> Dataset:
     """The embedded digits."""
     return load_dataset("digits")
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What a test compiles with another backend is not for the next one."""
+    yield
+    compiled._passes.clear()
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch, forgotten: None) -> None:
+    """Everything but the C++ compiler, which takes most of a minute: the traced graphs, run by PyTorch."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch, forgotten: None) -> None:
+    """A machine on which nothing compiles."""
+
+    def refuse(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("there is no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=refuse))

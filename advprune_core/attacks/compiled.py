@@ -1,4 +1,7 @@
-"""A network's passes in compiled form: the same sums in fewer loops over memory, about twice as fast.
+"""A network's passes in compiled form: the same sums in fewer loops over memory.
+
+A step of training is 1.2 times as fast on a processor with AVX-512 (results/reference/compiled), up to
+twice with AVX2.
 
 `torch.compile` rounds otherwise than the plain passes do, so what is compiled has a key of its own.
 Passes are compiled for one network structure and one batch shape, once per process; weights and
@@ -14,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +34,9 @@ State = dict[str, Tensor]
 #: A batch below this share of the compiled size is passed plainly: filling it up would cost more.
 LEAST_SHARE = 1 / 3
 #: Largest distance from the plain passes, relative to the norm of what is compared.
-TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.2}
+TOLERANCE = 1e-2
+#: The same in bfloat16, in units of what rounding alone does to the plain passes.
+ROUNDINGS = 4.0
 #: Structures that stay compiled; PyTorch gives up on a function that it had to compile 8 times.
 _MOST = 3
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -154,18 +159,23 @@ def compiled_passes(model: nn.Module, x: Tensor, *, training: bool = True) -> Co
                     torch._dynamo.reset()
                 _passes[key] = _compile(model, x)
             passes = _passes[key]
-            differences = _differences(passes, model, x, training=training)
+            plain = _values(None, model, x, training=training)
+            distances = _distances(_values(passes, model, x, training=training), plain)
+            allowed = dict.fromkeys(distances, TOLERANCE)
+            if torch.is_autocast_enabled(x.device.type):
+                with torch.autocast(x.device.type, enabled=False):
+                    rounding = _distances(plain, _values(None, model, x, training=training))
+                allowed = {name: max(TOLERANCE, ROUNDINGS * rounding[name]) for name in distances}
     except Exception as error:
         _passes.pop(key, None)
         cause = getattr(error, "inner_exception", error)  # PyTorch wraps what its compilers raise
         reason = str(cause).strip().partition("\n")[0]
         raise NotCompiled(f"the network cannot be compiled here ({type(cause).__name__}: {reason})") from error
-    bfloat16 = torch.is_autocast_enabled(x.device.type)
-    worst = max(differences, key=lambda name: differences[name])
-    if not differences[worst] <= TOLERANCE[torch.bfloat16 if bfloat16 else torch.float32]:
+    worst = max(distances, key=lambda name: distances[name] / allowed[name])
+    if not distances[worst] <= allowed[worst]:
         raise NotCompiled(
             f"the compiled network computes other {worst} than the plain one (relative distance "
-            f"{differences[worst]:.2g}; dropout, or a forward that depends on more than weights and images?)"
+            f"{distances[worst]:.2g}; dropout, or a forward that depends on more than weights and images?)"
         )
     return passes
 
@@ -216,34 +226,46 @@ def _dense(x: Tensor) -> Tensor:
     return x.contiguous().flatten().view(x.shape)
 
 
-def _differences(passes: CompiledPasses, model: nn.Module, x: Tensor, *, training: bool) -> dict[str, float]:
-    """Relative distances of logits and gradients from those of the plain passes."""
-    found: dict[str, float] = {}
+Values = dict[str, list[Tensor]]
 
-    def compare(what: str, ours: Tensor, plain: Tensor) -> None:
-        distance = (ours - plain).double().norm() / plain.double().norm().clamp(min=1e-12)
-        found[what] = max(found.get(what, 0.0), float(distance))
 
-    def both(call: Callable[[], Tensor], wanted: Sequence[Tensor]) -> tuple[Tensor, tuple[Any, ...]]:
-        logits = call()
+def _values(passes: CompiledPasses | None, model: nn.Module, x: Tensor, *, training: bool) -> Values:
+    """Logits, gradients and statistics of compiled passes, or of plain ones; the model stays as it was."""
+
+    def both(logits: Tensor, wanted: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         target = torch.arange(len(logits), device=logits.device) % logits.shape[1]
-        loss = F.cross_entropy(logits.float(), target)
-        return logits.detach().clone(), torch.autograd.grad(loss, wanted)
+        gradients = torch.autograd.grad(F.cross_entropy(logits.float(), target), wanted)
+        return [logits.detach().clone()], [torch.cat([gradient.flatten() for gradient in gradients])]
+
+    def other_chances() -> None:
+        if passes is not None:  # a network that draws numbers draws others in each pass
+            torch.rand((), device=x.device)
 
     with torch.enable_grad(), no_trace(model):
+        other_chances()
         images = x.detach().clone().requires_grad_()
-        ours = both(lambda: passes.searched(model, images), [images])
-        plain = both(lambda: model.forward(images), [images])
-        compare("logits", ours[0], plain[0])
-        compare("gradients", ours[1][0], plain[1][0])
+        logits = model.forward(images) if passes is None else passes.searched(model, images)
+        found = dict(zip(("logits", "gradients"), both(logits, [images]), strict=True))
     if training:
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
         with torch.enable_grad(), no_trace(model, "train"):
-            kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
-            ours = both(lambda: passes.update({**dict(model.named_parameters()), **kept}, _dense(x)), weights)
-            plain = both(lambda: model.forward(x), weights)
-            compare("logits in training", ours[0], plain[0])
-            for name, buffer in model.named_buffers():
-                compare("statistics in training", kept[name], buffer)
-            compare("gradients in training", *(torch.cat([g.flatten() for g in each[1]]) for each in (ours, plain)))
+            other_chances()
+            buffers = dict(model.named_buffers())
+            if passes is None:
+                logits = model.forward(x)
+            else:
+                buffers = {name: buffer.clone() for name, buffer in buffers.items()}
+                logits = passes.update({**dict(model.named_parameters()), **buffers}, _dense(x))
+            names = ("logits in training", "gradients in training")
+            found |= dict(zip(names, both(logits, weights), strict=True))
+            found["statistics in training"] = [buffer.clone() for buffer in buffers.values()]
     return found
+
+
+def _distances(ours: Values, plain: Values) -> dict[str, float]:
+    """Largest distance of each kind, relative to the plain norm."""
+
+    def distance(a: Tensor, b: Tensor) -> float:
+        return float((a - b).double().norm() / b.double().norm().clamp(min=1e-12))
+
+    return {name: max(map(distance, ours[name], plain[name]), default=0.0) for name in ours}

@@ -52,13 +52,14 @@ def torch_stream(seed: int, *names: str | int) -> Iterator[None]:
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift_right(z, 30)) * _MIX_1
-    z = (z ^ _shift_right(z, 27)) * _MIX_2
-    return z ^ _shift_right(z, 31)
+    """A new tensor, in place from there: for a batch of images memory is what takes the time."""
+    z = _shift_right(z, 30).bitwise_xor_(z).mul_(_MIX_1)
+    z = _shift_right(z, 27).bitwise_xor_(z).mul_(_MIX_2)
+    return _shift_right(z, 31).bitwise_xor_(z)
 
 
 def random_bits(key: int, ids: Tensor, epochs: Tensor, count: int) -> Tensor:
@@ -86,7 +87,7 @@ def random_bits(key: int, ids: Tensor, epochs: Tensor, count: int) -> Tensor:
 def uniform(key: int, ids: Tensor, epochs: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Per-image uniform noise in [0, 1): float32, shape (B, *shape)."""
     bits = random_bits(key, ids, epochs, math.prod(shape))
-    return (_shift_right(bits, 40).to(torch.float32) * 2.0**-24).view(-1, *shape)
+    return _shift_right(bits, 40).to(torch.float32).mul_(2.0**-24).view(-1, *shape)
 
 
 def normal(key: int, ids: Tensor, epochs: Tensor, shape: tuple[int, ...]) -> Tensor:

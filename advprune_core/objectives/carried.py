@@ -73,11 +73,12 @@ class CarriedStart(Start):
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
         """The image plus what is stored of it; a first visit starts at `first`, unrounded."""
         known = self._known(batch, state)
-        first = self.first.begin(batch, norm=norm, eps=eps, key=key, state=state)
-        if not known.any():
-            return first
-        carried = project(batch.x + _decode(_read(state, _DELTA, batch), eps), batch.x, norm=norm, eps=eps)
-        return where_images(known, carried, first)
+        carried = first = batch.x
+        if known.any():
+            carried = project(batch.x + _decode(_read(state, _DELTA, batch), eps), batch.x, norm=norm, eps=eps)
+        if not known.all():
+            first = self.first.begin(batch, norm=norm, eps=eps, key=key, state=state)
+        return carried if known.all() else first if not known.any() else where_images(known, carried, first)
 
     def end(
         self,
@@ -122,7 +123,7 @@ class CarriedStart(Start):
 
 def _encode(delta: Tensor, norm: Norm, eps: float) -> Tensor:
     """Perturbations as they are kept: int8 in units of eps / 127, or float16."""
-    return (delta * (_INT8 / eps)).round().clamp(-_INT8, _INT8).to(torch.int8) if norm == "linf" else delta.half()
+    return (delta * (_INT8 / eps)).round_().clamp_(-_INT8, _INT8).to(torch.int8) if norm == "linf" else delta.half()
 
 
 def _decode(kept: Tensor, eps: float) -> Tensor:
@@ -166,4 +167,7 @@ def _write(state: PolicyState, name: str, values: Tensor, batch: Batch, known: T
     rows = state[_ROW][batch.ids]
     frames = where_images(known, store[rows.clamp(min=0)], torch.zeros_like(store[:1]))
     frames = values if batch.crops is None else invert(values, batch.crops, onto=frames)
-    store[rows[attacked]] = frames[attacked]
+    if attacked.all():  # without another copy
+        store[rows] = frames
+    else:
+        store[rows[attacked]] = frames[attacked]

@@ -1,75 +1,136 @@
-"""Before a grid starts: the runs that cannot be compiled here become exact ones, under keys of their own."""
+"""Before work starts: what cannot be compiled here becomes exact, under keys of its own."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from advprune_core.attacks.compiled import NotCompiled, compile_cache
+from advprune_core.base.files import digest_of
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.grid import Datasets, Entry
+from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
+from advprune_core.study.tasks import EvaluationConfig, compiled_searches
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import resolve
 
 
-def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore) -> list[Entry]:
-    """Entries that this machine can carry out, each network compiled once, for all its runs.
+@dataclass(frozen=True)
+class Settled:
+    """A grid as this machine can carry it out.
 
-    Nothing is compiled for runs that are finished.
+    Attributes
+    ----------
+    entries : list of Entry
+        Exact ones where a compiled run cannot be trained here.
+    plain_tests : set of str
+        `tested_thing` of compiled runs whose tests have to be exact ones.
+    """
+
+    entries: list[Entry]
+    plain_tests: set[str]
+
+
+def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, *, retrain: bool = False) -> Settled:
+    """Compile what a grid will need, each network once for all its runs, and see what cannot be.
+
+    Nothing is compiled for runs that are trained and tested.
 
     Warns
     -----
     UserWarning
-        Why runs that were to be compiled are exact ones.
+        Why runs or tests that were to be compiled are exact ones.
     """
-    reasons: dict[str, str | None] = {}
+    trained: dict[str, str | None] = {}
+    tested: dict[str, str | None] = {}
     with compile_cache(store.results):
         for entry in entries:
+            if entry.config.speed == "exact":
+                continue
             dataset = datasets[entry.config.dataset]
-            what = _compiled_thing(entry.config)
-            if entry.config.speed == "compiled" and what not in reasons and not _finished(entry, dataset, store):
-                reasons[what] = _reason_against(entry.config, dataset)
-    for reason in dict.fromkeys(filter(None, reasons.values())):
+            trains, tests = _left(entry, dataset, store, retrain=retrain)
+            thing = _trained_thing(entry.config)
+            if trains and thing not in trained:
+                trained[thing] = against_training(entry.config, dataset)
+            falls = trained.get(thing) is not None
+            thing = tested_thing(entry)
+            if tests and not falls and thing not in tested:
+                tested[thing] = against_testing(entry.config, dataset, entry.evaluation)
+    for reason in dict.fromkeys(filter(None, trained.values())):
         warnings.warn(f"{reason}: its runs are exact ones, as with speed = exact", stacklevel=3)
-    return [
-        replace(entry, config=entry.config.replace(speed="exact"))
-        if reasons.get(_compiled_thing(entry.config)) is not None
-        else entry
-        for entry in entries
-    ]
+    for reason in dict.fromkeys(filter(None, tested.values())):
+        warnings.warn(f"{reason}: its tests are exact ones, under keys of their own", stacklevel=3)
+    return Settled(
+        [
+            replace(entry, config=entry.config.replace(speed="exact"))
+            if trained.get(_trained_thing(entry.config)) is not None
+            else entry
+            for entry in entries
+        ],
+        {thing for thing, reason in tested.items() if reason is not None},
+    )
 
 
-def _compiled_thing(config: RunConfig) -> str:
-    """Equal for runs that share what is compiled."""
-    shape = (config.optimisation.batch_size, config.precision, config.device, config.threads)
-    return json.dumps([config.speed, config.dataset.canonical(), config.model.canonical(), *shape], sort_keys=True)
-
-
-def _reason_against(config: RunConfig, dataset: Dataset) -> str | None:
-    model = build_model(config.model, dataset, seed=config.seed).to(config.device)
-    model = model.to(memory_format=torch.channels_last)
+def against_training(config: RunConfig, dataset: Dataset) -> str | None:
+    """Why a compiled run cannot be trained here, or None."""
     images = dataset.train.pixels(slice(0, config.optimisation.batch_size)).to(config.device)
+    return _reason(config, dataset, lambda model: run_passes(config, model, images))
+
+
+def against_testing(config: RunConfig, dataset: Dataset, evaluation: EvaluationConfig) -> str | None:
+    """Why a compiled evaluation of a run cannot be done here, or None."""
+    test = evaluation.split(dataset)[0]
+    return _reason(config, dataset, lambda model: compiled_searches(model, test, evaluation, device=config.device))
+
+
+def _reason(config: RunConfig, dataset: Dataset, compiled: Callable[[torch.nn.Module], object]) -> str | None:
+    model = build_model(config.model, dataset, seed=config.seed).to(config.device)
     try:
         with arithmetic(config):
-            run_passes(config, model, images)
+            compiled(model.to(memory_format=torch.channels_last))
     except NotCompiled as error:
         return str(error)
     return None
 
 
-def _finished(entry: Entry, dataset: Dataset, store: RunStore) -> bool:
-    record = store.finished(entry.config.train_key(dataset))
-    if record is None or entry.control is None or not entry.derived:
-        return record is not None
-    try:
-        return store.finished(resolve(entry.control, entry.config, record).train_key(dataset)) is not None
-    except ConfigError:  # the driver says so
-        return True
+def _trained_thing(config: RunConfig) -> str:
+    """Equal for runs that share what is compiled for their training."""
+    shape = (config.optimisation.batch_size, config.precision, config.device, config.threads)
+    return json.dumps([config.speed, config.dataset.canonical(), config.model.canonical(), *shape], sort_keys=True)
+
+
+def tested_thing(entry: Entry) -> str:
+    """Equal for runs that share what is compiled for their tests."""
+    config = entry.config
+    shape = (entry.images, config.device, config.threads)
+    return json.dumps([config.dataset.canonical(), config.model.canonical(), *shape], sort_keys=True)
+
+
+def _left(entry: Entry, dataset: Dataset, store: RunStore, *, retrain: bool) -> tuple[bool, bool]:
+    """Whether a run is still to be trained, and to be tested."""
+    config, record = entry.config, store.finished(entry.config.train_key(dataset))
+    if record is not None and entry.control is not None and entry.derived:
+        try:
+            config = resolve(entry.control, entry.config, record)
+        except ConfigError:  # the driver says so
+            return False, False
+        record = store.finished(config.train_key(dataset))
+    if record is None or _altered(store, record) or (retrain and store.absent(record)):
+        return True, True
+    there = store.evaluation(record.key, entry.evaluation.key(dataset.test_hash)) is not None
+    has_weights = (store.folder(record.key) / "last.pt").exists()
+    return False, has_weights and not there and record.status != "diverged"
+
+
+def _altered(store: RunStore, record: RunRecord) -> bool:
+    """Whether a file of a run is not what was written; the driver sets it aside."""
+    paths = {store.folder(record.key) / name: digest for name, digest in record.files.items()}
+    return any(path.exists() and digest_of(path) != digest for path, digest in paths.items())

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import traceback
+import warnings
 from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from statistics import mean
@@ -19,12 +20,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from advprune_core.attacks.compiled import NotCompiled
 from advprune_core.base.environment import environment
 from advprune_core.base.files import digest_of
 from advprune_core.base.machine import machine_error, machine_errors
 from advprune_core.base.progress import following
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import Dataset
+from advprune_core.study.compiling import tested_thing
 from advprune_core.study.engines import SerialExecutor, engine
 from advprune_core.study.grid import Datasets, Entry, timed_entries
 from advprune_core.study.records import RunRecord, Timing
@@ -32,6 +35,7 @@ from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
 from advprune_core.study.tasks import (
     EvaluateTask,
+    EvaluationConfig,
     TrainTask,
     drop_checkpoints,
     evaluation_record,
@@ -61,6 +65,8 @@ class Driver:
         Counts forward-equivalents of training.
     on_key : callable
         Called when the keys of runs, and later of controls, have become known, before they are trained.
+    plain_tests : set of str
+        What has to be tested by plain passes, though it was trained by compiled ones (see `compiling`).
 
     Attributes
     ----------
@@ -81,9 +87,12 @@ class Driver:
         execution: Execution,
         bar: tqdm[Any],
         on_key: Callable[[Driver], None] = lambda driver: None,
+        *,
+        plain_tests: Set[str] = frozenset(),
     ) -> None:
         self.entries, self.datasets = list(entries), datasets
         self.execution, self.bar, self.on_key = execution, bar, on_key
+        self.plain_tests = plain_tests
         self.store = RunStore(execution.root)
         self.keys: dict[int, str] = {}
         self.failed: dict[str, str] = {}
@@ -148,10 +157,18 @@ class Driver:
         """Key of a run."""
         return config.train_key(self.dataset(config))
 
+    def evaluation(self, number: int) -> EvaluationConfig:
+        """How the entry in a place is tested: at the speed of its run, if that was done before or can be done here."""
+        entry, key = self.entries[number], self.keys[number]
+        wanted = entry.evaluation
+        if wanted.speed == "exact" or tested_thing(entry) not in self.plain_tests:
+            return wanted
+        there = self.store.evaluation(key, wanted.key(self.dataset(entry.config).test_hash)) is not None
+        return wanted if there else wanted.replace(speed="exact")
+
     def evaluation_key(self, number: int) -> str:
         """Key of how the entry in a place is tested."""
-        entry = self.entries[number]
-        return entry.evaluation.key(self.dataset(entry.config).test_hash)
+        return self.evaluation(number).key(self.dataset(self.entries[number].config).test_hash)
 
     def _add_control(self, number: int, record: RunRecord) -> None:
         """Resolve a control from the finished record that it matches."""
@@ -202,7 +219,7 @@ class Driver:
         if record.status == "diverged":
             return
         for number in self._sharing[key]:
-            evaluation, its_key = self.entries[number].evaluation, self.evaluation_key(number)
+            evaluation, its_key = self.evaluation(number), self.evaluation_key(number)
             if (key, its_key) in self._tested or self.store.evaluation(key, its_key) is not None:
                 continue
             self._tested.add((key, its_key))
@@ -268,6 +285,13 @@ class Driver:
             finish_failed(self.store, run_record(key, task.config, self.dataset(task.config), _message(error)))
             for waiting in self._waiting.pop(key, []):
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
+        elif isinstance(error, NotCompiled):  # with these weights, or where this worker is
+            warnings.warn(f"{error}: {name} is tested by an exact evaluation", stacklevel=2)
+            self.plain_tests = {*self.plain_tests, tested_thing(self.entries[number])}
+            record = self.store.finished(key)
+            assert record is not None
+            self._add_evaluations(key, task.config, record)
+            self.on_key(self)
         elif error is not None:
             self.failed[f"evaluation of {name}"] = _message(error)
         elif (result := future.result()) is not None:  # else another process did it meanwhile

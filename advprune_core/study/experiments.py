@@ -1,31 +1,27 @@
-"""Notebooks executed with papermill, plans, single evaluations: what commands do beyond running a grid."""
+"""Notebooks executed with papermill, single evaluations: what commands do beyond running a grid."""
 
 from __future__ import annotations
 
 import ast
 import json
 import os
-import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from advprune_core.attacks.base import ATTACKS
-from advprune_core.attacks.compiled import compile_cache
+from advprune_core.attacks.compiled import Speed, compile_cache
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.base.environment import results_root
 from advprune_core.base.files import check_writable, digest_of, write_text
 from advprune_core.base.settings import ConfigError, check_names
 from advprune_core.datasets.base import Dataset, load_dataset
-from advprune_core.study.compiling import settle_speed
-from advprune_core.study.grid import Entry, check_entries
+from advprune_core.study.compiling import against_testing, against_training
 from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord
-from advprune_core.study.runner import expected_total
 from advprune_core.study.runs import Run, load_run
 from advprune_core.study.store import RunStore
-from advprune_core.study.study import Execution, StudyConfig, study_config
+from advprune_core.study.study import StudyConfig, study_config
 from advprune_core.study.tasks import (
     PGD_40,
     EvaluateTask,
@@ -34,11 +30,10 @@ from advprune_core.study.tasks import (
     evaluation_record,
     finish,
     finish_evaluation,
+    is_done,
     run_record,
-    warm_up,
 )
 from advprune_core.trainers.config import RunConfig, content_key
-from advprune_core.trainers.controls import resolve
 
 #: Notebooks of a study where none are named.
 DEFAULT_NOTEBOOKS = ("accuracy_vs_fraction.ipynb", "runtime.ipynb")
@@ -67,13 +62,22 @@ def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
     ConfigError
         A parameter that the notebook does not have; values out of range.
     """
-    import papermill
-
-    known = papermill.inspect_notebook(str(notebook))
+    known = parameters_of(notebook)
     check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}")
-    defaults = {name: ast.literal_eval(entry["default"]) for name, entry in known.items()}
-    values = defaults | parameters
+    values = known | parameters
     return study_config({name: value for name, value in values.items() if name in StudyConfig.model_fields})
+
+
+def parameters_of(notebook: Path) -> dict[str, Any]:
+    """Names and defaults of a notebook's parameters, as papermill finds them, whose import takes seconds."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    defaults = {}
+    for line in ast.parse("".join(tagged[0]["source"])).body if tagged else []:
+        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and line.value is not None:
+            defaults[target.id] = ast.literal_eval(line.value)
+    return defaults
 
 
 def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: StudyConfig) -> list[Path]:
@@ -113,55 +117,6 @@ def _forget_paths(notebook: Path) -> None:
     write_text(notebook, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def plan(entries: Sequence[Entry], execution: Execution) -> str:
-    """The grid with what is there, and the cost of the rest: what ``--dry-run`` prints.
-
-    The time is estimated from a few training batches of the first run on this machine.
-    """
-    datasets, store = check_entries(entries, data=execution.data), RunStore(execution.root)
-    entries = settle_speed(entries, datasets, store)
-    rows, missing = [], {}
-    for entry in entries:
-        dataset = datasets[entry.config.dataset]
-        matched = store.finished(entry.config.train_key(dataset))
-        state = "to do" if matched is None else "there"
-        if entry.control is not None and entry.derived:
-            state = "after the run it matches"
-            if matched is not None and matched.trained:
-                config = resolve(entry.control, entry.config, matched)
-                state = "to do" if store.finished(config.train_key(dataset)) is None else "there"
-        if state != "there":
-            missing[entry.identity()] = entry
-        passes = expected_total([entry], datasets)
-        rows.append(
-            {
-                "arm": entry.arm,
-                "fraction": entry.fraction,
-                "seed": entry.seed,
-                "state": state,
-                "passes": f"{passes:,.0f}",
-            }
-        )
-    total = expected_total(list(missing.values()), datasets)
-    workers = execution.worker_count
-    with compile_cache(execution.root):
-        seconds = total / passes_per_second(entries[0].config, datasets[entries[0].config.dataset]) if missing else 0.0
-    return (
-        f"{pd.DataFrame(rows).to_string(index=False)}\n"
-        f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents, about "
-        f"{seconds / 60:.1f} minutes of one worker, {seconds / 60 / workers:.1f} with {workers}, evaluation not counted"
-    )
-
-
-def passes_per_second(config: RunConfig, dataset: Dataset) -> float:
-    """Forward-equivalents of training per second on this machine, from a few batches."""
-    warm_up(config, dataset)
-    start = time.perf_counter()
-    warm_up(config, dataset)
-    seconds = time.perf_counter() - start
-    return 5 * config.optimisation.batch_size * config.passes_per_image / seconds
-
-
 def evaluate_checkpoint(
     *,
     run_key: str | None,
@@ -174,10 +129,12 @@ def evaluate_checkpoint(
     results: str | None,
     data: str | None,
     retrain: bool = False,
+    speed: Speed | None = None,
 ) -> tuple[EvaluationRecord, Path]:
     """Evaluate a run or a state dict of one's own, unless it was done before.
 
-    With `retrain`, a run whose weights are not here is trained again first.
+    With `retrain`, a run whose weights are not here is trained again first. The searches are compiled
+    where `speed` says so, by default where the run was.
 
     Returns
     -------
@@ -189,6 +146,11 @@ def evaluate_checkpoint(
     ------
     ConfigError
         No such run, file or weights; more images than there are; settings that do not fit.
+
+    Warns
+    -----
+    UserWarning
+        What cannot be compiled here, so that an exact run, or an exact evaluation, is taken instead.
     """
     parsed = tuple(ATTACKS.parse(spec) for spec in attacks) or PGD_40
     if run_key is not None:
@@ -207,31 +169,60 @@ def evaluate_checkpoint(
         raise ConfigError(f"another norm than the run's ({config.threat.norm}) needs its own eps")
     facts = {**config.threat.model_dump(), **threat}
     evaluation = EvaluationConfig.create(
-        attacks=parsed, threat=ThreatModel.create(**facts), checkpoint=checkpoint, images=images
+        attacks=parsed,
+        threat=ThreatModel.create(**facts),
+        checkpoint=checkpoint,
+        images=images,
+        speed=speed or ("exact" if run is None else config.speed),
     )
     dataset, store = load_dataset(config.dataset, folder=data), RunStore(results_root(results))
     evaluation.check(dataset)
-    number = evaluation.key(dataset.test_hash)
-    if store.evaluation(key, number) is None:
+    test_hash = dataset.test_hash
+    if store.evaluation(key, evaluation.key(test_hash)) is None:
         check_writable(store.results)
-        if path is None:
-            assert run is not None
+        if run is not None:
             if retrain:
                 train_again(run, dataset, data=data)
-            path = run.weights(checkpoint)
+                config = run.config.replace(device="auto")
+                evaluation = evaluation.replace(speed=speed or config.speed)
+            key, path = run.record.key, run.weights(checkpoint)
+        assert path is not None
+        with compile_cache(store.results):
+            evaluation = _settled(evaluation, config, dataset)
+        number = evaluation.key(test_hash)
         task = EvaluateTask(config, key, evaluation, number, data, str(store.results), str(path), progress=True)
-        if (found := task()) is not None:  # else another process did it meanwhile
+        if (found := task()) is not None:  # else another process did it meanwhile, or somebody before
             made = evaluation_record(key, config, evaluation, dataset, *found, weights=digest_of(path))
             finish_evaluation(store, made)
+    number = evaluation.key(test_hash)
     record = store.evaluation(key, number)
     assert record is not None
     return record, store.evaluation_file(key, number)
 
 
+def _settled(evaluation: EvaluationConfig, config: RunConfig, dataset: Dataset) -> EvaluationConfig:
+    """An evaluation as this machine can do it."""
+    reason = None if evaluation.speed == "exact" else against_testing(config, dataset, evaluation)
+    if reason is None:
+        return evaluation
+    warnings.warn(f"{reason}: the evaluation is an exact one", stacklevel=3)
+    return evaluation.replace(speed="exact")
+
+
 def train_again(run: Run, dataset: Dataset, *, data: str | None) -> None:
-    """Train a run for the files that its record names, if one of them is missing or damaged."""
+    """Train a run for the files that its record names, if one of them is missing or damaged.
+
+    A compiled run that cannot be compiled here becomes the exact one, which has a key of its own.
+    """
     store, config, key = run.store, run.config, run.record.key
     store.damaged(run.record)
+    if config.speed == "compiled" and not is_done(store, key, again=True):
+        with compile_cache(store.results):
+            reason = against_training(config, dataset)
+        if reason is not None:
+            config = config.replace(speed="exact")
+            key = config.train_key(dataset)
+            warnings.warn(f"{reason}: instead of run {run.record.key} the exact one is taken, {key}", stacklevel=3)
     result = TrainTask(config, key, data, str(store.results), again=True)()
     if result is not None:
         finish(store, run_record(key, config, dataset, result), result, again=True)

@@ -19,6 +19,7 @@ from advprune_core.pruners.base import PRUNERS
 from advprune_core.pruners.random import Full
 from advprune_core.study.study import StudyConfig, pruner_label
 from advprune_core.study.tasks import PGD_40, EvaluationConfig
+from advprune_core.trainers.arithmetic import check_precision
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import Control, check_control
 
@@ -173,9 +174,13 @@ def check_entries(entries: Sequence[Entry], *, data: str | None = None) -> Datas
             entry.evaluation.check(dataset)
         except ConfigError as error:
             raise ConfigError(f"{entry.describe()}: {error}") from None
-    networks = {json.dumps([c.model.spec(), c.dataset.spec()], sort_keys=True): c for c in (e.config for e in entries)}
+    configs = (entry.config for entry in entries)
+    networks = {json.dumps([c.model.spec(), c.dataset.spec(), c.precision], sort_keys=True): c for c in configs}
     for config in networks.values():
-        check_model(build_model(config.model, datasets[config.dataset]), datasets[config.dataset])
+        dataset = datasets[config.dataset]
+        model = build_model(config.model, dataset)
+        check_model(model, dataset)
+        check_precision(config, model, dataset.train.pixels(slice(0, 2)))
     return datasets
 
 

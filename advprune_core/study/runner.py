@@ -52,10 +52,10 @@ def run_entries(
     """
     check_writable(execution.root)
     datasets = check_entries(entries, data=execution.data)
-    entries = settle_speed(entries, datasets, RunStore(execution.root))
-    total = expected_total(entries, datasets)
+    settled = settle_speed(entries, datasets, RunStore(execution.root), retrain=execution.retrain)
+    total = expected_total(settled.entries, datasets)
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
-        driver = Driver(entries, datasets, execution, bar, on_key)
+        driver = Driver(settled.entries, datasets, execution, bar, on_key, plain_tests=settled.plain_tests)
         driver.run()
     return driver
 

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from torch import Tensor
 
 from advprune_core.attacks.base import ATTACKS, PGD, Attack
-from advprune_core.attacks.compiled import Speed, compile_cache, compiled_passes
+from advprune_core.attacks.compiled import CompiledPasses, Speed, compile_cache, compiled_passes
 from advprune_core.attacks.evaluate import Outcome, evaluate
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.base.environment import environment, git_state
@@ -144,11 +144,16 @@ def is_done(store: RunStore, key: str, *, again: bool = False) -> bool:
     return record is not None and not (again and store.absent(record))
 
 
+def few_steps(config: RunConfig, dataset: Dataset, *, steps: int, size: int) -> RunConfig:
+    """A run's way of training for a few steps on batches of `size` of all images."""
+    epochs = (steps + 0.5) * size / len(dataset.train)
+    optimisation = config.optimisation.replace(epochs=epochs, plain_epochs=0, cost_budget=None, batch_size=size)
+    return config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
+
+
 def warm_up(config: RunConfig, dataset: Dataset) -> None:
     """Train a few batches and forget them: first calls load and compile what later ones reuse."""
-    full = config.replace(pruner="full", fraction=1.0, best_every=0)
-    epochs = 5 * config.optimisation.batch_size / len(dataset.train)
-    train(full.replace(optimisation=full.optimisation.replace(epochs=epochs, cost_budget=None)), dataset)
+    train(few_steps(config, dataset, steps=5, size=config.optimisation.batch_size), dataset)
 
 
 @dataclass(frozen=True)
@@ -210,10 +215,8 @@ def evaluate_model(
     test, ids = evaluation.split(dataset)
     searches: AbstractContextManager[None] = nullcontext()
     if evaluation.speed == "compiled":
-        size = min(SEARCH_SIZE, evaluation.batch_size, len(test))
-        images = test.pixels(slice(0, size)).to(device)
-        with ledger.phase("compile"), true_float32(images.device):
-            searches = compiled_passes(model, images, training=False).instead_of(model)
+        with ledger.phase("compile"):
+            searches = compiled_searches(model, test, evaluation, device=device).instead_of(model)
     with searches, ledger.watch(model), ledger.phase("evaluate"):
         outcome = evaluate(
             model,
@@ -227,6 +230,22 @@ def evaluate_model(
             progress=progress,
         )
     return outcome, ledger.state()
+
+
+def compiled_searches(
+    model: torch.nn.Module, test: Split, evaluation: EvaluationConfig, *, device: str = "cpu"
+) -> CompiledPasses:
+    """The passes of an evaluation's searches, compiled.
+
+    Raises
+    ------
+    NotCompiled
+        See `compiled_passes`.
+    """
+    size = min(SEARCH_SIZE, evaluation.batch_size, len(test))
+    images = test.pixels(slice(0, size)).to(device)
+    with true_float32(images.device):
+        return compiled_passes(model, images, training=False)
 
 
 def run_record(

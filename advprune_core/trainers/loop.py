@@ -27,7 +27,7 @@ from advprune_core.datasets.base import Dataset
 from advprune_core.objectives.base import Batch, Outputs, Passes
 from advprune_core.objectives.pgd_at import Standard
 from advprune_core.pruners.base import Context, Pruner, keep
-from advprune_core.trainers.arithmetic import arithmetic, autocast, run_passes
+from advprune_core.trainers.arithmetic import arithmetic, autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.batches import epoch_order
 from advprune_core.trainers.config import RunConfig, check_selected
@@ -103,6 +103,7 @@ class _Run:
         self.state = RunState(config, dataset, model)
         self.scout = copy.deepcopy(self.state.model) if config.pruner.scout_epochs() else None
         self.split = dataset.train.to(self.state.device)
+        check_precision(config, self.state.model, self.split.pixels(slice(0, 2)))
 
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         state, epochs = self.state, self.config.optimisation.epochs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,8 @@ from advprune_core.base.ledger import Ledger
 from advprune_core.datasets.base import Dataset, load_dataset
 from advprune_core.models.base import MODELS, build_model
 from advprune_core.objectives.base import TRAINERS
-from advprune_core.study.compiling import settle_speed
-from advprune_core.study.grid import study_grid
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run
-from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import EvaluationConfig, TrainTask, evaluate_model
 from advprune_core.trainers.config import LEAST_UPDATES, RunConfig
 from advprune_core.trainers.loop import train
@@ -35,29 +32,11 @@ from tests.tiny import DATASET, tiny_run, tiny_study
 
 RESIDUAL = {"preact_resnet": {"width": 2}}
 SIZE = 16
-COMPILE = torch.compile
 
 
 @pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    """What a test compiles with another backend is not for the next one."""
-    yield
-    module._passes.clear()
-    torch._dynamo.reset()
-
-
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything but the C++ compiler, which takes most of a minute: the traced graphs, run by PyTorch."""
-    monkeypatch.setattr(torch, "compile", partial(COMPILE, backend="aot_eager"))
-
-
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(graph: Any, inputs: Any) -> Any:
-        raise RuntimeError("there is no C++ compiler")
-
-    monkeypatch.setattr(torch, "compile", partial(COMPILE, backend=refuse))
+def _forgotten(forgotten: None) -> None:
+    """No test finds compiled what another one has."""
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +124,24 @@ def test_every_way_of_training_is_compiled_once_and_counted_as_ever(data: Datase
     assert counted == {2}  # a search and an update, for all of them
 
 
+@pytest.mark.slow(seconds=60)
+@pytest.mark.usefixtures("traced")
+def test_drawn_configurations_run_and_compile_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of what benchmarks/compiled_equivalence.py does, on fewer images, without the C++ compiler."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "compiled_equivalence.py"))
+    draws = script["drawn"].__globals__
+    monkeypatch.setitem(draws, "DIGITS", {"dataset": DATASET, "batch_size": 32, "epochs": 4})
+    data, seen = load_dataset(DATASET), set[str]()
+    for number in range(20):
+        config, tests = script["drawn"](number, "digits", data)
+        before = graphs()
+        row = script["carried_out"](config, data, tests)
+        assert row["status"] != "diverged", config
+        assert graphs() - before == (0 if config.model.name in seen else 2), config
+        seen.add(config.model.name)
+    assert len(seen) == 2
+
+
 @pytest.mark.usefixtures("traced")
 def test_bfloat16_is_compiled_for_its_own_and_validation_is_plain(data: Dataset) -> None:
     before = graphs()
@@ -190,27 +187,6 @@ def test_without_a_compiler_a_run_is_an_exact_one(data: Dataset) -> None:
     config = residual_run()
     with pytest.raises(NotCompiled):  # a worker must not write it under the key of a compiled one
         TrainTask(config, config.train_key(data), None, None)()
-
-
-@pytest.mark.usefixtures("no_compiler")
-def test_without_a_compiler_a_study_has_exact_keys(
-    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def study(speed: str) -> Any:
-        settings = {"settings": {"speed": speed}, "model": RESIDUAL, "seeds": [0], "fractions": [0.4]}
-        return tiny_study(tmp_path, **settings)
-
-    with pytest.warns(UserWarning, match="no C\\+\\+ compiler.*speed = exact"):
-        result = run_study(study("compiled"), progress=False)
-    assert not result.failed
-    assert result.trained == 2
-    assert run_study(study("exact"), progress=False).trained == 0
-    # What is finished as compiled stays what it is: nothing is compiled for it.
-    entries = study_grid(study("compiled"))
-    store = RunStore(tmp_path)
-    monkeypatch.setattr(store, "finished", lambda key: load_run(store.run_keys()[0], tmp_path).record)
-    datasets = {entry.config.dataset: data for entry in entries}
-    assert settle_speed(entries[:1], datasets, store) == entries[:1]
 
 
 @pytest.mark.usefixtures("traced")
@@ -259,6 +235,41 @@ class Random(nn.Module):
 def test_what_cannot_be_compiled_is_refused(make: Callable[[], nn.Module], data: Dataset) -> None:
     with pytest.raises(NotCompiled):
         compiled_passes(make(), data.train.pixels(slice(0, SIZE)))
+
+
+@pytest.mark.usefixtures("traced")
+def test_what_cannot_be_compiled_is_refused_in_bfloat16_too(data: Dataset) -> None:
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(NotCompiled, match="other"):
+        compiled_passes(Random(), data.train.pixels(slice(0, SIZE)))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("bfloat16", "distance", "rounding", "taken"),
+    [
+        (False, 0.009, 0.0, True),
+        (False, 0.011, 0.1, False),
+        (True, 0.009, 0.0, True),
+        (True, 0.3, 0.1, True),
+        (True, 0.5, 0.1, False),
+        (True, math.nan, 0.1, False),
+    ],
+)
+def test_compiled_passes_may_differ_as_much_as_rounding_does(
+    bfloat16: bool, distance: float, rounding: float, taken: bool, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values(passes: Any, *_: Any, **__: Any) -> dict[str, list[Tensor]]:
+        rounded = torch.is_autocast_enabled("cpu")
+        value = 1.0 + (distance if passes is not None else 0.0)
+        return {"logits": [torch.tensor([value if rounded or not bfloat16 else 1.0 + rounding])]}
+
+    monkeypatch.setattr(module, "_values", values)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        if taken:
+            compiled_passes(network(data), data.train.pixels(slice(0, SIZE)))
+            return
+        with pytest.raises(NotCompiled, match="other logits"):
+            compiled_passes(network(data), data.train.pixels(slice(0, SIZE)))
 
 
 CIFAR = {"device": "cpu", "dataset": "cifar10", "model": "preact_resnet", "epochs": 15, "batch_size": 128}

@@ -24,10 +24,17 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROFILES = sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))
 #: What a notebook asks beyond a study, and the fields in which its grid differs from the usual one.
-OPTIONS = {"trainers": {"reference", "compare"}}
+OPTIONS = {
+    "trainers": {"reference", "compare"},
+    "gradient_matching": {"reference", "margin"},
+    "convergence_reliability": {"share"},
+}
 GRIDS = {
     "trainers": {"study", "variants", "fractions", "controls", "settings"},
     "pruners": {"study", "pruners", "fractions", "seeds"},
+    "gradient_matching": {"study", "variants", "fractions", "controls", "parts"},
+    "convergence_reliability": {"study", "variants", "fractions", "controls", "settings"},
+    "when_pruning_wins": {"study", "variants", "fractions", "controls", "parts", "settings"},
 }
 FIGURES = {"accuracy_vs_fraction": "accuracy_vs_fraction.png", "runtime": "runtime.png"}
 TINY = STUDY | {"epochs": 1}
@@ -91,6 +98,11 @@ def test_the_command_executes_both_and_a_second_time_trains_nothing(
         assert executed["metadata"]["papermill"]["input_path"] == f"{name}.ipynb"
 
 
+def noisy() -> dict[str, Any]:
+    """Digits with wrong labels."""
+    return {"digits": {"limit": 300, "test_limit": 100, "label_noise": 0.4}}
+
+
 #: Notebooks with a grid of their own: a part of it that is quick, and the figures that they leave.
 OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "trainers": (
@@ -108,6 +120,52 @@ OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "pruners": (
         {"pruners": ["random", "score", {"grad_match": {"steps": 1, "warmup_epochs": 1}}], "epochs": 3},
         ["pruners", "selections"],
+    ),
+    "gradient_matching": (
+        {
+            "variants": {
+                "TRADES": {"trainer": "trades", "attack.steps": 1},
+                "TRADES, warm start": {"trainer": "trades", "attack.steps": 1, "warm_start": 0.5},
+            },
+            "parts": [
+                {"variants": ["TRADES"], "fractions": [1.0, 0.4], "controls": ["same_cost"]},
+                {"variants": ["TRADES, warm start"], "pruners": ["grad_match"], "fractions": [0.4], "controls": []},
+            ],
+            "epochs": 6,
+        },
+        ["gradient_matching"],
+    ),
+    "convergence_reliability": (
+        {
+            "variants": {"FGSM": {"trainer": "fgsm", "collapse_drop": 0.01}, "PGD-AT": {"trainer": "pgd_at"}},
+            "settings": {"best_every": 1},
+            "epochs": 4,
+        },
+        ["convergence", "survival"],
+    ),
+    "when_pruning_wins": (
+        {
+            "variants": {
+                "all the while": {"trainer": "n_fgsm", "dataset": noisy(), "optimisation.epochs": 3},
+                "plain first": {
+                    "trainer": "n_fgsm",
+                    "dataset": noisy(),
+                    "optimisation.plain_epochs": 1,
+                    "optimisation.epochs": 3.4,
+                    "equal_cost": True,
+                },
+            },
+            "parts": [
+                {"fractions": [1.0], "controls": []},
+                {
+                    "variants": ["plain first"],
+                    "pruners": [{name: {"warmup_epochs": 1}} for name in ("random", "aum", "oracle")],
+                    "fractions": [0.5],
+                    "controls": [],
+                },
+            ],
+        },
+        ["when_pruning_wins"],
     ),
 }
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,10 +25,9 @@ from advprune_core.study.experiments import (
     evaluate_checkpoint,
     execute,
     find_notebooks,
-    plan,
+    parameters_of,
     study_of,
 )
-from advprune_core.study.grid import study_grid
 from advprune_core.study.records import EvaluationRecord
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run
@@ -104,6 +104,18 @@ def test_parameters_that_a_notebook_lacks_are_refused(tmp_path: Path) -> None:
             study_of(some, {name: 2})
 
 
+@pytest.mark.parametrize("name", [path.name for path in sorted(NOTEBOOKS.glob("*.ipynb"))])
+def test_parameters_are_those_that_papermill_finds(name: str) -> None:
+    theirs = papermill.inspect_notebook(str(NOTEBOOKS / name))
+    assert parameters_of(NOTEBOOKS / name) == {key: ast.literal_eval(each["default"]) for key, each in theirs.items()}
+
+
+def test_a_notebook_without_parameters_has_none(tmp_path: Path) -> None:
+    cells = [nbformat.v4.new_code_cell("epochs = 1")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "n.ipynb")
+    assert parameters_of(tmp_path / "n.ipynb") == {}
+
+
 def test_execute_gives_the_kernel_its_parameters_and_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADVPRUNE_RESULTS", "as before")
     code = (
@@ -125,37 +137,6 @@ def test_execute_gives_the_kernel_its_parameters_and_no_paths(tmp_path: Path, mo
     assert printed == ["mine 3 None ['mine.npz']\n"], "the kernel works where the command does"
     assert str(tmp_path) not in output.read_text()
     assert nbformat.read(notebook, 4).cells[1].outputs == []
-
-
-def counts(text: str) -> tuple[int, int, float]:
-    """Entries, runs to train, and forward-equivalents, as a plan says them."""
-    found = re.search(r"(\d+) entries, at most (\d+) to train: ([\d,]+) forward-equivalents", text)
-    assert found is not None
-    return int(found[1]), int(found[2]), float(found[3].replace(",", ""))
-
-
-def test_plan_counts_runs_and_their_cost(tmp_path: Path) -> None:
-    config = study_config({**TINY_STUDY, "seeds": [0, 1], "results": str(tmp_path / "none")})
-    text = plan(study_grid(config), config.execution)
-    images = 300 - 2 * (300 // 13)  # without the two validation splits
-    per_image = 2 * 1 + 3  # PGD-1
-    half = (images + 1) // 2
-    assert counts(text) == (2 * 4, 2 * 3, 2 * per_image * (images + half + half))
-    assert text.count("same_cost(random)") == 4
-    assert not (tmp_path / "none").exists()
-
-
-def test_plan_says_what_is_there(trained: Path) -> None:
-    more = study_config({**TINY_STUDY, "fractions": [1.0, 0.5, 0.25], "controls": [], "results": str(trained)})
-    text = plan(study_grid(more), more.execution)
-    assert counts(text)[:2] == (3, 1)
-    states = [line.split()[3] for line in text.splitlines()[1:4]]
-    assert states == ["there", "there", "to"]
-
-
-def test_plan_of_a_finished_study_has_nothing_to_do(trained: Path) -> None:
-    config = study_config({**TINY_STUDY, "results": str(trained)})
-    assert counts(plan(study_grid(config), config.execution)) == (4, 0, 0)
 
 
 def by_hand(model: torch.nn.Module, eps: float) -> tuple[float, float]:

@@ -1,0 +1,166 @@
+"""The numbers of the two papers' abstracts beside what was measured here, and whether they held in this setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from advprune_core.analysis.rivals import at_equal_robustness
+from advprune_core.analysis.summaries import component_name, with_accuracies
+from advprune_core.analysis.verdicts import compare, was_run
+
+HELD, NOT_HELD, OPEN = "held", "not held", "cannot tell"
+#: Robust accuracy in [0, 1] that a run may lose and still count as robust as another; stated before the runs.
+MARGIN = 0.02
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number of an abstract.
+
+    Attributes
+    ----------
+    paper : str
+        arXiv number.
+    says : str
+        What the number is of.
+    number : float
+        Percentage points, or how many times cheaper.
+    kind : str
+        ``loss`` of robust accuracy at a fraction, ``speed-up`` there, or the largest ``speed-up without loss``
+        that any pruned run of some ways of training reaches.
+    study : str
+        Whose records can tell.
+    reference : str
+        Arm on all the data.
+    fraction : float, optional
+        Of the arm, which is the reference's own.
+    ways : tuple of str
+        Variants whose pruned runs count.
+    """
+
+    paper: str
+    says: str
+    number: float
+    kind: Literal["loss", "speed-up", "speed-up without loss"]
+    study: str
+    reference: str
+    fraction: float | None = None
+    ways: tuple[str, ...] = ()
+
+
+_A, _B = "2207.00694", "2302.12366"
+_HEADLINE = "PGD-7: random"
+_PLAIN = ("TRADES, warm start", "TRADES", "MART, warm start", "MART")
+CLAIMS = (
+    Claim(_A, "CIFAR-10, 60 % kept: adversarial accuracy lost", 8, "loss", "cifar10_cpu", _HEADLINE, 0.6),
+    Claim(_A, "CIFAR-10, 20 % kept: adversarial accuracy lost", 14, "loss", "cifar10_cpu", _HEADLINE, 0.2),
+    Claim(_A, "CIFAR-10, 20 % kept: times cheaper", 3, "speed-up", "cifar10_cpu", _HEADLINE, 0.2),
+    *(
+        Claim(_B, f"{data}, {says}: times cheaper", number, "speed-up without loss", study, reference, ways=ways)
+        for data, study, says, number, reference, ways in (
+            ("CIFAR-10", "gradient_matching_cifar10_cpu", "data pruning", 3.44, "TRADES: random", _PLAIN),
+            ("CIFAR-100", "gradient_matching_cifar100_cpu", "data pruning", 2.02, "TRADES: random", _PLAIN),
+            *(
+                (
+                    data,
+                    f"gradient_matching_{data.lower().replace('-', '')}_cpu",
+                    f"with BulletTrain, {base}",
+                    number,
+                    f"{base}: random",
+                    (f"{base}, BulletTrain, warm start", f"{base}, BulletTrain"),
+                )
+                for data, base, number in (
+                    ("CIFAR-10", "TRADES", 5.66),
+                    ("CIFAR-10", "MART", 5.12),
+                    ("CIFAR-100", "TRADES", 3.67),
+                    ("CIFAR-100", "MART", 3.07),
+                )
+            ),
+        )
+    ),
+)
+
+
+def claims_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each claim with what was measured and a verdict in this setting.
+
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        From `collect`, by name of the study; a claim whose study is not there is not measured.
+
+    Returns
+    -------
+    DataFrame
+        ``paper, claim, said, measured, verdict, setting``. A loss is *held* if the 95 % interval over seeds
+        lies at or below what was said, *not held* if above it; a speed-up if it is as large, in
+        forward-equivalents. A speed-up without loss is that of the cheapest pruned run whose robust
+        accuracy is known to be within `MARGIN` of the reference's; where a run as cheap as claimed
+        may be, nobody can tell.
+    """
+    rows = []
+    for claim in CLAIMS:
+        table = tables.get(claim.study)
+        measured, verdict = ("not measured", OPEN) if table is None else _judged(claim, with_accuracies(table))
+        rows.append(
+            {
+                "paper": claim.paper,
+                "claim": claim.says,
+                "said": f"{claim.number:g} points" if claim.kind == "loss" else f"{claim.number:g}x",
+                "measured": measured,
+                "verdict": verdict,
+                "setting": "" if table is None else _setting(table, claim.reference),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _judged(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
+    if not was_run(table, claim.reference, 1.0):
+        return "not measured", OPEN
+    if claim.kind == "speed-up without loss":
+        return _without_loss(claim, table)
+    assert claim.fraction is not None
+    if not was_run(table, claim.reference, claim.fraction):
+        return "not measured", OPEN
+    if claim.kind == "speed-up":
+        means = table[table["arm"] == claim.reference].groupby("fraction")["cost"].mean()
+        times = float(means[1.0] / means[claim.fraction])
+        return f"{times:.2f}x", HELD if times >= claim.number else NOT_HELD
+    loss = compare(table, claim.reference, claim.reference, fraction=claim.fraction, reference_fraction=1.0).difference
+    low, high = -100 * loss.high, -100 * loss.low
+    interval = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    seeds = f"{loss.seeds} seed{'s' * (loss.seeds != 1)}"
+    verdict = HELD if high <= claim.number else NOT_HELD if low > claim.number else OPEN
+    return f"{-100 * loss.mean:.1f} points{interval} ({seeds})", verdict
+
+
+def _without_loss(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
+    held_out = at_equal_robustness(table, reference=claim.reference, margin=MARGIN)
+    ways = held_out["arm"].str.rpartition(": ")[0]
+    pruned = held_out[ways.isin(claim.ways) & (held_out["fraction"] < 1)].sort_values("speed_up", ascending=False)
+    if not len(pruned):
+        return "not measured", OPEN
+    sure = pruned[[value is True for value in pruned["as_robust"]]]
+    maybe = pruned[[value is None for value in pruned["as_robust"]]]
+    best = f"{sure['speed_up'].iloc[0]:.2f}x ({sure['arm'].iloc[0]})" if len(sure) else "none as robust"
+    if len(sure) and sure["speed_up"].iloc[0] >= claim.number:
+        return best, HELD
+    return best, OPEN if (maybe["speed_up"] >= claim.number).any() else NOT_HELD
+
+
+def _setting(table: pd.DataFrame, arm: str) -> str:
+    """Network, epochs and attacks of an arm's run on all the data."""
+    runs = table[(table["arm"] == arm) & (table["fraction"] == 1)]
+    if not len(runs):
+        return ""
+    run = runs.iloc[0]
+    last = [name for name in map(str, table) if name.startswith("robust_") and "/" not in name]
+    attacks = [name.removeprefix("robust_") for name in last if name not in ("robust_low", "robust_high")]
+    tested = [name for name in attacks if pd.notna(run.get(f"robust_{name}"))]
+    return f"{component_name(str(run['model']))}, {run['epochs']:g} epochs, {tested[-1] if tested else 'not tested'}"

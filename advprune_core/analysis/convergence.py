@@ -1,0 +1,85 @@
+"""What it costs to get near the robustness of a full run."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from advprune_core.analysis.markup import plain, with_names
+from advprune_core.analysis.plots import arm_label
+
+
+def cost_to_reach(courses: pd.DataFrame, *, share: float = 0.95) -> pd.DataFrame:
+    """How much of the full run's cost each run needs until its checks reach a share of the full run's last one.
+
+    Parameters
+    ----------
+    courses : DataFrame
+        From `study.courses.collect_courses`.
+    share : float
+        Of the full run's robust accuracy on val_stop at its end.
+
+    Returns
+    -------
+    DataFrame
+        ``arm, fraction, seeds, reached`` (runs that got there), ``cost`` (median over all seeds, in that of
+        the full run; infinite where half of them or more never got there).
+    """
+    known = courses[courses["full_val_pgd"].notna()]
+    rows = []
+    for arm, fraction in dict.fromkeys(zip(known["arm"], known["fraction"], strict=True)):
+        runs = known[(known["arm"] == arm) & (known["fraction"] == fraction)]
+        costs = []
+        for _, run in runs.groupby("seed"):
+            there = run[run["val_pgd"] >= share * run["full_val_pgd"]]
+            costs.append(float((there["cost"] / there["full_cost"]).min()) if len(there) else np.inf)
+        rows.append(
+            {
+                "arm": arm,
+                "fraction": fraction,
+                "seeds": len(costs),
+                "reached": int(np.isfinite(costs).sum()),
+                "cost": float(np.median(costs)),
+            }
+        )
+    return pd.DataFrame(rows, columns=["arm", "fraction", "seeds", "reached", "cost"])
+
+
+def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
+    """Markdown: at which part of the full run's cost each arm gets there, or that it does not."""
+    lines = []
+    for _, row in cost_to_reach(courses, share=share).iterrows():
+        when = (
+            f"at {100 * row['cost']:.0f} % of the full run's cost (median)"
+            if np.isfinite(row["cost"])
+            else "not in half of the runs"
+        )
+        runs = f"{row['reached']} of {row['seeds']} runs get there"
+        lines.append(f"- **{arm_label(row['arm'])}, {100 * row['fraction']:g} %**: {when}; {runs}.")
+    head = f"{100 * share:g} % of the full run's last held-out robust accuracy (PGD-10 on val_stop):"
+    return "\n".join([head, "", *lines]) if lines else "No run has checks: set best_every."
+
+
+def convergence_figure(courses: pd.DataFrame) -> Figure:
+    """Held-out robust accuracy against cost, in that of the full run: means over seeds, and single runs."""
+    courses = with_names(courses, plain)
+    figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    places = list(dict.fromkeys(zip(courses["arm"], courses["fraction"], strict=True))) if len(courses) else []
+    arms = [arm for arm, _ in places]
+    for colour, (arm, fraction) in zip(sns.color_palette("colorblind", max(1, len(places))), places, strict=False):
+        rows = courses[(courses["arm"] == arm) & (courses["fraction"] == fraction)]
+        rows = rows.assign(share=rows["cost"] / rows["full_cost"])
+        for _, run in rows.groupby("seed"):
+            axis.plot(run["share"], 100 * run["val_pgd"], color=colour, alpha=0.2, linewidth=0.8)
+        mean = rows.groupby("epoch")[["share", "val_pgd"]].mean()
+        label = f"{arm_label(arm, arms)}, {100 * fraction:g} %"
+        axis.plot(mean["share"], 100 * mean["val_pgd"], color=colour, marker="o", markersize=3, label=label)
+    axis.set_xlabel("cost so far / cost of the full run")
+    axis.set_ylabel("held-out robust accuracy (PGD-10), %")
+    axis.grid(alpha=0.3)
+    if places:
+        axis.legend(frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,223 @@
+"""Pruned runs against what costs as much, and against what is as robust.
+
+Two questions that a list of accuracies leaves open. *At equal cost*: is a pruned run more robust than
+every run on all the data that costs no more? *At equal robustness*: how much cheaper is it than the
+full run, if it loses no more than a margin that was stated before?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from advprune_core.analysis.estimates import Estimate, accuracy, estimate
+from advprune_core.analysis.markup import escape, plain, with_names
+from advprune_core.analysis.plots import arm_label
+from advprune_core.analysis.summaries import with_accuracies
+from advprune_core.analysis.verdicts import Comparison, Verdict, compare, how_judged, judge
+
+#: An arm at a fraction, as the table has it.
+Point = tuple[str, float]
+#: Runs within this share of each other's cost cost the same.
+SAME_COST = 0.05
+
+
+def _points(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
+    """Rows of each arm at each fraction that were tested, in order of appearance."""
+    tested = table[table["robust"].notna()]
+    arms = list(dict.fromkeys(zip(tested["arm"], tested["fraction"], strict=True)))
+    return {(arm, f): tested[(tested["arm"] == arm) & (tested["fraction"] == f)] for arm, f in arms}
+
+
+def _whole(rows: pd.DataFrame) -> bool:
+    """Whether the runs of a point keep all the data to the end: full runs, and shorter ones."""
+    return bool((rows["kept"] == rows["n"]).all())
+
+
+def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
+    """Every pruned point against all that is trained on all of the same data at its cost or less, and a random subset.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with a study.
+
+    Returns
+    -------
+    dict of (point, rival) to Comparison
+        Points are (arm, fraction). A rival costs at most 5 % more; the random subset is of the same
+        way of training, the same fraction, the same warm-up cost.
+    """
+    table, found = with_accuracies(table), {}
+    points = _points(table)
+    for point, rows in points.items():
+        if _whole(rows) or rows["control"].notna().any():
+            continue
+        for rival, others in points.items():
+            same_data = set(others["dataset"]) == set(rows["dataset"])
+            cheap = others["cost"].mean() <= (1 + SAME_COST) * rows["cost"].mean()
+            random = _is_random(others) and not _is_random(rows) and _twin(rows, others)
+            if same_data and cheap and (_whole(others) or random) and rival != point:
+                found[point, rival] = compare(table, point[0], rival[0], fraction=point[1], reference_fraction=rival[1])
+    return found
+
+
+def _is_random(rows: pd.DataFrame) -> bool:
+    return bool(rows["pruner"].astype(str).str.contains("random").all() and rows["control"].isna().all())
+
+
+def _twin(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
+    """Whether two points differ in what chooses their images alone."""
+    close = abs(others["cost"].mean() - rows["cost"].mean()) <= SAME_COST * rows["cost"].mean()
+    return bool(close and set(rows["variant"]) == set(others["variant"]) and set(rows["kept"]) == set(others["kept"]))
+
+
+def equal_cost_findings(table: pd.DataFrame) -> str:
+    """Markdown: where a pruned run beats what costs as much, data set by data set, and where it does not."""
+    table = with_names(with_accuracies(table), escape)
+    verdicts, points = judge(at_equal_cost(table)), _points(table)
+    if not verdicts:
+        return "No pruned run stands beside one on all the data that costs no more."
+    lines = []
+    for point in dict.fromkeys(pair[0] for pair in verdicts):
+        rows = points[point]
+        wrong = rows["wrong_labels"].dropna() if "wrong_labels" in rows else pd.Series(dtype=float)
+        noise = f", {100 * wrong.mean():.0f} % of what it keeps is wrongly labelled" if len(wrong) else ""
+        levels = f"{accuracy(rows['clean']).text()} % clean, {accuracy(rows['robust']).text()} % robust"
+        lines.append(f"**{_named(point, points)}**: {levels}{noise}.")
+        for (ours, rival), verdict in verdicts.items():
+            if ours == point:
+                clean = _clean_gain(points[point], points[rival])
+                lines.append(f"  - against *{_named(rival, points)}*: {clean.points()} clean, {verdict.text()}.")
+    return "\n".join(["- " + line if not line.startswith("  ") else line for line in lines]) + _method(verdicts)
+
+
+def _clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
+    ours, theirs = (part.drop_duplicates("seed").set_index("seed")["clean"] for part in (rows, others))
+    return estimate((ours - theirs).dropna(), bounds=(-1.0, 1.0))
+
+
+def _named(point: Point, points: Mapping[Point, pd.DataFrame]) -> str:
+    arm, fraction = point
+    label = arm_label(arm, [arm for arm, _ in points])
+    return label if _whole(points[point]) and fraction == 1 else f"{label}, {100 * fraction:g} %"
+
+
+def _method(verdicts: Mapping[tuple[Point, Point], Verdict]) -> str:
+    text = how_judged(verdict.says for verdict in verdicts.values())
+    return f"\n\n{text}" if text else ""
+
+
+def equal_cost_figure(table: pd.DataFrame) -> Figure:
+    """Difference in robust accuracy of each pruned point to each rival of its cost, with 95 % t intervals.
+
+    A panel for each data set; right of the line pruning wins.
+    """
+    table = with_names(with_accuracies(table), plain)
+    found, points = at_equal_cost(table), _points(table)
+    panels: dict[str, list[tuple[Point, Point]]] = {}
+    for pair in found:
+        panels.setdefault(str(points[pair[0]]["dataset"].iloc[0]), []).append(pair)
+    heights = [max(1, len(pairs)) for pairs in panels.values()] or [1]
+    figure, axes = plt.subplots(
+        len(heights), 1, figsize=(10, 1.0 + 0.32 * sum(heights)), sharex=True, squeeze=False, layout="constrained",
+        height_ratios=heights,
+    )  # fmt: skip
+    for axis, (data, pairs) in zip(axes[:, 0], panels.items(), strict=False):
+        for place, pair in enumerate(reversed(pairs)):
+            gain = found[pair].difference
+            low, high = np.nan_to_num([gain.mean - gain.low, gain.high - gain.mean])
+            axis.errorbar(100 * gain.mean, place, xerr=[[100 * low], [100 * high]], marker="o", color="C0", capsize=3)
+        names = [f"{_named(ours, points)}  against  {_named(rival, points)}" for ours, rival in reversed(pairs)]
+        axis.set_yticks(range(len(pairs)), names, fontsize=8)
+        axis.axvline(0, color="0.4", linewidth=0.8)
+        axis.set_title(data, fontsize=9, loc="left")
+        axis.grid(alpha=0.3, axis="x")
+    axes[-1, 0].set_xlabel("robust accuracy minus the rival's at the same cost, points (right: pruning wins)")
+    return figure
+
+
+def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -> pd.DataFrame:
+    """How much cheaper each point is than a way of training on all the data, and whether it is as robust.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with a study.
+    reference : str
+        Arm whose run on all the data the others are held against.
+    margin : float
+        Robust accuracy in [0, 1] that may be lost; to be stated before the runs.
+
+    Returns
+    -------
+    DataFrame
+        ``arm, fraction, seeds, clean, robust`` (means), ``difference, difference_low, difference_high``
+        (robust, over seeds), ``speed_up`` (in forward-equivalents), ``speed_up_seconds`` (processor
+        seconds of training and selection, of runs that shared the machine), and ``as_robust``: True if
+        the 95 % interval lies above minus the margin, False if below, None if it holds both.
+    """
+    table = with_accuracies(table)
+    points = _points(table)
+    full = points[reference, 1.0].drop_duplicates("seed").set_index("seed")
+    rows = []
+    for (arm, fraction), group in points.items():
+        own = group.drop_duplicates("seed").set_index("seed")
+        difference = estimate((own["robust"] - full["robust"]).dropna(), bounds=(-1.0, 1.0))
+        known = not np.isnan(difference.low)
+        as_robust = None
+        if (arm, fraction) == (reference, 1.0) or (known and difference.low > -margin):
+            as_robust = True
+        elif known and difference.high < -margin:
+            as_robust = False
+        rows.append(
+            {
+                "arm": arm,
+                "fraction": fraction,
+                "seeds": difference.seeds,
+                "clean": own["clean"].mean(),
+                "robust": own["robust"].mean(),
+                "difference": difference.mean,
+                "difference_low": difference.low,
+                "difference_high": difference.high,
+                "speed_up": float((full["cost"] / own["cost"]).mean()),
+                "speed_up_seconds": float((full["cost_seconds"] / own["cost_seconds"]).mean()),
+                "as_robust": as_robust,
+            }
+        )
+    found = pd.DataFrame(rows)
+    # Or pandas makes numbers of a column in which there is no None.
+    return found.assign(as_robust=pd.Series([row["as_robust"] for row in rows], dtype=object))
+
+
+def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: float) -> str:
+    """Markdown: the largest speed-up without a loss beyond the margin, and what cannot be told yet."""
+    rows = at_equal_robustness(with_names(table, escape), reference=escape(reference), margin=margin)
+    cheaper = rows[rows["speed_up"] > 1 + SAME_COST].sort_values("speed_up", ascending=False)
+    told: dict[Any, list[str]] = {True: [], False: [], None: []}
+    for _, row in cheaper.iterrows():
+        told[row["as_robust"]].append(_speed(row))
+    full, points = f"*{escape(reference)}* on all the data", f"{100 * margin:g} points"
+    lines = [f"Nothing that is cheaper is known to lose at most {points} to {full}.", ""]
+    if told[True]:
+        lines = [f"At most {points} below {full}, the cheapest is **{told[True][0]}**.", ""]
+    lines += [f"- as robust: {text}." for text in told[True]]
+    lines += [f"- less robust: {text}." for text in told[False]]
+    lines += [f"- cannot tell: {text}." for text in told[None]]
+    return "\n".join([*lines, "", "Intervals: 95 %, each for itself, over seeds."])
+
+
+def _speed(row: pd.Series) -> str:
+    interval = (
+        "" if np.isnan(row["difference_low"])
+        else f" [{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
+    )  # fmt: skip
+    share = "" if row["fraction"] == 1 else f", {100 * row['fraction']:g} %"
+    return (
+        f"{row['arm']}{share}: {row['speed_up']:.2f}x cheaper, {100 * row['difference']:+.1f} points{interval} robust"
+    )

@@ -1,0 +1,152 @@
+"""How long runs last before they overfit catastrophically: survival over optimiser steps, not over epochs.
+
+A run on a part of the data takes fewer steps in an epoch, and for that reason alone collapses later.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import stats
+
+from advprune_core.analysis.estimates import holm
+from advprune_core.analysis.markup import escape, plain, with_names
+from advprune_core.analysis.plots import arm_label
+from advprune_core.attacks.evaluate import wilson
+
+#: An arm at a fraction.
+Point = tuple[str, float]
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Kaplan and Meier's (1958) estimate of the share of runs that have not collapsed.
+
+    Attributes
+    ----------
+    runs, collapsed : int
+    steps : array of float, shape (k,)
+        Optimiser steps at which a run collapsed or ended, from 0.
+    share, low, high : array of float, shape (k,)
+        Share of runs that live on after them, with a 95 % interval (of its logarithm, by Greenwood's
+        formula; NaN where nothing is left or lost).
+    """
+
+    runs: int
+    collapsed: int
+    steps: NDArray[np.float64]
+    share: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def _lifetimes(rows: pd.DataFrame) -> stats.CensoredData:
+    """Steps to collapse; of a run that did not, its length, beyond which nothing is known."""
+    seen = rows["collapse_steps"].notna()
+    return stats.CensoredData(
+        uncensored=rows.loc[seen, "collapse_steps"].to_numpy(np.float64),
+        right=rows.loc[~seen, "optimiser_steps"].to_numpy(np.float64),
+    )
+
+
+def survival(rows: pd.DataFrame) -> Survival:
+    """The survival of some runs.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        From `collect`, with ``collapse_steps`` and ``optimiser_steps``.
+    """
+    found = stats.ecdf(_lifetimes(rows)).sf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where it is not defined it is NaN
+        interval = found.confidence_interval(method="log-log")
+    start, nan = np.zeros(1), np.full(1, np.nan)
+    return Survival(
+        runs=len(rows),
+        collapsed=int(rows["collapse_steps"].notna().sum()),
+        steps=np.concatenate([start, found.quantiles]),
+        share=np.concatenate([start + 1, found.probabilities]),
+        low=np.concatenate([nan, interval.low.probabilities]),
+        high=np.concatenate([nan, interval.high.probabilities]),
+    )
+
+
+def survivals(table: pd.DataFrame) -> dict[Point, Survival]:
+    """The survival of every arm at every fraction, in order of appearance; runs of a shared key count once."""
+    trained = table[table["status"].isin(["ok", "collapsed"])]
+    return {point: survival(rows) for point, rows in _points(trained).items()}
+
+
+def _points(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
+    arms = dict.fromkeys(zip(table["arm"], table["fraction"], strict=True))
+    return {
+        (arm, fraction): table[(table["arm"] == arm) & (table["fraction"] == fraction)].drop_duplicates("key")
+        for arm, fraction in arms
+    }
+
+
+def _log_rank(rows: pd.DataFrame, others: pd.DataFrame) -> float:
+    """p of the log-rank test; NaN where no collapse falls into steps that runs of both reached."""
+    both = min(rows["optimiser_steps"].max(), others["optimiser_steps"].max())
+    if not (pd.concat([rows, others])["collapse_steps"] <= both).any():
+        return float("nan")
+    return float(stats.logrank(_lifetimes(rows), _lifetimes(others)).pvalue)
+
+
+def survival_figure(table: pd.DataFrame) -> Figure:
+    """Share of runs that have not collapsed against optimiser steps, a line for each arm and fraction."""
+    table = with_names(table, plain)
+    found = survivals(table)
+    figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    colours = sns.color_palette("colorblind", max(1, len(found)))
+    arms = [arm for arm, _ in found]
+    for colour, ((arm, fraction), life) in zip(colours, found.items(), strict=False):
+        label = f"{arm_label(arm, arms)}, {100 * fraction:g} %: {life.collapsed} of {life.runs} collapsed"
+        axis.step(life.steps, 100 * life.share, where="post", color=colour, label=label)
+        axis.fill_between(life.steps, 100 * life.low, 100 * life.high, step="post", color=colour, alpha=0.12)
+    axis.set_xlabel("optimiser steps")
+    axis.set_ylabel("runs that have not collapsed, %")
+    axis.set_ylim(-3, 103)
+    axis.grid(alpha=0.3)
+    if found:
+        axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def survival_findings(table: pd.DataFrame) -> str:
+    """Markdown: how many runs collapsed, and whether a part of the data delays it beyond taking fewer steps.
+
+    Every pruned point is compared with the same arm on all the data, by a log-rank test over steps;
+    all tests of the text together at 5 % (Holm).
+    """
+    trained = with_names(table[table["status"].isin(["ok", "collapsed"])], escape)
+    points, lines, tests = _points(trained), [], {}
+    for (arm, fraction), rows in points.items():
+        full = points.get((arm, 1.0))
+        if fraction < 1 and full is not None:
+            tests[arm, fraction] = _log_rank(rows, full)
+    corrected = dict(zip(tests, holm(np.array(list(tests.values()))), strict=True)) if tests else {}
+    for (arm, fraction), rows in points.items():
+        collapsed, runs = int(rows["collapse_steps"].notna().sum()), len(rows)
+        low, high = wilson(collapsed, runs)
+        text = (
+            f"- **{arm_label(arm)}, {100 * fraction:g} %**: {collapsed} of {runs} runs collapsed "
+            f"({100 * collapsed / runs:.0f} % [{100 * low:.0f}, {100 * high:.0f}]), in at most "
+            f"{rows['optimiser_steps'].max():,.0f} steps"
+        )
+        if (arm, fraction) in corrected:
+            p = corrected[arm, fraction]
+            word = "otherwise than" if p <= LEVEL else "not known to be otherwise than"
+            test = "no step that both reached" if np.isnan(p) else f"log-rank, Holm p = {p:.3f}"
+            text += f"; step for step {word} on all the data ({test})"
+        lines.append(f"{text}.")
+    return "\n".join(lines) if lines else "No run was trained to its end."

@@ -1,0 +1,88 @@
+"""The course of each run of a study: what its checks found, epoch after epoch, and what it had cost by then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from advprune_core.study.records import ManifestEntry, RunRecord
+from advprune_core.study.store import RunStore
+
+
+def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
+    """Read the checks on val_stop of every run of a study that has any.
+
+    Returns
+    -------
+    DataFrame
+        ``key, arm, variant, fraction, seed`` of each run, controls aside; one row for each check: ``epoch``
+        (from 1), ``steps`` of the optimiser and ``cost`` in forward-equivalents by then (selection
+        included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1], and
+        ``full_cost``, ``full_val_pgd``: cost and last check of the run on all the data of the same way
+        of training and seed (NaN where there is none).
+    """
+    rows: list[dict[str, Any]] = []
+    for store in (RunStore(folder, read_only=True) for folder in results):
+        runs = list(_runs(store, study))
+        full = {(entry.variant, entry.seed): record for entry, record in runs if entry.fraction == 1}
+        for entry, record in runs:
+            whole = full.get((entry.variant, entry.seed))
+            place = _place(entry)
+            place["full_cost"] = float("nan") if whole is None else whole.cost
+            place["full_val_pgd"] = float("nan") if whole is None else last_check(whole)
+            rows += [{**place, **check} for check in _checks(record)]
+    return pd.DataFrame(rows)
+
+
+def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
+    """How long each run of a study lasted before it overfitted catastrophically.
+
+    Returns
+    -------
+    DataFrame
+        ``key, arm, variant, fraction, seed, status``; ``optimiser_steps`` of the whole run, and
+        ``collapse_steps``: those at the end of the epoch in which the sentinel saw a collapse (NaN: none).
+    """
+    rows: list[dict[str, Any]] = []
+    for store in (RunStore(folder, read_only=True) for folder in results):
+        for entry, record in _runs(store, study):
+            before = record.epochs if record.collapse_epoch is None else record.epochs[: record.collapse_epoch + 1]
+            steps = sum(row["images"] for row in before) / record.config["optimisation"]["batch_size"]
+            rows.append(
+                {
+                    **_place(entry),
+                    "status": record.status,
+                    "optimiser_steps": record.steps,
+                    "collapse_steps": float("nan") if record.collapse_epoch is None else steps,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _runs(store: RunStore, study: str) -> Iterator[tuple[ManifestEntry, RunRecord]]:
+    """Entries of a study, controls aside, with the records of those that were trained."""
+    for entry in store.manifest(study).entries:
+        record = store.run(entry.key) if entry.control is None else None
+        if record is not None and record.trained:
+            yield entry, record
+
+
+def _place(entry: ManifestEntry) -> dict[str, Any]:
+    return entry.model_dump(include={"key", "arm", "variant", "fraction", "seed"})
+
+
+def last_check(record: RunRecord) -> float:
+    """PGD-10 on val_stop at a run's end; NaN without checks."""
+    return next((float(row["val_pgd"]) for row in reversed(record.epochs) if "val_pgd" in row), float("nan"))
+
+
+def _checks(record: RunRecord) -> Iterator[dict[str, float]]:
+    size, visited = record.config["optimisation"]["batch_size"], 0
+    for row in record.epochs:
+        visited += row["images"]
+        if "val_pgd" in row:
+            cost = record.passes.get("select", 0) + record.passes["train"] * visited / record.images_visited
+            yield {"epoch": row["epoch"] + 1, "steps": visited / size, "cost": cost, "val_pgd": row["val_pgd"]}

@@ -1,0 +1,176 @@
+"""Plans: a grid with what is there, and what the rest will take on this machine. What ``--dry-run`` prints."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from advprune_core.datasets.base import Dataset
+from advprune_core.models.base import build_model
+from advprune_core.study.grid import Datasets, Entry, check_entries
+from advprune_core.study.runner import expected_total
+from advprune_core.study.store import RunStore
+from advprune_core.study.study import Execution
+from advprune_core.study.tasks import few_steps
+from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.controls import resolve
+from advprune_core.trainers.loop import train
+
+#: Seconds that may be spent on timing a grid, all its ways of training together.
+TIMING = 5.0
+#: Images of the smallest batch that is timed: BatchNorm needs two.
+LEAST = 2
+#: Between what shares of the time that was measured training will take: processors change their clock, and share
+#: memory and caches. With a batch many times larger than the one that was timed they may do better.
+NOISE, LARGER = (0.9, 1.1), (0.8, 1.1)
+#: The same of compiled passes, of the time of plain ones in their layout: the least and the most that was seen on
+#: processors with AVX2 and with AVX-512.
+COMPILED = (0.7, 1.0)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that a forward-equivalent of training takes.
+
+    Attributes
+    ----------
+    low, high : float
+        In all likelihood between these.
+    images : int
+        Size of the batch that was timed.
+    """
+
+    low: float
+    high: float
+    images: int
+
+
+def plan(entries: Sequence[Entry], execution: Execution) -> str:
+    """The grid with what is there, and the cost of the rest.
+
+    Nothing is compiled and nothing is written. Time is estimated from a few steps of training on this
+    machine, see `measured_pace`.
+    """
+    datasets, store = check_entries(entries, data=execution.data), RunStore(execution.root)
+    rows, missing, plainly = [], {}, set()
+    for entry in entries:
+        config: RunConfig | None = entry.config
+        dataset = datasets[entry.config.dataset]
+        matched, state = store.finished(entry.config.train_key(dataset)), "to do"
+        if entry.control is not None and entry.derived:
+            config = resolve(entry.control, entry.config, matched) if matched and matched.trained else None
+        if config is None:
+            state = "after the run it matches"
+        elif store.finished(config.train_key(dataset)) is not None:
+            state = "there"
+        elif store.finished(config.replace(speed="exact").train_key(dataset)) is not None:
+            plainly.add(entry.identity())
+        if state != "there":
+            missing[entry.identity()] = entry
+        passes = f"{expected_total([entry], datasets):,.0f}"
+        rows.append(
+            {"arm": entry.arm, "fraction": entry.fraction, "seed": entry.seed, "state": state, "passes": passes}
+        )
+    total = expected_total(list(missing.values()), datasets)
+    text = (
+        f"{pd.DataFrame(rows).to_string(index=False)}\n"
+        f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents"
+    )
+    if missing:
+        text += _expected_time(list(missing.values()), datasets, execution.worker_count)
+    if plainly:
+        text += (
+            f"\n{len(plainly)} of them are there as exact runs, which is what they are where nothing can be compiled"
+        )
+    return text
+
+
+def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -> str:
+    """What training takes, between what and what, and how that is known."""
+    ways: dict[str, list[Entry]] = {}
+    for entry in entries:
+        ways.setdefault(_way(entry.config), []).append(entry)
+    low = high = 0.0
+    images = set()
+    for way in ways.values():
+        pace = measured_pace(way[0].config, datasets[way[0].config.dataset], seconds=TIMING / len(ways))
+        passes = expected_total(way, datasets)
+        low, high = low + passes * pace.low, high + passes * pace.high
+        images.add(pace.images)
+    about = math.sqrt(low * high)
+    together = f"{duration(about / workers)} with {workers}, " if workers > 1 else ""
+    seen = " or ".join(map(str, sorted(images)))
+    text = (
+        f", about {duration(about)} of one worker, {together}evaluation not counted\n"
+        f"between {duration(low)} and {duration(high)} of one worker, by a few steps on {seen} images at once"
+    )
+    if any(entry.config.speed == "compiled" for entry in entries):
+        text += (
+            f"; these were not compiled, compiled ones take {COMPILED[0]:g} to {COMPILED[1]:g} of their time "
+            "(and a minute or so to compile)"
+        )
+    return text
+
+
+def _way(config: RunConfig) -> str:
+    """Equal for runs of one pace."""
+    shape = (config.optimisation.batch_size, config.precision, config.device, config.threads, config.speed)
+    parts = (config.dataset, config.model, config.objective, config.attack)
+    return json.dumps([*shape, *(part.canonical() for part in parts)], sort_keys=True)
+
+
+def measured_pace(config: RunConfig, dataset: Dataset, *, seconds: float = TIMING) -> Pace:
+    """Time a few steps of training on this machine, and forget them.
+
+    Steps are taken on ever more images, up to a whole batch, as long as `seconds` allow; where they
+    end before, what more images add to a step says how fast a whole batch may be. On a CPU it is
+    time of the processor, so that it counts little what else the machine is busy with. Nothing is
+    compiled: a compiled run is timed by plain passes in its layout, and takes `COMPILED` of them.
+    """
+    batch = config.optimisation.batch_size
+    size, spent = min(LEAST, batch), 0.0
+    _step(config, dataset, size)  # first calls load what later ones reuse
+    steps: dict[int, list[float]] = {}
+    while True:
+        own, passed = _step(config, dataset, size)
+        steps.setdefault(size, []).append(own)
+        spent += passed
+        # Twice as many images take up to twice as long, and three times, to be sure.
+        if size < batch and len(steps[size]) == 1 and spent + 6 * passed <= seconds:
+            size = min(2 * size, batch)
+        elif len(steps[size]) == 3 or spent + passed > seconds:
+            break
+    least, most = min(steps[size]), max(steps[size])
+    low, high = least / size, most / size
+    if size < batch:  # some of a step's time is the same whatever its size: half of it, where one size was all
+        more = least - steps[size // 2][0] if size // 2 in steps else least / 4
+        low = min(low, max(0.0, more) / (size - size // 2))
+    margins = [NOISE if size == batch else LARGER, *([COMPILED] if config.speed == "compiled" else [])]
+    return Pace(low * math.prod(m[0] for m in margins), high * math.prod(m[1] for m in margins), size)
+
+
+def _step(config: RunConfig, dataset: Dataset, size: int) -> tuple[float, float]:
+    """Seconds of a step on `size` images for each of its passes of them all, and seconds that went by."""
+    brief = few_steps(config, dataset, steps=1, size=size).replace(speed="exact")
+    model = build_model(config.model, dataset, seed=config.seed)
+    if config.speed == "compiled":
+        model = model.to(memory_format=torch.channels_last)
+    ledger = train(brief, dataset, model=model).ledger
+    passed = ledger["seconds"]["train"]
+    cores = min(config.threads, os.cpu_count() or 1)
+    own = ledger["cpu_seconds"]["train"] / cores if config.device == "cpu" else passed
+    return own * size / ledger["passes"]["train"], passed
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it, to two digits: ``40 seconds``, ``3.3 hours``, ``18 days``."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.0f} {unit}" if seconds >= 9.95 * length else f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds" if seconds >= 9.95 else f"{seconds:.1f} seconds"

@@ -1,0 +1,71 @@
+"""The papers' numbers beside tables made up by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from advprune_core.analysis.claims import CLAIMS, HELD, NOT_HELD, OPEN, claims_table
+from tests.analysis.test_rivals import rows, study
+
+
+def headline(at_60: float, at_20: float, cost_20: float = 20, **facts: Any) -> pd.DataFrame:
+    parts = [(1.0, 0.30, 100.0), (0.6, at_60, 60.0), (0.2, at_20, cost_20)]
+    tables = [rows("PGD-7: random", robust, fraction=f, cost=cost, model="net", epochs=15) for f, robust, cost in parts]
+    return study(*tables).assign(robust_pgd20=0.4, robust_autoattack=0.3, **facts)
+
+
+def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
+    return claims_table(tables)["verdict"].tolist()
+
+
+def test_all_nine_numbers_stand_there_and_nothing_is_said_of_what_was_not_measured() -> None:
+    table = claims_table({})
+    assert sorted(claim.number for claim in CLAIMS) == [2.02, 3, 3.07, 3.44, 3.67, 5.12, 5.66, 8, 14]
+    assert set(table["measured"]) == {"not measured"}
+    assert set(table["verdict"]) == {OPEN}
+    assert table["said"].tolist()[:4] == ["8 points", "14 points", "3x", "3.44x"]
+
+
+@pytest.mark.parametrize(
+    ("at_60", "at_20", "cost", "expected"),
+    [
+        (0.26, 0.20, 20, [HELD, HELD, HELD]),
+        (0.20, 0.10, 40, [NOT_HELD, NOT_HELD, NOT_HELD]),
+        (0.2205, 0.1605, 20, [OPEN, OPEN, HELD]),  # the intervals hold what was said
+    ],
+)
+def test_losses_and_costs_of_the_first_paper(at_60: float, at_20: float, cost: float, expected: list[str]) -> None:
+    table = claims_table({"cifar10_cpu": headline(at_60, at_20, cost)})
+    assert table["verdict"].tolist()[:3] == expected
+    assert table["measured"][0].startswith(f"{100 * (0.30 - at_60):.1f}"[:3])
+    assert table["setting"][0] == "net, 15 epochs, autoattack"
+
+
+def test_one_seed_measures_and_does_not_judge() -> None:
+    table = claims_table({"cifar10_cpu": headline(0.2, 0.1).query("seed == 0")})
+    assert table["verdict"].tolist()[:2] == [OPEN, OPEN]
+    assert "(1 seed)" in table["measured"][0]
+
+
+@pytest.mark.parametrize(
+    ("robust", "cost", "expected"),
+    [
+        (0.30, 25, HELD),  # 4x without loss
+        (0.30, 50, NOT_HELD),  # without loss, but 2x
+        (0.10, 25, NOT_HELD),  # 4x, with a loss
+        (0.2805, 25, OPEN),  # 4x, and nobody can tell
+    ],
+)
+def test_a_speed_up_counts_without_a_loss(robust: float, cost: float, expected: str) -> None:
+    table = study(
+        rows("TRADES: random", 0.30, model="net", epochs=15),
+        rows("TRADES, warm start: grad_match every=7", robust, fraction=0.3, cost=cost, model="net", epochs=15),
+    ).assign(robust_pgd20=0.4)
+    found = claims_table({"gradient_matching_cifar10_cpu": table})
+    assert found["verdict"][3] == expected
+    if expected == HELD:
+        assert found["measured"][3] == "4.00x (TRADES, warm start: grad_match every=7)"
+    assert found["verdict"][5] == OPEN, "BulletTrain was not run"

@@ -1,0 +1,66 @@
+"""What it costs to get near the full run, from courses made up by hand."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from advprune_core.analysis.convergence import convergence_figure, convergence_findings, cost_to_reach
+
+
+def course(arm: str, fraction: float, seed: int, checks: list[float], *, full: float = 0.8) -> pd.DataFrame:
+    """Checks of a run that costs 10 times its fraction in each epoch; the full run costs 40 and ends at `full`."""
+    epochs = np.arange(1, len(checks) + 1)
+    return pd.DataFrame(
+        {
+            "arm": arm,
+            "fraction": fraction,
+            "seed": seed,
+            "epoch": epochs,
+            "cost": 10 * fraction * epochs,
+            "val_pgd": checks,
+            "full_cost": 40.0,
+            "full_val_pgd": full,
+        }
+    )
+
+
+COURSES = pd.concat(
+    [
+        *(course("random", 1.0, seed, [0.2, 0.5, 0.77, 0.8]) for seed in range(3)),
+        course("random", 0.5, 0, [0.3, 0.76, 0.7, 0.7]),  # there in its second epoch, 10 of 40
+        course("random", 0.5, 1, [0.3, 0.6, 0.7, 0.77]),  # in its last, 20 of 40
+        course("random", 0.5, 2, [0.3, 0.4, 0.5, 0.6]),  # never
+        *(course("random", 0.2, seed, [0.1, 0.2, 0.3, 0.4]) for seed in range(3)),
+    ]
+)
+
+
+def test_costs_are_those_of_the_first_check_that_is_there() -> None:
+    found = cost_to_reach(COURSES, share=0.95).set_index("fraction")
+    assert found["reached"].to_dict() == {1.0: 3, 0.5: 2, 0.2: 0}
+    assert found["cost"].to_dict() == {1.0: 0.75, 0.5: 0.5, 0.2: np.inf}
+    assert cost_to_reach(COURSES, share=0.2).set_index("fraction")["cost"].to_dict() == pytest.approx(
+        {1.0: 0.25, 0.5: 0.125, 0.2: 0.1}
+    )
+
+
+def test_findings_say_what_never_gets_there() -> None:
+    text = convergence_findings(COURSES)
+    assert text.startswith("95 % of the full run's last held-out robust accuracy")
+    assert "**static random subset, 50 %**: at 50 % of the full run's cost (median); 2 of 3 runs get there." in text
+    assert "**static random subset, 20 %**: not in half of the runs; 0 of 3 runs get there." in text
+    assert convergence_findings(COURSES.iloc[:0]) == "No run has checks: set best_every."
+
+
+def test_the_figure_has_a_line_for_each_point() -> None:
+    figure = convergence_figure(COURSES)
+    try:
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert len(legend.get_texts()) == 3
+        figure.canvas.draw()
+    finally:
+        plt.close(figure)

@@ -1,0 +1,84 @@
+"""Survival over optimiser steps, against the product-limit formula by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from advprune_core.analysis.survival import survival, survival_figure, survival_findings, survivals
+
+
+def runs(
+    arm: str, ends: list[float | None], *, fraction: float = 1.0, length: float = 100, **facts: Any
+) -> pd.DataFrame:
+    """Runs that collapse at the steps given, or live to their `length` (None)."""
+    return pd.DataFrame(
+        {
+            "key": [f"{arm}{fraction}{number}" for number in range(len(ends))],
+            "arm": arm,
+            "fraction": fraction,
+            "status": ["ok" if end is None else "collapsed" for end in ends],
+            "collapse_steps": [np.nan if end is None else end for end in ends],
+            "optimiser_steps": length,
+            **facts,
+        }
+    )
+
+
+def by_hand(deaths: list[float], censored: list[float]) -> dict[float, float]:
+    """Kaplan and Meier 1958: the product of (1 - d / n) over the times of death."""
+    share, result = 1.0, {}
+    for time in sorted({*deaths, *censored}):
+        at_risk = sum(end >= time for end in [*deaths, *censored])
+        share *= 1 - deaths.count(time) / at_risk
+        result[time] = share
+    return result
+
+
+@pytest.mark.parametrize("ends", [[10, 20, 20, None, None], [10, 30, 50], [None, None], [5]])
+def test_shares_are_the_product_limit(ends: list[float | None]) -> None:
+    found = survival(runs("a", ends))
+    expected = by_hand([end for end in ends if end is not None], [100.0 for end in ends if end is None])
+    assert dict(zip(found.steps[1:], found.share[1:], strict=True)) == pytest.approx(expected)
+    assert (found.steps[0], found.share[0]) == (0, 1)
+    assert (found.runs, found.collapsed) == (len(ends), sum(end is not None for end in ends))
+    known = ~np.isnan(found.low)
+    assert (found.low[known] <= found.share[known] + 1e-12).all()
+
+
+def test_runs_that_two_points_share_count_once_and_failed_ones_not() -> None:
+    table = pd.concat([runs("a", [10, None]), runs("a", [10, None]), runs("a", [None], status="failed")])
+    assert survivals(table)["a", 1.0].runs == 2
+
+
+def test_fewer_steps_alone_are_no_survival() -> None:
+    """The subset ends before the step at which the full runs collapse: nothing is known of it there."""
+    full = runs("fgsm", [40 + number for number in range(20)])
+    short = runs("fgsm", [None] * 20, fraction=0.2, length=20)
+    text = survival_findings(pd.concat([full, short]))
+    assert "**fgsm, 20 %**: 0 of 20 runs collapsed (0 % [0, 16]), in at most 20 steps" in text
+    assert "not known to be otherwise than on all the data (no step that both reached)" in text
+    longer = runs("fgsm", [None] * 20, fraction=0.2, length=100)
+    assert "step for step otherwise than on all the data" in survival_findings(pd.concat([full, longer]))
+
+
+def test_the_figure_has_a_line_for_each_point() -> None:
+    figure = survival_figure(pd.concat([runs("a", [10, None]), runs("a", [None], fraction=0.5)]))
+    try:
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == [
+            "a, 100 %: 1 of 2 collapsed",
+            "a, 50 %: 0 of 1 collapsed",
+        ]
+        figure.canvas.draw()
+    finally:
+        plt.close(figure)
+
+
+def test_nothing_trained_is_said() -> None:
+    assert survival_findings(runs("a", [None], status="failed")) == "No run was trained to its end."

@@ -1,0 +1,53 @@
+"""Courses and lifetimes of a study's runs, against their records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from advprune_core.study.courses import collect_courses, collect_lifetimes
+from advprune_core.study.runner import run_study
+from advprune_core.study.store import RunStore
+from tests.tiny import tiny_study
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("courses")
+    settings = {"best_every": 1, "collapse_drop": 0.001}
+    run_study(tiny_study(folder, settings=settings, epochs=4, seeds=[0], fractions=[1.0, 0.5]), progress=False)
+    return folder
+
+
+def test_courses_are_the_checks_of_the_records(results: Path) -> None:
+    courses, store = collect_courses(results, study="tiny"), RunStore(results)
+    assert set(courses["arm"]) == {"random"}, "controls aside"
+    for (key, fraction), rows in courses.groupby(["key", "fraction"]):
+        record = store.run(str(key))
+        assert record is not None
+        assert rows["epoch"].tolist() == [1, 2, 3, 4]
+        assert rows["val_pgd"].tolist() == [row["val_pgd"] for row in record.epochs]
+        assert rows["steps"].iloc[-1] == record.steps
+        assert rows["cost"].iloc[-1] == pytest.approx(record.cost)
+        # PGD-1 costs 5 an image; an epoch leaves less than a batch to the next.
+        assert rows["cost"].iloc[0] == 5 * record.epochs[0]["images"]
+        full = courses[courses["fraction"] == 1]
+        assert set(rows["full_cost"]) == {full["cost"].max()}
+        assert set(rows["full_val_pgd"]) == {full["val_pgd"].iloc[-1]}
+        assert rows["cost"].max() / rows["full_cost"].max() == pytest.approx(float(fraction), abs=0.05)  # type: ignore[arg-type]
+
+
+def test_lifetimes_end_with_the_epoch_of_the_collapse(results: Path) -> None:
+    lifetimes, store = collect_lifetimes(results, study="tiny"), RunStore(results)
+    assert len(lifetimes) == 2
+    for _, row in lifetimes.iterrows():
+        record = store.run(row["key"])
+        assert record is not None
+        assert row["optimiser_steps"] == record.steps
+        if record.collapse_epoch is None:
+            assert np.isnan(row["collapse_steps"])
+        else:
+            images = [epoch["images"] for epoch in record.epochs if epoch["epoch"] <= record.collapse_epoch]
+            assert row["collapse_steps"] == sum(images) / 16
