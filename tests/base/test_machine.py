@@ -22,8 +22,8 @@ from advprune_core.base.machine import MachineError, machine_error, machine_erro
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
-from tests.made_up import TINY_STUDY, study_options
-from tests.tiny import tiny_study
+from tests.made_up import study_options
+from tests.tiny import TINY_STUDY, tiny_study
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "accuracy_vs_fraction.ipynb"
 
