@@ -27,7 +27,8 @@ from advprune_core.study.store import RunStore
 from advprune_core.study.study import study_config
 from advprune_core.trainers.config import flat_fields
 from advprune_core.trainers.controls import CONTROLS
-from tests.made_up import QUICK, RUN, TINY_STUDY, Command, entry_point, refused, study_options
+from tests.made_up import QUICK, RUN, Command, entry_point, refused, study_options
+from tests.tiny import TINY_STUDY
 
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"

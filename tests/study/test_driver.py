@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +133,7 @@ def test_controls_match_what_they_control(tmp_path: Path) -> None:
 class Silent(GradMatch):
     """Gradient matching that does not say how long its steps are."""
 
-    name: ClassVar[str] = "silent"
+    name = "silent"
 
     def select(self, context: Context) -> Selection:
         return replace(super().select(context), step_ratio=None)
@@ -171,8 +171,8 @@ def test_every_engine_gives_the_same_records(engine: str, tmp_path: Path) -> Non
 class Grumpy(ScheduledPruner):
     """Fails in its second selection, unless told otherwise by the environment."""
 
-    name: ClassVar[str] = "grumpy"
-    uses_model: ClassVar[bool] = True  # so that it is not asked before training
+    name = "grumpy"
+    uses_model = True  # so that it is not asked before training
     every: int = 1
 
     def select(self, context: Context) -> Selection:

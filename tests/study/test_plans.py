@@ -16,8 +16,7 @@ from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import COMPILED, duration, measured_pace, plan
 from advprune_core.study.runner import run_study
 from advprune_core.study.study import study_config
-from tests.made_up import TINY_STUDY
-from tests.tiny import tiny_run
+from tests.tiny import TINY_STUDY, tiny_run
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from advprune_core.study.records import Timing
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect, collect_timings
 from advprune_core.trainers.config import RunConfig, flat_fields
-from tests.made_up import TINY, evaluation_record, run_record, write_finished, write_manifest
+from tests.made_up import evaluation_record, run_record, write_finished, write_manifest
+from tests.tiny import TINY
 
 #: Other values than the defaults, by flat name.
 UNUSUAL: dict[str, Any] = {
