@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import re
 import sys
 from pathlib import Path
@@ -222,7 +223,10 @@ def test_import_brings_an_export_back(advprune: Command, tmp_path: Path) -> None
     again = ["evaluate", run.name, "--attack", "fgsm", "--out", str(tmp_path / "other")]
     refused(*advprune(*again), "advprune evaluate --retrain")
     assert advprune(*again, "--retrain")[0] == 0
-    (tmp_path / "copy" / "runs" / run.name / "record.json").write_text("{}")
+    published = tmp_path / "copy" / "records.jsonl.gz"
+    published.write_bytes(
+        gzip.compress(gzip.decompress(published.read_bytes()).replace(b'"status":"ok"', b'"status":"oK"', 1))
+    )
     code, _, told = advprune("import", str(tmp_path / "copy"), "--out", str(tmp_path / "third"))
     assert code == 1
     assert "REFUSED" in told
