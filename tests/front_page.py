@@ -12,10 +12,11 @@ from advprune_core.analysis.pages import write_page
 from advprune_core.analysis.plots import arm_label
 from advprune_core.analysis.summaries import markdown, printable
 from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, compare, judge
-from advprune_core.study.table import collect
+from advprune_core.study.table import collect, table_columns
 from tests.reference import REFERENCE, STUDIES
 
 README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).parents[1] / "results" / "README.md"
 #: Shares of the digits in the README's table; all of them stand on their page.
 SHARES = (0.6, 0.2)
 
@@ -68,19 +69,29 @@ def answer() -> str:
     )
 
 
-#: What stands in the README between ``<!-- name -->`` and ``<!-- end -->``, by name.
-SHOWN: dict[str, Callable[[], str]] = {
-    "answer: results/reference/digits and freshness": answer,
-    "table: results/reference/digits": lambda: markdown(five_rows()),
+def columns() -> str:
+    """What the columns of the table say."""
+    rows = [{"column": name, "what it says": text.rstrip(".")} for name, text in table_columns().items()]
+    return markdown(pd.DataFrame(rows))
+
+
+#: What stands in a file between ``<!-- name -->`` and ``<!-- end -->``, by name.
+SHOWN: dict[Path, dict[str, Callable[[], str]]] = {
+    README: {
+        "answer: results/reference/digits and freshness": answer,
+        "table: results/reference/digits": lambda: markdown(five_rows()),
+    },
+    RESULTS: {"columns": columns},
 }
 
 
-def filled(text: str) -> str:
-    """The README with what its records show today."""
-    for name, show in SHOWN.items():
+def filled(path: Path) -> str:
+    """A file with what records and code say today."""
+    text = path.read_text()
+    for name, show in SHOWN[path].items():
         start, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, found, after = text.partition(start)
-        assert found, f"the README has no place for {name}"
+        assert found, f"{path} has no place for {name}"
         text = f"{before}{start}{show()}\n{end}{after.partition(end)[2]}"
     return text
 
@@ -88,4 +99,5 @@ def filled(text: str) -> str:
 if __name__ == "__main__":
     for committed in STUDIES:
         write_page(REFERENCE / committed, committed)
-    README.write_text(filled(README.read_text()))
+    for file in SHOWN:
+        file.write_text(filled(file))

@@ -19,7 +19,7 @@ from advprune_core.objectives.steps import STEPS
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
-from tests.front_page import filled
+from tests.front_page import SHOWN, filled
 from tests.reference import REFERENCE
 
 ROOT = Path(__file__).parents[1]
@@ -77,8 +77,9 @@ def test_the_own_objective_and_steps_of_their_page_work(tmp_path: Path, monkeypa
     assert result.metrics[-1]["train_loss"] < 0.5 * result.metrics[0]["train_loss"]
 
 
-def test_what_is_shown_is_what_the_records_say() -> None:
-    assert filled(TEXT) == TEXT, "write it again: `python -m tests.front_page`"
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.parent.name)
+def test_what_is_shown_is_what_records_and_code_say(path: Path) -> None:
+    assert filled(path) == path.read_text(), "write it again: `python -m tests.front_page`"
 
 
 def test_it_can_be_read_in_one_sitting() -> None:

@@ -6,8 +6,6 @@ here, registered with `OBJECTIVES`; a `base.Trainer` is the name of an objective
 
 A loss of clean and adversarial logits::
 
-    from typing import ClassVar
-
     import torch.nn.functional as F
 
     from advprune_core import OBJECTIVES, Objective
@@ -17,15 +15,13 @@ A loss of clean and adversarial logits::
     class Hinge(Objective):
         "Multi-class hinge loss on adversarial images, attacked by the margin: 2k + 3 an image."
 
-        name: ClassVar[str] = "hinge"
+        name = "hinge"
         attack_loss = "margin"
 
         def per_sample(self, clean, adversarial, y):
             return F.multi_margin_loss(adversarial, y, reduction="none")
 
 How many steps the attack gets, and how long they are::
-
-    from typing import ClassVar
 
     from advprune_core import STEPS, Steps
 
@@ -34,7 +30,7 @@ How many steps the attack gets, and how long they are::
     class Curriculum(Steps):
         "One step at first, one more every five epochs, up to seven."
 
-        name: ClassVar[str] = "curriculum"
+        name = "curriculum"
 
         def plan(self, batch, *, eps, logits, state):
             count = min(1 + int(batch.epochs.max()) // 5, 7)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from advprune_core.attacks.evaluate import Outcome, pack_bits, unpack_bits, wilson
+from advprune_core.datasets.base import Dataset
+from advprune_core.study.columns import Column, derived
 from advprune_core.trainers.config import content_key
+from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.sentinel import depth
 
 #: Begins the keys of weights that no run here has trained.
 OWN_WEIGHTS = "own-"
@@ -61,19 +65,6 @@ class RunRecord(_Keyed):
         Forward-equivalents by phase: train, select, validate.
     seconds, cpu_seconds : dict
         By phase, also save (checkpoints). Only runs `timed_alone` may be compared in seconds.
-    peak_memory : int
-        Bytes, sampled during the run.
-    n, kept, unique_images : int
-        Training images; images of the last selection; images trained on at least once.
-    n_filled : int
-        Images of the last selection that the pruner's rule fell short of.
-    step_ratio : float or None
-        How many times as long as on all data a step of the same learning rate is on a selection: length
-        of the weighted mean last-layer gradient over that of the mean of all training images, as the
-        pruner saw them. Mean over the epochs on a selection (each epoch's own stands in `epochs`);
-        None of a pruner that does not measure it.
-    wrong_labels : float or None
-        Share of the images of the last selection whose label is wrong, on data with `label_noise`.
     canonical : dict or None
         What the key was hashed from: settings, versions and sources of components, training data.
     files : dict
@@ -83,23 +74,64 @@ class RunRecord(_Keyed):
     config: dict[str, Any]
     dataset: dict[str, Any]
     status: Literal["ok", "collapsed", "diverged", "failed"]
-    error: str | None = None
     passes: dict[str, int] = {}
     seconds: dict[str, float] = {}
     cpu_seconds: dict[str, float] = {}
-    timed_alone: bool = False
-    peak_memory: int = 0
-    n: int = 0
-    kept: int = 0
-    n_filled: int = 0
-    step_ratio: float | None = None
-    wrong_labels: float | None = None
-    unique_images: int = 0
-    images_visited: int = 0
-    steps: int = 0
-    best_epoch: int | None = None
-    collapse_epoch: int | None = None
-    state_bytes: int = 0
+    timed_alone: Annotated[bool, Column("Whether it was timed alone: only then seconds may be compared")] = False
+    peak_memory: Annotated[
+        int, Column("Bytes, sampled during the run", of=lambda result, _: result.ledger["peak_memory"])
+    ] = 0
+    n: Annotated[int, Column("Training images")] = 0
+    kept: Annotated[
+        int, Column("Images of the last selection", of=lambda result, dataset: len(_last_kept(result, dataset)))
+    ] = 0
+    n_filled: Annotated[
+        int,
+        Column(
+            "Images of the last selection that the pruner's rule fell short of",
+            of=lambda result, _: selection.n_filled if (selection := result.last_selection) else 0,
+        ),
+    ] = 0
+    step_ratio: Annotated[
+        float | None,
+        Column(
+            "How many times as long as on all data a step of the same learning rate is on a selection: length of the "
+            "weighted mean last-layer gradient over that of the mean of all training images, as the pruner saw them; "
+            "mean over the epochs on a selection, empty where the pruner does not measure it",
+            of=lambda result, _: result.step_ratio,
+        ),
+    ] = None
+    wrong_labels: Annotated[
+        float | None,
+        Column(
+            "Share of the images of the last selection whose label is wrong, on data with label_noise",
+            of=lambda result, dataset: _wrong_labels(result, dataset),
+        ),
+    ] = None
+    unique_images: Annotated[
+        int, Column("Images trained on at least once", of=lambda result, _: result.unique_images)
+    ] = 0
+    images_visited: Annotated[int, Column("Images in all updates", of=lambda result, _: result.images_visited)] = 0
+    steps: Annotated[
+        int, Column("Updates of the network", name="optimiser_steps", of=lambda result, _: result.steps)
+    ] = 0
+    best_epoch: Annotated[
+        int | None, Column("Epoch of the best check on val_stop", of=lambda result, _: result.best_epoch)
+    ] = None
+    collapse_epoch: Annotated[
+        int | None,
+        Column(
+            "Epoch of the check that saw catastrophic overfitting first", of=lambda result, _: result.collapse_epoch
+        ),
+    ] = None
+    state_bytes: Annotated[
+        int,
+        Column(
+            "What attack policy, objective and pruner keep between batches, in bytes",
+            of=lambda result, _: result.state_bytes,
+        ),
+    ] = 0
+    error: Annotated[str | None, Column("Message of a run that failed")] = None
     epochs: list[dict[str, Any]] = []
     environment: dict[str, Any] = {}
     git: dict[str, Any] = {}
@@ -130,6 +162,58 @@ class RunRecord(_Keyed):
     def cost_seconds(self) -> float:
         """The same in processor seconds, which also count what is no forward pass, such as a pursuit."""
         return self.cpu_seconds.get("train", 0.0) + self.cpu_seconds.get("select", 0.0)
+
+
+def _last_kept(result: TrainResult, dataset: Dataset) -> np.ndarray:
+    """Images of the last selection, or all."""
+    selection = result.last_selection
+    return np.arange(len(dataset.train)) if selection is None else selection.indices
+
+
+def _wrong_labels(result: TrainResult, dataset: Dataset) -> float | None:
+    if dataset.true_labels is None:
+        return None
+    return float(dataset.wrong_labels()[_last_kept(result, dataset)].mean())
+
+
+@derived
+def cost(record: RunRecord) -> float:
+    """Forward-equivalents of training and selection; empty of a run that did not get to its end."""
+    return record.cost if record.trained else np.nan
+
+
+@derived
+def cost_seconds(record: RunRecord) -> float:
+    """Processor seconds of training and selection, which count what no forward pass does (a pursuit)."""
+    return record.cost_seconds if record.trained else np.nan
+
+
+def _held_out(record: RunRecord) -> list[float]:
+    return [check["val_pgd"] for check in record.epochs if "val_pgd" in check]
+
+
+@derived
+def val_pgd_best(record: RunRecord) -> float:
+    """PGD-10 on val_stop at its best check."""
+    return max(_held_out(record), default=np.nan)
+
+
+@derived
+def val_pgd_last(record: RunRecord) -> float:
+    """The same at the last check: the difference is robust overfitting."""
+    return next(reversed(_held_out(record)), np.nan)
+
+
+@derived
+def collapse_depth(record: RunRecord) -> float:
+    """Fall of that accuracy from its best check to the lowest later one (images of val_stop are no test)."""
+    return depth(record.epochs)
+
+
+@derived
+def run_device(record: RunRecord) -> str | None:
+    """Processor or accelerator that it was trained on."""
+    return record.environment.get("device")
 
 
 class Timing(Record):

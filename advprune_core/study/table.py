@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
+from advprune_core.study import columns
 from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.config import flat_fields
-from advprune_core.trainers.sentinel import depth
 
 
 def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
@@ -35,15 +34,8 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         ``clean, robust`` in [0, 1] with ``_low, _high``, and one
         ``robust_<attack>`` per attack; ``worst_class_clean, worst_class_robust``: the lowest of any class;
         ``outcomes``: whether each of ``test_images`` is right under all of them, packed;
-        ``cost`` (training + selection) and ``passes_<phase>`` in forward-equivalents;
-        ``seconds_<phase>, cpu_seconds_<phase>`` with ``timed_alone``, and ``cost_seconds``: processor
-        seconds of training + selection, which count what no forward pass does (the pursuit of gradient
-        matching); ``unique_images``, ``step_ratio``, ``wrong_labels`` (see `RunRecord`), ...;
-        ``val_pgd_best, val_pgd_last``: PGD-10 on val_stop at its best epoch and at the end, whose
-        difference is robust overfitting; ``collapse_epoch`` of a run that collapsed, and
-        ``collapse_depth`` of any run with checks: the fall of that accuracy from its best check to the
-        lowest later one (images of val_stop are no test: see `DatasetSource.held_out`); ``warnings``
-        of an evaluation whose numbers may say more than is true.
+        ``warnings`` of an evaluation whose numbers may say more than is true; ``passes_<phase>`` in
+        forward-equivalents, ``seconds_<phase>, cpu_seconds_<phase>``; and `table_columns`.
     """
     rows: list[dict[str, Any]] = []
     for folder in results:
@@ -84,6 +76,11 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def table_columns() -> dict[str, str]:
+    """What each column of a run's measurements says, by its name."""
+    return columns.descriptions(RunRecord)
+
+
 def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
     manifest = store.manifest(study)
     for entry in manifest.entries:
@@ -109,11 +106,11 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             value = value.get(part) if isinstance(value, dict) else None
         row[name] = value if not isinstance(value, dict) else json.dumps(value, sort_keys=True)
     if evaluation is not None:
-        columns: tuple[tuple[Literal["clean", "robust"], Accuracy], ...] = (
+        named: tuple[tuple[Literal["clean", "robust"], Accuracy], ...] = (
             ("clean", evaluation.clean),
             ("robust", evaluation.robust),
         )
-        for name, accuracy in columns:
+        for name, accuracy in named:
             row |= {name: accuracy.accuracy, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
             row[f"worst_class_{name}"] = evaluation.worst_class(name)
         for name, accuracy in evaluation.attacks.items():
@@ -125,30 +122,6 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "outcomes": evaluation.robust.images,
             "warnings": "; ".join(evaluation.warnings),
         }
-    # What a run that did not get to its end has cost is no cost of training.
-    row["cost"] = record.cost if record.trained else np.nan
-    row["cost_seconds"] = record.cost_seconds if record.trained else np.nan
     for name in ("passes", "seconds", "cpu_seconds"):
         row |= {f"{name}_{phase}": value for phase, value in getattr(record, name).items()}
-    for name in (
-        "timed_alone",
-        "peak_memory",
-        "n",
-        "kept",
-        "n_filled",
-        "step_ratio",
-        "wrong_labels",
-        "unique_images",
-        "images_visited",
-        "best_epoch",
-        "collapse_epoch",
-        "state_bytes",
-        "error",
-    ):
-        row[name] = getattr(record, name)
-    held_out = [check["val_pgd"] for check in record.epochs if "val_pgd" in check]
-    row |= {"val_pgd_best": max(held_out, default=np.nan), "val_pgd_last": held_out[-1] if held_out else np.nan}
-    row["collapse_depth"] = depth(record.epochs)
-    row["optimiser_steps"] = record.steps
-    row["run_device"] = record.environment.get("device")
-    return row
+    return row | columns.values(record)

@@ -22,6 +22,7 @@ from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError, Seed, Settings
 from advprune_core.datasets.base import Dataset, Split, load_dataset
 from advprune_core.models.mode import true_float32
+from advprune_core.study.columns import measured
 from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord
 from advprune_core.study.runs import load_model
 from advprune_core.study.store import RunStore
@@ -269,27 +270,12 @@ def run_record(
     }
     if isinstance(result, str):
         return RunRecord(status="failed", error=result, **facts)
-    selection = result.selections[max(result.selections)] if result.selections else None
-    ledger = result.ledger
-    images = np.arange(len(dataset.train)) if selection is None else selection.indices
     return RunRecord(
         status=result.status,
-        passes=ledger["passes"],
-        seconds=ledger["seconds"],
-        cpu_seconds=ledger["cpu_seconds"],
-        peak_memory=ledger["peak_memory"],
+        **{name: result.ledger[name] for name in ("passes", "seconds", "cpu_seconds")},
         timed_alone=timed_alone,
-        kept=len(selection) if selection is not None else len(dataset.train),
-        n_filled=selection.n_filled if selection is not None else 0,
-        step_ratio=result.step_ratio,
-        wrong_labels=None if dataset.true_labels is None else float(dataset.wrong_labels()[images].mean()),
-        unique_images=result.unique_images,
-        images_visited=result.images_visited,
-        steps=result.steps,
-        best_epoch=result.best_epoch,
-        collapse_epoch=result.collapse_epoch,
-        state_bytes=result.state_bytes,
         epochs=result.metrics,
+        **measured(RunRecord, result, dataset),
         **facts,
     )
 

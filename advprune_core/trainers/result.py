@@ -44,6 +44,11 @@ class TrainResult:
     state_bytes: int
 
     @property
+    def last_selection(self) -> Selection | None:
+        """The selection that held to the end; None of a run on all the data."""
+        return self.selections[max(self.selections)] if self.selections else None
+
+    @property
     def step_ratio(self) -> float | None:
         """Mean of `Selection.step_ratio` over the epochs on a selection; None where it was not measured."""
         known = [row["step_ratio"] for row in self.metrics if "step_ratio" in row]
