@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import gzip
+import json
 import re
 import sys
 from pathlib import Path
@@ -22,6 +22,7 @@ from advprune_core.models.base import MODELS
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS
 from advprune_core.pruners import PRUNERS
 from advprune_core.study.experiments import DEFAULT_NOTEBOOKS
+from advprune_core.study.packing import read_packed, write_packed
 from advprune_core.study.records import Manifest
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
@@ -216,17 +217,19 @@ def test_check_says_what_was_altered(advprune: Command, tmp_path: Path) -> None:
 def test_import_brings_an_export_back(advprune: Command, tmp_path: Path) -> None:
     config = study_config({**TINY_STUDY, "results": str(tmp_path / "results")})
     run_study(config, progress=False)
-    assert advprune("export", "tiny", str(tmp_path / "copy"))[0] == 0
+    code, out, _ = advprune("export", "tiny", str(tmp_path / "copy"))
+    assert (code, out) == (0, f"3 runs of tiny in {tmp_path / 'copy'}\n")
+    assert "static random subset, 50 %" in (tmp_path / "copy" / "README.md").read_text()
+    assert advprune("collect", str(tmp_path / "copy"), "--study", "tiny")[1].count("random") >= 4
     code, out, _ = advprune("import", str(tmp_path / "copy"), "--out", str(tmp_path / "other"))
     assert (code, out) == (0, f"3 runs imported into {tmp_path / 'other'}\n")
     (run, *_) = sorted((tmp_path / "other" / "runs").iterdir())
     again = ["evaluate", run.name, "--attack", "fgsm", "--out", str(tmp_path / "other")]
     refused(*advprune(*again), "advprune evaluate --retrain")
     assert advprune(*again, "--retrain")[0] == 0
-    published = tmp_path / "copy" / "records.jsonl.gz"
-    published.write_bytes(
-        gzip.compress(gzip.decompress(published.read_bytes()).replace(b'"status":"ok"', b'"status":"oK"', 1))
-    )
+    packed = tmp_path / "copy" / "records.jsonl.gz"
+    records = {name: json.loads(text) for name, text in read_packed(packed).items()}
+    write_packed(packed, {**records, f"runs/{run.name}/record.json": {}})
     code, _, told = advprune("import", str(tmp_path / "copy"), "--out", str(tmp_path / "third"))
     assert code == 1
     assert "REFUSED" in told

@@ -57,13 +57,8 @@ def test_a_record_has_what_was_measured(pruned: bool) -> None:
     dataset = load_dataset(config.dataset)
     first, last = (Selection(np.arange(k), np.ones(k, np.float32), k // 2, 1.5) for k in (6, 4))
     metrics = [{"epoch": 0}, {"epoch": 1, "step_ratio": 2.0}, {"epoch": 2, "step_ratio": 4.0}]
-    record = run_record(
-        config.train_key(dataset),
-        config,
-        dataset,
-        result({0: first, 3: last} if pruned else {}, metrics),
-        timed_alone=True,
-    )
+    trained = result({0: first, 3: last} if pruned else {}, metrics)
+    record = run_record(config.train_key(dataset), config, dataset, trained, timed_alone=True)
     expected = {
         "kept": 4 if pruned else len(dataset.train), "n_filled": 2 if pruned else 0, "n": len(dataset.train),
         "step_ratio": 3.0, "wrong_labels": None, "unique_images": 20, "images_visited": 330, "steps": 17,
