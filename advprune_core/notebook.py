@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from advprune_core.analysis.summaries import printable
-from advprune_core.base.files import write_atomically, write_text
+from advprune_core.analysis.pages import write_tables
+from advprune_core.base.files import write_atomically
 from advprune_core.base.settings import check_names
 from advprune_core.study.study import StudyConfig, study_config
 
@@ -60,10 +60,7 @@ def save_figure(figure: Figure, config: StudyConfig, name: str, *, dpi: int = 15
 
 def save_table(table: pd.DataFrame, config: StudyConfig, name: str = "table") -> tuple[Path, Path]:
     """Write the tidy table as CSV, and its summary as LaTeX, to ``results/<study>/``."""
-    csv, latex = config.folder / f"{name}.csv", config.folder / f"{name}.tex"
-    write_text(csv, table.to_csv(index=False))
-    write_text(latex, printable(table).to_latex(index=False, escape=True))
-    return csv, latex
+    return write_tables(table, config.folder, name)
 
 
 def shown(path: Path) -> str:

@@ -32,6 +32,7 @@ from advprune_core.datasets.base import Dataset, largest_remainder, load_dataset
 from advprune_core.models.base import Normalise
 from advprune_core.models.mode import no_trace
 from advprune_core.objectives.base import OBJECTIVES
+from advprune_core.pruners.base import by_class
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_class
 from advprune_core.pruners.gradients import last_layer_gradients
 from advprune_core.pruners.omp import Pursuit
@@ -144,7 +145,7 @@ def measure(work: Path, n: int, name: str) -> dict[str, Any]:
         picks = Pursuit(rng.permutation(n)[:k], np.full(k, n / k))
     elif way.settings["per_class"]:
         quotas = largest_remainder(k, np.bincount(labels, minlength=CLASSES))
-        picks = grad_match_by_class(gradients, labels, quotas, block=way.settings.get("block", 0), rng=rng)
+        picks = grad_match_by_class(gradients, by_class(labels, quotas), block=way.settings.get("block", 0), rng=rng)
     else:
         picks = grad_match(gradients, k, block=way.settings.get("block", 0), rng=rng)
     seconds, everything = time.process_time() - start, gradients.total()

@@ -1,4 +1,4 @@
-"""Records and tables made up by hand, tiny settings, and the command in this process."""
+"""Records and tables made up by hand, and the command in this process."""
 
 from __future__ import annotations
 
@@ -16,25 +16,7 @@ from advprune_core.attacks.evaluate import pack_bits
 from advprune_core.study.records import Accuracy, EvaluationRecord, Manifest, RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.config import RunConfig
-
-#: Settings of the smallest run that still trains, by flat name.
-TINY: dict[str, Any] = {
-    "dataset": {"digits": {"limit": 300, "test_limit": 100}},
-    "model": {"small_cnn": {"width": 4}},
-    "epochs": 1,
-    "steps": 1,
-    "batch_size": 16,
-}
-#: And of the smallest study of such runs.
-TINY_STUDY: dict[str, Any] = {
-    **TINY,
-    "study": "tiny",
-    "fractions": [1.0, 0.5],
-    "seeds": [0],
-    "timed_repeats": 0,
-    "engine": "serial",
-    "evaluation": [{"pgd": {"steps": 2}}],
-}
+from tests.tiny import TINY, TINY_STUDY
 
 
 def run_record(key: str, *, config: dict[str, Any] | None = None, **facts: Any) -> RunRecord:
@@ -88,9 +70,10 @@ Points = dict[tuple[str, float], Sequence[tuple[float, float]]]
 
 
 def study_table(points: Points, *, costs: dict[tuple[str, float], dict[str, int]] | None = None) -> pd.DataFrame:
-    """A study's table from ``{(arm, fraction): [(clean, robust) of seed 0, of seed 1, ...]}``.
+    """A study's table from ``{(arm, matched fraction): [(clean, robust) of seed 0, of seed 1, ...]}``.
 
-    Training costs ``1000 * fraction`` forward-equivalents unless `costs` has passes by phase.
+    Controls train on all data. Training costs ``1000 * fraction`` forward-equivalents unless `costs` has
+    passes by phase.
     """
     rows = []
     for (arm, fraction), values in points.items():
@@ -101,7 +84,8 @@ def study_table(points: Points, *, costs: dict[tuple[str, float], dict[str, int]
                 {
                     "key": f"{arm if fraction < 1 else 'full'}-{fraction}-{seed}",
                     "arm": arm,
-                    "fraction": fraction,
+                    "fraction": fraction if control is None else 1.0,
+                    "matched_fraction": fraction,
                     "seed": seed,
                     "control": control,
                     "status": "ok",

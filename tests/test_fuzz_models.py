@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable
@@ -16,18 +17,12 @@ from torch import Tensor, nn
 
 from advprune_core.attacks import (
     ThreatModel,
-    apgd,
-    apgd_targeted,
-    autoattack,
-    fab_targeted,
-    fgsm,
-    pgd,
-    square,
 )
 from advprune_core.attacks.evaluate import Outcome, evaluate
 from advprune_core.base.settings import AdvpruneError
 from advprune_core.datasets.base import Split, dataset_from_arrays
 from advprune_core.models.base import check_model
+from tests.networks import ATTACKS, Around, linear
 
 FUZZ = settings(deadline=None, derandomize=True, max_examples=120)
 CLASSES, SIDE = 4, 4
@@ -65,30 +60,17 @@ AFTER: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
-class Own(nn.Module):
-    """A linear network with something before and after it."""
-
-    def __init__(self, before: str, after: str) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.inner = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, CLASSES))
-        self.before, self.after = BEFORE[before], AFTER[after]
-
-    def forward(self, x: Tensor) -> Any:
-        return self.after(self.inner(self.before(x)))
-
-
 @st.composite
 def models(draw: Any) -> Any:
     kind = draw(st.sampled_from(["own"] * 6 + ["frozen", "train", "meta", "scripted", "pixels", "none", "class"]))
     if kind in ("none", "class"):
-        return None if kind == "none" else Own
+        return None if kind == "none" else Around
     if kind == "scripted":
         return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, CLASSES)))
     if kind == "pixels":
         return nn.Flatten()
-    model = Own(draw(st.sampled_from(sorted(BEFORE))), draw(st.sampled_from(sorted(AFTER))))
+    before, after = (things[draw(st.sampled_from(sorted(things)))] for things in (BEFORE, AFTER))
+    model = linear(after, before)
     if kind == "meta":
         return model.to("meta")
     return model.requires_grad_(kind != "frozen").train(kind == "train")
@@ -129,25 +111,6 @@ ARGUMENTS: dict[str, list[Any]] = {
     "labels": LABELS,
 }
 SOME = {"steps": 2}
-FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "pgd": (pgd, SOME),
-    "fgsm": (fgsm, {}),
-    "apgd": (apgd, SOME),
-    "apgd_targeted": (apgd_targeted, {**SOME, "targets": 2}),
-    "fab_targeted": (fab_targeted, {**SOME, "targets": 2}),
-    "square": (square, {"queries": 3}),
-    "autoattack": (autoattack, {"version": [{"apgd": SOME}, {"square": {"queries": 3}}]}),
-}
-#: What an attack of the name has, so that a guess is not only of names.
-HAS = {
-    "pgd": "threat norm eps seed ids steps restarts step_size loss start mode uniform labels",
-    "fgsm": "threat norm eps seed loss start mode",
-    "apgd": "threat norm eps seed ids steps restarts loss start precision",
-    "apgd_targeted": "threat norm eps seed ids steps targets precision",
-    "fab_targeted": "threat norm eps steps targets precision",
-    "square": "threat norm eps seed ids queries precision",
-    "autoattack": "threat norm eps seed ids batch_size precision",
-}
 
 
 def value_or_sentence(call: Callable[[], Any]) -> Any:
@@ -171,11 +134,11 @@ def untouched(before: Any, after: Any) -> bool:
 
 
 @FUZZ
-@given(models(), st.sampled_from(sorted(FUNCTIONS)))
+@given(models(), st.sampled_from(sorted(ATTACKS)))
 def test_any_model(model: Any, name: str) -> None:
-    attack, few = FUNCTIONS[name]
+    attack = ATTACKS[name]
     x, flags = X.clone(), [m.training for m in model.modules()] if isinstance(model, nn.Module) else []
-    result = value_or_sentence(lambda: attack(model, x, Y, eps=0.1, **few))
+    result = value_or_sentence(lambda: attack(model, x, Y, eps=0.1))
     assert torch.equal(x, X)
     assert not flags or flags == [m.training for m in model.modules()]
     if isinstance(result, Tensor):
@@ -206,32 +169,33 @@ def test_any_model_is_trained_or_refused(model: Any) -> None:
 
 
 @FUZZ
-@given(st.sampled_from(sorted(FUNCTIONS)), st.sampled_from(range(len(IMAGES))), st.sampled_from(range(len(LABELS))))
+@given(st.sampled_from(sorted(ATTACKS)), st.sampled_from(range(len(IMAGES))), st.sampled_from(range(len(LABELS))))
 def test_any_images_and_labels(name: str, image: int, label: int) -> None:
-    attack, few = FUNCTIONS[name]
+    attack = ATTACKS[name]
     x, y = IMAGES[image], LABELS[label]
     kept = [value.detach().clone() if isinstance(value, Tensor) else value for value in (x, y)]
-    result = value_or_sentence(lambda: attack(Own("nothing", "nothing"), x, y, eps=0.1, **few))
+    result = value_or_sentence(lambda: attack(linear(), x, y, eps=0.1))
     assert all(map(untouched, kept, (x, y)))
     assert result is None or isinstance(x, Tensor)
 
 
 @FUZZ
-@given(st.sampled_from(sorted(FUNCTIONS)), st.data())
+@given(st.sampled_from(sorted(ATTACKS)), st.data())
 def test_any_arguments(name: str, data: st.DataObject) -> None:
-    attack, few = FUNCTIONS[name]
-    names = data.draw(st.lists(st.sampled_from(HAS[name].split()), min_size=1, max_size=3, unique=True))
+    attack = ATTACKS[name]
+    taken = [argument for argument in inspect.signature(attack).parameters if argument in ARGUMENTS]
+    names = data.draw(st.lists(st.sampled_from(taken), min_size=1, max_size=3, unique=True))
     chosen = {
         argument: ARGUMENTS[argument][data.draw(st.integers(0, len(ARGUMENTS[argument]) - 1))] for argument in names
     }
-    given = {"eps": 0.1, **few, **chosen}
+    given = {"eps": 0.1, **chosen}
     if any(isinstance(given.get(count), int) and given[count] > 100 for count in ("steps", "restarts", "queries")):
         return  # they would be made
-    value_or_sentence(lambda: attack(Own("nothing", "nothing"), X, Y, **given))
+    value_or_sentence(lambda: attack(linear(), X, Y, **given))
 
 
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+@pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_the_plain_call_is_no_refusal(name: str) -> None:
     """A fuzz test of calls that are all refused would show nothing."""
-    attack, few = FUNCTIONS[name]
-    assert value_or_sentence(lambda: attack(Own("nothing", "nothing"), X, Y, eps=0.1, **few)) is not None
+    attack = ATTACKS[name]
+    assert value_or_sentence(lambda: attack(linear(), X, Y, eps=0.1)) is not None

@@ -68,7 +68,7 @@ def _pruned_runs(table: pd.DataFrame) -> list[tuple[str, float]]:
 
 
 def _full_data(table: pd.DataFrame) -> list[str]:
-    full = table[(table["fraction"] == 1) & table["robust"].notna()].drop_duplicates("seed")
+    full = table[(table["matched_fraction"] == 1) & table["robust"].notna()].drop_duplicates("seed")
     if not len(full):
         return []
     clean, robust = accuracy(full["clean"]), accuracy(full["robust"])
@@ -122,7 +122,7 @@ def pair_findings(table: pd.DataFrame, pairs: Sequence[Sequence[str]]) -> str:
         check_names(names, table["arm"].unique(), what="arm")
     table = with_names(table, escape)
     for first, second in (map(escape, names) for names in pairs):
-        for fraction in sorted(table[table["arm"] == first]["fraction"].unique(), reverse=True):
+        for fraction in sorted(table[table["arm"] == first]["matched_fraction"].unique(), reverse=True):
             if was_run(table, second, fraction):
                 asked[first, second, fraction] = compare(table, first, second, fraction=fraction)
     verdicts = judge(asked)
@@ -192,14 +192,14 @@ def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: 
     table, reference = with_names(table, escape), escape(reference)
     points = frontier(table)
     trained = points[(points["objective"] != "standard") & points["robust"].notna() & ~points["control"]]
-    full, part = trained[trained["fraction"] == 1], trained[trained["fraction"] < 1]
+    full, part = trained[trained["matched_fraction"] == 1], trained[trained["matched_fraction"] < 1]
     runs = with_accuracies(table).assign(arm=way_labels(table))
     asked = {}
     for _, point in trained.iterrows():
         # Every way of training, not only those that turn out best: choosing is part of what is judged.
         for rival in _rivals(point, full, reference).values():
-            found = compare(runs, point["way"], rival, fraction=point["fraction"], reference_fraction=1.0)
-            asked[point["way"], point["fraction"], rival] = found
+            found = compare(runs, point["way"], rival, fraction=point["matched_fraction"], reference_fraction=1.0)
+            asked[point["way"], point["matched_fraction"], rival] = found
     verdicts = judge(asked)
     lines = [
         *_robust_at_all(points, margin),
@@ -216,8 +216,10 @@ def _rivals(point: pd.Series, full: pd.DataFrame, reference: str) -> dict[str, s
     For all the data the ``"reference"``, for a part of it the same way of training on the ``"whole"``;
     then, unless it is that one, the highest mean of those that are ``"cheaper"`` or cost the same.
     """
-    kind, name = ("reference", reference) if point["fraction"] == 1 else ("whole", str(point["way"]))
-    found = {kind: name} if (full["way"] == name).any() and (point["way"], point["fraction"]) != (name, 1.0) else {}
+    kind, name = ("reference", reference) if point["matched_fraction"] == 1 else ("whole", str(point["way"]))
+    found = (
+        {kind: name} if (full["way"] == name).any() and (point["way"], point["matched_fraction"]) != (name, 1.0) else {}
+    )
     cheaper = full[(full["cost_per_image"] <= point["cost_per_image"]) & (full["way"] != point["way"])]
     if len(cheaper) and (best := str(cheaper.loc[cheaper["robust"].idxmax(), "way"])) not in found.values():
         found["cheaper"] = best
@@ -242,7 +244,7 @@ def _pruned(part: pd.DataFrame, full: pd.DataFrame, reference: str, verdicts: _V
     """What a part of the data comes to, against all of it and against cheaper training on all of it."""
     lines, cheaper, whole = [], [], {}
     for _, point in part.iterrows():
-        own, rivals = (point["way"], point["fraction"]), _rivals(point, full, reference)
+        own, rivals = (point["way"], point["matched_fraction"]), _rivals(point, full, reference)
         if "cheaper" in rivals:
             cheaper.append(verdicts[*own, rivals["cheaper"]])
         if "whole" in rivals and (verdict := verdicts[*own, rivals["whole"]]).comparison.difference.seeds:
@@ -288,14 +290,14 @@ def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
     lines = []
     bar = plain["robust"].max() + margin if len(plain) else np.nan
     if len(plain):
-        whole = plain.sort_values("fraction").iloc[-1]
+        whole = plain.sort_values("matched_fraction").iloc[-1]
         lines.append(
             f"Standard training reaches {100 * whole['clean']:.1f} % on clean images "
             f"and {_percent(whole)} % under attack."
         )
         others = points[points["objective"] != "standard"]
         weak = others[~(others["robust"] >= bar)]
-        names = [f"{row['way']} at {100 * row['fraction']:g} %" for _, row in weak.iterrows()]
+        names = [f"{row['way']} at {100 * row['matched_fraction']:g} %" for _, row in weak.iterrows()]
         told = f"all but {'; '.join(names)}" if names else "all"
         lines.append(f"Of {len(others)} others, {told} withstand at least {100 * margin:g} points more than that.")
     return lines
@@ -304,15 +306,16 @@ def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
 def _collapses(table: pd.DataFrame) -> list[str]:
     """Of ways that collapsed, onset and depth as well: near its bounds the sentinel's flag is decided by chance."""
     lines = []
-    for (way, fraction), runs in table.groupby([way_labels(table), "fraction"], sort=False):
+    for (way, matched), runs in table.groupby([way_labels(table), "matched_fraction"], sort=False):
         flagged = runs[runs["status"] == "collapsed"]
         if not len(flagged):
             continue
+        of = f" (the run it matches: {100 * float(str(matched)):g} %)" if runs["control"].notna().any() else ""
         low, high = wilson(len(flagged), len(runs))
         best, last, fall = (_span(100 * runs[name]) for name in ("val_pgd_best", "val_pgd_last", "collapse_depth"))
         lines.append(
-            f"**{way}** at {100 * float(str(fraction)):g} % of the data collapsed in {len(flagged)} of {len(runs)} "
-            f"runs (95 % interval of the rate: {100 * low:.0f} to {100 * high:.0f} %), from epoch "
+            f"**{way}** at {100 * runs['fraction'].iloc[0]:g} % of the data{of} collapsed in {len(flagged)} of "
+            f"{len(runs)} runs (95 % interval of the rate: {100 * low:.0f} to {100 * high:.0f} %), from epoch "
             f"{_span(flagged['collapse_epoch'])} on. Held-out robust accuracy of all {len(runs)}: {best} % at best, "
             f"then a fall of {fall} points, {last} % at the end."
         )

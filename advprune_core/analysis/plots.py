@@ -82,7 +82,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
             )
         axis.set_xlabel("training images kept (control: of the run it matches), %")
         axis.set_title(fill(title, 52), fontsize=11)
-        fractions = sorted(table["fraction"].unique())
+        fractions = sorted(table["matched_fraction"].unique())
         axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy, %")
@@ -94,7 +94,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
 
 def _line(axis: Axes, rows: pd.DataFrame, value: str, *, colour: Any, dashed: bool, shift: float, label: str) -> None:
     """One arm: interval, mean, single runs."""
-    points = [(fraction, accuracy(group[value])) for fraction, group in rows.groupby("fraction")]
+    points = [(fraction, accuracy(group[value])) for fraction, group in rows.groupby("matched_fraction")]
     x = np.array([fraction for fraction, _ in points]) + shift
     means = 100 * np.array([e.mean for _, e in points])
     spread = 100 * np.array([[e.mean - e.low, e.high - e.mean] for _, e in points]).T
@@ -102,7 +102,7 @@ def _line(axis: Axes, rows: pd.DataFrame, value: str, *, colour: Any, dashed: bo
     axis.errorbar(
         x, means, yerr=np.nan_to_num(spread), color=colour, linestyle=style, marker="o", ms=5, capsize=3, label=label
     )
-    axis.plot(rows["fraction"] + shift, 100 * rows[value], ".", color=colour, alpha=0.35, ms=5)
+    axis.plot(rows["matched_fraction"] + shift, 100 * rows[value], ".", color=colour, alpha=0.35, ms=5)
 
 
 def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
@@ -227,17 +227,19 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     """
     table = with_names(with_accuracies(table), plain)
     points = frontier(table)
-    names = list(dict.fromkeys(points.sort_values(["fraction", "robust"], ascending=[False, True])["way"]))
+    names = list(dict.fromkeys(points.sort_values(["matched_fraction", "robust"], ascending=[False, True])["way"]))
     families = list(dict.fromkeys(points["objective"]))
     colours = dict(zip(families, sns.color_palette("colorblind", len(families)), strict=True))
     height = max(4.5, 0.27 * len(names) + 1.2)
-    partial = sorted(fraction for fraction in points["fraction"].unique() if fraction < 1)
+    partial = sorted(fraction for fraction in points["matched_fraction"].unique() if fraction < 1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, height), layout="constrained", width_ratios=(1.2, 1))
     for _, point in points.iterrows():
-        colour, full = colours[point["objective"]], point["fraction"] == 1
+        colour, full = colours[point["objective"]], point["matched_fraction"] == 1
         style = {
             "marker": "X" if point["collapsed"] else "s" if point["control"] else "o",
-            "markerfacecolor": colour if full else sns.light_palette(colour, 4)[partial.index(point["fraction"]) % 3],
+            "markerfacecolor": colour
+            if full
+            else sns.light_palette(colour, 4)[partial.index(point["matched_fraction"]) % 3],
             "markeredgecolor": colour,
             "ms": 7,
             "linestyle": "",
@@ -253,9 +255,9 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     left.plot(best["cost_per_image"], 100 * best["robust"], color="grey", lw=1, zorder=0)
     for number, (_, point) in enumerate(best.iterrows()):
         same = (points["cost_per_image"] == point["cost_per_image"]) & (points["robust"] == point["robust"])
-        full = point["fraction"] == 1
+        full = point["matched_fraction"] == 1
         name = point["way"] if same.sum() == 1 else "all data" if full else f"{same.sum()} of them"
-        share = "" if full else f" {100 * point['fraction']:g} %"
+        share = "" if full else f" {100 * point['matched_fraction']:g} %"
         leftwards = number % 2 == 0 and number > 0  # left of the cheapest stands the axis
         left.annotate(
             f"{name}{share}",
@@ -272,7 +274,7 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     left.set_title("line: no mean is as high at that cost or less (no test)", fontsize=11)
     right.set_yticks(range(len(names)), names, fontsize=8)
     right.set_xlabel("robust accuracy, %, with 95 % t interval")
-    parts = ", ".join(f"{100 * f:g} %" for f in sorted(points["fraction"].unique(), reverse=True) if f < 1)
+    parts = ", ".join(f"{100 * f:g} %" for f in sorted(points["matched_fraction"].unique(), reverse=True) if f < 1)
     kinds = f"filled: all data; paler: {parts} of it" if parts else "all data"
     kinds += "; squares: their controls" if points["control"].any() else ""
     right.set_title(kinds, fontsize=11)

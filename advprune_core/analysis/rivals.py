@@ -21,17 +21,17 @@ from advprune_core.analysis.plots import arm_label
 from advprune_core.analysis.summaries import with_accuracies
 from advprune_core.analysis.verdicts import Comparison, Verdict, compare, how_judged, judge
 
-#: An arm at a fraction, as the table has it.
+#: An arm at a matched fraction, as the table has them.
 Point = tuple[str, float]
 #: Runs within this share of each other's cost cost the same.
 SAME_COST = 0.05
 
 
 def _points(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
-    """Rows of each arm at each fraction that were tested, in order of appearance."""
+    """Rows of each arm at each matched fraction that were tested, in order of appearance."""
     tested = table[table["robust"].notna()]
-    arms = list(dict.fromkeys(zip(tested["arm"], tested["fraction"], strict=True)))
-    return {(arm, f): tested[(tested["arm"] == arm) & (tested["fraction"] == f)] for arm, f in arms}
+    arms = list(dict.fromkeys(zip(tested["arm"], tested["matched_fraction"], strict=True)))
+    return {(arm, f): tested[(tested["arm"] == arm) & (tested["matched_fraction"] == f)] for arm, f in arms}
 
 
 def _whole(rows: pd.DataFrame) -> bool:
@@ -50,7 +50,7 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     Returns
     -------
     dict of (point, rival) to Comparison
-        Points are (arm, fraction). A rival costs at most 5 % more; the random subset is of the same
+        Points are (arm, matched fraction). A rival costs at most 5 % more; the random subset is of the same
         way of training, the same fraction, the same warm-up cost.
     """
     table, found = with_accuracies(table), {}
@@ -157,10 +157,11 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
     Returns
     -------
     DataFrame
-        ``arm, fraction, seeds, clean, robust`` (means), ``difference, difference_low, difference_high``
-        (robust, over seeds), ``speed_up`` (in forward-equivalents), ``speed_up_seconds`` (processor
-        seconds of training and selection, of runs that shared the machine), and ``as_robust``: True if
-        the 95 % interval lies above minus the margin, False if below, None if it holds both.
+        ``arm, fraction, matched_fraction, seeds, clean, robust`` (means), ``difference,
+        difference_low, difference_high`` (robust, over seeds), ``speed_up`` (in forward-equivalents),
+        ``speed_up_seconds`` (processor seconds of training and selection, of runs that shared the machine),
+        and ``as_robust``: True if the 95 % interval lies above minus the margin, False if below, None if
+        it holds both.
     """
     table = with_accuracies(table)
     points = _points(table)
@@ -178,7 +179,8 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
         rows.append(
             {
                 "arm": arm,
-                "fraction": fraction,
+                "fraction": group["fraction"].iloc[0],
+                "matched_fraction": fraction,
                 "seeds": difference.seeds,
                 "clean": own["clean"].mean(),
                 "robust": own["robust"].mean(),
@@ -217,7 +219,7 @@ def _speed(row: pd.Series) -> str:
         "" if np.isnan(row["difference_low"])
         else f" [{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
     )  # fmt: skip
-    share = "" if row["fraction"] == 1 else f", {100 * row['fraction']:g} %"
+    share = "" if row["matched_fraction"] == 1 else f", {100 * row['matched_fraction']:g} %"
     return (
         f"{row['arm']}{share}: {row['speed_up']:.2f}x cheaper, {100 * row['difference']:+.1f} points{interval} robust"
     )

@@ -50,7 +50,7 @@ def full_costs(table: pd.DataFrame) -> pd.Series:
     What costs are shares of; NaN where there is none. Aligned with the table.
     """
     keys = pd.MultiIndex.from_arrays([_way(table), table["seed"]])
-    full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["fraction"] == 1).to_numpy()]
+    full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["matched_fraction"] == 1).to_numpy()]
     full = full[~full.index.duplicated()]
     return pd.Series(full.reindex(keys).to_numpy(), index=table.index)
 
@@ -67,13 +67,13 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
     -------
     DataFrame
         ``way`` (the variant; with several pruners or controls the arm), ``objective, fraction,
-        control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
+        matched_fraction, control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
         ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
         the runs timed alone, else NaN); ``collapsed``: so many of its ``runs``; ``on_frontier``: no
         mean of what costs as much or less is as high, which is no verdict.
     """
     table, rows = with_accuracies(table), []
-    for (way, fraction), group in table.groupby([way_labels(table), "fraction"], sort=False):
+    for (way, matched), group in table.groupby([way_labels(table), "matched_fraction"], sort=False):
         robust = accuracy(group["robust"].dropna())
         alone = np.empty(0)
         if timings is not None and len(timings):
@@ -82,7 +82,8 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
             {
                 "way": way,
                 "objective": component_name(group["objective"].iloc[0]),
-                "fraction": fraction,
+                "fraction": group["fraction"].iloc[0],
+                "matched_fraction": matched,
                 "control": bool(group["control"].notna().any()),
                 "seeds": robust.seeds,
                 "clean": group["clean"].mean(),
@@ -114,19 +115,19 @@ def printable_ways(
     of the runs that were timed alone.
     """
     points = frontier(table, timings)
-    base = points[(points["way"] == reference) & (points["fraction"] == 1)]["cost_per_image"]
+    base = points[(points["way"] == reference) & (points["matched_fraction"] == 1)]["cost_per_image"]
     rows = []
     for way, group in points.groupby("way", sort=False):
-        full = group[group["fraction"] == 1].iloc[0]
+        full = group[group["matched_fraction"] == 1].iloc[0]
         cost = full["cost_per_image"] / base.iloc[0] if len(base) else np.nan
         row: dict[str, object] = {"way of training": way, f"cost / {reference}": f"{cost:.2f}"}
         row |= {"seconds": "" if np.isnan(full["cpu_seconds"]) else f"{full['cpu_seconds']:.1f}"}
         row |= {"clean, %": f"{100 * full['clean']:.1f}"}
-        for _, point in group.sort_values("fraction", ascending=False).iterrows():
+        for _, point in group.sort_values("matched_fraction", ascending=False).iterrows():
             value = Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
             if (seeds := _seeds(point, table)) != str(table["seed"].nunique()):
                 value += f" ({seeds} seeds)"
-            row[f"robust at {100 * point['fraction']:g} %"] = value
+            row[f"robust at {100 * point['matched_fraction']:g} %"] = value
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -244,22 +245,24 @@ def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm and fraction: clean and robust accuracy in per cent, cost of the full run.
+    """One row per arm and matched fraction: clean and robust accuracy in per cent, cost of the full run.
 
     Returns
     -------
     DataFrame
-        Columns ``arm, fraction, seeds, clean, clean_low, clean_high, robust, ..., cost, speed_up``:
-        `seeds` that were tested; accuracies in [0, 1]; `cost` is the share of the full run's
+        Columns ``arm, fraction, matched_fraction, control, seeds, clean, clean_low, clean_high, robust, ...,
+        cost, speed_up``: `seeds` that were tested; accuracies in [0, 1]; `cost` is the share of the full run's
         forward-equivalents, `speed_up` its inverse.
     """
     table = with_accuracies(table)
     shares = table["cost"] / full_costs(table)
     rows = []
-    for (arm, fraction), group in table.groupby(["arm", "fraction"], sort=False):
+    for (arm, matched), group in table.groupby(["arm", "matched_fraction"], sort=False):
         row: dict[str, object] = {
             "arm": arm,
-            "fraction": fraction,
+            "fraction": group["fraction"].iloc[0],
+            "matched_fraction": matched,
+            "control": bool(group["control"].notna().any()),
             "seeds": group[group["robust"].notna()]["seed"].nunique(),
         }
         for name in ("clean", "robust"):
@@ -269,19 +272,26 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         row["speed_up"] = 1 / row["cost"] if row["cost"] else np.nan  # type: ignore[operator]
         rows.append(row)
     ordered = pd.DataFrame(rows)
-    return ordered.sort_values(["arm", "fraction"], ascending=[True, False], ignore_index=True)
+    return ordered.sort_values(["arm", "matched_fraction"], ascending=[True, False], ignore_index=True)
 
 
 def printable(table: pd.DataFrame) -> pd.DataFrame:
     """`summary` as people read it: per cent with intervals, cost as a share of the full run."""
     rows = []
     for _, row in summary(table).iterrows():
-        shown = {"arm": row["arm"], "data kept": f"{100 * row['fraction']:g} %", "seeds": _seeds(row, table)}
+        shown = {"arm": row["arm"], **_kept(row, table), "seeds": _seeds(row, table)}
         for name in ("clean", "robust"):
             shown[f"{name} accuracy, %"] = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], 0).text()
-        shown["cost / full run"] = f"{row['cost']:.3f}"
+        shown["cost / full run"] = "" if np.isnan(row["cost"]) else f"{row['cost']:.3f}"
         rows.append(shown)
     return pd.DataFrame(rows)
+
+
+def _kept(row: pd.Series, table: pd.DataFrame) -> dict[str, str]:
+    """The share of the data that an arm keeps; where there are controls, also that of the run that one matches."""
+    kept, matched = (f"{100 * row[name]:g} %" for name in ("fraction", "matched_fraction"))
+    controls = {"matched run keeps": matched if row["control"] else ""} if table["control"].notna().any() else {}
+    return {"data kept": kept, **controls}
 
 
 def _seeds(row: pd.Series, table: pd.DataFrame) -> str:
@@ -296,14 +306,17 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame of str
-        ``arm, data kept, clean`` and a column for each attack, parts by themselves; means over seeds.
+        ``arm, data kept, clean``, of controls ``matched run keeps``, and a column for each attack, parts by
+        themselves; means over seeds.
     """
     columns = {"clean": "clean"} | {f"robust_{name}": name for name in attacks_of(table, parts=True)}
-    means = with_accuracies(table).groupby(["arm", "fraction"])[list(columns)].mean().mul(100)
-    means = means.rename(columns=columns).sort_index(ascending=[True, False]).reset_index()
-    kept = means.pop("fraction").map(lambda fraction: f"{100 * fraction:g} %")
-    means.insert(1, "data kept", kept)
-    return means.apply(lambda column: column.map("{:.1f}".format) if column.dtype.kind == "f" else column)
+    means = with_accuracies(table).groupby(["arm", "matched_fraction"])[list(columns)].mean()
+    rows = []
+    for _, row in summary(table).iterrows():
+        shown = {"arm": row["arm"], **_kept(row, table)}
+        here = means.loc[(row["arm"], row["matched_fraction"])]
+        rows.append(shown | {name: f"{100 * here[column]:.1f}" for column, name in columns.items()})
+    return pd.DataFrame(rows)
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -110,7 +110,8 @@ def compare(
         From `collect` with a study; its seeds are those that every arm should have.
     arm, reference : str
     fraction, reference_fraction : float
-        Share of the data that each keeps; the reference's is the same unless given.
+        Share of the data that each keeps, a control: that the run it matches keeps; the reference's is the same
+        unless given.
     """
     ours = _by_seed(table, arm, fraction)
     theirs = _by_seed(table, reference, fraction if reference_fraction is None else reference_fraction)
@@ -131,8 +132,8 @@ def compare(
 
 
 def was_run(table: pd.DataFrame, arm: str, fraction: float) -> bool:
-    """Whether there is any run of an arm at a fraction, however it ended."""
-    return bool(((table["arm"] == arm) & (table["fraction"] == fraction)).any())
+    """Whether there is any run of an arm at a (matched) fraction, however it ended."""
+    return bool(((table["arm"] == arm) & (table["matched_fraction"] == fraction)).any())
 
 
 def judge(comparisons: Mapping[K, Comparison]) -> dict[K, Verdict]:
@@ -179,8 +180,8 @@ def how_judged(says: Iterable[str]) -> str:
 
 
 def _by_seed(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:
-    """The runs of an arm at a fraction, one for each seed."""
-    rows = table[(table["arm"] == arm) & (table["fraction"] == fraction)]
+    """The runs of an arm at a (matched) fraction, one for each seed."""
+    rows = table[(table["arm"] == arm) & (table["matched_fraction"] == fraction)]
     return rows.drop_duplicates("seed").set_index("seed")
 
 

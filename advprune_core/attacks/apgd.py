@@ -7,7 +7,7 @@ ratio (equation 5) or, aimed at one class after the other, its targeted form (eq
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -31,7 +31,7 @@ JobLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 MOMENTUM = 0.75
 #: A window in which fewer than this share of the steps went up halves the step.
 RISES = 0.75
-LOSSES: dict[str, JobLoss] = {
+JOB_LOSSES: dict[str, JobLoss] = {
     "cross_entropy": lambda logits, y, target: cross_entropy(logits, y),
     "dlr": lambda logits, y, target: dlr(logits, y),
     "dlr_targeted": dlr_targeted,
@@ -48,7 +48,7 @@ def windows(steps: int) -> list[int]:
     return lengths
 
 
-def climb(
+def auto_pgd(
     search: Search,
     jobs: Jobs,
     start: Tensor,
@@ -59,7 +59,7 @@ def climb(
     loss: JobLoss,
     give_up: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Auto-PGD from `start` (J, C, H, W): the points reached, and their values (see `targets.Run`).
+    """Auto-PGD from `start` (J, C, H, W): the points reached, and their values (see `targets.Attempt`).
 
     A job whose image is broken leaves the batch, with all other jobs of that image.
 
@@ -197,7 +197,7 @@ def apgd(
         first = _random_start(given, jobs, seed=seed)
         if begin is not None:
             first = torch.where(per_image(jobs.rank == 0, x), begin[jobs.owner], first)
-        return climb(search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=LOSSES[loss])
+        return auto_pgd(search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=JOB_LOSSES[loss])
 
     with no_trace(model):
         if restarts == 1:
@@ -247,7 +247,9 @@ def apgd_targeted(
 
     def run(jobs: Jobs) -> tuple[Tensor, Tensor]:
         first = _random_start(given, jobs, seed=seed)
-        return climb(search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=dlr_targeted, give_up=give_up)
+        return auto_pgd(
+            search, jobs, first, norm=ball.norm, eps=ball.eps, steps=steps, loss=dlr_targeted, give_up=give_up
+        )
 
     with no_trace(model):
         return in_waves(x, y, likeliest(search.logits(x), y, targets), run)
@@ -262,7 +264,7 @@ def _random_start(given: Inputs, jobs: Jobs, *, seed: int) -> Tensor:
 class APGD(Attack):
     """Auto-PGD (Croce and Hein 2020b): momentum, and a step size that halves itself."""
 
-    name: ClassVar[str] = "apgd"
+    name = "apgd"
     loss: Annotated[Untargeted, Field(description="what is maximised")] = "cross_entropy"
     steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps")] = 100
     restarts: Annotated[int, Field(ge=1, le=10_000, description="random starts")] = 1
@@ -271,7 +273,6 @@ class APGD(Attack):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
-        """See `apgd`."""
         return apgd(model, x, y, threat=threat, seed=seed, ids=ids, **self.model_dump())
 
 
@@ -279,8 +280,8 @@ class APGD(Attack):
 class APGDT(Attack):
     """Auto-PGD on the targeted DLR loss, at the nine likeliest wrong classes (Croce and Hein 2020b)."""
 
-    name: ClassVar[str] = "apgd_t"
-    version: ClassVar[int] = 2
+    name = "apgd_t"
+    version = 2
     steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps for each target")] = 100
     targets: Annotated[int, Field(ge=1, le=100_000, description="classes aimed at")] = 9
     precision: Precision = "float32"
@@ -289,5 +290,4 @@ class APGDT(Attack):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
-        """See `apgd_targeted`."""
         return apgd_targeted(model, x, y, threat=threat, seed=seed, ids=ids, **self.model_dump())

@@ -6,10 +6,9 @@ order of their cost.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer
@@ -17,15 +16,15 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.apgd import APGD, APGDT
 from advprune_core.attacks.base import ATTACKS, Attack
-from advprune_core.attacks.ensemble import Stand, attack_batch, joined, turns
+from advprune_core.attacks.ensemble import Outcome, turns
+from advprune_core.attacks.evaluate import inspected
 from advprune_core.attacks.fab import FABT
 from advprune_core.attacks.geometry import ThreatModel
-from advprune_core.attacks.guards import inspect
 from advprune_core.attacks.inputs import check_inputs
 from advprune_core.attacks.search import GiveUp, Precision
 from advprune_core.attacks.square import Square
-from advprune_core.base.progress import attack_bar
-from advprune_core.models.mode import quiet_logits, true_float32
+from advprune_core.datasets.base import Split
+from advprune_core.models.mode import quiet_logits
 from advprune_core.models.passes import check_sound
 
 Version = Literal["standard", "apgd"]
@@ -62,8 +61,8 @@ def parts(
 class AutoAttack(Attack):
     """AutoAttack (Croce and Hein 2020b): four attacks in turn, the number the field compares by."""
 
-    name: ClassVar[str] = "autoattack"
-    version: ClassVar[int] = 2
+    name = "autoattack"
+    version = 2
     #: Also taken as `version`, its name elsewhere (here a component's version is another thing).
     attacks: Annotated[
         Version | tuple[Attack, ...],
@@ -93,7 +92,6 @@ class AutoAttack(Attack):
         return identity
 
     def parts(self) -> tuple[Attack, ...]:
-        """The attacks that have their turns."""
         return parts(self.attacks, precision=self.precision, give_up=self.give_up)
 
     def doubts(self, *, classes: int) -> tuple[str, ...]:
@@ -136,7 +134,7 @@ def autoattack(
     give_up: bool = True,
     work: str | Path | None = None,
     progress: bool = False,
-) -> Stand:
+) -> Outcome:
     """Evaluate a model on images in [0, 1] with AutoAttack.
 
     Parameters
@@ -165,9 +163,8 @@ def autoattack(
 
     Returns
     -------
-    Stand
-        What is right without an attack and after each (n,), and the adversarial images; its
-        `accuracy` is that of the model on them.
+    Outcome
+        With the adversarial images; its `accuracy` is that of the model on them.
 
     Raises
     ------
@@ -181,32 +178,8 @@ def autoattack(
     """
     attack = AutoAttack.create(version=version, precision=precision, give_up=give_up)
     given = check_inputs(model, x, y, threat=threat, norm=norm, eps=eps, seed=seed, ids=ids, batch_size=batch_size)
-    x, y, names = given.x, given.y, given.ids
-    doubts, classes = inspect(model, x, y, threat=given.threat)
-    for doubt in (*doubts, *attack.doubts(classes=classes)):
-        warnings.warn(doubt, stacklevel=2)
-    order = turns([attack], seed=seed)
-    stands = []
-    with attack_bar(len(x) * len(order), show=progress) as bar, true_float32(x.device):
-        for start in range(0, len(x), batch_size):
-            rows = slice(start, start + batch_size)
-            stands.append(
-                attack_batch(
-                    model,
-                    x[rows],
-                    y[rows],
-                    order,
-                    threat=given.threat,
-                    ids=names[rows],
-                    work=None if work is None else Path(work),
-                    on_turn=bar.of_batch(start, len(y[rows]), len(order)),
-                )
-            )
-    result = joined(stands)
-    if not result.clean.any():
-        warnings.warn(
-            "every image is misclassified without an attack, so there was nothing to attack: robust accuracy is 0; "
-            "check the labels, and that images and model go together",
-            stacklevel=2,
-        )
-    return result
+    options = {"seed": seed, "ids": given.ids, "batch_size": batch_size, "progress": progress}
+    folder = None if work is None else Path(work)
+    return inspected(
+        model, Split(given.x, given.y), [attack], threat=given.threat, work=folder, keep_images=True, **options
+    )

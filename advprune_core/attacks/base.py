@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from advprune_core.attacks.geometry import ThreatModel, UniformSetting
+from advprune_core.attacks.geometry import StepSize, ThreatModel, UniformSetting
 from advprune_core.attacks.inputs import check_images
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.attacks.pgd import fgsm, pgd
-from advprune_core.base.settings import Component, ConfigError, Pixels, Registry
+from advprune_core.base.settings import Component, ConfigError, Registry
 from advprune_core.models.mode import quiet_logits
 
 ATTACKS: Registry[Attack] = Registry("attack", "advprune_core.attacks")
@@ -67,13 +67,13 @@ def parse_attacks(specs: Any) -> tuple[Attack, ...]:
 class FGSM(Attack):
     """Fast gradient sign method (Goodfellow et al. 2015): one step of length eps."""
 
-    name: ClassVar[str] = "fgsm"
+    name = "fgsm"
     loss: Annotated[Literal["cross_entropy", "margin"], Field(description="what the step maximises")] = "cross_entropy"
 
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
-        """See `fgsm`; starts from the clean images."""
+        """Starts from the clean images."""
         return fgsm(model, x, y, threat=threat, loss=self.loss, seed=seed)
 
 
@@ -81,11 +81,9 @@ class FGSM(Attack):
 class PGD(Attack):
     """Projected gradient descent (Madry et al. 2018), with restarts; stops at the first success."""
 
-    name: ClassVar[str] = "pgd"
+    name = "pgd"
     steps: Annotated[int, Field(ge=1, le=100_000, description="gradient steps")] = 40
-    step_size: Annotated[
-        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
-    ] = None
+    step_size: StepSize = None
     restarts: Annotated[int, Field(ge=1, le=10_000, description="random starts")] = 1
     random_start: Annotated[bool, Field(description="begin at a random point of the ball")] = True
     uniform: UniformSetting = "radius"
@@ -110,7 +108,7 @@ class PGD(Attack):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
-        """See `pgd`; KL is measured from the clean logits."""
+        """KL is measured from the clean logits."""
         target = quiet_logits(model, check_images(x)) if self.loss == "kl" else y
         return pgd(
             model,

@@ -10,19 +10,24 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from advprune_core.attacks.base import Attack
 from advprune_core.attacks.geometry import ThreatModel, inside, per_image
 from advprune_core.base.files import read_sealed, write_sealed
 from advprune_core.base.ledger import count_passes, passes_counted
+from advprune_core.base.progress import attack_bar
 from advprune_core.base.randomness import stream
-from advprune_core.models.mode import quiet_logits
+from advprune_core.datasets.base import Split
+from advprune_core.models.mode import device_of, quiet_logits, true_float32
 from advprune_core.models.passes import check_sound
 
 
@@ -37,42 +42,49 @@ class Turn:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Stand:
-    """How a batch came through.
+class Outcome:
+    """Which images a model got right: on clean images, and under each attack.
 
     Attributes
     ----------
-    clean : Tensor of bool, shape (B,)
-        Right without an attack.
-    right : dict of str to Tensor of bool, shape (B,)
-        By the turn's label: right after it and all before it.
-    x_adv : Tensor of float32, shape (B, C, H, W)
-        The adversarial image of what is broken, else the clean one.
+    clean : array of bool, shape (n,)
+    attacks : dict of str to array of bool, shape (n,)
+        True where the attack failed, and all before it. An image that is wrong without an attack is
+        False. An attack in parts has an entry of its own, and ``label/part`` for each of them.
+    warnings : tuple of str
+        Why these numbers may say more than is true: see `attacks.guards.inspect`.
+    x_adv : Tensor of float32, shape (n, C, H, W), or None
+        Where they were asked for: the adversarial image of what is broken, else the clean one.
     """
 
-    clean: Tensor
-    right: dict[str, Tensor]
-    x_adv: Tensor
+    clean: NDArray[np.bool_]
+    attacks: dict[str, NDArray[np.bool_]]
+    warnings: tuple[str, ...] = ()
+    x_adv: Tensor | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"Stand(images={len(self.clean)}, clean={float(self.clean.double().mean()):.3f}, left={self.accuracy:.3f})"
-        )
+        parts = [f"{label}={right.mean():.3f}" for label, right in {"clean": self.clean, **self.attacks}.items()]
+        parts += [f"warnings={len(self.warnings)}"] * bool(self.warnings)
+        return f"Outcome(images={len(self.clean)}, {', '.join(parts)})"
+
+    @property
+    def robust(self) -> NDArray[np.bool_]:
+        """Right under every attack, shape (n,)."""
+        return np.logical_and.reduce([self.clean, *self.attacks.values()])
 
     @property
     def accuracy(self) -> float:
-        """Share that is right after every attack."""
-        return float(self.left.double().mean())
+        """Share that is right under every attack."""
+        return float(self.robust.mean())
 
     def broken(self) -> dict[str, int]:
-        """How many images fell to each attack, of those that the attacks before it had left."""
-        columns = [self.clean, *self.right.values()]
-        return {label: int((columns[i] & ~right).sum()) for i, (label, right) in enumerate(self.right.items())}
-
-    @property
-    def left(self) -> Tensor:
-        """Right so far, bool (B,)."""
-        return list(self.right.values())[-1] if self.right else self.clean
+        """How many images fell to each attack, or part of one, of those that all before it had left."""
+        found, left = {}, self.clean
+        for label, right in self.attacks.items():
+            if not any(other.startswith(f"{label}/") for other in self.attacks):
+                found[label] = int((left & ~right).sum())
+                left = left & right
+        return found
 
 
 def turns(attacks: Sequence[Attack], *, seed: int) -> list[Turn]:
@@ -92,10 +104,40 @@ def turns(attacks: Sequence[Attack], *, seed: int) -> list[Turn]:
     return result
 
 
-def joined(stands: Sequence[Stand]) -> Stand:
-    """Batches one after the other."""
-    right = {label: torch.cat([stand.right[label] for stand in stands]) for label in stands[0].right}
-    return Stand(torch.cat([s.clean for s in stands]), right, torch.cat([s.x_adv for s in stands]))
+def attack_split(
+    model: nn.Module,
+    split: Split,
+    attacks: Sequence[Attack],
+    *,
+    threat: ThreatModel,
+    seed: int,
+    ids: Tensor | None = None,
+    batch_size: int = 500,
+    work: Path | None = None,
+    keep_images: bool = False,
+    progress: bool = False,
+) -> Outcome:
+    """What `evaluate` does with a model and images that were looked at; its parameters."""
+    order, device, batches = turns(attacks, seed=seed), device_of(model, split.labels.device), []
+    with attack_bar(len(split) * len(order), show=progress) as bar, true_float32(device):
+        for places, x, y in split.batches(batch_size, device):
+            names = places if ids is None else ids.to(device)[places]
+            on_turn = bar.of_batch(int(places[0]), len(y), len(order))
+            found = attack_batch(model, x, y, order, threat=threat, ids=names, work=work, on_turn=on_turn)
+            batches.append(found if keep_images else replace(found, x_adv=None))
+    return _joined(batches, order)
+
+
+def _joined(batches: Sequence[Outcome], order: Sequence[Turn]) -> Outcome:
+    """Batches one after the other; of an attack in parts, its own entry behind those of its parts."""
+    attacks: dict[str, NDArray[np.bool_]] = {}
+    for owner, own in groupby(order, key=lambda turn: turn.owner):
+        parts = {turn.label: np.concatenate([batch.attacks[turn.label] for batch in batches]) for turn in own}
+        # What an attack in parts leaves is what the last of them leaves.
+        attacks |= parts | {owner: list(parts.values())[-1]}
+    images = [batch.x_adv for batch in batches if batch.x_adv is not None]
+    x_adv = torch.cat(images) if images else None
+    return Outcome(np.concatenate([batch.clean for batch in batches]), attacks, x_adv=x_adv)
 
 
 def attack_batch(
@@ -108,7 +150,7 @@ def attack_batch(
     ids: Tensor,
     work: Path | None = None,
     on_turn: Callable[[int, str], None] = lambda number, label: None,
-) -> Stand:
+) -> Outcome:
     """Let every attack have its turn at one batch, inside `mode.true_float32`.
 
     Parameters
@@ -129,17 +171,18 @@ def attack_batch(
     logits = quiet_logits(model, x)
     check_sound(logits)
     path = None if work is None else work / f"{fingerprint(model, x, y, ids, attacks, threat, logits)}.npz"
-    stand, spent = _load(path, x, attacks)
-    if stand is None:
-        stand = Stand(logits.argmax(1) == y, {}, x.clone())
+    found, spent = _load(path, x, attacks)
+    if found is None:
+        found = Outcome((logits.argmax(1) == y).cpu().numpy(), {}, x_adv=x.clone())
     else:  # what this call has counted so far, the one before it had counted as well
         count_passes(begun + spent - passes_counted())
+    x_adv = cast(Tensor, found.x_adv)
     for number, turn in enumerate(attacks):
-        if turn.label in stand.right:
+        if turn.label in found.attacks:
             continue
-        left = stand.left.nonzero().squeeze(1)
+        right = standing = torch.from_numpy(found.robust).to(x.device)
+        left = standing.nonzero().squeeze(1)
         on_turn(number, turn.label)
-        right, x_adv = stand.left.clone(), stand.x_adv
         if len(left):
             proposed = turn.attack.perturb(model, x[left], y[left], threat=threat, seed=turn.key, ids=ids[left])
             allowed = inside(proposed, x[left], norm=threat.norm, eps=threat.eps)
@@ -154,11 +197,11 @@ def attack_batch(
             tried[left[allowed]] = proposed[allowed]
             judged = quiet_logits(model, tried)
             check_sound(judged)
-            right = right & (judged.argmax(1) == y)
-            x_adv = torch.where(per_image(stand.left & ~right, x), tried, x_adv)
-        stand = Stand(stand.clean, {**stand.right, turn.label: right}, x_adv)
-        _save(path, stand, passes_counted() - begun)
-    return stand
+            right = standing & (judged.argmax(1) == y)
+            x_adv = torch.where(per_image(standing & ~right, x), tried, x_adv)
+        found = replace(found, attacks={**found.attacks, turn.label: right.cpu().numpy()}, x_adv=x_adv)
+        _save(path, found, x_adv, passes_counted() - begun)
+    return found
 
 
 def fingerprint(
@@ -180,22 +223,21 @@ def fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _save(path: Path | None, stand: Stand, spent: int) -> None:
+def _save(path: Path | None, found: Outcome, x_adv: Tensor, spent: int) -> None:
     if path is None:
         return
-    arrays = {f"right {label}": right.cpu().numpy() for label, right in stand.right.items()}
-    arrays |= {"clean": stand.clean.cpu().numpy(), "x_adv": stand.x_adv.cpu().numpy(), "passes": np.array(spent)}
+    arrays: dict[str, Any] = {f"right {label}": right for label, right in found.attacks.items()}
     content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]
+    np.savez(content, **arrays, clean=found.clean, x_adv=x_adv.cpu().numpy(), passes=np.array(spent))
     write_sealed(path, content.getvalue())
 
 
-def _load(path: Path | None, x: Tensor, attacks: Sequence[Turn]) -> tuple[Stand | None, int]:
+def _load(path: Path | None, x: Tensor, attacks: Sequence[Turn]) -> tuple[Outcome | None, int]:
     """How a batch stood when it was left, and the passes that this had taken."""
     payload = None if path is None else read_sealed(path)
     if payload is None:
         return None, 0
-    with np.load(io.BytesIO(payload), allow_pickle=False) as file:
-        arrays = {name: torch.from_numpy(file[name]).to(x.device) for name in file.files}
-    right = {turn.label: arrays[f"right {turn.label}"] for turn in attacks if f"right {turn.label}" in arrays}
-    return Stand(arrays["clean"], right, arrays["x_adv"]), int(arrays["passes"])
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        right = {turn.label: arrays[f"right {turn.label}"] for turn in attacks if f"right {turn.label}" in arrays}
+        x_adv = torch.from_numpy(arrays["x_adv"]).to(x.device)
+        return Outcome(arrays["clean"], right, x_adv=x_adv), int(arrays["passes"])

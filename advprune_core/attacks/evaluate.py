@@ -5,64 +5,26 @@ from __future__ import annotations
 import base64
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from advprune_core.attacks.base import Attack, parse_attacks
-from advprune_core.attacks.ensemble import attack_batch, turns
+from advprune_core.attacks.ensemble import Outcome, attack_split
 from advprune_core.attacks.geometry import ThreatModel, threat_model
 from advprune_core.attacks.guards import SAMPLE, inspect
 from advprune_core.attacks.inputs import check_images, check_numbers, check_whole
-from advprune_core.base.progress import attack_bar
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import Split
-from advprune_core.models.mode import quiet_logits, true_float32
+from advprune_core.models.mode import device_of, quiet_logits
 from advprune_core.models.passes import check_network
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Outcome:
-    """Which images a model got right: on clean images, and under each attack.
-
-    Attributes
-    ----------
-    clean : array of bool, shape (n,)
-    attacks : dict of str to array of bool, shape (n,)
-        True where the attack failed, and all before it. An image that is wrong without an attack is
-        False. An attack in parts has an entry of its own, and ``label/part`` for each of them.
-    warnings : tuple of str
-        Why these numbers may say more than is true: see `attacks.guards.inspect`.
-    """
-
-    clean: NDArray[np.bool_]
-    attacks: dict[str, NDArray[np.bool_]]
-    warnings: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        parts = [f"{label}={right.mean():.3f}" for label, right in {"clean": self.clean, **self.attacks}.items()]
-        parts += [f"warnings={len(self.warnings)}"] * bool(self.warnings)
-        return f"Outcome(images={len(self.clean)}, {', '.join(parts)})"
-
-    @property
-    def robust(self) -> NDArray[np.bool_]:
-        """Right under every attack, shape (n,)."""
-        return np.logical_and.reduce([self.clean, *self.attacks.values()])
-
-    def broken(self) -> dict[str, int]:
-        """How many images fell to each attack, or part of one, of those that all before it had left."""
-        found, left = {}, self.clean
-        for label, right in self.attacks.items():
-            if not any(other.startswith(f"{label}/") for other in self.attacks):
-                found[label] = int((left & ~right).sum())
-                left = left & right
-        return found
+__all__ = ["Outcome", "accuracy_under", "evaluate", "inspected", "pack_bits", "predictions", "unpack_bits", "wilson"]
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -148,79 +110,30 @@ def evaluate(
     check_network(model)
     if len(split) == 0:
         raise ConfigError("there are no images to evaluate on: the split is empty")
-    device = device_of(model, split)
-    sample = check_images(split.pixels(slice(0, SAMPLE))).to(device)
-    doubts, classes = inspect(model, sample, split.labels.to(device), threat=ball)
+    names = None if ids is None else check_numbers("ids", ids, split.labels)
+    options = {"seed": seed, "ids": names, "batch_size": batch_size, "work": work, "progress": progress}
+    return inspected(model, split, chosen, threat=ball, **options)
 
-    doubts += tuple(doubt for attack in chosen for doubt in attack.doubts(classes=classes))
-    names = torch.arange(len(split)) if ids is None else check_numbers("ids", ids, split.labels)
-    outcome = _outcome(
-        model,
-        split,
-        chosen,
-        threat=ball,
-        seed=seed,
-        batch_size=batch_size,
-        names=names,
-        work=work,
-        progress=progress,
-    )
+
+def inspected(
+    model: nn.Module, split: Split, attacks: Sequence[Attack], *, threat: ThreatModel, **options: Any
+) -> Outcome:
+    """What `ensemble.attack_split` finds (its options), and what is to be doubted in it, of which the caller warns."""
+    device = device_of(model, split.labels.device)
+    sample = check_images(split.pixels(slice(0, SAMPLE))).to(device)
+    doubts, classes = inspect(model, sample, split.labels.to(device), threat=threat)
+    doubts += tuple(doubt for attack in attacks for doubt in attack.doubts(classes=classes))
+    outcome = attack_split(model, split, attacks, threat=threat, **options)
     if not outcome.clean.any():
         doubts += (
             "every image is misclassified without an attack, so there was nothing to attack; check the labels, and "
             "that images and model go together",
         )
     for doubt in doubts:
-        warnings.warn(doubt, stacklevel=2)
+        warnings.warn(doubt, stacklevel=3)
     return replace(outcome, warnings=doubts)
-
-
-def device_of(model: nn.Module, split: Split) -> torch.device:
-    """Where the model is, or the split where it has no weights."""
-    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), split.labels.device)
-
-
-def _outcome(
-    model: nn.Module,
-    split: Split,
-    attacks: Sequence[Attack],
-    *,
-    threat: ThreatModel,
-    seed: int,
-    names: Tensor,
-    batch_size: int = 500,
-    work: Path | None = None,
-    progress: bool = False,
-) -> Outcome:
-    """`evaluate` without a look at its arguments."""
-    n, device, order = len(split), device_of(model, split), turns(attacks, seed=seed)
-    clean = np.zeros(n, dtype=bool)
-    right = {turn.label: np.zeros(n, dtype=bool) for turn in order}
-    with attack_bar(n * len(order), name="evaluate", show=progress) as bar, true_float32(device):
-        for start in range(0, n, batch_size):
-            rows = slice(start, min(start + batch_size, n))
-            stand = attack_batch(
-                model,
-                split.pixels(rows).to(device, torch.float32),
-                split.labels[rows].to(device),
-                order,
-                threat=threat,
-                ids=names[rows].to(device),
-                work=work,
-                on_turn=bar.of_batch(start, rows.stop - start, len(order)),
-            )
-            clean[rows] = stand.clean.cpu().numpy()
-            for label, column in stand.right.items():
-                right[label][rows] = column.cpu().numpy()
-    standing: dict[str, NDArray[np.bool_]] = {}
-    for owner in dict.fromkeys(turn.owner for turn in order):
-        own = {turn.label: right[turn.label] for turn in order if turn.owner == owner}
-        # What an attack in parts leaves is what the last of them leaves.
-        standing |= own | {owner: list(own.values())[-1]}
-    return Outcome(clean, standing)
 
 
 def accuracy_under(model: nn.Module, split: Split, attack: Attack, *, threat: ThreatModel, seed: int = 0) -> float:
     """Share of images that are right under one attack, as training asks: of a model that was looked at before."""
-    names = torch.arange(len(split))
-    return float(_outcome(model, split, [attack], threat=threat, seed=seed, names=names).robust.mean())
+    return attack_split(model, split, [attack], threat=threat, seed=seed).accuracy

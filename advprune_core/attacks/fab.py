@@ -6,7 +6,7 @@ image, overshoot, and step back where the boundary was crossed; the smallest per
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -69,7 +69,7 @@ def to_hyperplane(x: Tensor, normal: Tensor, offset: Tensor, *, norm: Norm) -> T
 def approach(
     search: Search, jobs: Jobs, *, norm: Norm, eps: float, steps: int, give_up: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """FAB from the clean images: the points reached, and their values (see `targets.Run`).
+    """FAB from the clean images: the points reached, and their values (see `targets.Attempt`).
 
     A job whose image is broken inside the ball leaves the batch, with all other jobs of the image.
 
@@ -179,7 +179,7 @@ def fab_targeted(
 class FABT(Attack):
     """Fast adaptive boundary attack, at the nine likeliest wrong classes (Croce and Hein 2020a)."""
 
-    name: ClassVar[str] = "fab_t"
+    name = "fab_t"
     steps: Annotated[int, Field(ge=1, le=100_000, description="projections for each target")] = 100
     targets: Annotated[int, Field(ge=1, le=100_000, description="classes aimed at")] = 9
     precision: Precision = "float32"
@@ -188,5 +188,4 @@ class FABT(Attack):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
-        """See `fab_targeted`."""
         return fab_targeted(model, x, y, threat=threat, **self.model_dump())

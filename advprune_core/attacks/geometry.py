@@ -17,6 +17,9 @@ UniformSetting = Annotated[
     Uniform,
     Field(description="L2 random starts: uniform in radius (mean 1/2 eps) or in volume (nearly eps); L-inf: no effect"),
 ]
+StepSize = Annotated[
+    Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
+]
 #: Raised when L2 attacks give other results than before; part of every key that L2 is involved in.
 L2_VERSION = 2
 

@@ -39,7 +39,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.models.mode import Mode, no_trace
 from advprune_core.models.passes import ask, check_classes, check_sound, gradient_of
 
-Start = Literal["clean", "random"] | Tensor
+StartArgument = Literal["clean", "random"] | Tensor
 
 
 @overload
@@ -96,7 +96,7 @@ def pgd(
     eps: float | str | None = None,
     steps: int | Tensor = 10,
     step_size: float | str | Tensor | None = None,
-    start: Start = "random",
+    start: StartArgument = "random",
     uniform: Uniform = "radius",
     restarts: int = 1,
     loss: AttackLoss = "cross_entropy",
@@ -262,7 +262,7 @@ def fgsm(
     threat: ThreatModel | None = None,
     norm: str | None = None,
     eps: float | str | None = None,
-    start: Start = "clean",
+    start: StartArgument = "clean",
     loss: AttackLoss = "cross_entropy",
     seed: int = 0,
     mode: Mode = "eval",

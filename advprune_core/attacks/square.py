@@ -7,7 +7,7 @@ images that leaves few of the 5,000 queries.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -139,8 +139,8 @@ def square(
 class Square(Attack):
     """Square attack (Andriushchenko et al. 2020): random search, no gradients."""
 
-    name: ClassVar[str] = "square"
-    version: ClassVar[int] = 2
+    name = "square"
+    version = 2
     queries: Annotated[int, Field(ge=1, le=10_000_000, description="forward passes for each image")] = 5000
     precision: Precision = "float32"
     give_up: GiveUp = False
@@ -148,5 +148,4 @@ class Square(Attack):
     def perturb(
         self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
     ) -> Tensor:
-        """See `square`."""
         return square(model, x, y, threat=threat, seed=seed, ids=ids, **self.model_dump())

@@ -36,7 +36,7 @@ class Jobs:
 
 
 #: Jobs to points (J, C, H, W) and values (J,): infinite where the image is broken, else the larger the closer.
-Run = Callable[[Jobs], tuple[Tensor, Tensor]]
+Attempt = Callable[[Jobs], tuple[Tensor, Tensor]]
 
 
 def likeliest(logits: Tensor, y: Tensor, count: int) -> Tensor:
@@ -51,7 +51,7 @@ def untargeted(x: Tensor, y: Tensor) -> Jobs:
     return Jobs(x, y, y, rows, torch.zeros_like(rows))
 
 
-def in_waves(x: Tensor, y: Tensor, targets: Tensor, run: Run) -> Tensor:
+def in_waves(x: Tensor, y: Tensor, targets: Tensor, run: Attempt) -> Tensor:
     """Aim at every target of every image, likeliest first, until one breaks it.
 
     As many targets at once as make a full batch (`AT_ONCE`): one while many images stand, so that

@@ -98,15 +98,15 @@ class AttackBar:
         return lambda number, label: self.begin(label, first * attacks + number * size, size)
 
     def hear(self, left: int, share: float) -> None:
-        """See `tell`."""
+        """What a search tells of itself."""
         self.bar.set_postfix_str(f"{self._label}: {left} images left", refresh=False)
         self.bar.update(self._place + self._size * share - self.bar.n)
 
 
 @contextmanager
-def attack_bar(total: int, *, name: str = "attack", show: bool = True) -> Iterator[AttackBar]:
+def attack_bar(total: int, *, show: bool = True) -> Iterator[AttackBar]:
     """A bar over images times attacks that listens to the searches of a block."""
-    with tqdm(total=total, desc=name, mininterval=_interval(), disable=not show, bar_format=_ATTACKS) as bar:
+    with tqdm(total=total, desc="evaluate", mininterval=_interval(), disable=not show, bar_format=_ATTACKS) as bar:
         shown = AttackBar(bar)
         with listening(shown.hear):
             yield shown

@@ -29,7 +29,7 @@ from pydantic import (
     field_validator,
 )
 
-from advprune_core.base.values import plain, ratio, shown
+from advprune_core.base.values import as_meant, ratio, shown
 
 
 class AdvpruneError(ValueError):
@@ -73,7 +73,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _as_meant(cls, value: Any, info: ValidationInfo) -> Any:
-        return plain(value, cls.model_fields[str(info.field_name)])
+        return as_meant(value, cls.model_fields[str(info.field_name)])
 
     @classmethod
     def create(cls, /, **values: Any) -> Self:
@@ -158,13 +158,30 @@ class Component(Settings):
     """A named, swappable part of a run: frozen settings plus what they do.
 
     The first line of the docstring is what `advprune list` prints. `version` is raised when the
-    meaning of the same settings changes, so that old results are not taken for new ones.
+    meaning of the same settings changes, so that old results are not taken for new ones. Class
+    variables are given without an annotation, as in ``name = "random"``.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     #: Whether a registry knows the class by its name.
     registered: ClassVar[bool] = False
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class variable of another type than the one that it takes the place of.
+
+        Raises
+        ------
+        ConfigError
+            With both types.
+        """
+        super().__pydantic_init_subclass__(**kwargs)
+        for variable in cls.__class_vars__ & vars(cls).keys():
+            own, base = vars(cls)[variable], getattr(super(cls, cls), variable, None)
+            if isinstance(base, str | bool | int) and not isinstance(own, property) and type(own) is not type(base):
+                wanted, found = type(base).__name__, type(own).__name__
+                raise ConfigError(f"{cls.__qualname__}.{variable} = {shown(own)} must be of type {wanted}, not {found}")
 
     @classmethod
     def summary(cls) -> str:
@@ -280,6 +297,8 @@ class Registry(Generic[C]):
 
         Defining a class again, as a notebook cell does, replaces it; another class may not take its name.
         """
+        if not cls.name or ":" in cls.name:
+            raise ConfigError(f"{cls.__qualname__} needs a name without a colon to be registered: name = 'its_name'")
         known = self._classes.get(cls.name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigError(f"the {self.noun} {cls.name!r} exists: {known.__module__}:{known.__qualname__}")

@@ -27,7 +27,7 @@ def ratio(value: Any) -> Any:
     return float(Fraction(parts[1]) / Fraction(parts[2]))
 
 
-def plain(value: Any, field: FieldInfo) -> Any:
+def as_meant(value: Any, field: FieldInfo) -> Any:
     """What a field means by a value: Python's numbers for numpy's, a tuple for a list, None for ``none``."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()

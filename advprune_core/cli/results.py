@@ -23,15 +23,17 @@ def collect(
     """Put the records of all runs into one table."""
     from advprune_core.base.environment import results_root
     from advprune_core.base.files import write_text
+    from advprune_core.study.store import is_results
     from advprune_core.study.table import collect as collect_records
 
     folders = results or [str(results_root())]
     for folder in folders:
-        if not (Path(folder) / "runs").is_dir():
+        if not is_results(Path(folder)):
             raise ConfigError(f"{folder} is not a results folder: it has no runs/")
     table = collect_records(*folders, study=study_name)
     if out is None:
-        columns = ["key", "arm", "dataset", "pruner", "fraction", "seed", "status", "clean", "robust", "cost"]
+        columns = ["key", "arm", "dataset", "pruner", "fraction"]
+        columns += ["matched_fraction", "seed", "status", "clean", "robust", "cost"]
         print(table[[name for name in columns if name in table]].to_string(index=False) if len(table) else "no runs")
     elif out.endswith((".csv", ".tex")):
         write_text(
@@ -47,12 +49,16 @@ def export(
     folder: Annotated[str, typer.Argument(help="Where its records, tables, figures and notebooks are copied")],
     out: Out = None,
 ) -> None:
-    """Copy a study without weights: records, tables, figures, notebooks (for publication)."""
+    """Copy a study, finished or not, without weights: records, tables, figures, notebooks (for publication)."""
+    from advprune_core.analysis.pages import write_page
     from advprune_core.base.environment import results_root
     from advprune_core.study.archive import export_study
 
-    count = export_study(study_name, Path(folder), results=results_root(out))
-    print(f"{count} runs of {study_name} in {folder}")
+    done = export_study(study_name, Path(folder), results=results_root(out))
+    write_page(Path(folder), study_name)
+    print(f"{done.runs} runs of {study_name} in {folder}")
+    for text in done.missing:
+        print(f"MISSING {text}")
 
 
 def import_(

@@ -29,7 +29,7 @@ class DataError(ConfigError):
     """Images, labels or data files that cannot be used; the message says which and why."""
 
 
-def plain(value: Any, *, what: str) -> Array:
+def as_array(value: Any, *, what: str) -> Array:
     """`value` as an array: what numpy takes, or a tensor of any device, with or without gradients.
 
     Raises
@@ -64,7 +64,7 @@ def checked_images(x: Any, *, what: str, layout: Layout | None = None) -> Array:
         Another number of axes, no pixels, two possible layouts; pixels of another type, outside
         [0, 1] by more than rounding, not finite, or of another scale.
     """
-    x = plain(x, what=what)
+    x = as_array(x, what=what)
     if layout not in (None, *get_args(Layout)):
         raise DataError(f"layout must be 'NHWC' or 'NCHW', not {layout!r}")
     if x.ndim not in (3, 4):
@@ -134,7 +134,7 @@ def checked_labels(y: Any, *, what: str) -> NDArray[np.int64]:
     DataError
         Another shape or type, or numbers outside 0 .. `MAX_CLASSES` - 1.
     """
-    y = plain(y, what=what)
+    y = as_array(y, what=what)
     wanted = f"{what} must be a vector of class numbers 0, 1, ..."
     if y.ndim != 1:
         raise DataError(f"{wanted}; its shape is {y.shape}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -55,6 +55,13 @@ class Split:
         images = self.images[ids]
         return images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
 
+    def batches(self, size: int, device: torch.device | str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Places (B,), images (B, C, H, W) and labels (B,) of `size` images at a time, in order, on a device."""
+        for begin in range(0, len(self), size):
+            rows = slice(begin, min(begin + size, len(self)))
+            places = torch.arange(rows.start, rows.stop, device=device)
+            yield places, self.pixels(rows).to(device, torch.float32), self.labels[rows].to(device)
+
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
         return Split(self.images.to(device), self.labels.to(device))
@@ -65,7 +72,7 @@ class Split:
 
     def spread(self, size: int) -> Tensor:
         """Sorted ids (int64) of `size` images with the class proportions of all, always the same."""
-        return torch.from_numpy(stratified(self.labels.cpu().numpy(), size, _SPLIT_SEED))
+        return torch.from_numpy(in_proportion(self.labels.cpu().numpy(), size, _SPLIT_SEED))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -249,8 +256,8 @@ def dataset_from_arrays(
     classes = int(labels.max()) + 1
     if int(test_labels.max()) >= classes:
         raise DataError(f"y_test has the label {int(test_labels.max())}, but y_train has only 0..{classes - 1}")
-    kept = slice(None) if limit is None else stratified(labels, limit, _SPLIT_SEED)
-    test_kept = slice(None) if test_limit is None else stratified(test_labels, test_limit, _SPLIT_SEED)
+    kept = slice(None) if limit is None else in_proportion(labels, limit, _SPLIT_SEED)
+    test_kept = slice(None) if test_limit is None else in_proportion(test_labels, test_limit, _SPLIT_SEED)
     images, labels = images[kept], labels[kept]
     test_images, test_labels = test_images[test_kept], test_labels[test_kept]
 
@@ -261,8 +268,8 @@ def dataset_from_arrays(
             f"the validation splits take {sizes[0]} + {sizes[1]} of {len(labels)} training images; "
             "nothing is left to train on"
         )
-    held_out = stratified(labels, sum(sizes), _SPLIT_SEED)
-    first = stratified(labels[held_out], sizes[0], _SPLIT_SEED + 1)
+    held_out = in_proportion(labels, sum(sizes), _SPLIT_SEED)
+    first = in_proportion(labels[held_out], sizes[0], _SPLIT_SEED + 1)
     select = held_out[first]
     stop = np.setdiff1d(held_out, select)
     train = np.setdiff1d(np.arange(len(labels)), held_out)
@@ -294,7 +301,7 @@ def largest_remainder(total: int, counts: np.ndarray) -> np.ndarray:
     return quotas
 
 
-def stratified(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+def in_proportion(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     """Sorted indices of a random subset with the class proportions of `labels`."""
     if size >= len(labels):
         return np.arange(len(labels))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -20,9 +19,9 @@ class Digits(DatasetSource):
     accuracies on them are higher than on the test images, which other people wrote.
     """
 
-    name: ClassVar[str] = "digits"
-    held_out: ClassVar[str] = "the people who wrote them also wrote training images, and others the test images"
-    default_eps: ClassVar[dict[str, float]] = {"linf": 2 / 16, "l2": 0.5}
+    name = "digits"
+    held_out = "the people who wrote them also wrote training images, and others the test images"
+    default_eps = {"linf": 2 / 16, "l2": 0.5}
 
     def arrays(self, folder: Path) -> dict[str, np.ndarray]:
         """The digits with pixels k/16; `folder` is not used."""

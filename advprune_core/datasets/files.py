@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,7 @@ from advprune_core.datasets.npz import four_arrays, own_path, read_npz
 class Npz(DatasetSource):
     """Your own arrays: an .npz with x_train, y_train, x_test, y_test (uint8 or float in [0, 1])."""
 
-    name: ClassVar[str] = "npz"
+    name = "npz"
     path: Annotated[str, Field(description="the .npz file")]
     sha256: Annotated[str | None, Field(description="checksum the file must have")] = None
     layout: Annotated[Layout | None, Field(description="NHWC or NCHW, where the shape does not say it")] = None
@@ -35,11 +35,9 @@ class Npz(DatasetSource):
 
     @property
     def axes(self) -> Layout | None:
-        """The setting."""
         return self.layout
 
     def arrays(self, folder: Path) -> dict[str, np.ndarray]:
-        """Read the four arrays; nothing is unpickled."""
         path = own_path(self.path)
 
         if self.sha256 is not None and os.path.isfile(path):
@@ -57,7 +55,7 @@ class ImageFolder(DatasetSource):
     and files that are no images, are left out and counted.
     """
 
-    name: ClassVar[str] = "folder"
+    name = "folder"
     path: Annotated[str, Field(description="the folder with train/ and test/ inside")]
 
     def stamp(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from advprune_core.base.files import write_atomically
-from advprune_core.datasets.arrays import DataError, Layout, plain
+from advprune_core.datasets.arrays import DataError, Layout, as_array
 from advprune_core.datasets.base import dataset_from_arrays
 
 
@@ -26,8 +26,8 @@ def _stack(items: Any) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"a data set of (image, label) pairs is needed: {error}") from None
     if not pairs:
         raise DataError("a data set without a single (image, label) pair")
-    images = [plain(image, what="an image") for image, _ in pairs]
-    labels = [plain(label, what="a label") for _, label in pairs]
+    images = [as_array(image, what="an image") for image, _ in pairs]
+    labels = [as_array(label, what="a label") for _, label in pairs]
     if len(shapes := {image.shape for image in images}) != 1:
         raise DataError(f"all images must have one shape; these have {sorted(shapes)}")
     if any(label.size != 1 for label in labels):

@@ -93,11 +93,11 @@ class TorchvisionSource(DatasetSource):
 class Mnist(TorchvisionSource):
     """MNIST: 60,000 + 10,000 handwritten digits, 28x28 grey."""
 
-    name: ClassVar[str] = "mnist"
-    torchvision_class: ClassVar[str] = "MNIST"
-    images: ClassVar[int] = 60_000
-    side: ClassVar[int] = 28
-    default_eps: ClassVar[dict[str, float]] = {"linf": 0.3, "l2": 1.0}
+    name = "mnist"
+    torchvision_class = "MNIST"
+    images = 60_000
+    side = 28
+    default_eps = {"linf": 0.3, "l2": 1.0}
 
     def check(self, cls: Any, folder: Path) -> None:
         """Check the compressed files against torchvision's MD5s."""
@@ -108,20 +108,20 @@ class Mnist(TorchvisionSource):
 class FashionMnist(Mnist):
     """Fashion-MNIST: 60,000 + 10,000 articles of clothing, 28x28 grey."""
 
-    name: ClassVar[str] = "fashion_mnist"
-    torchvision_class: ClassVar[str] = "FashionMNIST"
-    default_eps: ClassVar[dict[str, float]] = {"linf": 0.1, "l2": 1.0}
+    name = "fashion_mnist"
+    torchvision_class = "FashionMNIST"
+    default_eps = {"linf": 0.1, "l2": 1.0}
 
 
 @DATASETS.register
 class Cifar10(TorchvisionSource):
     """CIFAR-10: 50,000 + 10,000 photographs in 10 classes, 32x32 colour."""
 
-    name: ClassVar[str] = "cifar10"
-    torchvision_class: ClassVar[str] = "CIFAR10"
-    content: ClassVar[str] = "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660"
-    images: ClassVar[int] = 50_000
-    side: ClassVar[int] = 32
+    name = "cifar10"
+    torchvision_class = "CIFAR10"
+    content = "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660"
+    images = 50_000
+    side = 32
 
     def check(self, cls: Any, folder: Path) -> None:
         """Check the batches against torchvision's MD5s."""
@@ -132,19 +132,19 @@ class Cifar10(TorchvisionSource):
 class Cifar100(Cifar10):
     """CIFAR-100: 50,000 + 10,000 photographs in 100 classes, 32x32 colour."""
 
-    name: ClassVar[str] = "cifar100"
-    torchvision_class: ClassVar[str] = "CIFAR100"
-    content: ClassVar[str] = "84b86054909012b11f3c2443ad844f6353586312facc59cd4b8385c15ada0166"
+    name = "cifar100"
+    torchvision_class = "CIFAR100"
+    content = "84b86054909012b11f3c2443ad844f6353586312facc59cd4b8385c15ada0166"
 
 
 @DATASETS.register
 class Svhn(TorchvisionSource):
     """SVHN: 73,257 + 26,032 house-number digits, 32x32 colour."""
 
-    name: ClassVar[str] = "svhn"
-    torchvision_class: ClassVar[str] = "SVHN"
-    images: ClassVar[int] = 73_257
-    side: ClassVar[int] = 32
+    name = "svhn"
+    torchvision_class = "SVHN"
+    images = 73_257
+    side = 32
 
     def check(self, cls: Any, folder: Path) -> None:
         """Check the .mat files against torchvision's MD5s."""

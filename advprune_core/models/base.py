@@ -24,7 +24,7 @@ from advprune_core.base.settings import (
     source_hash,
 )
 from advprune_core.datasets.base import Dataset
-from advprune_core.models.mode import first_logits
+from advprune_core.models.mode import device_of, first_logits
 from advprune_core.models.passes import check_network
 
 
@@ -42,7 +42,7 @@ class ModelSettings(Component):
 class OwnModel(ModelSettings):
     """Your own network: ``"module:factory"``, called without arguments (or with `arguments`)."""
 
-    name: ClassVar[str] = "own"
+    name = "own"
     factory: str
     arguments: dict[str, Any] = {}
     #: Goes along to workers: they cannot import what a script or a notebook defines.
@@ -126,8 +126,7 @@ def check_model(model: Any, dataset: Dataset) -> None:
         each class; a model that changes its input in place.
     """
     check_network(model)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    images = dataset.train.pixels(slice(0, 2)).to(device)
+    images = dataset.train.pixels(slice(0, 2)).to(device_of(model))
     logits = first_logits(model, images)
     if logits.shape != (2, dataset.classes):
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import nn
@@ -14,7 +14,7 @@ from advprune_core.models.base import MODELS, ModelSettings
 class SmallCNN(ModelSettings):
     """Two convolutions and a hidden layer: for 8x8 to 28x28 images on a CPU."""
 
-    name: ClassVar[str] = "small_cnn"
+    name = "small_cnn"
     width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first layer")] = 32
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
@@ -36,7 +36,7 @@ class SmallCNN(ModelSettings):
 class MNISTCNN(ModelSettings):
     """Two strided convolutions and a hidden layer: the MNIST network of Wong et al. 2020."""
 
-    name: ClassVar[str] = "mnist_cnn"
+    name = "mnist_cnn"
     width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first layer")] = 16
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:

@@ -16,6 +16,11 @@ from advprune_core.models.passes import IN_PLACE, ask
 Mode = Literal["eval", "train"]
 
 
+def device_of(model: nn.Module, otherwise: torch.device | str = "cpu") -> torch.device:
+    """Where a model is; `otherwise`, where it has neither weights nor buffers."""
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device(otherwise))
+
+
 @contextmanager
 def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     """Put `model` in a mode for a block, then restore every module's mode and all that it changed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -45,7 +45,6 @@ class BasicBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Residual step."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(out + self.shortcut(x))
 
@@ -87,8 +86,8 @@ def _preact(channels: int, classes: int, *, width: int, blocks: int, kernel: int
 class PreActResNet18(ModelSettings):
     """PreActResNet-18 with a CIFAR stem: the usual network of fast adversarial training."""
 
-    name: ClassVar[str] = "preact_resnet18"
-    compiles: ClassVar[bool] = True
+    name = "preact_resnet18"
+    compiles = True
     width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 64
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
@@ -100,8 +99,8 @@ class PreActResNet18(ModelSettings):
 class PreActResNet(ModelSettings):
     """Wide and shallow PreActResNet on maps of half the size: for CIFAR-10 on a CPU."""
 
-    name: ClassVar[str] = "preact_resnet"
-    compiles: ClassVar[bool] = True
+    name = "preact_resnet"
+    compiles = True
     width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 16
     blocks: Annotated[int, Field(ge=1, le=100, description="blocks of each of the four stages")] = 1
     stem: Annotated[
@@ -119,8 +118,8 @@ class PreActResNet(ModelSettings):
 class ResNet18(ModelSettings):
     """ResNet-18 with a CIFAR stem (3x3 convolution, no pooling)."""
 
-    name: ClassVar[str] = "resnet18"
-    compiles: ClassVar[bool] = True
+    name = "resnet18"
+    compiles = True
     width: Annotated[int, Field(ge=1, le=10_000, description="channels of the first stage")] = 64
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
@@ -139,8 +138,8 @@ class ResNet18(ModelSettings):
 class WRN2810(ModelSettings):
     """WideResNet-28-10 (Zagoruyko and Komodakis 2016), without dropout."""
 
-    name: ClassVar[str] = "wrn_28_10"
-    compiles: ClassVar[bool] = True
+    name = "wrn_28_10"
+    compiles = True
     width: Annotated[int, Field(ge=1, le=1000, description="widening factor")] = 10
 
     def network(self, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from advprune_core.attacks.geometry import Norm
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.base.settings import Component, ConfigError, Registry
 from advprune_core.datasets.augmentation import Crops
 from advprune_core.models.mode import quiet_logits
+
+if TYPE_CHECKING:
+    from advprune_core.objectives.policy import BoundAttack
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "advprune_core.objectives")
 TRAINERS: Registry[Trainer] = Registry("trainer", "advprune_core.objectives")
@@ -78,42 +80,6 @@ class Outputs:
     logits: Tensor
 
 
-class TrainingAttack(Protocol):
-    """The training attack of a run, as a step uses it."""
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """What the attack and the objective keep between batches, part of every checkpoint."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run, for keyed noise."""
-
-    @property
-    def norm(self) -> Norm:
-        """Norm of the threat model."""
-
-    @property
-    def eps(self) -> float:
-        """Radius of the threat model."""
-
-    @property
-    def step_size(self) -> float:
-        """Length of a step, where an objective takes its own."""
-
-    def __call__(self, batch: Batch, target: Tensor, loss: AttackLoss) -> Tensor:
-        """Adversarial images, shape of ``batch.x``; the target is labels, or clean logits for KL."""
-
-    def start(self, batch: Batch) -> Tensor:
-        """Where the attack starts."""
-
-    def ascend(self, batch: Batch, x_adv: Tensor, gradient: Tensor) -> Tensor:
-        """One step along a gradient (B, C, H, W), projected onto ball and box."""
-
-    def finish(self, batch: Batch, x_adv: Tensor, start: Tensor, gradient: Tensor) -> None:
-        """Take note of the result of one's own single step from a start, and of the gradient there."""
-
-
 #: The passes that are trained on: losses per image (B,) with their graph, and the logits to report.
 Passes = Callable[[], tuple[Tensor, Tensor]]
 #: Take the passes, go back through the weighted mean loss, and move the weights once.
@@ -152,7 +118,7 @@ class Objective(Component):
         """What is kept from batch to batch, for images of `shape`; nothing by default."""
         return {}
 
-    def step(self, model: nn.Module, batch: Batch, attack: TrainingAttack, update: Update) -> Outputs:
+    def step(self, model: nn.Module, batch: Batch, attack: BoundAttack, update: Update) -> Outputs:
         """Attack the batch, compute the losses, update the weights once."""
         target = quiet_logits(model, batch.x) if self.attack_loss == "kl" else batch.y
         x_adv = attack(batch, target, self.attack_loss) if self.uses_adversarial else None

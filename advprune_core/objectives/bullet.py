@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from advprune_core.attacks.geometry import StepSize
 from advprune_core.base.settings import Pixels
 from advprune_core.objectives.base import Batch
 from advprune_core.objectives.starts import PolicyState
@@ -67,13 +68,11 @@ class BulletSteps(Steps):
     code runs it (IJCAI 2025), with eval-mode logits for the sorting.
     """
 
-    name: ClassVar[str] = "bullet"
-    uses_logits: ClassVar[bool] = True
+    name = "bullet"
+    uses_logits = True
     boundary: Annotated[int, Field(ge=1, le=10_000, description="steps of an image at the boundary")] = 10
     robust: Annotated[int, Field(ge=0, le=10_000, description="steps of a robust image")] = 2
-    boundary_step_size: Annotated[
-        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
-    ] = None
+    boundary_step_size: StepSize = None
     robust_step_size: Annotated[
         Pixels | None, Field(gt=0, le=100, description="length of a step; default min(1.5 / steps, 1) eps")
     ] = None

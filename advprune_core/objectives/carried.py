@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
@@ -39,7 +39,7 @@ class CarriedStart(Start):
     et al. 2022, 2207.08859); the objective `fgsm_pgi` alone hands over what that needs.
     """
 
-    name: ClassVar[str] = "carried"
+    name = "carried"
     first: Annotated[
         Start, *component_field(STARTS), Field(description="where an image starts on its first visit, and on a reset")
     ] = RandomStart()

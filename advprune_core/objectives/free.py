@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import ascend, shrink
-from advprune_core.objectives.base import (
-    OBJECTIVES,
-    TRAINERS,
-    Batch,
-    Objective,
-    Outputs,
-    Trainer,
-    TrainingAttack,
-    Update,
-)
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Batch, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.policy import BoundAttack
 
 _DELTA = "free.delta"
 
@@ -35,10 +27,10 @@ class Free(Objective):
     digits 4 replays cost 12 forward-equivalents an image, PGD-AT with 7 steps 17.
     """
 
-    name: ClassVar[str] = "free"
-    single_step: ClassVar[bool] = True
-    own_step: ClassVar[bool] = True
-    own_start: ClassVar[bool] = True
+    name = "free"
+    single_step = True
+    own_step = True
+    own_start = True
     replays: Annotated[int, Field(ge=1, le=1000, description="updates on each batch")] = 4
 
     def state(self, batch_size: int, shape: tuple[int, ...]) -> dict[str, Tensor]:
@@ -46,11 +38,10 @@ class Free(Objective):
         return {_DELTA: torch.zeros(batch_size, *shape)}
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
-        """Cross-entropy of the adversarial logits."""
         assert adversarial is not None
         return self.cross_entropy(adversarial, y)
 
-    def step(self, model: nn.Module, batch: Batch, attack: TrainingAttack, update: Update) -> Outputs:
+    def step(self, model: nn.Module, batch: Batch, attack: BoundAttack, update: Update) -> Outputs:
         """`replays` passes, each with an update of the weights and a step of the attack."""
         delta = attack.state[_DELTA]
         for _ in range(self.replays):
@@ -81,7 +72,7 @@ class Free(Objective):
 class FreeTrainer(Trainer):
     """Free AT (Shafahi et al. 2019): 4 replays of each batch, steps of eps."""
 
-    name: ClassVar[str] = "free"
-    objective: ClassVar[Any] = "free"
-    attack: ClassVar[dict[str, Any]] = {"start": "clean", "steps": 1}
-    single_step: ClassVar[bool] = True
+    name = "free"
+    objective = "free"
+    attack = {"start": "clean", "steps": 1}
+    single_step = True

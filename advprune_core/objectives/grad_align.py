@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +14,8 @@ from advprune_core.attacks.pgd import input_gradient, start_point
 from advprune_core.base.ledger import count_passes
 from advprune_core.base.randomness import stream
 from advprune_core.models.mode import no_trace
-from advprune_core.objectives.base import (
-    OBJECTIVES,
-    TRAINERS,
-    Batch,
-    Objective,
-    Outputs,
-    Trainer,
-    TrainingAttack,
-    Update,
-)
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Batch, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.policy import BoundAttack
 
 #: Squares of shorter gradients are 0 in float32, so that they have no direction.
 SHORTEST = 1e-19
@@ -50,9 +42,9 @@ class GradAlign(Objective):
     where FGSM and Fast AT fail. Usual settings: lam 0.2 on CIFAR-10 at 8/255, a clean start.
     """
 
-    name: ClassVar[str] = "grad_align"
-    version: ClassVar[int] = 2
-    single_step: ClassVar[bool] = True
+    name = "grad_align"
+    version = 2
+    single_step = True
     lam: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the misalignment")] = 0.2
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
@@ -60,7 +52,7 @@ class GradAlign(Objective):
         assert adversarial is not None
         return self.cross_entropy(adversarial, y)
 
-    def step(self, model: nn.Module, batch: Batch, attack: TrainingAttack, update: Update) -> Outputs:
+    def step(self, model: nn.Module, batch: Batch, attack: BoundAttack, update: Update) -> Outputs:
         """FGSM, then its loss and the misalignment, one update."""
         x_adv = attack(batch, batch.y, "cross_entropy")
         batch.need_ids("grad_align")
@@ -95,7 +87,7 @@ class GradAlign(Objective):
 class GradAlignTrainer(Trainer):
     """GradAlign (Andriushchenko and Flammarion 2020): FGSM from the clean image, lam 0.2."""
 
-    name: ClassVar[str] = "grad_align"
-    objective: ClassVar[Any] = "grad_align"
-    attack: ClassVar[dict[str, Any]] = {"start": "clean", "steps": 1}
-    single_step: ClassVar[bool] = True
+    name = "grad_align"
+    objective = "grad_align"
+    attack = {"start": "clean", "steps": 1}
+    single_step = True

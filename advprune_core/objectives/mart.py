@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -48,12 +48,11 @@ class MART(Objective):
     loss or AutoAttack. Usual settings: beta 5, ten steps, a low learning rate and strong decay.
     """
 
-    name: ClassVar[str] = "mart"
-    uses_clean: ClassVar[bool] = True
+    name = "mart"
+    uses_clean = True
     beta: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the KL term")] = 5.0
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
-        """See `mart`."""
         assert clean is not None
         assert adversarial is not None
         return mart(clean, adversarial, y, self.cross_entropy(adversarial, y), beta=self.beta)
@@ -63,6 +62,6 @@ class MART(Objective):
 class MARTTrainer(Trainer):
     """MART (Wang et al. 2020): beta 5, 10 steps from beside the clean image."""
 
-    name: ClassVar[str] = "mart"
-    objective: ClassVar[Any] = "mart"
-    attack: ClassVar[dict[str, Any]] = {"start": "near", "steps": 10}
+    name = "mart"
+    objective = "mart"
+    attack = {"start": "near", "steps": 10}

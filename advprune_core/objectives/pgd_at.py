@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from torch import Tensor
 
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
@@ -13,12 +11,11 @@ from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Train
 class Standard(Objective):
     """Cross-entropy on clean images: no robustness, 3 forward-equivalents an image."""
 
-    name: ClassVar[str] = "standard"
-    uses_clean: ClassVar[bool] = True
-    uses_adversarial: ClassVar[bool] = False
+    name = "standard"
+    uses_clean = True
+    uses_adversarial = False
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
-        """Cross-entropy of the clean logits."""
         assert clean is not None
         return self.cross_entropy(clean, y)
 
@@ -27,10 +24,9 @@ class Standard(Objective):
 class PGDAT(Objective):
     """Cross-entropy on PGD images (Madry et al. 2018): 2k + 3 forward-equivalents with k steps."""
 
-    name: ClassVar[str] = "pgd_at"
+    name = "pgd_at"
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
-        """Cross-entropy of the adversarial logits."""
         assert adversarial is not None
         return self.cross_entropy(adversarial, y)
 
@@ -39,14 +35,14 @@ class PGDAT(Objective):
 class StandardTrainer(Trainer):
     """Standard training on clean images."""
 
-    name: ClassVar[str] = "standard"
-    objective: ClassVar[Any] = "standard"
+    name = "standard"
+    objective = "standard"
 
 
 @TRAINERS.register
 class PGDATTrainer(Trainer):
     """PGD-AT (Madry et al. 2018): 7 steps from a random start."""
 
-    name: ClassVar[str] = "pgd_at"
-    objective: ClassVar[Any] = "pgd_at"
-    attack: ClassVar[dict[str, Any]] = {"start": "random", "steps": 7}
+    name = "pgd_at"
+    objective = "pgd_at"
+    attack = {"start": "random", "steps": 7}

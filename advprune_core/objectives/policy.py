@@ -99,11 +99,11 @@ class AttackPolicy(Settings):
                 "the objective 'fgsm_pgi' hands over"
             )
 
-    def bind(self, model: nn.Module, *, seed: int, state: PolicyState) -> BoundAttack:
+    def bind(self, model: nn.Module, *, seed: int, state: PolicyState, remembers: bool = True) -> BoundAttack:
         """The attack of a run: what a step of training calls, with images that were looked at before."""
         if isinstance(self.steps, FixedSteps):
             warn_of_long_steps(self.steps.length(self.radius), self.radius)
-        return BoundAttack(self, model, seed, state)
+        return BoundAttack(self, model, seed, state, remembers)
 
     def attack(
         self,
@@ -128,12 +128,16 @@ class AttackPolicy(Settings):
 
 @dataclass(frozen=True, eq=False)
 class BoundAttack:
-    """An attack policy with the model that it attacks, a seed and a state."""
+    """An attack policy with the model that it attacks, a seed and a state.
+
+    One that does not `remember` only reads the state: the scoring attack of a pruner.
+    """
 
     policy: AttackPolicy
     model: nn.Module
     seed: int
     state: PolicyState
+    remembers: bool = True
 
     @property
     def norm(self) -> Norm:
@@ -152,17 +156,20 @@ class BoundAttack:
         assert isinstance(steps, FixedSteps)
         return steps.length(self.eps)
 
-    def __call__(self, batch: Batch, target: Tensor, loss: AttackLoss) -> Tensor:
+    def __call__(self, batch: Batch, target: Tensor, loss: AttackLoss, *, clean: Tensor | None = None) -> Tensor:
         """Adversarial images, shape of ``batch.x``; the target is labels, or clean logits for KL.
 
-        An image without steps stays as it is, and nothing is noted of it.
+        An image without steps stays as it is, and nothing is noted of it. Who knows the `clean` logits
+        (B, classes) gives them, and saves the pass.
         """
-        policy, eps = self.policy, self.eps
+        policy, eps, known = self.policy, self.eps, target if loss == "kl" else clean
+        # A copy, because steps may replace entries.
+        state = self.state if self.remembers else dict(self.state)
 
         def logits() -> Tensor:
-            return target if loss == "kl" else quiet_logits(self.model, batch.x)
+            return quiet_logits(self.model, batch.x) if known is None else known
 
-        steps, step_size = policy.steps.plan(batch, eps=eps, logits=logits, state=self.state)
+        steps, step_size = policy.steps.plan(batch, eps=eps, logits=logits, state=state)
         start, attacked = self.start(batch), None
         if isinstance(steps, Tensor):
             attacked = steps > 0
@@ -180,7 +187,8 @@ class BoundAttack:
                 size=step_size,
                 loss=LOSSES[loss],
             )
-        policy.start.end(batch, x_adv, norm=self.norm, eps=eps, state=self.state, attacked=attacked)
+        if self.remembers:
+            policy.start.end(batch, x_adv, norm=self.norm, eps=eps, state=state, attacked=attacked)
         return x_adv
 
     def start(self, batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ forward-equivalents an image and can collapse (catastrophic overfitting): watch 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.base.ledger import count_passes
-from advprune_core.objectives.base import (
-    OBJECTIVES,
-    TRAINERS,
-    Batch,
-    Objective,
-    Outputs,
-    Trainer,
-    TrainingAttack,
-    Update,
-)
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Batch, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.policy import BoundAttack
 
 
 def fgsm_pgi(start: Tensor, adversarial: Tensor, cross_entropy: Tensor, *, lam: float) -> Tensor:
@@ -58,18 +50,18 @@ class FGSMPGI(Objective):
     image, not per batch, before they are added up.
     """
 
-    name: ClassVar[str] = "fgsm_pgi"
-    single_step: ClassVar[bool] = True
-    own_step: ClassVar[bool] = True
+    name = "fgsm_pgi"
+    single_step = True
+    own_step = True
     lam: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the distance of the logits")] = 10.0
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
-        """See `fgsm_pgi`; `clean` holds the logits at the start (None: the cross-entropy alone)."""
+        """The loss of FGSM-PGI, where `clean` holds the logits at the start (None: the cross-entropy alone)."""
         assert adversarial is not None
         cross_entropy = self.cross_entropy(adversarial, y)
         return cross_entropy if clean is None else fgsm_pgi(clean, adversarial, cross_entropy, lam=self.lam)
 
-    def step(self, model: nn.Module, batch: Batch, attack: TrainingAttack, update: Update) -> Outputs:
+    def step(self, model: nn.Module, batch: Batch, attack: BoundAttack, update: Update) -> Outputs:
         """One pass at the start, the step, one pass at its end, one update through both."""
         start = attack.start(batch).detach().requires_grad_()
         before = model(start)
@@ -100,46 +92,46 @@ class FGSMPGI(Objective):
 class FGSMTrainer(Trainer):
     """FGSM from the clean image (Goodfellow et al. 2015): cheapest, collapses on long schedules."""
 
-    name: ClassVar[str] = "fgsm"
-    objective: ClassVar[Any] = "pgd_at"
-    attack: ClassVar[dict[str, Any]] = {"start": "clean", "steps": 1}
-    single_step: ClassVar[bool] = True
+    name = "fgsm"
+    objective = "pgd_at"
+    attack = {"start": "clean", "steps": 1}
+    single_step = True
 
 
 @TRAINERS.register
 class FastTrainer(Trainer):
     """Fast AT, FGSM-RS (Wong et al. 2020): one step of 1.25 eps from a random start."""
 
-    name: ClassVar[str] = "fast"
-    objective: ClassVar[Any] = "pgd_at"
-    attack: ClassVar[dict[str, Any]] = {"start": "random", "steps": {"fixed": {"count": 1, "step_factor": 1.25}}}
-    single_step: ClassVar[bool] = True
+    name = "fast"
+    objective = "pgd_at"
+    attack = {"start": "random", "steps": {"fixed": {"count": 1, "step_factor": 1.25}}}
+    single_step = True
 
 
 @TRAINERS.register
 class NFGSMTrainer(Trainer):
     """N-FGSM (de Jorge et al. 2022): one step from noise of 2 eps, not projected onto the ball."""
 
-    name: ClassVar[str] = "n_fgsm"
-    objective: ClassVar[Any] = "pgd_at"
-    attack: ClassVar[dict[str, Any]] = {"start": "noise", "steps": 1}
-    single_step: ClassVar[bool] = True
+    name = "n_fgsm"
+    objective = "pgd_at"
+    attack = {"start": "noise", "steps": 1}
+    single_step = True
 
 
 @TRAINERS.register
 class FGSMPGITrainer(Trainer):
     """FGSM-PGI (Jia et al. 2022): one step from carried perturbations that lead ahead, regularised."""
 
-    name: ClassVar[str] = "fgsm_pgi"
-    objective: ClassVar[Any] = {"fgsm_pgi": {"label_smoothing": 0.4}}
-    attack: ClassVar[dict[str, Any]] = {"start": {"carried": {"first": "corner", "momentum": 0.3}}, "steps": 1}
-    single_step: ClassVar[bool] = True
+    name = "fgsm_pgi"
+    objective = {"fgsm_pgi": {"label_smoothing": 0.4}}
+    attack = {"start": {"carried": {"first": "corner", "momentum": 0.3}}, "steps": 1}
+    single_step = True
 
 
 @TRAINERS.register
 class ATTATrainer(Trainer):
     """PGD-AT with one step from carried perturbations (ATTA, Zheng et al. 2020)."""
 
-    name: ClassVar[str] = "atta"
-    objective: ClassVar[Any] = "pgd_at"
-    attack: ClassVar[dict[str, Any]] = {"start": "carried", "steps": 1}
+    name = "atta"
+    objective = "pgd_at"
+    attack = {"start": "carried", "steps": 1}

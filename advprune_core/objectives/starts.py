@@ -66,7 +66,7 @@ class Start(Component):
 class RandomStart(Start):
     """A random point of the ball: uniform for L-inf, uniform direction and radius for L2 (mean 1/2 eps)."""
 
-    name: ClassVar[str] = "random"
+    name = "random"
     uniform: UniformSetting = "radius"
 
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
@@ -81,8 +81,8 @@ class RandomStart(Start):
 class CleanStart(Start):
     """The clean image."""
 
-    name: ClassVar[str] = "clean"
-    clean: ClassVar[bool] = True
+    name = "clean"
+    clean = True
 
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
         """The images as they are."""
@@ -93,7 +93,7 @@ class CleanStart(Start):
 class NearStart(Start):
     """Beside the clean image, where TRADES and MART start: Gaussian noise of `sigma`, in the ball."""
 
-    name: ClassVar[str] = "near"
+    name = "near"
     sigma: Annotated[Pixels, Field(gt=0, le=1, description="standard deviation of the noise")] = 0.001
 
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
@@ -107,7 +107,7 @@ class NearStart(Start):
 class CornerStart(Start):
     """A random corner of the L-inf ball, or a random point of the L2 sphere (FGSM-PGI's first)."""
 
-    name: ClassVar[str] = "corner"
+    name = "corner"
 
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:
         """The steepest step along Gaussian noise keyed by seed, epoch and image; in the box."""
@@ -124,8 +124,8 @@ class NoiseStart(Start):
     projected onto the ball around the clean image, which is the point of N-FGSM (2202.01181).
     """
 
-    name: ClassVar[str] = "noise"
-    augments: ClassVar[bool] = True
+    name = "noise"
+    augments = True
     radius: Annotated[float, Field(gt=0, le=100, description="reach of the uniform noise, in units of eps")] = 2.0
 
     def begin(self, batch: Batch, *, norm: Norm, eps: float, key: int, state: PolicyState) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from advprune_core.attacks.geometry import StepSize
 from advprune_core.attacks.pgd import default_step_size
-from advprune_core.base.settings import Component, Pixels, Registry
+from advprune_core.base.settings import Component, Registry
 from advprune_core.objectives.base import Batch
 from advprune_core.objectives.starts import PolicyState
 
@@ -59,12 +60,10 @@ class Steps(Component):
 class FixedSteps(Steps):
     """The same number of steps for every image."""
 
-    name: ClassVar[str] = "fixed"
-    adaptive: ClassVar[bool] = False
+    name = "fixed"
+    adaptive = False
     count: Annotated[int, Field(ge=1, le=10_000, description="gradient steps")] = 7
-    step_size: Annotated[
-        Pixels | None, Field(gt=0, le=100, description="length of a step; default min(2.5 / steps, 1) eps")
-    ] = None
+    step_size: StepSize = None
     step_factor: Annotated[
         float | None, Field(gt=0, le=100, description="the same in units of eps; give one of the two")
     ] = None
@@ -97,12 +96,10 @@ class FixedSteps(Steps):
         return default_step_size(eps, steps) if several else self.replace(count=steps).length(eps)
 
     def expected(self) -> float:
-        """`count`."""
         return float(self.count)
 
     @property
     def single(self) -> bool:
-        """One step."""
         return self.count == 1
 
 

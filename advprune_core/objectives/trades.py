@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor
 
-from advprune_core.attacks.losses import AttackLoss, kl
+from advprune_core.attacks.losses import kl
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
 
 
@@ -39,13 +39,12 @@ class TRADES(Objective):
     robustness with it. Usual settings: beta 6, ten steps from beside the clean image.
     """
 
-    name: ClassVar[str] = "trades"
-    uses_clean: ClassVar[bool] = True
-    attack_loss: ClassVar[AttackLoss] = "kl"
+    name = "trades"
+    uses_clean = True
+    attack_loss = "kl"
     beta: Annotated[float, Field(ge=0, le=1_000_000, description="weight of the KL term")] = 6.0
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
-        """See `trades`."""
         assert clean is not None
         assert adversarial is not None
         return trades(clean, adversarial, self.cross_entropy(clean, y), beta=self.beta)
@@ -55,6 +54,6 @@ class TRADES(Objective):
 class TRADESTrainer(Trainer):
     """TRADES (Zhang et al. 2019): beta 6, 10 steps from beside the clean image."""
 
-    name: ClassVar[str] = "trades"
-    objective: ClassVar[Any] = "trades"
-    attack: ClassVar[dict[str, Any]] = {"start": "near", "steps": 10}
+    name = "trades"
+    objective = "trades"
+    attack = {"start": "near", "steps": 10}

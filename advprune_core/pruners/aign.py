@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import input_gradient
-from advprune_core.models.mode import no_trace
+from advprune_core.models.mode import device_of, no_trace
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.keep_rules import KeepRule, Lowest, Rule, ScorePruner, Scores
-from advprune_core.pruners.outputs import BATCH, device_of
+from advprune_core.pruners.outputs import BATCH
 
 
 def input_gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -38,18 +36,13 @@ class AIGN(ScorePruner):
     Ramesh et al., EasyCore, 2025 (2510.11018).
     """
 
-    name: ClassVar[str] = "aign"
+    name = "aign"
     keep: Rule = Lowest()
 
     def rule(self) -> KeepRule:
-        """The setting."""
         return self.keep
 
     def scores(self, context: Context) -> Scores:
-        """See `input_gradient_norm`."""
         model, split = context.network, context.dataset.train
-        device, parts = device_of(model), []
-        for begin in range(0, len(split), BATCH):
-            rows = slice(begin, begin + BATCH)
-            parts.append(input_gradient_norm(model, split.pixels(rows).to(device), split.labels[rows].to(device)))
+        parts = [input_gradient_norm(model, x, y) for _, x, y in split.batches(BATCH, device_of(model))]
         return np.asarray(torch.cat(parts).cpu().numpy(), np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import Tensor
 from advprune_core.attacks import losses
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
+from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
 from advprune_core.pruners.keep_rules import Lowest, Rule, Scores
 
 Of = Literal["logits", "probabilities"]
@@ -21,7 +21,7 @@ def note_margin(state: History, *, ids: Tensor, logits: Tensor, y: Tensor, of: O
     """Take note of a batch: logits (B, classes) of the images `ids` (B,) with labels `y` (B,)."""
     visit(state, ids)
     values = torch.softmax(logits.float(), 1) if of == "probabilities" else logits.float()
-    per_image(state, "margins", ids)[ids] -= losses.margin(values, y)
+    remembered(state, "margins", ids)[ids] -= losses.margin(values, y)
 
 
 def aum(state: History, n: int) -> Scores:
@@ -42,7 +42,7 @@ class AUM(HistoryPruner):
     (2001.10528), eq. (1), of logits; the public code of CCS (Zheng et al. 2023) takes probabilities.
     """
 
-    name: ClassVar[str] = "aum"
+    name = "aum"
     keep: Rule = Lowest()
     of: Annotated[Of, Field(description="margins of logits (the paper) or of probabilities (CCS's code)")] = "logits"
 
@@ -51,9 +51,7 @@ class AUM(HistoryPruner):
         return False
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
-        """See `note_margin`."""
         note_margin(state, ids=batch.ids, logits=outputs.logits, y=batch.y, of=self.of)
 
     def scores(self, context: Context) -> Scores:
-        """See `aum`."""
         return aum(self.observed(context), context.n)

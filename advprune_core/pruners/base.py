@@ -100,6 +100,14 @@ def check_every_class(kept: NDArray[np.int64], had: NDArray[np.int64], *, fracti
         )
 
 
+def by_class(
+    labels: NDArray[np.int64], quotas: NDArray[np.int64], order: NDArray[np.int64] | None = None
+) -> list[tuple[NDArray[np.int64], int]]:
+    """Positions of the images of each class that keeps some, ascending or as they come in an order, and its quota."""
+    order = np.arange(len(labels)) if order is None else order
+    return [(order[labels[order] == label], int(quotas[label])) for label in np.flatnonzero(quotas)]
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """What a pruner may look at.
@@ -195,6 +203,10 @@ class Context:
         check_every_class(quotas, counts, fraction=self.fraction)
         return quotas
 
+    def per_class(self, order: NDArray[np.int64] | None = None) -> list[tuple[NDArray[np.int64], int]]:
+        """The training images of each class that has some, and how many of them to keep; see `by_class`."""
+        return by_class(self.labels, self.quotas(), order)
+
 
 @PRUNERS.family
 class Pruner(Component):
@@ -257,7 +269,6 @@ class ScheduledPruner(Pruner):
     every: Annotated[int, Field(ge=0, le=100_000, description="select again every so many epochs; 0: once")] = 0
 
     def epochs_before(self) -> int:
-        """The warm-up."""
         return self.warmup_epochs
 
     def due(self, epoch: int) -> bool:
@@ -273,7 +284,7 @@ class ModelPruner(ScheduledPruner):
     `Selection.n_filled`: after warm-up epochs it is too late to ask for a larger fraction.
     """
 
-    uses_model: ClassVar[bool] = True
+    uses_model = True
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 1
     score_epochs: Annotated[
         int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -95,21 +95,17 @@ class Herding(FeaturePruner):
     2k + 1 on adversarial ones.
     """
 
-    name: ClassVar[str] = "herding"
+    name = "herding"
 
     def check(self, context: Context) -> None:
-        """Every class must have an image to keep."""
         context.quotas()
 
     def choose(self, context: Context) -> Selection:
-        """See `herding`, per class."""
-        order, branch = self.shuffled(context)
-        features, kept = branch.known_features(), []
-        for label, quota in enumerate(context.quotas()):
-            members = np.flatnonzero(context.labels[order] == label)
-            if quota:
-                picks = herding(features[torch.from_numpy(members).to(features.device)], int(quota))
-                kept.append(order[members[picks]])
+        features, order = self.branch(context).known_features(), context.rng.permutation(context.n)
+        kept = [
+            members[herding(features[torch.from_numpy(members).to(features.device)], quota)]
+            for members, quota in context.per_class(order)
+        ]
         return Selection(np.concatenate(kept))
 
 
@@ -121,10 +117,9 @@ class KCenter(FeaturePruner):
     forward-equivalent an image on clean features, 2k + 1 on adversarial ones.
     """
 
-    name: ClassVar[str] = "k_center"
+    name = "k_center"
 
     def choose(self, context: Context) -> Selection:
-        """See `k_center`."""
         order, branch = self.shuffled(context)
         return Selection(order[k_center(branch.known_features(), context.k)])
 
@@ -141,14 +136,12 @@ class Moderate(FeaturePruner, ScorePruner):
     Xia et al., Moderate Coreset, ICLR 2023: the middle ranks of the distances over all classes.
     """
 
-    name: ClassVar[str] = "moderate"
+    name = "moderate"
 
     def rule(self) -> KeepRule:
-        """The middle ranks."""
         return Middle(center="median")
 
     def scores(self, context: Context) -> Scores:
-        """See `median_distance`."""
         features = self.branch(context).known_features()
         labels = context.dataset.train.labels.to(features.device)
         return np.asarray(median_distance(features, labels).cpu().numpy(), np.float64)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from advprune_core.pruners.base import PRUNERS, Context
+from advprune_core.pruners.blocks import joined
 from advprune_core.pruners.gradients import LastLayerGradients
 from advprune_core.pruners.omp import Pursuit
 from advprune_core.pruners.weights import WeightingPruner
@@ -73,21 +73,16 @@ class Craig(WeightingPruner):
     grow with the square of a class.
     """
 
-    name: ClassVar[str] = "craig"
+    name = "craig"
 
     def check(self, context: Context) -> None:
-        """Every class must have an image to keep."""
         context.quotas()
 
     def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
-        """See `facility_location`."""
-        rng, quotas = context.rng, context.quotas()
-        device = gradients.errors[0].device
-        indices, weights = [], []
-        for label in np.flatnonzero(quotas):
-            members = rng.permutation(np.flatnonzero(context.labels == label))
-            own = gradients[torch.from_numpy(members).to(device)]
-            centres, sizes = facility_location(distances(own), int(quotas[label]))
-            indices.append(members[centres])
-            weights.append(sizes)
-        return Pursuit(np.concatenate(indices), np.concatenate(weights).astype(np.float64))
+        rng, device, parts = context.rng, gradients.errors[0].device, []
+        for members, quota in context.per_class():
+            shuffled = rng.permutation(members)
+            own = gradients[torch.from_numpy(shuffled).to(device)]
+            centres, sizes = facility_location(distances(own), quota)
+            parts.append(Pursuit(shuffled[centres], sizes.astype(np.float64)))
+        return joined(parts)

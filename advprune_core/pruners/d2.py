@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -90,15 +90,14 @@ class D2(FeaturePruner):
     forward-equivalent an image on clean outputs, 2k + 1 on adversarial ones.
     """
 
-    name: ClassVar[str] = "d2"
-    version: ClassVar[int] = 2
+    name = "d2"
+    version = 2
     neighbours: Annotated[int, Field(ge=1, le=100_000, description="nearest neighbours of each image")] = 5
     gamma: Annotated[
         float, Field(ge=0, le=1_000_000, description="how fast a pick's effect on its neighbours falls off")
     ] = 1.0
 
     def choose(self, context: Context) -> Selection:
-        """See `d2`."""
         order, branch = self.shuffled(context)
         y = torch.from_numpy(context.labels[order]).to(branch.logits.device)
         scores = np.asarray(el2n(branch, y).cpu().numpy(), np.float64)

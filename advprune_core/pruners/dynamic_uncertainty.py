@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
@@ -10,17 +10,17 @@ from torch import Tensor
 
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
+from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
 from advprune_core.pruners.keep_rules import Scores
 
 
 def note_probability(state: History, *, ids: Tensor, logits: Tensor, y: Tensor, window: int) -> None:
     """Take note of a batch: logits (B, classes) of the images `ids` (B,) with labels `y` (B,)."""
     before = visit(state, ids)
-    recent = per_image(state, "recent", ids, width=window)
+    recent = remembered(state, "recent", ids, width=window)
     recent[ids, before % window] = torch.softmax(logits.float(), 1).gather(1, y[:, None]).squeeze(1)
     spread = recent[ids].std(1, correction=1)
-    per_image(state, "spreads", ids)[ids] += torch.where(before + 1 >= window, spread, 0.0)
+    remembered(state, "spreads", ids)[ids] += torch.where(before + 1 >= window, spread, 0.0)
 
 
 def dynamic_uncertainty(state: History, n: int, *, window: int) -> Scores:
@@ -42,7 +42,7 @@ class DynamicUncertainty(HistoryPruner):
     windows of 10 epochs over a whole training; here over the epochs before the selection.
     """
 
-    name: ClassVar[str] = "dynamic_uncertainty"
+    name = "dynamic_uncertainty"
     warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 10
     window: Annotated[int, Field(ge=2, le=100_000, description="epochs of a window")] = 5
 
@@ -51,9 +51,7 @@ class DynamicUncertainty(HistoryPruner):
         return self.with_window_of(self.window)
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
-        """See `note_probability`."""
         note_probability(state, ids=batch.ids, logits=outputs.logits, y=batch.y, window=self.window)
 
     def scores(self, context: Context) -> Scores:
-        """See `dynamic_uncertainty`."""
         return dynamic_uncertainty(self.observed(context), context.n, window=self.window)

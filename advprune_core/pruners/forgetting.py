@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
+from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
 from advprune_core.pruners.keep_rules import Scores
 
 
@@ -17,7 +15,7 @@ def note_forgetting(state: History, *, ids: Tensor, logits: Tensor, y: Tensor) -
     """Take note of a batch: logits (B, classes) of the images `ids` (B,) with labels `y` (B,)."""
     visit(state, ids)
     right = (logits.argmax(1) == y).float()
-    last, ever, events = (per_image(state, name, ids) for name in ("right", "ever_right", "events"))
+    last, ever, events = (remembered(state, name, ids) for name in ("right", "ever_right", "events"))
     events[ids] += ((last[ids] == 1) & (right == 0)).float()
     last[ids] = right
     ever[ids] = torch.maximum(ever[ids], right)
@@ -45,12 +43,10 @@ class Forgetting(HistoryPruner):
     the events of a whole training are counted, here those of the epochs before the selection.
     """
 
-    name: ClassVar[str] = "forgetting"
+    name = "forgetting"
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
-        """See `note_forgetting`."""
         note_forgetting(state, ids=batch.ids, logits=outputs.logits, y=batch.y)
 
     def scores(self, context: Context) -> Scores:
-        """See `forgetting`."""
         return forgetting(self.observed(context), context.n)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ class Glister(GradientPruner):
     (TRADES and MART 2k + 2).
     """
 
-    name: ClassVar[str] = "glister"
+    name = "glister"
     eta: Annotated[float, Field(gt=0, le=1_000_000, description="length of the virtual step, shared by all picks")] = (
         0.1
     )
@@ -138,12 +138,10 @@ class Glister(GradientPruner):
             raise ConfigError("glister needs held-out images; set dataset.val_select")
 
     def choose(self, context: Context) -> Selection:
-        """See `pick`."""
         self.check(context)
         return super().choose(context)
 
     def pick(self, gradients: LastLayerGradients, context: Context) -> Selection:
-        """See `glister`."""
         objective, held_out = self.outputs(context, context.dataset.val_select)
         picks = glister(gradients, objective, held_out, context.k, eta=self.eta, greedy=self.greedy, rng=context.rng)
         return Selection(picks)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Iterable
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -77,19 +78,15 @@ def _pursued(own: LastLayerGradients | DenseAtoms, k: int, *, lam: float, left: 
 
 def grad_match_by_class(
     gradients: LastLayerGradients,
-    labels: NDArray[np.int64],
-    quotas: NDArray[np.int64],
+    classes: Iterable[tuple[NDArray[np.int64], int]],
     *,
     lam: float = 0.5,
     block: int = 0,
     rng: np.random.Generator,
 ) -> Pursuit:
-    """`grad_match` within every class that has images; `quotas` (classes,) says how many each keeps."""
+    """`grad_match` within every class, of whose images and quota `classes` has a pair: see `Context.per_class`."""
     return joined(
-        grad_match(
-            gradients, int(quotas[label]), lam=lam, block=block, members=np.flatnonzero(labels == label), rng=rng
-        )
-        for label in np.flatnonzero(quotas)
+        grad_match(gradients, quota, lam=lam, block=block, members=members, rng=rng) for members, quota in classes
     )
 
 
@@ -144,7 +141,7 @@ class GradMatch(WeightingPruner):
     1,250 at less of a loss for twice the seconds; results/reference/selection has both against n.
     """
 
-    name: ClassVar[str] = "grad_match"
+    name = "grad_match"
     per_class: Annotated[bool, Field(description="match the gradient of each class by images of its own")] = True
     lam: Annotated[float, Field(ge=0, le=1_000_000, description="ridge on the weights")] = 0.5
     block: Annotated[
@@ -157,10 +154,9 @@ class GradMatch(WeightingPruner):
             context.quotas()
 
     def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
-        """See `grad_match`."""
         rng, lam, block = context.rng, self.lam, self.block
         if self.per_class:
-            return grad_match_by_class(gradients, context.labels, context.quotas(), lam=lam, block=block, rng=rng)
+            return grad_match_by_class(gradients, context.per_class(), lam=lam, block=block, rng=rng)
         return grad_match(gradients, context.k, lam=lam, block=block, rng=rng)
 
 
@@ -172,7 +168,7 @@ class GradMatchPB(WeightingPruner):
     `weights` see `grad_match`.
     """
 
-    name: ClassVar[str] = "grad_match_pb"
+    name = "grad_match_pb"
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images of a candidate batch")] = 16
     lam: Annotated[float, Field(ge=0, le=1_000_000, description="ridge on the weights")] = 0.0
     block: Annotated[
@@ -180,7 +176,6 @@ class GradMatchPB(WeightingPruner):
     ] = 0
 
     def cover(self, gradients: LastLayerGradients, context: Context) -> Pursuit:
-        """See `grad_match_by_batch`."""
         return grad_match_by_batch(
             gradients, context.k, batch_size=self.batch_size, lam=self.lam, block=self.block, rng=context.rng
         )

@@ -16,7 +16,7 @@ from advprune_core.pruners.keep_rules import Highest, KeepRule, Rule, ScorePrune
 History = dict[str, Tensor]
 
 
-def per_image(state: History, name: str, ids: Tensor, *, width: int | None = None, fill: float = 0.0) -> Tensor:
+def remembered(state: History, name: str, ids: Tensor, *, width: int | None = None, fill: float = 0.0) -> Tensor:
     """The tensor `name` of a state, with a row for every id: created or lengthened where it is not.
 
     Parameters
@@ -46,7 +46,7 @@ def per_image(state: History, name: str, ids: Tensor, *, width: int | None = Non
 
 def visit(state: History, ids: Tensor) -> Tensor:
     """Count a visit of each of `ids`; how often each was seen before, int64 of shape (B,)."""
-    visits = per_image(state, "visits", ids)
+    visits = remembered(state, "visits", ids)
     before = visits[ids].long()
     visits[ids] += 1
     return before
@@ -90,7 +90,6 @@ class HistoryPruner(ScorePruner):
         return self
 
     def rule(self) -> KeepRule:
-        """The setting."""
         return self.keep
 
     def observed(self, context: Context) -> History:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from torch import Tensor
 from advprune_core.base.settings import ConfigError
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
-from advprune_core.pruners.history import per_image
+from advprune_core.pruners.history import remembered
 
 
 def infobatch(
@@ -62,10 +62,10 @@ class InfoBatch(Pruner):
     fraction, which includes the full epochs, is in the record.
     """
 
-    name: ClassVar[str] = "infobatch"
-    exact: ClassVar[bool] = False
-    steady: ClassVar[bool] = False
-    uses_model: ClassVar[bool] = True
+    name = "infobatch"
+    exact = False
+    steady = False
+    uses_model = True
     full_at_end: Annotated[float, Field(ge=0, lt=1, description="share of the epochs, the last, on all data")] = 0.125
     max_ratio: Annotated[
         float, Field(gt=0, lt=1, description="largest share dropped of the images below the mean loss")
@@ -77,10 +77,9 @@ class InfoBatch(Pruner):
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         """Keep each image's last loss."""
-        per_image(state, "losses", batch.ids, fill=float("nan"))[batch.ids] = outputs.losses.float()
+        remembered(state, "losses", batch.ids, fill=float("nan"))[batch.ids] = outputs.losses.float()
 
     def select(self, context: Context) -> Selection:
-        """See `infobatch`."""
         everything = Selection(np.arange(context.n))
         if context.k >= context.n:
             return everything

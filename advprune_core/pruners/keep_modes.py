@@ -5,7 +5,7 @@ Scored once after a warm-up epoch on clean images, in eval mode; what is dropped
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
@@ -18,7 +18,6 @@ class _CleanLoss(ScorePruner):
     """Keeps by the cross-entropy of clean images."""
 
     def scores(self, context: Context) -> Scores:
-        """Clean losses."""
         return split_scores(context, "loss", steps=0)
 
 
@@ -30,10 +29,9 @@ class KeepEasy(_CleanLoss):
     ``{score: {keep: lowest}}``.
     """
 
-    name: ClassVar[str] = "keep_easy"
+    name = "keep_easy"
 
     def rule(self) -> KeepRule:
-        """Lowest."""
         return Lowest()
 
 
@@ -44,10 +42,9 @@ class KeepHard(_CleanLoss):
     Helps where most data is kept and easy images repeat each other; hurts with noisy labels.
     """
 
-    name: ClassVar[str] = "keep_hard"
+    name = "keep_hard"
 
     def rule(self) -> KeepRule:
-        """Highest."""
         return Highest()
 
 
@@ -58,10 +55,9 @@ class KeepMiddle(_CleanLoss):
     A compromise between `keep_easy` and `keep_hard`; with `balanced`, each class has a mean of its own.
     """
 
-    name: ClassVar[str] = "keep_middle"
+    name = "keep_middle"
 
     def rule(self) -> KeepRule:
-        """Middle."""
         return Middle()
 
 
@@ -76,14 +72,13 @@ class KeepFragile(ScorePruner):
     or that of a single step, as long as usual for the number taken, min(2.5 / k, 1) eps.
     """
 
-    name: ClassVar[str] = "keep_fragile"
-    version: ClassVar[int] = 2
+    name = "keep_fragile"
+    version = 2
     steps: Annotated[
         int | None, Field(ge=1, le=10_000, description="steps of the scoring attack; none: the training's, at least 7")
     ] = None
 
     def rule(self) -> KeepRule:
-        """Lowest."""
         return Lowest()
 
     def hard_is_high(self) -> bool:
@@ -91,5 +86,4 @@ class KeepFragile(ScorePruner):
         return False
 
     def scores(self, context: Context) -> Scores:
-        """Steps to break."""
         return split_scores(context, "steps_to_break", steps=self.steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,10 +127,9 @@ class KeepRule(Component):
 class Highest(KeepRule):
     """The highest scores."""
 
-    name: ClassVar[str] = "highest"
+    name = "highest"
 
     def keep(self, scores: Scores, k: int, *, hard_is_high: bool, rng: np.random.Generator) -> Indices:
-        """See `highest`."""
         return highest(scores, k, rng=rng)
 
 
@@ -138,10 +137,9 @@ class Highest(KeepRule):
 class Lowest(KeepRule):
     """The lowest scores."""
 
-    name: ClassVar[str] = "lowest"
+    name = "lowest"
 
     def keep(self, scores: Scores, k: int, *, hard_is_high: bool, rng: np.random.Generator) -> Indices:
-        """See `lowest`."""
         return lowest(scores, k, rng=rng)
 
 
@@ -149,13 +147,12 @@ class Lowest(KeepRule):
 class Middle(KeepRule):
     """The scores nearest to the mean, or the middle ranks."""
 
-    name: ClassVar[str] = "middle"
+    name = "middle"
     center: Annotated[Literal["mean", "median"], Field(description="nearest to the mean score, or middle ranks")] = (
         "mean"
     )
 
     def keep(self, scores: Scores, k: int, *, hard_is_high: bool, rng: np.random.Generator) -> Indices:
-        """See `middle`."""
         return middle(scores, k, center=self.center, rng=rng)
 
 
@@ -163,12 +160,11 @@ class Middle(KeepRule):
 class Stratified(KeepRule):
     """As evenly from all scores as possible, the hardest dropped: CCS (Zheng et al. 2023)."""
 
-    name: ClassVar[str] = "stratified"
+    name = "stratified"
     strata: Annotated[int, Field(ge=1, le=1_000_000, description="score intervals of equal width")] = 50
     hard_cutoff: Annotated[float, Field(ge=0, lt=1, description="share dropped as the hardest")] = 0.0
 
     def keep(self, scores: Scores, k: int, *, hard_is_high: bool, rng: np.random.Generator) -> Indices:
-        """See `stratified`."""
         return stratified(
             scores, k, strata=self.strata, hard_cutoff=self.hard_cutoff, hard_is_high=hard_is_high, rng=rng
         )
@@ -187,11 +183,10 @@ def keep_by_score(
     rng = context.rng
     if not balanced:
         return Selection(rule.keep(scores, context.k, hard_is_high=hard_is_high, rng=rng))
-    kept = []
-    for label, quota in enumerate(context.quotas()):
-        members = np.flatnonzero(context.labels == label)
-        if len(members):
-            kept.append(members[rule.keep(scores[members], int(quota), hard_is_high=hard_is_high, rng=rng)])
+    kept = [
+        members[rule.keep(scores[members], quota, hard_is_high=hard_is_high, rng=rng)]
+        for members, quota in context.per_class()
+    ]
     return Selection(np.concatenate(kept))
 
 
@@ -218,7 +213,6 @@ class ScorePruner(ModelPruner):
         return True
 
     def choose(self, context: Context) -> Selection:
-        """See `keep_by_score`."""
         scores, hard_is_high = self.scores(context), self.hard_is_high()
         return keep_by_score(scores, context, self.rule(), hard_is_high=hard_is_high, balanced=self.balanced)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from torch import Tensor, nn
 
@@ -37,15 +35,14 @@ class LossTop(Pruner):
     Mendonca et al., Adversarial training with informed data selection, EUSIPCO 2022 (2301.04472).
     """
 
-    name: ClassVar[str] = "loss_top"
-    exact: ClassVar[bool] = False
+    name = "loss_top"
+    exact = False
 
     def candidates(self, batch_size: int, fraction: float) -> int:
         """``batch_size / fraction``."""
         return max(batch_size, round(batch_size / fraction))
 
     def narrow(self, model: nn.Module, batch: Batch, size: int) -> Batch:
-        """See `loss_top`."""
         if size >= len(batch.y):
             return batch
         rows = loss_top(model, batch.x, batch.y, size)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from advprune_core.base.settings import ConfigError
@@ -18,7 +16,7 @@ class Oracle(ScheduledPruner):
     labels are fewer than what is to be kept, wrong ones fill the rest at random (`n_filled`).
     """
 
-    name: ClassVar[str] = "oracle"
+    name = "oracle"
 
     def check(self, context: Context) -> None:
         """Refuse data of which nobody knows the right labels.

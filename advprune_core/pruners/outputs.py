@@ -11,15 +11,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advprune_core.attacks.pgd import pgd
 from advprune_core.base.randomness import stream
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.augmentation import Crops
 from advprune_core.datasets.base import Split
-from advprune_core.models.mode import no_trace
+from advprune_core.models.mode import device_of, no_trace
 from advprune_core.objectives.base import Batch, Objective
-from advprune_core.objectives.policy import AttackPolicy
-from advprune_core.objectives.starts import RandomStart, Start, where_images
+from advprune_core.objectives.policy import AttackPolicy, BoundAttack
+from advprune_core.objectives.starts import RandomStart, Start
 from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners.base import Context, ModelPruner, Pruner
 
@@ -146,11 +145,6 @@ def branch(model: nn.Module, x: Tensor, *, head: str | None = None) -> Branch:
     return Branch(logits.detach(), features)
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
 def scoring_policy(policy: AttackPolicy, steps: int | None, *, start: Start | None = None) -> AttackPolicy:
     """The training attack with another number of steps, or from another start."""
     changes = ({} if steps is None else {"steps": FixedSteps(count=steps)}) | (
@@ -210,15 +204,17 @@ def split_outputs(
         rooms.setdefault(name, _Room(len(split), batch)).put(batch)
 
     with no_trace(model):
-        perturb = _Adversary(context, split, steps) if adversarial else None
-        for begin in range(0, len(split), BATCH):
-            ids = torch.arange(begin, min(begin + BATCH, len(split)))
-            x, y = split.pixels(ids).to(device), split.labels[ids].to(device)
-            at_clean = branch(model, x, head=head) if clean or (perturb is not None and perturb.needs_clean) else None
+        attack = _scoring_attack(context, split, steps) if adversarial else None
+        loss = context.objective.attack_loss if context.objective is not None else "cross_entropy"
+        needs_clean = attack is not None and (loss == "kl" or attack.policy.steps.uses_logits)
+        for ids, x, y in split.batches(BATCH, device):
+            at_clean = branch(model, x, head=head) if clean or needs_clean else None
+            logits = None if at_clean is None else at_clean.logits
             if clean and at_clean is not None:
                 keep("clean", at_clean)
-            if perturb is not None:
-                x_adv = perturb(x, y, ids.to(device), at_clean)
+            if attack is not None:
+                target = logits if loss == "kl" and logits is not None else y
+                x_adv = attack(_centred(x, y, ids, context), target, loss, clean=logits)
                 keep("adversarial", branch(model, x_adv, head=head))
     kept = (rooms[name].branch if name in rooms else None for name in ("clean", "adversarial"))
     return SplitOutputs(split.labels.to(device), *kept)
@@ -260,7 +256,7 @@ class OutputPruner(AttackingPruner):
         return self if steps == self.steps else self.replace(steps=steps)
 
     def branch(self, context: Context) -> Branch:
-        """See `split_branch`."""
+        """Outputs for the training images that the settings ask for."""
         return split_branch(context, steps=self.steps, head=self.head)
 
 
@@ -283,49 +279,20 @@ def split_branch(context: Context, *, steps: int | None = None, head: str | None
     return found
 
 
-class _Adversary:
-    """The scoring attack on the images of one split: the one place that knows how to run it.
+def _scoring_attack(context: Context, split: Split, steps: int | None) -> BoundAttack:
+    """The training attack on the images of a split, which reads what training carries and changes nothing of it."""
+    if context.objective is None or context.attack is None:
+        raise ConfigError("adversarial outputs need a context with the run's objective and attack")
+    own = split is context.dataset.train
+    policy = scoring_policy(context.attack, steps, start=None if own else RandomStart())
+    # What is carried belongs to the training images.
+    state = context.policy if own and context.policy else policy.initial_state(len(split))
+    seed = stream(context.seed, "scoring", "train" if own else "held out")
+    return policy.bind(context.network, seed=seed, state=state, remembers=False)
 
-    Like the training attack, but nothing is noted of its results: what training carries from one
-    visit of an image to the next is read, and not changed.
-    """
 
-    def __init__(self, context: Context, split: Split, steps: int | None) -> None:
-        if context.objective is None or context.attack is None:
-            raise ConfigError("adversarial outputs need a context with the run's objective and attack")
-        self.context, self.model = context, context.network
-        self.loss = context.objective.attack_loss
-        own = split is context.dataset.train
-        self.policy = scoring_policy(context.attack, steps, start=None if own else RandomStart())
-        self.needs_clean = self.loss == "kl" or self.policy.steps.uses_logits
-        # What is carried belongs to the training images. A copy, because steps may replace entries.
-        carried = own and bool(context.policy)
-        self.state = dict(context.policy) if carried else self.policy.initial_state(len(split))
-        self.seed = stream(context.seed, "scoring", "train" if own else "held out")
-
-    def __call__(self, x: Tensor, y: Tensor, ids: Tensor, clean: Branch | None) -> Tensor:
-        policy, eps = self.policy, self.policy.radius
-        batch = Batch(x, y, ids=ids, epochs=torch.full_like(ids, self.context.epoch), crops=self._crops(ids))
-        start: Tensor = policy.bind(self.model, seed=self.seed, state=self.state).start(batch)
-        known = clean.logits if clean is not None else torch.empty(0)
-        steps, step_size = policy.steps.plan(batch, eps=eps, logits=lambda: known, state=self.state)
-        if isinstance(steps, Tensor):
-            start = where_images(steps > 0, start, x)
-        return pgd(
-            self.model,
-            start if policy.start.augments else x,
-            known if self.loss == "kl" else y,
-            norm=policy.norm,
-            eps=eps,
-            steps=steps,
-            step_size=step_size,
-            start=start,
-            loss=self.loss,
-            mode=policy.attack_mode,
-        )
-
-    def _crops(self, ids: Tensor) -> Crops | None:
-        """The middle of each image's padded frame, where perturbations are carried in one."""
-        padding = self.context.crop_padding
-        middle = torch.full_like(ids, padding)
-        return Crops(middle, middle, torch.zeros_like(ids, dtype=torch.bool), padding) if padding else None
+def _centred(x: Tensor, y: Tensor, ids: Tensor, context: Context) -> Batch:
+    """Images as they are: in the middle of their padded frames, where perturbations are carried in such."""
+    padding, middle = context.crop_padding, torch.full_like(ids, context.crop_padding)
+    crops = Crops(middle, middle, torch.zeros_like(ids, dtype=torch.bool), padding) if padding else None
+    return Batch(x, y, ids=ids, epochs=torch.full_like(ids, context.epoch), crops=crops)

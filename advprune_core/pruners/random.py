@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,7 @@ def random_subset(context: Context, *, balanced: bool = False) -> Selection:
     rng = context.rng
     if not balanced:
         return Selection(rng.permutation(context.n)[: context.k])
-    labels = context.labels
-    kept = [rng.permutation(np.flatnonzero(labels == label))[:quota] for label, quota in enumerate(context.quotas())]
-    return Selection(np.concatenate(kept))
+    return Selection(np.concatenate([rng.permutation(members)[:quota] for members, quota in context.per_class()]))
 
 
 def in_turn(context: Context, *, turn: int, balanced: bool = False) -> Selection:
@@ -39,13 +37,10 @@ def in_turn(context: Context, *, turn: int, balanced: bool = False) -> Selection
     ConfigError
         Balanced, if a class would keep no image.
     """
-    labels = context.labels if balanced else np.zeros(context.n, np.int64)
-    quotas = context.quotas() if balanced else np.array([context.k])
     kept = []
-    for label, quota in enumerate(quotas):
-        members = np.flatnonzero(labels == label)
-        if len(members):
-            kept.append(members[_turns(len(members), int(quota), turn, seed=context.seed, label=label)])
+    for members, quota in context.per_class() if balanced else [(np.arange(context.n), context.k)]:
+        label = int(context.labels[members[0]]) if balanced else 0
+        kept.append(members[_turns(len(members), quota, turn, seed=context.seed, label=label)])
     return Selection(np.concatenate(kept))
 
 
@@ -69,10 +64,9 @@ def _turns(n: int, k: int, turn: int, *, seed: int, label: int) -> NDArray[np.in
 class Full(Pruner):
     """All training images: the baseline (no cost)."""
 
-    name: ClassVar[str] = "full"
+    name = "full"
 
     def select(self, context: Context) -> Selection:
-        """Everything."""
         return Selection(np.arange(context.n))
 
 
@@ -80,11 +74,10 @@ class Full(Pruner):
 class Random(ScheduledPruner):
     """A random subset, drawn once (Kaufmann et al. 2022, 2207.00694): control (a); no cost."""
 
-    name: ClassVar[str] = "random"
+    name = "random"
     balanced: Annotated[bool, Field(description="the same share of every class")] = False
 
     def select(self, context: Context) -> Selection:
-        """See `random_subset`."""
         return random_subset(context, balanced=self.balanced)
 
 
@@ -96,12 +89,11 @@ class Redraw(Random):
     data but for its order.
     """
 
-    name: ClassVar[str] = "redraw"
+    name = "redraw"
     every: Annotated[int, Field(ge=1, le=100_000, description="select again every so many epochs")] = 1
     in_turn: Annotated[bool, Field(description="every image once before any twice")] = False
 
     def select(self, context: Context) -> Selection:
-        """See `random_subset` and `in_turn`."""
         if not self.in_turn:
             return super().select(context)
         turn = max(0, context.epoch - self.warmup_epochs) // self.every

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ def loss(branch: Branch, y: Tensor) -> Tensor:
     return losses.cross_entropy(branch.logits, y)
 
 
-def margin(branch: Branch, y: Tensor) -> Tensor:
+def probability_margin(branch: Branch, y: Tensor) -> Tensor:
     """Probability of the label minus the largest other one, shape (n,): low is hard."""
     return -losses.margin(torch.softmax(branch.logits, 1), y)
 
@@ -55,7 +55,7 @@ class _Kind(NamedTuple):
 
 KINDS = {
     "loss": _Kind(loss, True),
-    "margin": _Kind(margin, False),
+    "margin": _Kind(probability_margin, False),
     "entropy": _Kind(entropy, True),
     "el2n": _Kind(el2n, True),
     "grand": _Kind(grand, True),
@@ -110,7 +110,7 @@ class Score(OutputPruner, ScorePruner):
     steps to break. All of them were made for clean outputs; on adversarial ones they are ours.
     """
 
-    name: ClassVar[str] = "score"
+    name = "score"
     score: Annotated[ScoreName, Field(description="what is measured of each image")] = "loss"
     keep: Rule = Highest()
 
@@ -129,13 +129,10 @@ class Score(OutputPruner, ScorePruner):
         return super().canonical() | ({"version": 2} if self.score == "steps_to_break" else {})
 
     def rule(self) -> KeepRule:
-        """The setting."""
         return self.keep
 
     def scores(self, context: Context) -> Scores:
-        """See `split_scores`."""
         return split_scores(context, self.score, steps=self.steps, head=self.head)
 
     def hard_is_high(self) -> bool:
-        """Whether high scores mean hard images."""
         return self.score in KINDS and KINDS[self.score].hard_is_high

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import Norm
 from advprune_core.base.settings import ConfigError, Pixels, Registry
-from advprune_core.datasets.arrays import Array, Layout, checked_images, checked_labels, plain, same_count
+from advprune_core.datasets.arrays import Array, Layout, as_array, checked_images, checked_labels, same_count
 from advprune_core.datasets.base import Dataset, Split, channel_statistics
 from advprune_core.objectives.base import OBJECTIVES, Batch, Objective, Outputs
 from advprune_core.objectives.policy import AttackPolicy
@@ -198,7 +198,7 @@ def _history(pruner: Pruner, dataset: Dataset, trajectory: Any) -> dict[str, Ten
 
 def _finite(array: Any, *, what: str, half: bool = False) -> Tensor:
     """Numbers as float32, or with `half` as float16 where they are; copied only where they are of another type."""
-    found = plain(array, what=what)
+    found = as_array(array, what=what)
     if found.dtype.kind not in "iuf":
         raise ConfigError(f"{what} must be numbers; they are {found.dtype}")
     kept = half and found.dtype == np.float16

@@ -9,9 +9,9 @@ from advprune_core.attacks.geometry import Norm, ascend, project
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import default_step_size, input_gradient
 from advprune_core.base.settings import ConfigError
-from advprune_core.models.mode import no_trace
+from advprune_core.models.mode import device_of, no_trace
 from advprune_core.pruners.base import Context
-from advprune_core.pruners.outputs import BATCH, device_of
+from advprune_core.pruners.outputs import BATCH
 
 #: Steps of the scoring attack, where training takes fewer and none are told.
 FEWEST = 7
@@ -83,12 +83,12 @@ def split_steps_to_break(context: Context, *, steps: int | None = None) -> Tenso
     if context.attack is None:
         raise ConfigError("steps to break need a context with the run's attack")
     model, split = context.network, context.dataset.train
-    device = device_of(model)
     norm, eps, policy = context.attack.norm, context.attack.radius, context.attack.steps
     steps = max(FEWEST, round(policy.expected())) if steps is None else steps
-    size, parts = policy.length_of(eps, steps), []
-    for begin in range(0, len(split), BATCH):
-        rows = slice(begin, begin + BATCH)
-        x, y = split.pixels(rows).to(device), split.labels[rows].to(device)
-        parts.append(steps_to_break(model, x, y, norm=norm, eps=eps, steps=steps, step_size=size))
-    return torch.cat(parts)
+    size = policy.length_of(eps, steps)
+    return torch.cat(
+        [
+            steps_to_break(model, x, y, norm=norm, eps=eps, steps=steps, step_size=size)
+            for _, x, y in split.batches(BATCH, device_of(model))
+        ]
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.pruners.history import History, HistoryPruner, completed, per_image, visit
+from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
 from advprune_core.pruners.keep_rules import Scores
 
 
@@ -26,14 +26,14 @@ def note_change(state: History, *, ids: Tensor, logits: Tensor, window: int, dec
     """
     before = visit(state, ids)
     log_p = torch.log_softmax(logits.float(), 1)
-    last = per_image(state, "log_p", ids, width=logits.shape[1])
-    changes = per_image(state, "changes", ids, width=window - 1)
+    last = remembered(state, "log_p", ids, width=logits.shape[1])
+    changes = remembered(state, "changes", ids, width=window - 1)
     # The first visit's own change is nonsense, and overwritten before a window is complete.
     changes[ids, (before - 1) % (window - 1)] = (log_p.exp() * (log_p - last[ids]).abs()).sum(1)
     last[ids] = log_p
     own = changes[ids]
     depth = (own - own.mean(1, keepdim=True)).norm(dim=1)
-    average = per_image(state, "average", ids)
+    average = remembered(state, "average", ids)
     average[ids] = torch.where(before + 1 >= window, decay * depth + (1 - decay) * average[ids], average[ids])
 
 
@@ -55,7 +55,7 @@ class TDDS(HistoryPruner):
     Zhang et al., Spanning Training Progress: Temporal Dual-Depth Scoring, CVPR 2024 (2311.13613).
     """
 
-    name: ClassVar[str] = "tdds"
+    name = "tdds"
     warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 10
     window: Annotated[int, Field(ge=3, le=100_000, description="epochs of a window")] = 5
     decay: Annotated[float, Field(gt=0, le=1, description="weight of the newest window in the average")] = 0.9
@@ -65,9 +65,7 @@ class TDDS(HistoryPruner):
         return self.with_window_of(self.window)
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
-        """See `note_change`."""
         note_change(state, ids=batch.ids, logits=outputs.logits, window=self.window, decay=self.decay)
 
     def scores(self, context: Context) -> Scores:
-        """See `tdds`."""
         return tdds(self.observed(context), context.n, window=self.window)

@@ -8,7 +8,7 @@ act like another learning rate.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ def weigh(selection: Selection, gradients: LastLayerGradients, weighting: Weight
 class GradientPruner(AttackingPruner):
     """A pruner that selects by gradients of the run's objective, again every so many epochs."""
 
-    measures_steps: ClassVar[bool] = True
+    measures_steps = True
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 5
     every: Annotated[int, Field(ge=0, le=100_000, description="select again every so many epochs; 0: once")] = 10
     half_features: Annotated[
@@ -86,7 +86,6 @@ class GradientPruner(AttackingPruner):
         return "none"
 
     def choose(self, context: Context) -> Selection:
-        """See `pick` and `weigh`."""
         gradients = self.gradients(context)
         # Classes that have none get theirs before the weights are made, which are measured as they are used.
         least = max(1, context.min_per_class)
@@ -107,7 +106,6 @@ class WeightingPruner(GradientPruner):
     ] = "mean_one"
 
     def weighting(self) -> Weighting:
-        """The setting."""
         return self.weights
 
     def pick(self, gradients: LastLayerGradients, context: Context) -> Selection:

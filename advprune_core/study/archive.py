@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from advprune_core.base.files import DamagedFile, digest_of
 from advprune_core.base.settings import AdvpruneError, ConfigError
+from advprune_core.study.grid import study_grid
+from advprune_core.study.packing import PACKED, Files, write_packed
 from advprune_core.study.records import FILES, EvaluationRecord, Manifest, RunRecord, Timing
 from advprune_core.study.store import RunStore, read_manifest, read_record
+from advprune_core.study.study import study_config
 from advprune_core.trainers.config import RunConfig, content_key
 
 R = TypeVar("R", RunRecord, EvaluationRecord, Timing)
 
-#: Files of a run that an export has; weights and selections stay where they are.
-_EXPORTED = ("record.json", "evaluations/*.json", "timings/*.json")
+#: Records of a run that an export has; weights and selections stay where they are.
+_EXPORTED: dict[str, type[RunRecord] | type[EvaluationRecord] | type[Timing]] = {
+    "record.json": RunRecord,
+    "evaluations/*.json": EvaluationRecord,
+    "timings/*.json": Timing,
+}
 
 
-def export_study(study: str, folder: Path, *, results: Path) -> int:
-    """Copy a study's manifest, tables, figures, notebooks and its runs' records, without weights.
+@dataclass(frozen=True)
+class Exported:
+    """What an export has.
 
-    The copy is made beside `folder` and renamed; in an earlier export, only what an export writes is replaced.
+    Attributes
+    ----------
+    runs : int
+        Runs with a record.
+    missing : list of str
+        Points of the study that are not finished: not trained, or not tested.
+    """
 
-    Returns
-    -------
-    int
-        How many runs it has.
+    runs: int
+    missing: list[str]
+
+
+def export_study(study: str, folder: Path, *, results: Path) -> Exported:
+    """Copy a study's manifest, tables, figures, notebooks and its runs' records, packed and without weights.
+
+    The study may be under way: what is finished is copied. The copy is made beside `folder` and renamed; in
+    an earlier export, only what an export writes is replaced.
+
+    Warns
+    -----
+    UserWarning
+        A damaged record, which is left out.
 
     Raises
     ------
@@ -49,10 +75,8 @@ def export_study(study: str, folder: Path, *, results: Path) -> int:
         for path in sorted(own.iterdir()):
             if path.is_file() and not path.name.startswith("."):
                 _copy(path, beside / path.name)
-        keys = sorted({entry.key for entry in manifest.entries})
-        for key in keys:
-            for path in _exported_files(store.folder(key)):
-                _copy(path, beside / "runs" / key / path.relative_to(store.folder(key)))
+        records = _exported_records(store, sorted({entry.key for entry in manifest.entries}))
+        write_packed(beside / PACKED, records)
         beside.chmod(0o755)
         if folder.exists():
             earlier = beside.with_name(f"{beside.name}.earlier")
@@ -63,7 +87,39 @@ def export_study(study: str, folder: Path, *, results: Path) -> int:
             beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return len(keys)
+    return Exported(sum(name.endswith("/record.json") for name in records), _unfinished(manifest, records))
+
+
+def _exported_records(store: RunStore, keys: list[str]) -> dict[str, dict[str, Any]]:
+    """Content of the records of runs, as it was written, by their paths below the results."""
+    records = {}
+    for key, (pattern, kind) in itertools.product(keys, _EXPORTED.items()):
+        for path in store.files.find(f"runs/{key}/{pattern}"):
+            try:
+                read_record(path, kind, without_digest=True, files=store.files)
+            except DamagedFile as error:
+                warnings.warn(f"{path} is damaged ({error}); left out", stacklevel=3)
+                continue
+            records[path.relative_to(store.results).as_posix()] = json.loads(store.files.read(path))
+    return records
+
+
+def _unfinished(manifest: Manifest, records: dict[str, dict[str, Any]]) -> list[str]:
+    """Points of a study that have no run, or a trained run without their test."""
+    missing, known = [], set()
+    for entry in manifest.entries:
+        known.add((entry.arm, entry.fraction, entry.seed))
+        record = records.get(f"runs/{entry.key}/record.json")
+        tested = f"runs/{entry.key}/evaluations/{entry.evaluation}.json" in records
+        if record is None or (record["status"] in ("ok", "collapsed") and not tested):
+            state = "not trained" if record is None else "not tested"
+            missing.append(f"{entry.arm} {100 * entry.fraction:g} % seed {entry.seed}: {state}")
+    try:
+        grid = study_grid(study_config(manifest.config))
+    except ConfigError:  # of an earlier version, or with parts that are not here: its manifest is all that is known
+        return missing
+    absent = [entry for entry in grid if (entry.arm, entry.fraction, entry.seed) not in known]
+    return missing + [f"{entry.describe()}: the run that it matches is not finished, or failed" for entry in absent]
 
 
 def _check_target(folder: Path, *, results: Path, own: Path) -> None:
@@ -83,14 +139,9 @@ def _check_target(folder: Path, *, results: Path, own: Path) -> None:
             ) from None
 
 
-def _exported_files(run: Path) -> Iterator[Path]:
-    for pattern in _EXPORTED:
-        yield from sorted(run.glob(pattern))
-
-
 def _kept_files(folder: Path) -> list[Path]:
     """Files in an earlier export that no export writes: the user's own."""
-    written = {path for run in folder.glob("runs/*") for path in _exported_files(run)}
+    written = {path for pattern in _EXPORTED for path in folder.glob(f"runs/*/{pattern}")}
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in written]
 
 
@@ -137,10 +188,10 @@ def import_study(folder: Path, *, results: Path) -> Imported:
     source, target, found = RunStore(folder, read_only=True), RunStore(results), Imported()
     keys = source.run_keys()
     if not keys:
-        raise ConfigError(f"{folder} has no runs/*/record.json: name an exported study or a results folder")
+        raise ConfigError(f"{folder} has no records of runs: name an exported study or a results folder")
     for key in keys:
         with target.lock(key):
-            _import_run(source.folder(key), target, found)
+            _import_run(source.folder(key), source.files, target, found)
     for path in sorted([*folder.glob("manifest*.json"), *folder.glob("*/manifest*.json")]):
         try:
             manifest = read_manifest(path, without_digest=True)
@@ -153,11 +204,11 @@ def import_study(folder: Path, *, results: Path) -> Imported:
     return found
 
 
-def _import_run(folder: Path, target: RunStore, found: Imported) -> None:
+def _import_run(folder: Path, files: Files, target: RunStore, found: Imported) -> None:
     """Verify the records of one run, and write what is not there yet."""
     key = folder.name
     try:
-        record, old = _run_record(folder / "record.json")
+        record, old = _run_record(folder / "record.json", files)
     except DamagedFile as error:
         found.refused[str(folder / "record.json")] = str(error)
         return
@@ -176,17 +227,17 @@ def _import_run(folder: Path, target: RunStore, found: Imported) -> None:
             if not in_place and (folder / name).exists() and digest_of(folder / name) == digest:
                 _copy(folder / name, target.folder(key) / name)
         target.keep_run(_marked(record, in_place=in_place))
-    for path in sorted(folder.glob("evaluations/*.json")):
+    for path in files.find(f"runs/{key}/evaluations/*.json"):
         try:
-            evaluation = read_record(path, EvaluationRecord, without_digest=True)
+            evaluation = read_record(path, EvaluationRecord, without_digest=True, files=files)
         except DamagedFile as error:
             found.refused[str(path)] = str(error)
             continue
         if in_place or target.evaluation(key, evaluation.key) is None:
             target.write_evaluation(_marked(evaluation, in_place=in_place))
-    for path in sorted(folder.glob("timings/*.json")):
+    for path in files.find(f"runs/{key}/timings/*.json"):
         try:
-            timing = read_record(path, Timing, without_digest=True)
+            timing = read_record(path, Timing, without_digest=True, files=files)
         except DamagedFile as error:
             found.refused[str(path)] = str(error)
             continue
@@ -194,12 +245,12 @@ def _import_run(folder: Path, target: RunStore, found: Imported) -> None:
             target.write_timing(key, _marked(timing, in_place=in_place), number=path.stem)
 
 
-def _run_record(path: Path) -> tuple[RunRecord, bool]:
+def _run_record(path: Path, files: Files) -> tuple[RunRecord, bool]:
     """A run's record, and whether it is of the first version, without a digest."""
     try:
-        return read_record(path, RunRecord), False
+        return read_record(path, RunRecord, files=files), False
     except ConfigError:
-        return read_record(path, RunRecord, without_digest=True), True
+        return read_record(path, RunRecord, without_digest=True, files=files), True
 
 
 def _marked(record: R, *, in_place: bool) -> R:

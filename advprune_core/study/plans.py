@@ -74,9 +74,9 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         if state != "there":
             missing[entry.identity()] = entry
         passes = f"{expected_total([entry], datasets):,.0f}"
-        rows.append(
-            {"arm": entry.arm, "fraction": entry.fraction, "seed": entry.seed, "state": state, "passes": passes}
-        )
+        kept = "" if config is None else config.fraction  # a control's is known when it is resolved
+        place = {"arm": entry.arm, "fraction": kept, "matched_fraction": entry.fraction, "seed": entry.seed}
+        rows.append({**place, "state": state, "passes": passes})
     total = expected_total(list(missing.values()), datasets)
     text = (
         f"{pd.DataFrame(rows).to_string(index=False)}\n"

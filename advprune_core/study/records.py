@@ -215,7 +215,10 @@ class EvaluationRecord(_Keyed):
 
 
 class ManifestEntry(BaseModel):
-    """One point of a study: where it stands in the grid, and which run and evaluation it is."""
+    """One point of a study: where it stands in the grid, and which run and evaluation it is.
+
+    ``fraction`` is the grid's: of a control, the share that the run it matches keeps.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     arm: str

@@ -2,7 +2,7 @@
 
 ``runs/<key>/record.json`` is the run, beside it ``selections.npz``, ``last.pt``, ``best.pt``,
 ``evaluations/<key>.json`` and ``timings/<number>.json``. Only the driver of a study writes these;
-``work/`` belongs to the process that trains.
+``work/`` belongs to the process that trains. In an exported study the records are packed (see `packing`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from advprune_core.base.files import (
 )
 from advprune_core.base.settings import ConfigError, near_miss
 from advprune_core.pruners.base import Selection
+from advprune_core.study.packing import PACKED, Files
 from advprune_core.study.records import SCHEMA, EvaluationRecord, Manifest, RunRecord, Timing
 
 R = TypeVar("R", bound=BaseModel)
@@ -44,6 +45,7 @@ class RunStore:
 
     def __init__(self, results: str | Path, *, read_only: bool = False) -> None:
         self.results, self.read_only = Path(results), read_only
+        self.files = Files(self.results)
 
     def folder(self, key: str) -> Path:
         """Folder of a run."""
@@ -60,7 +62,7 @@ class RunStore:
 
     def run_keys(self) -> list[str]:
         """All keys that have a record."""
-        return sorted(path.parent.name for path in self.results.glob("runs/*/record.json"))
+        return [path.parent.name for path in self.files.find("runs/*/record.json")]
 
     def run(self, key: str) -> RunRecord | None:
         """The record of a run, or None if it is missing or damaged."""
@@ -96,7 +98,7 @@ class RunStore:
 
     def evaluations(self, key: str) -> list[EvaluationRecord]:
         """All evaluations of a run."""
-        names = sorted(path.stem for path in (self.folder(key) / "evaluations").glob("*.json"))
+        names = [path.stem for path in self.files.find(f"runs/{key}/evaluations/*.json")]
         return [record for name in names if (record := self.evaluation(key, name)) is not None]
 
     def evaluation(self, key: str, evaluation_key: str) -> EvaluationRecord | None:
@@ -109,7 +111,7 @@ class RunStore:
 
     def timings(self, key: str) -> list[Timing]:
         """Repeated timings of a run."""
-        files = sorted((self.folder(key) / "timings").glob("*.json"))
+        files = self.files.find(f"runs/{key}/timings/*.json")
         return [timing for file in files if (timing := self._read(file, Timing)) is not None]
 
     def selections(self, key: str) -> dict[int, Selection]:
@@ -209,7 +211,7 @@ class RunStore:
     def _read(self, path: Path, kind: type[R]) -> R | None:
         """Read a record; one that cannot be believed is named in a warning and set aside."""
         try:
-            return read_record(path, kind)
+            return read_record(path, kind, files=self.files)
         except FileNotFoundError:
             return None
         except DamagedFile as error:
@@ -217,19 +219,21 @@ class RunStore:
             return None
 
     def _damaged(self, path: Path, reason: str) -> None:
-        if self.read_only:
+        if self.read_only or not path.exists():  # a packed one stays where it is
             warnings.warn(f"{path} is damaged ({reason}); left out", stacklevel=4)
         else:
             set_aside(path, reason)
 
 
-def read_record(path: Path, kind: type[R], *, without_digest: bool = False) -> R:
+def read_record(path: Path, kind: type[R], *, without_digest: bool = False, files: Files | None = None) -> R:
     """Read and verify one file of JSON.
 
     Parameters
     ----------
     without_digest : bool
         Accept records of the first version, which had none; they come out marked.
+    files : Files, optional
+        Of the folder that it belongs to, where it may be packed.
 
     Raises
     ------
@@ -240,7 +244,7 @@ def read_record(path: Path, kind: type[R], *, without_digest: bool = False) -> R
     FileNotFoundError
     """
     try:
-        text = path.read_bytes()
+        text = path.read_bytes() if files is None else files.read(path)
     except (IsADirectoryError, PermissionError) as error:
         raise DamagedFile(f"it cannot be read: {error.strerror}") from None
     version = _version(text)
@@ -290,9 +294,14 @@ def read_manifest(path: Path, *, without_digest: bool = False) -> Manifest:
         raise ConfigError(f"{path} is damaged ({error}); the study writes it anew, and trains nothing for it") from None
 
 
+def is_results(folder: Path) -> bool:
+    """Whether a folder has runs: a results folder or an exported study."""
+    return (folder / "runs").is_dir() or (folder / PACKED).is_file()
+
+
 def _import_folder(path: Path) -> Path:
     """The folder to import that a record or a manifest lies in."""
-    folders = [folder for folder in path.parents if (folder / "runs").is_dir()]
+    folders = [folder for folder in path.parents if is_results(folder)]
     return folders[0] if folders else path.parent
 
 

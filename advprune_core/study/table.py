@@ -24,12 +24,14 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     *results : path
         Results folders (each with ``runs/``).
     study : str, optional
-        Only the entries of this study, with ``arm``, ``variant`` and the matched ``fraction`` of controls.
+        Only the entries of this study, with ``arm, variant, control`` and ``matched_fraction``.
 
     Returns
     -------
     DataFrame
-        ``key, arm, fraction, seed, control`` and every setting by its flat name; ``status``;
+        ``key, seed`` and every setting by its flat name, among them ``fraction``: the share of the data
+        that the run itself keeps, of a control 1 or what it really uses; ``matched_fraction``: the share
+        that the run keeps which a control matches, of any other run its own; ``status``;
         ``clean, robust`` in [0, 1] with ``_low, _high``, and one
         ``robust_<attack>`` per attack; ``worst_class_clean, worst_class_robust``: the lowest of any class;
         ``outcomes``: whether each of ``test_images`` is right under all of them, packed;
@@ -87,8 +89,9 @@ def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
     for entry in manifest.entries:
         record = store.run(entry.key)
         if record is not None:
-            place = entry.model_dump(exclude={"key", "evaluation"})
-            yield {"study": manifest.study, **_row(record, store.evaluation(record.key, entry.evaluation)), **place}
+            place = entry.model_dump(include={"arm", "variant", "seed", "control"})
+            found = _row(record, store.evaluation(record.key, entry.evaluation))
+            yield {"study": manifest.study, **found, **place, "matched_fraction": entry.fraction}
 
 
 def _all_rows(store: RunStore) -> Iterator[dict[str, Any]]:

@@ -12,8 +12,9 @@ from filelock import Timeout
 
 from advprune_core.base.files import digest_of
 from advprune_core.base.settings import AdvpruneError, ConfigError
+from advprune_core.study.packing import Files
 from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord, Manifest, RunRecord, Timing
-from advprune_core.study.store import RunStore, read_record
+from advprune_core.study.store import RunStore, is_results, read_record
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,28 @@ def check_results(results: Path) -> list[Finding]:
     ConfigError
         A folder without runs.
     """
-    if not (results / "runs").is_dir():
+    if not is_results(results):
         raise ConfigError(f"{results} is not a results folder: it has no runs/")
+    files = Files(results)
     exported = (results / "manifest.json").exists()
     found: list[Finding] = []
     sound: dict[str, set[str]] = {}
-    for folder in sorted(path for path in (results / "runs").iterdir() if path.is_dir()):
-        found += _check_run(folder, sound, exported=exported)
+    folders = {path for path in results.glob("runs/*") if path.is_dir()}
+    for folder in sorted(folders | {path.parent for path in files.find("runs/*/record.json")}):
+        found += _check_run(folder, files, sound, exported=exported)
     for path in sorted([*results.glob("manifest*.json"), *results.glob("*/manifest*.json")]):
         found += _check_manifest(path, sound)
     return found
 
 
-def _check_run(folder: Path, sound: dict[str, set[str]], *, exported: bool) -> Iterator[Finding]:
+def _check_run(folder: Path, files: Files, sound: dict[str, set[str]], *, exported: bool) -> Iterator[Finding]:
     """Findings of one run; `sound` gets its key and the keys of its evaluations where these can be believed."""
     path, key = folder / "record.json", folder.name
     again, judged = "the run is trained again", "the evaluation is made again"
     own = key.startswith(OWN_WEIGHTS)
-    if path.exists():
+    if files.find(f"runs/{key}/record.json"):
         try:
-            record = read_record(path, RunRecord)
+            record = read_record(path, RunRecord, files=files)
         except AdvpruneError as error:
             yield Finding(path, str(error), again)
             return
@@ -75,14 +78,14 @@ def _check_run(folder: Path, sound: dict[str, set[str]], *, exported: bool) -> I
         return
     else:
         return  # under way
-    for file in sorted(folder.glob("evaluations/*.json")):
+    for file in files.find(f"runs/{key}/evaluations/*.json"):
         try:
-            sound[key].add(read_record(file, EvaluationRecord).key)
+            sound[key].add(read_record(file, EvaluationRecord, files=files).key)
         except AdvpruneError as error:
             yield Finding(file, str(error), judged)
-    for file in sorted(folder.glob("timings/*.json")):
+    for file in files.find(f"runs/{key}/timings/*.json"):
         try:
-            read_record(file, Timing)
+            read_record(file, Timing, files=files)
         except AdvpruneError as error:
             yield Finding(file, str(error), "the run is timed again")
 

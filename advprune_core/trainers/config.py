@@ -353,7 +353,7 @@ class RunConfig(Settings):
         # What needs no model is known now; the same draw comes again when it is due.
         for epoch in [] if self.pruner.uses_model else due:
             context = replace(bare, epoch=epoch)
-            check_classes(keep(self.pruner, context).indices, dataset, fraction=self.fraction)
+            check_selected(keep(self.pruner, context).indices, dataset, fraction=self.fraction)
 
     def _full_epochs(self, n: int) -> float:
         """Epochs on all `n` images that the run can last.
@@ -430,7 +430,7 @@ def _check_steps(trainer: Trainer, steps: Any) -> None:
         )
 
 
-def check_classes(indices: Any, dataset: Dataset, *, fraction: float) -> None:
+def check_selected(indices: Any, dataset: Dataset, *, fraction: float) -> None:
     """Refuse a selection without images of a class that the training split has."""
     labels = dataset.train.labels
     kept = _class_counts(labels[torch.as_tensor(indices)], dataset)

@@ -30,7 +30,7 @@ from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.trainers.arithmetic import arithmetic, autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.batches import epoch_order
-from advprune_core.trainers.config import RunConfig, check_classes
+from advprune_core.trainers.config import RunConfig, check_selected
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import RunState
@@ -222,7 +222,7 @@ class _Run:
         scouting = nullcontext() if self.scout is None else state.ledger.watch(model)
         with state.ledger.phase("select"), scouting:
             state.selection = keep(config.pruner, context)
-            check_classes(state.selection.indices, self.dataset, fraction=config.fraction)
+            check_selected(state.selection.indices, self.dataset, fraction=config.fraction)
         state.selections[epoch] = state.selection
 
     def _scouted(self, model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -37,7 +37,7 @@ def _anneal(start: float, end: float, share: float) -> float:
 class OneCycle(Schedule):
     """Up along a cosine to the peak, then down to zero (Smith and Topin 2017; torch's form)."""
 
-    name: ClassVar[str] = "one_cycle"
+    name = "one_cycle"
     peak_at: Annotated[float, Field(gt=0, lt=1, description="progress at the peak")] = 0.3
     start_factor: Annotated[float, Field(ge=0, le=1, description="factor at the start")] = 0.04
 
@@ -52,7 +52,7 @@ class OneCycle(Schedule):
 class Cosine(Schedule):
     """From the peak down to zero along a cosine (Loshchilov and Hutter 2017), after a warm-up."""
 
-    name: ClassVar[str] = "cosine"
+    name = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1, description="share of linear warm-up")] = 0.0
 
     def factor(self, progress: float) -> float:
@@ -66,7 +66,7 @@ class Cosine(Schedule):
 class Piecewise(Schedule):
     """Linear between given points; drops of a tenth at 1/2 and 3/4 unless set."""
 
-    name: ClassVar[str] = "piecewise"
+    name = "piecewise"
     at: Annotated[tuple[Share, ...], Field(description="progress of each point, rising")] = (0.5, 0.75)
     factors: Annotated[
         tuple[Annotated[float, Field(ge=0, le=100)], ...], Field(description="factor from each point on")
@@ -93,8 +93,7 @@ class Piecewise(Schedule):
 class Constant(Schedule):
     """The peak rate throughout."""
 
-    name: ClassVar[str] = "constant"
+    name = "constant"
 
     def factor(self, progress: float) -> float:
-        """1."""
         return 1.0

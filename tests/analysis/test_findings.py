@@ -164,8 +164,8 @@ def test_without_a_full_run_no_loss_is_claimed() -> None:
 
 def test_unhappy_runs_are_counted_once_each() -> None:
     table = study_table(points())
-    table.loc[(table["fraction"] == 0.5) & (table["seed"] < 2), "status"] = "collapsed"
-    table.loc[(table["fraction"] == 0.5) & (table["seed"] == 3), "status"] = "diverged"
+    table.loc[(table["matched_fraction"] == 0.5) & (table["seed"] < 2), "status"] = "collapsed"
+    table.loc[(table["matched_fraction"] == 0.5) & (table["seed"] == 3), "status"] = "diverged"
     last = lines(accuracy_findings(pd.concat([table, table[table["status"] == "collapsed"]])))[-3]
     assert "2 collapsed" in last
     assert "1 diverged" in last
@@ -175,7 +175,7 @@ def test_unhappy_runs_are_counted_once_each() -> None:
 @pytest.mark.parametrize("where", [1.0, 0.5])
 def test_a_run_without_a_test_does_not_hide_the_others(where: float) -> None:
     table = study_table(points())
-    table.loc[(table["fraction"] == where) & (table["seed"] == 3), ["clean", "robust"]] = np.nan
+    table.loc[(table["matched_fraction"] == where) & (table["seed"] == 3), ["clean", "robust"]] = np.nan
     text = accuracy_findings(table)
     assert "nan" not in text
     difference = (np.array(HALF) - np.array(FULL))[:3]

@@ -71,6 +71,7 @@ def table(name: str) -> pd.DataFrame:
             "variant": way,
             "pruner": "random" if fraction < 1 else "full",
             "fraction": fraction,
+            "matched_fraction": fraction,
             "seed": seed,
             "control": None,
             "status": "ok",

@@ -84,7 +84,7 @@ def test_intervals_end_at_all_or_nothing_and_need_spread() -> None:
 
 def test_runs_that_are_in_no_mean_are_counted() -> None:
     table = study_table(POINTS)
-    lost = (table["fraction"] == 0.4) & (table["seed"] == 2)
+    lost = (table["matched_fraction"] == 0.4) & (table["seed"] == 2)
     table.loc[lost, ["status", "clean", "robust"]] = ["diverged", np.nan, np.nan]
     assert "mean of 3 seeds (2 runs without a result left out)" in accuracy_vs_fraction(table).get_suptitle()
     ways = trainers_table(WAYS)
@@ -280,7 +280,7 @@ def test_seconds_are_compared_on_one_machine_only(own: Any, full: Any, comparabl
 def test_speed_ups_pair_by_seed() -> None:
     """The share is the mean over seeds of own / full, not of the sums."""
     table = cost_table("scored")
-    table.loc[(table["seed"] == 1) & (table["fraction"] == 1), "cost"] = 2600
+    table.loc[(table["seed"] == 1) & (table["matched_fraction"] == 1), "cost"] = 2600
     speeds = speed_ups(table, pd.DataFrame()).set_index("fraction")
     share = (1300 / 2000 + 1300 / 2600) / 2
     assert speeds.loc[0.5, "cost"] == pytest.approx(share)

@@ -28,6 +28,7 @@ def rows(arm: str, robust: float, *, cost: float = 100, fraction: float = 1.0, *
         {
             "arm": arm,
             "fraction": fraction,
+            "matched_fraction": fraction,
             "seed": range(5),
             "variant": arm.partition(": ")[0],
             "control": None,

@@ -31,13 +31,16 @@ def table() -> pd.DataFrame:
         ("same_cost(random)", 0.4, 0, 0.84, 0.55, 41.0),
         ("same_cost(random)", 0.4, 1, 0.85, 0.56, 78.0),
     ]
-    return pd.DataFrame(rows, columns=["arm", "fraction", "seed", "clean", "robust", "cost"])
+    found = pd.DataFrame(rows, columns=["arm", "matched_fraction", "seed", "clean", "robust", "cost"])
+    control = found["arm"].map({"same_cost(random)": "same_cost"})
+    return found.assign(control=control, fraction=found["matched_fraction"].where(control.isna(), 1.0))
 
 
 def test_the_summary_by_hand() -> None:
     got = summary(table())
     assert got["arm"].tolist() == ["random", "random", "same_cost(random)"]
-    assert got["fraction"].tolist() == [1.0, 0.4, 0.4]
+    assert got["fraction"].tolist() == [1.0, 0.4, 1.0], "the control trains on all data"
+    assert got["matched_fraction"].tolist() == [1.0, 0.4, 0.4]
     assert got["seeds"].tolist() == [2, 2, 2]
     assert got["clean"].tolist() == pytest.approx([0.91, 0.81, 0.845])
     assert got["robust"].tolist() == pytest.approx([0.61, 0.52, 0.555])
@@ -49,7 +52,7 @@ def test_the_summary_by_hand() -> None:
 
 def test_runs_without_an_accuracy_stay_in_the_summary() -> None:
     data = table()
-    data.loc[data["fraction"] == 0.4, ["clean", "robust"]] = np.nan
+    data.loc[data["matched_fraction"] == 0.4, ["clean", "robust"]] = np.nan
     got = summary(data)
     assert len(got) == 3
     assert got["robust"].isna().tolist() == [False, True, True]
@@ -69,7 +72,7 @@ TRAINERS = {
 def test_the_frontier_by_hand() -> None:
     table = trainers_table(TRAINERS)
     table.loc[(table["variant"] == "PGD-AT") & (table["seed"] == 1), "status"] = "collapsed"
-    points = frontier(table).set_index(["way", "fraction"])
+    points = frontier(table).set_index(["way", "matched_fraction"])
     assert list(points.index) == [(way, f) for way, _, f in TRAINERS]
     assert points["cost_per_image"].tolist() == [cost for cost, _ in TRAINERS.values()]
     assert points["robust"].tolist() == pytest.approx([0.12, 0.72, 0.60, 0.72, 0.52, 0.76])
@@ -172,11 +175,12 @@ def test_all_differences_of_the_table_of_pruners_are_judged_together() -> None:
 
 def test_the_printed_table() -> None:
     shown = printable(table())
-    assert shown["data kept"].tolist() == ["100 %", "40 %", "40 %"]
+    assert shown["data kept"].tolist() == ["100 %", "40 %", "100 %"]
+    assert shown["matched run keeps"].tolist() == ["", "", "40 %"]
     assert shown["cost / full run"].tolist() == ["1.000", "0.400", "0.400"]
     assert shown["robust accuracy, %"][0].startswith("61.0 [")
     rows = table()
-    rows.loc[(rows["fraction"] == 1) & (rows["seed"] == 1), ["clean", "robust"]] = np.nan
+    rows.loc[(rows["matched_fraction"] == 1) & (rows["seed"] == 1), ["clean", "robust"]] = np.nan
     assert printable(rows)["seeds"].tolist() == ["1 of 2", "2", "2"]
     assert printable(rows)["robust accuracy, %"][0] == "60.0"
     one = printable(table()[table()["seed"] == 0])
@@ -192,11 +196,12 @@ def test_what_is_left_after_each_attack() -> None:
     assert attacks_of(rows) == ["fgsm", "autoattack"]
     assert attacks_of(rows, parts=True) == ["fgsm", "autoattack/apgd"]
     shown = after_attacks(rows)
-    assert shown.columns.tolist() == ["arm", "data kept", "clean", "fgsm", "autoattack/apgd"]
-    means = rows.groupby(["arm", "fraction"])["robust"].mean()
+    assert shown.columns.tolist() == ["arm", "data kept", "matched run keeps", "clean", "fgsm", "autoattack/apgd"]
+    means = rows.groupby(["arm", "matched_fraction"])["robust"].mean()
     for row in shown.to_dict("records"):
-        fraction = float(row["data kept"].split()[0]) / 100
+        fraction = float((row["matched run keeps"] or row["data kept"]).split()[0]) / 100
         assert row["autoattack/apgd"] == f"{100 * means[row['arm'], fraction] + 2:.1f}"
         assert row["fgsm"] == "70.0"
-    assert shown["data kept"].tolist() == ["100 %", "40 %", "40 %"]
+    assert shown["data kept"].tolist() == ["100 %", "40 %", "100 %"]
+    assert shown["matched run keeps"].tolist() == ["", "", "40 %"]
     assert attacks_of(pd.DataFrame({"arm": []})) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,15 +49,16 @@ def test_reported_accuracy_is_that_of_the_images(
     stand = autoattack(trained, x, y, norm=norm, eps=eps, batch_size=40, **options)
     with torch.no_grad():
         kept = torch.cat([trained(part).argmax(1) for part in stand.x_adv.split(40)]) == y
-    assert torch.equal(kept, stand.left)
+    assert kept.tolist() == stand.robust.tolist()
     assert stand.accuracy == pytest.approx(float(kept.float().mean()))
     assert 0 < stand.accuracy < 0.9
     assert not stand.clean[:5].any()
-    assert torch.equal(stand.x_adv[kept | ~stand.clean], x[kept | ~stand.clean])
+    stays = kept | ~torch.from_numpy(stand.clean)
+    assert torch.equal(stand.x_adv[stays], x[stays])
     moved = (stand.x_adv - x).flatten(1)
     assert (moved.abs().amax(1) if norm == "linf" else moved.norm(dim=1)).max() <= eps + 1e-6
     assert 0 <= stand.x_adv.min() <= stand.x_adv.max() <= 1
-    assert sum(stand.broken().values()) == int((stand.clean & ~stand.left).sum())
+    assert sum(stand.broken().values()) == int((stand.clean & ~stand.robust).sum())
 
 
 class Shifted(nn.Module):
@@ -87,7 +88,7 @@ def test_what_is_kept_is_of_this_very_model(trained: nn.Module, right: Pair, tmp
         model = Shifted(trained, shift, buffer=buffer).eval()
         kept = autoattack(model, x, y, work=tmp_path, **options)
         alone = autoattack(model, x, y, **options)
-        assert torch.equal(kept.left, alone.left)
+        assert kept.robust.tolist() == alone.robust.tolist()
         assert alone.accuracy < 0.5 or shift == 0
 
 
@@ -116,7 +117,7 @@ def test_an_evaluation_keeps_every_part(trained: nn.Module, digits: Dataset) -> 
     ours = autoattack(
         trained, split.pixels(slice(0, 60)), split.labels, eps=0.125, version=BRIEF, seed=2, batch_size=60
     )
-    assert ours.left.tolist() == outcome.robust.tolist()  # other batches, same noise
+    assert ours.robust.tolist() == outcome.robust.tolist()  # other batches, same noise
     assert ours.broken() == outcome.broken()
     assert sum(outcome.broken().values()) == outcome.clean.sum() - outcome.robust.sum()
 
@@ -155,8 +156,8 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(
     stand = autoattack(trained, x, y, work=tmp_path, **options)
     hook.remove()
     assert torch.equal(stand.x_adv, expected.x_adv)
-    assert {name: column.tolist() for name, column in stand.right.items()} == {
-        name: column.tolist() for name, column in expected.right.items()
+    assert {name: column.tolist() for name, column in stand.attacks.items()} == {
+        name: column.tolist() for name, column in expected.attacks.items()
     }
     assert calls < 15 or counts[2] < counts[0]
     # What is finished is read, and another setting is not taken for it.
@@ -169,7 +170,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(
 class Claims(Attack):
     """Returns what it is told to."""
 
-    name: ClassVar[str] = "claims"
+    name = "claims"
     shift: float
 
     def perturb(
@@ -193,7 +194,7 @@ def test_only_verified_images_in_the_ball_count(shift: float, eps: float, counts
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         stand = attack_batch(Threshold(), x, y, order, threat=ThreatModel(eps=eps), ids=ids)
-    assert bool(stand.left.any()) != counts
+    assert bool(stand.robust.any()) != counts
     assert torch.equal(stand.x_adv, x + shift if counts else x)
     assert any("left the ball" in str(w.message) for w in caught) == (shift > eps)
 

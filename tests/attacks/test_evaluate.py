@@ -33,6 +33,7 @@ from advprune_core.models.cnns import SmallCNN
 from advprune_core.pruners import Selection
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
+from tests.networks import Around
 
 LAW = settings(deadline=None, derandomize=True)
 BITS = arrays(np.bool_, st.integers(0, 70))
@@ -158,7 +159,7 @@ def test_a_linear_network_is_as_robust_as_theory_says(seed: int, norm: Any, eps:
 class Recorder(Attack):
     """Breaks the images whose first pixel is in `breaks`; notes what it was given."""
 
-    name: ClassVar[str] = "recorder"
+    name = "recorder"
     calls: ClassVar[list[tuple[str, list[int], int]]] = []
     title: str
     breaks: tuple[int, ...] = ()
@@ -253,26 +254,6 @@ def test_a_real_network(digits: Dataset) -> None:
     assert torch.equal(predictions(model, digits.test.images) == digits.test.labels, right)
     assert not (outcome.attacks["fgsm"] & ~outcome.clean).any()
     assert not (outcome.attacks["pgd3"] & ~outcome.attacks["fgsm"]).any()
-
-
-class Around(nn.Module):
-    """A network with something done before it, and to its logits."""
-
-    def __init__(self, network: nn.Module, *, before: Any = lambda x: x, after: Any = lambda z: z) -> None:
-        super().__init__()
-        self.network, self.before, self.after = network, before, after
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.after(self.network(self.before(x)))
-
-
-@pytest.fixture(scope="module")
-def trained(digits: Dataset) -> nn.Module:
-    config = RunConfig.flat(model={"small_cnn": {"width": 8}}, epochs=4, steps=2, batch_size=32)
-    model = build_model(config.model, digits)
-    result = train(config, digits)
-    model.load_state_dict(result.last)
-    return model.eval()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +22,8 @@ from advprune_core.base.machine import MachineError, machine_error, machine_erro
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
-from tests.made_up import TINY_STUDY, study_options
-from tests.tiny import tiny_study
+from tests.made_up import study_options
+from tests.tiny import TINY_STUDY, tiny_study
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "accuracy_vs_fraction.ipynb"
 
@@ -88,8 +88,8 @@ def test_a_file_that_may_not_grow(write: Callable[[Any], Any], tmp_path: Path) -
 class Filling(ScheduledPruner):
     """Fills the disk in its second selection, unless told otherwise by the environment."""
 
-    name: ClassVar[str] = "filling"
-    uses_model: ClassVar[bool] = True  # so that it is not asked before training
+    name = "filling"
+    uses_model = True  # so that it is not asked before training
     every: int = 1
 
     def select(self, context: Context) -> Selection:

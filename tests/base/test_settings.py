@@ -32,6 +32,10 @@ class Tool(Component):
     pass
 
 
+class Blade(Tool):
+    sharp: ClassVar[bool] = False
+
+
 @TOOLS.register
 class Hammer(Tool):
     """Drives nails.
@@ -39,7 +43,7 @@ class Hammer(Tool):
     Not screws.
     """
 
-    name: ClassVar[str] = "hammer"
+    name = "hammer"
     weight: Annotated[float, Field(gt=0)] = 1.0
     handle: str = "ash"
 
@@ -48,7 +52,7 @@ class Hammer(Tool):
 class Saw(Tool):
     """Cuts boards."""
 
-    name: ClassVar[str] = "saw"
+    name = "saw"
     teeth: int = 20
 
 
@@ -183,6 +187,34 @@ def test_a_raised_version_is_seen_in_a_group_that_is_the_default(monkeypatch: py
     monkeypatch.setattr(Saw, "version", 2)
     assert Inner().canonical()["tool"]["version"] == 2
     assert Outer().canonical() != before
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"name": 3}, "name = 3 must be of type str, not int"),
+        ({"name": "axe", "version": "2"}, "version = '2' must be of type int, not str"),
+        ({"name": "axe", "version": True}, "version = True must be of type int, not bool"),
+        ({"name": "axe", "sharp": 1}, "sharp = 1 must be of type bool, not int"),
+        ({"name": "axe", "__annotations__": {"name": ClassVar[str]}}, None),
+        ({"name": "axe", "sharp": property(lambda self: True)}, None),
+    ],
+)
+def test_class_variables_have_the_type_of_the_base(variables: dict[str, Any], message: str | None) -> None:
+    def define() -> type[Component]:
+        return type("Axe", (Blade,), {"__module__": __name__, **variables})
+
+    if message is None:
+        assert define().name == "axe"  # with and without an annotation
+        return
+    with pytest.raises(ConfigError, match=message):
+        define()
+
+
+@pytest.mark.parametrize("name", ["", "my:axe"])
+def test_what_is_registered_has_a_name(name: str) -> None:
+    with pytest.raises(ConfigError, match="needs a name"):
+        TOOLS.register(type("Axe", (Tool,), {"__module__": __name__, "name": name}))
 
 
 OWN = '''

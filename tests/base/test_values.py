@@ -7,7 +7,6 @@ import json
 import pkgutil
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import numpy as np
@@ -20,6 +19,7 @@ import advprune_core
 from advprune_core.base.settings import ConfigError, Pixels, Seed, Settings
 from advprune_core.base.values import ratio, shown
 from advprune_core.trainers.config import RunConfig, content_key
+from tests.reference import committed_records
 
 
 class Sample(Settings):
@@ -142,17 +142,14 @@ def test_every_number_has_bounds() -> None:
     assert {"lr", "epochs", "seeds", "fractions", "eps", "step_size", "limit", "factors"} <= seen
 
 
-RECORDS = sorted((Path(__file__).parents[2] / "results" / "reference").glob("*/runs/*/record.json"))
-
-
 def test_every_committed_record_can_be_read() -> None:
     """A bound, or the type of a number, that a finished run does not fit would lose it."""
     checked = 0
-    for path in RECORDS:
-        record = json.loads(path.read_text())
-        config = RunConfig.create(**record["config"])
-        assert RunConfig.create(**json.loads(config.model_dump_json())) == config, path
+    records = committed_records()
+    for record in records:
+        config = RunConfig.create(**record.config)
+        assert RunConfig.create(**json.loads(config.model_dump_json())) == config, record.key
         # Records of earlier versions of a part have keys of their own, which nothing today makes.
-        checked += content_key(config.identity(record["dataset"]["train_hash"])) == record["key"]
-    assert len(RECORDS) > 100
+        checked += content_key(config.identity(record.dataset["train_hash"])) == record.key
+    assert len(records) > 100
     assert checked, "no committed record is of today's code: make them again"

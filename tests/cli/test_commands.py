@@ -27,7 +27,8 @@ from advprune_core.study.store import RunStore
 from advprune_core.study.study import study_config
 from advprune_core.trainers.config import flat_fields
 from advprune_core.trainers.controls import CONTROLS
-from tests.made_up import QUICK, RUN, TINY_STUDY, Command, entry_point, refused, study_options
+from tests.made_up import QUICK, RUN, Command, entry_point, refused, study_options
+from tests.tiny import TINY_STUDY
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -240,7 +241,9 @@ def test_import_brings_an_export_back(advprune: Command, tmp_path: Path) -> None
     again = ["evaluate", run.name, "--attack", "fgsm", "--out", str(tmp_path / "other")]
     refused(*advprune(*again), "advprune evaluate --retrain")
     assert advprune(*again, "--retrain")[0] == 0
-    (tmp_path / "copy" / "runs" / run.name / "record.json").write_text("{}")
+    altered = tmp_path / "copy" / "runs" / run.name / "record.json"  # a file counts before what is packed
+    altered.parent.mkdir(parents=True)
+    altered.write_text("{}")
     code, _, told = advprune("import", str(tmp_path / "copy"), "--out", str(tmp_path / "third"))
     assert code == 1
     assert "REFUSED" in told

@@ -18,9 +18,9 @@ from advprune_core.datasets.base import (
     channel_statistics,
     data_folder,
     dataset_from_arrays,
+    in_proportion,
     largest_remainder,
     load_dataset,
-    stratified,
 )
 from tests.memory import Largest
 
@@ -102,12 +102,12 @@ def test_sizes_of_the_splits(n: int, given_sizes: dict[str, int], sizes: tuple[i
 def test_stratified_subsets_follow_the_largest_remainder(counts: list[int], share: float, seed: int) -> None:
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)), counts))
     size = round(share * len(labels))
-    chosen = stratified(labels, size, seed)
+    chosen = in_proportion(labels, size, seed)
     assert len(chosen) == size
     assert (np.diff(chosen) > 0).all()
     kept = np.bincount(labels[chosen], minlength=len(counts))
     assert np.array_equal(kept, hamilton(size, counts))
-    assert np.array_equal(chosen, stratified(labels, size, seed))
+    assert np.array_equal(chosen, in_proportion(labels, size, seed))
 
 
 def hamilton(total: int, counts: list[int]) -> np.ndarray:

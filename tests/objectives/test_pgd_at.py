@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,9 +66,9 @@ def test_gradients_are_probabilities_minus_targets(smoothing: float) -> None:
 class Both(Objective):
     """A TRADES-like objective: clean and adversarial logits, and an attack on KL."""
 
-    name: ClassVar[str] = "both"
-    uses_clean: ClassVar[bool] = True
-    attack_loss: ClassVar[Any] = "kl"
+    name = "both"
+    uses_clean = True
+    attack_loss = "kl"
 
     def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Tensor:
         assert clean is not None

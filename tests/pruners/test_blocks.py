@@ -13,6 +13,7 @@ from torch import nn
 
 from advprune_core.datasets.base import largest_remainder
 from advprune_core.pruners import PRUNERS, Context
+from advprune_core.pruners.base import by_class
 from advprune_core.pruners.blocks import blocks, joined
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_batch, grad_match_by_class
 from advprune_core.pruners.gradients import DenseAtoms, LastLayerGradients
@@ -115,14 +116,14 @@ def test_any_block_gives_k_images(k: int, block: int) -> None:
     rng = np.random.default_rng(0)
     for found in (
         grad_match(gradients, k, block=block, rng=rng),
-        grad_match_by_class(gradients, labels, quotas, block=block, rng=rng),
+        grad_match_by_class(gradients, by_class(labels, quotas), block=block, rng=rng),
         grad_match_by_batch(gradients, k, batch_size=4, block=block, rng=rng),
     ):
         assert len(set(found.indices.tolist())) == k == len(found.weights)
         assert (found.weights > 0).all()
         assert 0 <= found.n_filled <= k
-    by_class = grad_match_by_class(gradients, labels, quotas, block=block, rng=rng)
-    assert np.bincount(labels[by_class.indices], minlength=3).tolist() == quotas.tolist()
+    of_each = grad_match_by_class(gradients, by_class(labels, quotas), block=block, rng=rng)
+    assert np.bincount(labels[of_each.indices], minlength=3).tolist() == quotas.tolist()
 
 
 def test_one_block_of_all_is_no_block() -> None:
@@ -130,7 +131,9 @@ def test_one_block_of_all_is_no_block() -> None:
     gradients, labels = toy(500)
     for way in (
         lambda block, rng: grad_match(gradients, 60, block=block, rng=rng),
-        lambda block, rng: grad_match_by_class(gradients, labels, np.array([20, 20, 20]), block=block, rng=rng),
+        lambda block, rng: grad_match_by_class(
+            gradients, by_class(labels, np.array([20, 20, 20])), block=block, rng=rng
+        ),
     ):
         joint, one = (way(block, np.random.default_rng(0)) for block in (0, 500))
         assert joint.indices.tolist() == one.indices.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -34,12 +35,12 @@ every_variant = pytest.mark.parametrize("spec", VARIANTS, ids=str)
 
 @lru_cache(maxsize=64)
 def state_of(spec: str, n: int, classes: int) -> dict[str, torch.Tensor]:
-    return watched(PRUNERS.parse(eval(spec)), n, classes)
+    return watched(PRUNERS.parse(json.loads(spec)), n, classes)
 
 
 def prepared(spec: Any, made: Context) -> Context:
     """The context after the epochs that the pruner has watched."""
-    return replace(made, state=state_of(repr(spec), made.n, made.dataset.classes))
+    return replace(made, state=state_of(json.dumps(spec), made.n, made.dataset.classes))
 
 
 @every_variant

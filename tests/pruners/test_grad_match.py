@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from advprune_core.base.settings import ConfigError
+from advprune_core.pruners.base import by_class
 from advprune_core.pruners.grad_match import (
     GradMatch,
     GradMatchPB,
@@ -43,7 +44,7 @@ def test_the_subset_has_nearly_the_gradient_of_all(objective: str) -> None:
     random = np.mean([error(rng.permutation(made.n)[: made.k], np.full(made.k, made.n / made.k)) for _ in range(20)])
     for found in (
         grad_match(gradients, made.k, lam=0.1, rng=rng),
-        grad_match_by_class(gradients, labels, quotas, lam=0.1, rng=rng),
+        grad_match_by_class(gradients, by_class(labels, quotas), lam=0.1, rng=rng),
         grad_match_by_batch(gradients, made.k, batch_size=4, rng=rng),
     ):
         assert error(found.indices, found.weights) < 0.3 * random
@@ -53,7 +54,7 @@ def test_each_class_is_matched_by_its_own_images() -> None:
     """The parts against a pursuit over the class's dense gradients."""
     made = context()
     gradients, quotas = gradients_of(made), made.quotas()
-    found = grad_match_by_class(gradients, made.labels, quotas, lam=0.5, rng=np.random.default_rng(0))
+    found = grad_match_by_class(gradients, by_class(made.labels, quotas), lam=0.5, rng=np.random.default_rng(0))
     weight = dict(zip(found.indices.tolist(), found.weights.tolist(), strict=True))
     filled = 0
     for label, quota in enumerate(quotas):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners import PRUNERS, Context, Selection
+from advprune_core.pruners.base import by_class
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_batch, grad_match_by_class
 from advprune_core.pruners.gradients import LastLayerGradients
 from advprune_core.pruners.weights import GradientPruner, step_ratio, weigh
@@ -60,7 +61,7 @@ def test_raw_weights_stand_for_the_sum_and_weights_of_mean_one_lengthen_the_step
     matrix, n, k, rng = dense(gradients), 300, 60, np.random.default_rng(0)
     found = {
         "jointly": grad_match(gradients, k, lam=0.5, rng=rng),
-        "by class": grad_match_by_class(gradients, labels, np.array([20, 20, 20]), lam=0.5, rng=rng),
+        "by class": grad_match_by_class(gradients, by_class(labels, np.array([20, 20, 20])), lam=0.5, rng=rng),
         "by batch": grad_match_by_batch(gradients, k, batch_size=4, rng=rng),
     }
     for way, pursuit in found.items():

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
 
+from advprune_core.analysis.pages import write_page
 from advprune_core.base.files import json_digest
 from advprune_core.base.settings import ConfigError
-from advprune_core.study.archive import export_study, import_study
+from advprune_core.study.archive import Exported, export_study, import_study
 from advprune_core.study.experiments import execute
+from advprune_core.study.packing import PACKED, read_packed, write_packed
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run
 from advprune_core.study.store import RunStore
@@ -43,6 +45,16 @@ def exported(trained: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.fixture
+def unpacked(exported: Path) -> Path:
+    """An export as earlier versions made it: each record a file of its own."""
+    for name, text in read_packed(exported / PACKED).items():
+        (exported / name).parent.mkdir(parents=True, exist_ok=True)
+        (exported / name).write_bytes(text)
+    (exported / PACKED).unlink()
+    return exported
+
+
 def files_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -59,13 +71,20 @@ def without_digests(folder: Path) -> None:
 
 def test_export_has_everything_but_weights(trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    assert export_study("tiny", copy, results=trained) == 3
+    assert export_study("tiny", copy, results=trained) == Exported(runs=3, missing=[])
     pd.testing.assert_frame_equal(collect(copy, study="tiny"), collect(trained, study="tiny"))
     names = set(files_below(copy))
-    assert {"manifest.json", "table.csv"} <= names
-    assert {name.rpartition(".")[2] for name in names} == {"json", "csv"}
-    assert not any("unrelated" in name for name in names)
+    assert names == {"manifest.json", "table.csv", PACKED}
+    packed = read_packed(copy / PACKED)
+    files = {name: text for name, text in files_below(trained).items() if name.startswith("runs/")}
+    written = {name for name in files if name.endswith(".json") and "unrelated" not in name}
+    assert set(packed) == written
+    assert all(json.loads(packed[name]) == json.loads(files[name]) for name in written), "digests and all"
+    assert len(pd.read_json(copy / PACKED, lines=True)) == len(written)
     assert check_results(copy) == []
+    before = (copy / PACKED).read_bytes()
+    export_study("tiny", copy, results=trained)
+    assert (copy / PACKED).read_bytes() == before, "the same records, the same bytes"
     with pytest.raises(ConfigError, match=r"no study 'tinny'.*did you mean 'tiny'"):
         export_study("tinny", tmp_path / "b", results=trained)
     assert not (tmp_path / "b").exists()
@@ -85,7 +104,7 @@ def test_export_removes_nothing_of_others(trained: Path, tmp_path: Path, target:
 
 def test_an_earlier_export_is_replaced_and_own_files_in_it_stay(trained: Path, exported: Path) -> None:
     (exported / "notes.md").write_text("mine")
-    (exported / "runs" / "gone").mkdir()
+    (exported / "runs" / "gone").mkdir(parents=True)
     (exported / "runs" / "gone" / "record.json").write_text("of an earlier grid")
     (exported / "table.csv").write_text("old")
     export_study("tiny", exported, results=trained)
@@ -124,8 +143,9 @@ def test_a_new_attack_on_an_imported_run_trains_only_if_told(exported: Path, tra
 
 
 def test_records_of_the_first_version_are_accepted_once_and_marked(
-    exported: Path, trained: Path, tmp_path: Path
+    unpacked: Path, trained: Path, tmp_path: Path
 ) -> None:
+    exported = unpacked
     without_digests(exported)
     with pytest.raises(ConfigError, match=r"advprune import .*copy. accepts"):
         collect(exported, study="tiny")
@@ -175,7 +195,8 @@ def sealed_again(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**content, "digest": json_digest(content)}))
 
 
-def test_import_refuses_what_was_altered(exported: Path, tmp_path: Path) -> None:
+def test_import_refuses_what_was_altered(unpacked: Path, tmp_path: Path) -> None:
+    exported = unpacked
     one, two, three = sorted(exported.glob("runs/*/record.json"))
     one.write_text(one.read_text().replace('"seed": 0', '"seed": 1'))
     sealed_again(two, key="0" * 16)
@@ -187,6 +208,65 @@ def test_import_refuses_what_was_altered(exported: Path, tmp_path: Path) -> None
     assert found.runs == [three.parent.name]
     result = run_study(tiny_study(root, **STUDY), progress=False, retrain=True)
     assert result.trained == 3
+
+
+def test_packed_records_and_single_files_say_the_same(exported: Path, trained: Path, tmp_path: Path) -> None:
+    records = {name: json.loads(text) for name, text in read_packed(exported / PACKED).items()}
+    first = min(name for name in records if name.endswith("record.json"))
+    altered = {**records, first: {**records[first], "steps": 1}}
+    write_packed(exported / PACKED, altered)
+    assert [finding.path for finding in check_results(exported) if finding.path.name == "record.json"] == [
+        exported / first
+    ]
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert len(collect(exported)) == 3 - 1
+    found = import_study(exported, results=tmp_path / "elsewhere")
+    assert (set(found.refused), len(found.runs)) == ({str(exported / first)}, 2)
+    (exported / first).parent.mkdir(parents=True)
+    (exported / first).write_text(json.dumps(records[first]))
+    assert check_results(exported) == [], "the file counts where both are there"
+    write_packed(exported / PACKED, {name: record for name, record in records.items() if name != first})
+    (exported / first).unlink()
+    assert any(str(Path(first).parent.name) in finding.reason for finding in check_results(exported)), "one is missing"
+
+
+@pytest.mark.parametrize("harm", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-20] + bytes(20)])
+@pytest.mark.parametrize("read", [collect, check_results, lambda folder: import_study(folder, results=folder / "r")])
+def test_packed_records_that_are_damaged_as_a_whole_are_named(exported: Path, harm: Any, read: Any) -> None:
+    (exported / PACKED).write_bytes(harm((exported / PACKED).read_bytes()))
+    with pytest.raises(ConfigError, match=r"records\.jsonl\.gz is damaged"):
+        read(exported)
+
+
+@pytest.mark.parametrize("name", ["../record.json", "/runs/a/record.json", "runs/../../record.json"])
+def test_packed_records_lie_in_their_folder(exported: Path, name: str) -> None:
+    write_packed(exported / PACKED, {name: {}})
+    with pytest.raises(ConfigError, match="it names"):
+        collect(exported)
+
+
+def test_a_study_under_way_can_be_exported(trained: Path, tmp_path: Path) -> None:
+    """One run is not there, nor the control that waits for it; another is not tested; one record is damaged."""
+    results, copy = Path(shutil.copytree(trained, tmp_path / "results")), tmp_path / "copy"
+    store = RunStore(results)
+    manifest = store.manifest("tiny")
+    full, pruned, control = (
+        next(e for e in manifest.entries if (e.fraction == 1, e.control is not None) == place)
+        for place in ((True, False), (False, False), (False, True))
+    )
+    store.write_manifest(
+        manifest.model_copy(update={"entries": [e for e in manifest.entries if e.key != control.key]}), results / "tiny"
+    )
+    store.evaluation_file(full.key, full.evaluation).unlink()
+    (store.folder(pruned.key) / "record.json").write_text("{")
+    with pytest.warns(UserWarning, match="is damaged.*left out"):
+        done = export_study("tiny", copy, results=results)
+    assert done.runs == 1
+    assert any(text == f"random {100 * pruned.fraction:g} % seed 0: not trained" for text in done.missing)
+    assert any(text.startswith("random 100 %") and text.endswith("not tested") for text in done.missing)
+    assert any(text.startswith("same_cost(random)") and "not finished" in text for text in done.missing)
+    write_page(copy, "tiny")
+    assert set(collect(copy, study="tiny")["key"]) == {full.key}
 
 
 @pytest.mark.slow

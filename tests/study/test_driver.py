@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,8 +117,10 @@ def test_controls_match_what_they_control(tmp_path: Path) -> None:
     controls = ["same_cost", "same_steps", "cheaper_attack"]
     table = run_study(
         tiny_study(tmp_path, controls=controls, steps=3, fractions=[1.0, 0.5], epochs=4, seeds=[0]), progress=False
-    ).table.set_index(["arm", "fraction"])
+    ).table.set_index(["arm", "matched_fraction"])
     pruned, full = table.loc[("random", 0.5)], table.loc[("random", 1.0)]
+    own = {control: table.loc[(f"{control}(random)", 0.5)]["fraction"] for control in controls}
+    assert own == {"same_cost": 1.0, "same_steps": 0.5, "cheaper_attack": 1.0}, "what each itself keeps"
     batch = 16 * 9
     assert abs(table.loc[("same_cost(random)", 0.5)]["cost"] - pruned["cost"]) <= batch
     assert abs(table.loc[("cheaper_attack(random)", 0.5)]["cost"] - pruned["cost"]) <= batch
@@ -131,7 +133,7 @@ def test_controls_match_what_they_control(tmp_path: Path) -> None:
 class Silent(GradMatch):
     """Gradient matching that does not say how long its steps are."""
 
-    name: ClassVar[str] = "silent"
+    name = "silent"
 
     def select(self, context: Context) -> Selection:
         return replace(super().select(context), step_ratio=None)
@@ -169,8 +171,8 @@ def test_every_engine_gives_the_same_records(engine: str, tmp_path: Path) -> Non
 class Grumpy(ScheduledPruner):
     """Fails in its second selection, unless told otherwise by the environment."""
 
-    name: ClassVar[str] = "grumpy"
-    uses_model: ClassVar[bool] = True  # so that it is not asked before training
+    name = "grumpy"
+    uses_model = True  # so that it is not asked before training
     every: int = 1
 
     def select(self, context: Context) -> Selection:

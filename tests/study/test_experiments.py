@@ -34,7 +34,7 @@ from advprune_core.study.store import RunStore, read_record
 from advprune_core.study.study import StudyConfig, study_config
 from advprune_core.study.table import collect
 from advprune_core.trainers.config import RunConfig
-from tests.made_up import TINY, TINY_STUDY
+from tests.tiny import TINY, TINY_STUDY
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 

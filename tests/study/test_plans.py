@@ -16,8 +16,7 @@ from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import COMPILED, duration, measured_pace, plan
 from advprune_core.study.runner import run_study
 from advprune_core.study.study import study_config
-from tests.made_up import TINY_STUDY
-from tests.tiny import tiny_run
+from tests.tiny import TINY_STUDY, tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,7 @@ def test_plan_says_what_is_there(trained: Path) -> None:
     more = study_config({**TINY_STUDY, "fractions": [1.0, 0.5, 0.25], "controls": [], "results": str(trained)})
     text = plan(study_grid(more), more.execution)
     assert counts(text)[:2] == (3, 1)
-    states = [line.split()[3] for line in text.splitlines()[1:4]]
+    states = [line.split()[4] for line in text.splitlines()[1:4]]
     assert states == ["there", "there", "to"]
 
 

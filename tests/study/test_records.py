@@ -31,7 +31,8 @@ from advprune_core.study.tasks import finish
 from advprune_core.study.tasks import run_record as record_of
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
-from tests.made_up import TINY, evaluation_record, run_record, write_finished
+from tests.made_up import evaluation_record, run_record, write_finished
+from tests.tiny import TINY
 
 KEY = "0123456789abcdef"
 

@@ -20,7 +20,8 @@ from advprune_core.study.records import Timing
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect, collect_timings
 from advprune_core.trainers.config import RunConfig, flat_fields
-from tests.made_up import TINY, evaluation_record, run_record, write_finished, write_manifest
+from tests.made_up import evaluation_record, run_record, write_finished, write_manifest
+from tests.tiny import TINY
 
 #: Other values than the defaults, by flat name.
 UNUSUAL: dict[str, Any] = {
@@ -150,13 +151,15 @@ def study_folder(results: Path) -> RunStore:
 def test_study_rows_have_arms_and_the_matched_fraction(tmp_path: Path) -> None:
     study_folder(tmp_path)
     table = collect(tmp_path, study="mine")
-    found = table[["key", "arm", "fraction", "control", "robust"]].astype(object)
+    found = table[["key", "arm", "fraction", "matched_fraction", "control", "robust"]].astype(object)
     assert found.where(found.notna(), None).to_numpy().tolist() == [
-        ["full", "random", 1.0, None, 0.8],
-        ["full", "same_cost(random)", 1.0, "same_cost", 0.8],
-        ["half", "random", 0.5, None, 0.5],
-        ["ctrl", "same_cost(random)", 0.5, "same_cost", 0.5],  # of full data, but at the run it matches
+        ["full", "random", 1.0, 1.0, None, 0.8],
+        ["full", "same_cost(random)", 1.0, 1.0, "same_cost", 0.8],
+        ["half", "random", 0.5, 0.5, None, 0.5],
+        ["ctrl", "same_cost(random)", 1.0, 0.5, "same_cost", 0.5],  # of full data, beside the run it matches
     ]
+    every = collect(tmp_path).drop_duplicates("key").set_index("key")["fraction"]
+    assert all(every[key] == own for key, own in zip(table["key"], table["fraction"], strict=True)), "in every table"
     assert table["pruner"].tolist() == ["full", "full", "random", "full"]
     assert set(table["study"]) == {"mine"}
 

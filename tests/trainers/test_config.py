@@ -16,7 +16,7 @@ from advprune_core.datasets.base import Dataset, dataset_from_arrays
 from advprune_core.objectives.starts import CleanStart
 from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners.random import Full, Random, Redraw
-from advprune_core.trainers.config import RunConfig, check_classes, flat_fields
+from advprune_core.trainers.config import RunConfig, check_selected, flat_fields
 from advprune_core.trainers.schedules import OneCycle, Piecewise
 from tests.alternatives import RUN_OPTIONS
 
@@ -272,9 +272,9 @@ def test_classes_without_training_images_are_no_loss() -> None:
     y = np.arange(10) % 2 * 2
     dataset = dataset_from_arrays(x, y, x, y, val_select=0, val_stop=0)
     assert dataset.classes == 3
-    check_classes([0, 1], dataset, fraction=0.2)
+    check_selected([0, 1], dataset, fraction=0.2)
     with pytest.raises(ConfigError, match=r"leave class 2 .5 images. without any"):
-        check_classes([0, 2], dataset, fraction=0.2)
+        check_selected([0, 2], dataset, fraction=0.2)
 
 
 @pytest.mark.parametrize(

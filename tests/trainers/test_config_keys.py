@@ -16,7 +16,7 @@ from advprune_core.datasets.base import DATASETS, Dataset, DatasetSource, load_d
 from advprune_core.objectives.base import TRAINERS
 from advprune_core.study.tasks import EvaluationConfig
 from advprune_core.trainers.config import RunConfig, content_key
-from tests.alternatives import ALL_FAMILIES, COMPANIONS, RUN_OPTIONS, changes, component, components, demand
+from tests.alternatives import ALL_FAMILIES, RUN_OPTIONS, changes, companions, component, components, demand
 
 PRUNED = RunConfig(pruner="random", fraction=0.8, device="cpu")
 
@@ -46,15 +46,15 @@ FIELD = {"start": "attack.start", "steps": "attack.steps", "schedule": "optimisa
 IN_RUNS = {name: registry for name, registry in ALL_FAMILIES.items() if name not in ("attack", "dataset", "trainer")}
 
 
-@pytest.mark.parametrize(("family", "name", "field", "value"), changes(IN_RUNS))
+@pytest.mark.parametrize(("family", "name", "field", "values"), changes(IN_RUNS))
 def test_every_setting_of_every_component_changes_the_key(
-    family: str, name: str, field: str, value: Any, digits: Dataset
+    family: str, name: str, field: str, values: list[Any], digits: Dataset
 ) -> None:
-    demand(family, name, field, value)
+    demand(family, name, field, values)
     keys = set()
-    for made in (component(family, name), component(family, name, **{field: value})):
+    for made in (component(family, name), component(family, name, **{field: values[0]})):
         group, _, part = FIELD.get(family, family).rpartition(".")
-        given = {"pruner": "random", "fraction": 0.8, **COMPANIONS.get(f"{family}/{name}", {})}
+        given = {"pruner": "random", "fraction": 0.8, **companions(made)}
         given |= {group: {**given.get(group, {}), part: made}} if group else {part: made}
         given |= {"pruner": {"score": {"keep": given.pop("keep_rule")}}} if family == "keep_rule" else {}
         keys.add(RunConfig.create(**given).train_key(digits))

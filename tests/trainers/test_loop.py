@@ -471,8 +471,8 @@ def test_the_average_of_a_constant_is_that_constant_whatever_the_weights_before(
 class Weighted(Pruner):
     """Keeps everything and counts half of it double."""
 
-    name: ClassVar[str] = "weighted"
-    exact: ClassVar[bool] = False
+    name = "weighted"
+    exact = False
     factor: float = 2.0
 
     def select(self, context: Context) -> Selection:
@@ -494,8 +494,8 @@ def test_weights_reach_the_loss() -> None:
 class Counting(ScheduledPruner):
     """Keeps the images that were seen least so far."""
 
-    name: ClassVar[str] = "counting"
-    uses_model: ClassVar[bool] = True
+    name = "counting"
+    uses_model = True
     every: int = 1
 
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from advprune_core.trainers.sentinel import Check, checks, collapsed, depth, onset
+from tests.reference import committed_records
 
 # robust, training, best robust, training at best, drop, collapsed
 CHECKS = [
@@ -75,17 +74,13 @@ def test_depth_is_the_fall_after_the_best_check() -> None:
     assert math.isnan(depth([{"epoch": 0, "train_accuracy": 0.5}]))
 
 
-REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-
-
 def test_records_say_of_a_collapse_what_their_checks_show() -> None:
     """The published runs, none of which has an average, were watched check by check."""
     seen = 0
-    for path in sorted(REFERENCE.glob("*/runs/*/record.json")):
-        record = json.loads(path.read_text())
-        course = checks(record["epochs"])
-        if course and "standard" not in record["config"]["objective"]:
+    for record in committed_records():
+        course = checks(record.epochs)
+        if course and "standard" not in record.config["objective"]:
             seen += 1
-            told = onset(course, drop=record["config"]["collapse_drop"], ended=True)
-            assert (told, "ok" if told is None else "collapsed") == (record["collapse_epoch"], record["status"])
+            told = onset(course, drop=record.config["collapse_drop"], ended=True)
+            assert (told, "ok" if told is None else "collapsed") == (record.collapse_epoch, record.status)
     assert seen > 0

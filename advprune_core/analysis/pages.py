@@ -1,0 +1,79 @@
+"""The page of an exported study: its tables, findings and figures, all from its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
+from advprune_core.analysis.summaries import (
+    after_attacks,
+    attacks_of,
+    markdown,
+    printable,
+    printable_ways,
+    pruner_table,
+    way_labels,
+)
+from advprune_core.base.files import write_text
+from advprune_core.study.table import collect, collect_timings
+
+#: With more arms than this, controls aside, their differences are one table instead of a sentence each.
+_MANY = 6
+
+
+def write_tables(table: pd.DataFrame, folder: Path, name: str = "table") -> tuple[Path, Path]:
+    """Write the table of a study as CSV, and its summary as LaTeX."""
+    csv, latex = folder / f"{name}.csv", folder / f"{name}.tex"
+    write_text(csv, table.to_csv(index=False))
+    write_text(latex, printable(table).to_latex(index=False, escape=True))
+    return csv, latex
+
+
+def write_page(folder: Path, study: str) -> None:
+    """Write tables and the page of an exported study into its folder."""
+    table = collect(folder, study=study)
+    if len(table):
+        write_tables(table, folder)
+    write_text(folder / "README.md", page(folder, study))
+
+
+def page(folder: Path, study: str) -> str:
+    """Markdown of what the records of an exported study say."""
+    table = collect(folder, study=study)
+    head = f"# {study}\n\nWritten by `advprune export {study}` from `records.jsonl.gz`; an edit here is lost."
+    if not len(table):
+        return f"{head}\n\nNo run is finished yet.\n"
+    runs, seeds = table["key"].nunique(), table["seed"].nunique()
+    parts = [
+        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. A control stands beside the run that it matches; accuracies "
+        "in per cent with 95 % t intervals over seeds, costs in forward-equivalents. "
+        "`table.csv` has a row for each run.",
+        *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in sorted(folder.glob("*.png"))),
+        markdown(_rows(table, folder, study)),
+    ]
+    if len(attacks_of(table, parts=True)) > 2:
+        parts += ["## After each attack and all before it", markdown(after_attacks(table))]
+    parts += ["## Findings", _findings(table)]
+    return "\n\n".join([head, *parts]) + "\n"
+
+
+def _ways(table: pd.DataFrame) -> bool:
+    """Whether it compares ways of training, not what stands beside each other in one."""
+    return bool(way_labels(table).nunique() > 1 and table["variant"].nunique() > 1 and table["control"].isna().all())
+
+
+def _rows(table: pd.DataFrame, folder: Path, study: str) -> pd.DataFrame:
+    whole = table[table["matched_fraction"] == 1]
+    if _ways(table) and set(whole["variant"]) == set(table["variant"]):
+        return printable_ways(table, collect_timings(folder, study=study))
+    return printable(table)
+
+
+def _findings(table: pd.DataFrame) -> str:
+    if _ways(table):
+        return trainer_findings(table)
+    if table[table["control"].isna()]["arm"].nunique() > _MANY:
+        return pruner_findings(pruner_table(table))
+    return accuracy_findings(table)

@@ -1,0 +1,54 @@
+"""The committed studies: every record is as it was written, and tables and pages say what the records say."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+
+from advprune_core.analysis.pages import page
+from advprune_core.analysis.summaries import frontier, printable, pruner_table
+from advprune_core.study.packing import PACKED
+from advprune_core.study.table import collect, collect_timings
+from advprune_core.study.upkeep import check_results
+from tests.reference import REFERENCE, STUDIES
+
+#: Tables that notebooks write beside that of all runs.
+DERIVED = {
+    "trainers": lambda study: frontier(
+        collect(REFERENCE / study, study=study), collect_timings(REFERENCE / study, study=study)
+    ),
+    "pruners": lambda study: pruner_table(collect(REFERENCE / study, study=study)),
+}
+
+
+def test_there_are_studies_and_each_is_one_file_of_records() -> None:
+    assert {"digits", "trainers", "pruners", "freshness"} <= set(STUDIES)
+    for study in STUDIES:
+        assert (REFERENCE / study / PACKED).is_file()
+        assert not (REFERENCE / study / "runs").exists()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_records_are_as_they_were_written(study: str) -> None:
+    assert check_results(REFERENCE / study) == []
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_tables_say_what_the_records_say(study: str) -> None:
+    folder = REFERENCE / study
+    table = collect(folder, study=study)
+    shown = {"table": table} | {
+        name: make(study) for name, make in DERIVED.items() if (folder / f"{name}.csv").exists()
+    }
+    for name, found in shown.items():
+        written = pd.read_csv(folder / f"{name}.csv")
+        pd.testing.assert_frame_equal(written, pd.read_csv(io.StringIO(found.to_csv(index=False))), rtol=1e-9)
+    assert (folder / "table.tex").read_text() == printable(table).to_latex(index=False, escape=True)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_pages_say_what_the_records_say(study: str) -> None:
+    written = (REFERENCE / study / "README.md").read_text()
+    assert written == page(REFERENCE / study, study), "write it again: `python -m tests.front_page`"
