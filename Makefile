@@ -18,6 +18,7 @@ test-fast: $(VENV)/.tests  ## without the slow ones
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 lab: $(VENV)/.package  ## JupyterLab on this machine only; it prints its address with the token
+	@$(BIN)/python -c 'import importlib.util as i, sys; sys.exit(None if i.find_spec("jupyterlab") else "make lab needs JupyterLab, which $(VENV) lacks: $(BIN)/python -m pip install --editable .[lab]")'
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/accuracy_vs_fraction.ipynb
 
 lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
@@ -40,7 +41,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.package: pyproject.toml $(if $(PIN),tests/known_good.txt) | $(VENV)/bin/python
 	@echo "Setting up $(VENV): PyTorch and JupyterLab are large, this takes some minutes once."
-	$(PIP) --editable .
+	$(PIP) --editable '.[lab]'
 	touch $@
 
 $(VENV)/.tests: tests/oracles.txt $(VENV)/.package

@@ -1,21 +1,27 @@
 """advprune: which training images to keep for faster adversarial training, and what that costs."""
 
-from advprune_core.attacks import PGD, AutoAttack, ThreatModel, autoattack, fgsm, pgd
-from advprune_core.attacks.evaluate import evaluate
-from advprune_core.base.settings import AdvpruneError
-from advprune_core.datasets.base import Dataset, dataset_from_arrays, load_dataset
-from advprune_core.datasets.packing import pack
-from advprune_core.objectives.base import OBJECTIVES, Batch, Objective
-from advprune_core.objectives.policy import AttackPolicy
-from advprune_core.objectives.starts import STARTS, Start
-from advprune_core.objectives.steps import STEPS, Steps
-from advprune_core.pruners import PRUNERS, Context, Pruner, Selection
-from advprune_core.study.runner import run_study
-from advprune_core.study.runs import load_run
-from advprune_core.study.study import StudyConfig
-from advprune_core.study.table import collect
-from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.loop import train
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from advprune_core.attacks import PGD, AutoAttack, ThreatModel, autoattack, fgsm, pgd
+    from advprune_core.attacks.evaluate import evaluate
+    from advprune_core.base.settings import AdvpruneError
+    from advprune_core.datasets.base import Dataset, dataset_from_arrays, load_dataset
+    from advprune_core.datasets.packing import pack
+    from advprune_core.objectives.base import OBJECTIVES, Batch, Objective
+    from advprune_core.objectives.policy import AttackPolicy
+    from advprune_core.objectives.starts import STARTS, Start
+    from advprune_core.objectives.steps import STEPS, Steps
+    from advprune_core.pruners import PRUNERS, Context, Pruner, Selection
+    from advprune_core.study.runner import run_study
+    from advprune_core.study.runs import load_run
+    from advprune_core.study.study import StudyConfig
+    from advprune_core.study.table import collect
+    from advprune_core.trainers.config import RunConfig
+    from advprune_core.trainers.loop import train
 
 __version__ = "0.1.0"
 
@@ -51,3 +57,40 @@ __all__ = [
     "run_study",
     "train",
 ]
+
+#: Where a name comes from. It is imported when it is asked for, because PyTorch takes seconds that help does not need.
+_HOMES = {
+    "attacks": ("PGD", "AutoAttack", "ThreatModel", "autoattack", "fgsm", "pgd"),
+    "attacks.evaluate": ("evaluate",),
+    "base.settings": ("AdvpruneError",),
+    "datasets.base": ("Dataset", "dataset_from_arrays", "load_dataset"),
+    "datasets.packing": ("pack",),
+    "objectives.base": ("OBJECTIVES", "Batch", "Objective"),
+    "objectives.policy": ("AttackPolicy",),
+    "objectives.starts": ("STARTS", "Start"),
+    "objectives.steps": ("STEPS", "Steps"),
+    "pruners": ("PRUNERS", "Context", "Pruner", "Selection"),
+    "study.runner": ("run_study",),
+    "study.runs": ("load_run",),
+    "study.study": ("StudyConfig",),
+    "study.table": ("collect",),
+    "trainers.config": ("RunConfig",),
+    "trainers.loop": ("train",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_ROOMS = {"analysis", "attacks", "base", "datasets", "models", "objectives", "pruners", "study", "trainers"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    elif name in _ROOMS:
+        value = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

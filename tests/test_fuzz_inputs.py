@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from advprune_core.base.settings import AdvpruneError
-from advprune_core.options import assignments, value_of
+from advprune_core.cli.options import assignments, value_of
 from advprune_core.study.grid import study_grid
 from advprune_core.study.study import StudyConfig, read_profile, study_config
 from advprune_core.trainers.config import RunConfig, flat_fields

@@ -26,7 +26,7 @@ RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
 EXTRAS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT["optional-dependencies"].items()}
 #: Declared, but used without an import of ours: what uses it.
 UNSEEN = {
-    "jupyterlab": "make lab",
+    "ipykernel": "papermill, to execute notebooks",
     "ipywidgets": "notebooks",
     "jinja2": "pandas, for LaTeX tables",
     "torchvision": "imported in functions, where it is used",
@@ -50,7 +50,7 @@ def test_environment_and_pyproject_agree() -> None:
     target = re.fullmatch(r"(?:-e|--editable) \.\[([\w,-]+)\]", pip[0])
     assert target is not None
     extras = target[1].split(",")
-    assert "test" in extras
+    assert {"lab", "test"} <= set(extras)
     assert set(extras) <= set(EXTRAS)
     bounds = {Requirement(entry).name: str(Requirement(entry).specifier) for entry in conda}
     assert bounds.pop("python") == PROJECT["requires-python"]
@@ -65,7 +65,8 @@ def test_ranges_not_pins(requirement: Requirement) -> None:
 
 
 def test_extras_and_their_peers() -> None:
-    assert {"test", "cluster", "bench"} <= set(EXTRAS)
+    assert {"test", "cluster", "bench", "lab"} <= set(EXTRAS)
+    assert [requirement.name for requirement in EXTRAS["lab"]] == ["jupyterlab"]
     assert "pytest" in {requirement.name for requirement in EXTRAS["test"]}
     assert "ray" in {requirement.name for requirement in EXTRAS["cluster"]}
     runtime = {canonicalize_name(requirement.name) for requirement in RUNTIME}
@@ -115,7 +116,7 @@ def test_known_good_versions_are_of_everything_and_within_range() -> None:
     lines = [line for line in (ROOT / "tests" / "known_good.txt").read_text().splitlines() if not line.startswith("#")]
     known = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     assert len(known) == len(lines)
-    for requirement in [*RUNTIME, *EXTRAS["test"], *EXTRAS["cluster"]]:
+    for requirement in [*RUNTIME, *EXTRAS["test"], *EXTRAS["cluster"], *EXTRAS["lab"]]:
         assert requirement.specifier.contains(known[canonicalize_name(requirement.name)]), requirement
     assert {"cloudpickle", "papermill", "pydantic-core", "torchattacks"} <= set(known)
     assert not any("nvidia" in name or "cuda" in name for name in known), "that depends on the machine"
@@ -150,6 +151,37 @@ def test_make_clean_keeps_results_and_lab_stays_on_loopback() -> None:
     lab = " ".join(recipes["lab"])
     assert "--ip=127.0.0.1" in lab
     assert "token" not in lab.replace("with the token", "")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_make_lab_names_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')  # without any package
+    python.chmod(0o755)
+    (tmp_path / ".package").touch()
+    assert "--editable '.[lab]'" in " ".join(rules()["$(VENV)/.package"])
+    command = ["make", "-C", str(ROOT), "lab", f"VENV={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "make lab needs JupyterLab" in done.stderr
+    assert "-m pip install --editable .[lab]" in done.stderr
+
+
+def test_every_room_is_packaged() -> None:
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    rooms = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "advprune_core").rglob("__init__.py")}
+    assert set(setup["packages"]) - set(setup["package-dir"]) == {room.replace("/", ".") for room in rooms}
+
+
+def test_forks_and_hooks_run_the_gate_and_nothing_else() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    assert [step["run"] for step in steps if "run" in step] == ["make lint", "make test"]
+    assert all(step["uses"].startswith("actions/") for step in steps if "run" not in step)
+    (hooks,) = [repo["hooks"] for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]]
+    assert [hook["entry"] for hook in hooks] == ["make lint"]
+    assert (hooks[0]["language"], hooks[0]["pass_filenames"]) == ("system", False)
 
 
 def test_gate_is_executable_and_runs_the_tests() -> None:

@@ -16,15 +16,16 @@ import torch
 def results_root(results: str | Path | None = None) -> Path:
     """The results folder: the argument, else ``$ADVPRUNE_RESULTS``, else the project's.
 
-    The project is found by walking up from the current folder, so that a notebook's kernel and a
-    shell at the top level mean the same place.
+    The project, a checkout or what `advprune init` has laid out, is found by walking up from the current
+    folder, so that a notebook's kernel and a shell at the top level mean the same place.
     """
     chosen = results or os.environ.get("ADVPRUNE_RESULTS")
     if chosen:
         return Path(chosen).expanduser()
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").exists() and (folder / "notebooks").is_dir():
+        notebooks = folder / "notebooks"
+        if (notebooks / "profiles").is_dir() or (notebooks.is_dir() and (folder / "pyproject.toml").exists()):
             return folder / "results"
     return here / "results"
 

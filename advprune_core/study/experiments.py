@@ -35,24 +35,6 @@ from advprune_core.study.tasks import (
 )
 from advprune_core.trainers.config import RunConfig, content_key
 
-#: Notebooks of a study where none are named.
-DEFAULT_NOTEBOOKS = ("accuracy_vs_fraction.ipynb", "runtime.ipynb")
-
-
-def find_notebooks(named: Sequence[Path], profiles: Sequence[Path]) -> list[Path]:
-    """The named notebooks, or the default ones beside the profile's folder or in ./notebooks."""
-    for path in named:
-        if path.suffix != ".ipynb" or not path.exists():
-            raise ConfigError(f"{path} is neither a notebook (.ipynb) nor a profile (.yaml) that exists")
-    if named:
-        return list(named)
-    places = [path.resolve().parent.parent for path in profiles] + [Path("notebooks")]
-    for place in places:
-        notebooks = [place / name for name in DEFAULT_NOTEBOOKS]
-        if all(path.exists() for path in notebooks):
-            return notebooks
-    raise ConfigError("name the notebooks to execute: the default ones are not in ./notebooks")
-
 
 def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
     """The study of a notebook: its own defaults, with `parameters` over them.

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from advprune_core.cli import app
+from advprune_core.cli.app import app
 from advprune_core.study.grid import study_grid
 from advprune_core.study.study import StudyConfig, read_profile, study_config
 from tests.tiny import STUDY

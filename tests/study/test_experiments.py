@@ -21,13 +21,12 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.experiments import (
-    DEFAULT_NOTEBOOKS,
     evaluate_checkpoint,
     execute,
-    find_notebooks,
     parameters_of,
     study_of,
 )
+from advprune_core.study.notebooks import DEFAULT_NOTEBOOKS
 from advprune_core.study.records import EvaluationRecord
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run
@@ -56,32 +55,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
     run_study(study_config({**TINY_STUDY, "results": str(results)}), progress=False)
     return results
-
-
-class TestFindNotebooks:
-    def test_named(self, tmp_path: Path) -> None:
-        named = [write_notebook(tmp_path / "a.ipynb", {}), write_notebook(tmp_path / "b.ipynb", {})]
-        assert find_notebooks(named, [tmp_path / "p.yaml"]) == named
-
-    @pytest.mark.parametrize("where", ["beside the profile", "in the current folder"])
-    def test_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-        monkeypatch.chdir(tmp_path)
-        folder = tmp_path / ("other" if where == "beside the profile" else "notebooks")
-        for name in DEFAULT_NOTEBOOKS:
-            write_notebook(folder / name, {})
-        found = find_notebooks([], [tmp_path / "other" / "profiles" / "p.yaml"])
-        assert [path.resolve() for path in found] == [folder / name for name in DEFAULT_NOTEBOOKS]
-
-    @pytest.mark.parametrize("name", ["missing.ipynb", "notes.txt"])
-    def test_neither_notebook_nor_profile(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / "notes.txt").touch()
-        with pytest.raises(ConfigError, match=f"{name} is neither a notebook"):
-            find_notebooks([tmp_path / name], [])
-
-    def test_nothing_named_nothing_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        with pytest.raises(ConfigError, match="name the notebooks"):
-            find_notebooks([], [])
 
 
 @pytest.mark.parametrize("name", DEFAULT_NOTEBOOKS)

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from advprune_core.study.experiments import DEFAULT_NOTEBOOKS
+from advprune_core.study.notebooks import DEFAULT_NOTEBOOKS
 from advprune_core.study.store import RunStore
 from tests.made_up import study_options
 from tests.processes import is_worker, marked, running, wait_until

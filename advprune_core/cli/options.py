@@ -1,24 +1,45 @@
-"""Command-line options made from settings, and the values people type for them."""
+"""Options that several commands have, those made from a run's settings, and the values people type for them."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from advprune_core.base.settings import Component, ConfigError
 from advprune_core.base.values import shown
 from advprune_core.base.yaml_files import parse_yaml
-from advprune_core.trainers.config import RunConfig, flat_fields
+
+Out = Annotated[str | None, typer.Option("--out", help="Results folder [default: $ADVPRUNE_RESULTS or ./results]")]
+Data = Annotated[str | None, typer.Option("--data", help="Folder of downloads [default: $ADVPRUNE_DATA]")]
+Retrain = Annotated[
+    bool, typer.Option("--retrain", help="Train runs again whose weights are not here (as those of an imported study)")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the grid and the estimated cost, and stop.")]
 
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one option for each field of `RunConfig`, described by the field."""
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    given = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+class RunCommand(TyperCommand):
+    """A command with the options of a run, which are looked up when it is asked for; ``ctx.obj`` has what was typed."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The run's options, then the command's own."""
+        return [*run_options(), *super().get_params(ctx)]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Keep the run's options from the command's arguments."""
+        ctx.obj = {option.name: ctx.params.pop(option.name) for option in run_options()}
+        return super().invoke(ctx)
+
+
+@cache
+def run_options() -> list[Any]:
+    """One option for each field of `RunConfig`, described by the field, and its preset."""
+    from advprune_core.trainers.config import RunConfig, flat_fields
+
     parameters = []
     for name, path in {**flat_fields(), "trainer": "trainer"}.items():
         if name == "trainer":
@@ -31,12 +52,17 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
             value = setting.get_default()
             default = value.spec() if isinstance(value, Component) else value
             text = setting.description or ""
-        shown = f"{text} [default: {default}]" if default is not None else text
-        option = typer.Option(f"--{name.replace('_', '-')}", help=shown, show_default=False)
+        told = f"{text} [default: {default}]" if default is not None else text
+        option = typer.Option(f"--{name.replace('_', '-')}", help=told, show_default=False)
         annotation = Annotated[str | None, option]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
-    command.__signature__ = inspect.Signature(parameters + given)  # type: ignore[attr-defined]
-    return command
+
+    def holder(**typed: str | None) -> None: ...
+
+    holder.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    app = typer.Typer(add_completion=False)
+    app.command()(holder)
+    return typer.main.get_command(app).params
 
 
 def value_of(text: str) -> Any:

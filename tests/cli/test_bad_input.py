@@ -12,7 +12,7 @@ import pytest
 
 from tests.made_up import RUN, Command, entry_point, refused
 
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 @pytest.fixture
@@ -121,7 +121,11 @@ def test_results_folder_that_cannot_be_written(advprune: Command, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-f", "missing.yaml"], "missing.yaml cannot be read"),
+        (["-f", "missing/p.yaml"], "missing/p.yaml cannot be read"),
+        (["-f", "digts.yaml"], r"unknown profile 'digts.yaml' \(did you mean 'digits'"),
+        (["digit"], r"unknown profile 'digit' \(did you mean 'digits'.*allowed: .*, pruners"),
+        (["runtme.ipynb"], r"unknown notebook 'runtme.ipynb' \(did you mean 'runtime.ipynb'"),
+        (["digits", "-f", "a.yaml"], "one profile at a time, not 2: digits, a.yaml"),
         (["broken.yaml"], "broken.yaml cannot be read: line 1: "),
         (["list.yaml"], "list.yaml must be"),
         (["a.yaml", "-f", "b.yaml"], "one profile at a time"),

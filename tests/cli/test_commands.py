@@ -15,13 +15,13 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from advprune_core import cli
 from advprune_core.attacks import ATTACKS
+from advprune_core.cli.app import app
 from advprune_core.datasets.base import DATASETS
 from advprune_core.models.base import MODELS
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS
 from advprune_core.pruners import PRUNERS
-from advprune_core.study.experiments import DEFAULT_NOTEBOOKS
+from advprune_core.study.notebooks import DEFAULT_NOTEBOOKS
 from advprune_core.study.packing import read_packed, write_packed
 from advprune_core.study.records import Manifest
 from advprune_core.study.runner import run_study
@@ -32,8 +32,8 @@ from advprune_core.trainers.controls import CONTROLS
 from tests.made_up import QUICK, RUN, Command, entry_point, refused, study_options
 from tests.tiny import TINY_STUDY
 
-COMMANDS = sorted(typer.main.get_command(cli.app).commands)
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+COMMANDS = sorted(typer.main.get_command(app).commands)
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def snapshot(folder: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])
 def test_help(command: str | None) -> None:
-    result = CliRunner().invoke(cli.app, [*([command] if command else []), "--help"])
+    result = CliRunner().invoke(app, [*([command] if command else []), "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
     for name in [] if command else COMMANDS:
@@ -60,7 +60,7 @@ def test_the_commands() -> None:
 
 
 def test_help_of_run_mentions_every_setting() -> None:
-    text = CliRunner().invoke(cli.app, ["run", "--help"]).output
+    text = CliRunner().invoke(app, ["run", "--help"]).output
     for name in [*flat_fields(), "trainer", "control", "evaluation", "out", "set", "dry-run"]:
         assert re.search(rf"--{name.replace('_', '-')}\b", text), f"{name} is missing"
 
@@ -106,6 +106,25 @@ def test_dry_run_creates_nothing(advprune: Command, tmp_path: Path) -> None:
     assert code == 0
     assert "4 entries" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_init_lays_out_what_a_study_finds_by_name(
+    advprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = advprune("init", str(tmp_path / "mine"))
+    assert code == 0
+    count = len([*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("profiles/*.yaml")])
+    assert out.startswith(f"{count} notebooks and profiles written to {tmp_path / 'mine' / 'notebooks'}\n")
+    code, out, _ = advprune("init", str(tmp_path / "mine"))
+    assert (code, f"; {count} were there already and stay as they are\n" in out) == (0, True)
+    monkeypatch.chdir(tmp_path / "mine")
+    (tmp_path / "mine" / "notebooks" / "profiles" / "own.yaml").write_text("seeds: [7]\n")
+    for named in (["own"], ["-f", "own"], ["runtime.ipynb", "own"]):
+        code, out, _ = advprune("study", *named, *study_options(tmp_path / "r", fractions=[1.0]), "--dry-run")
+        assert code == 0
+        assert "2 entries" in out
+    (tmp_path / "file").touch()
+    refused(*advprune("init", str(tmp_path / "file")), "file/notebooks.* cannot be made .*name another folder")
 
 
 def test_run_trains_once_and_prints_the_same_again(advprune: Command, tmp_path: Path) -> None:

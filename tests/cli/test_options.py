@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from advprune_core.base.settings import Component, ConfigError, Settings
-from advprune_core.options import assignments, shard_of, value_of, with_run_options
+from advprune_core.cli.options import RunCommand, assignments, shard_of, value_of
 from advprune_core.trainers.config import RunConfig
 
 
@@ -86,24 +86,24 @@ SEEN: dict[str, Any] = {}
 
 
 def make() -> typer.Typer:
-    app = typer.Typer(rich_markup_mode=None)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-    @app.command()
-    @with_run_options
-    def command(*, extra: int = 3, **named: str | None) -> None:
-        SEEN.update({"extra": extra, **named})
+    @app.command(cls=RunCommand)
+    def command(ctx: typer.Context, *, extra: int = 3) -> None:
+        SEEN.update({"extra": extra, **ctx.obj})
 
     return app
 
 
 def options_of(app: typer.Typer) -> dict[str, Any]:
     """Name of each option to what the command-line parser knows of it."""
-    return {parameter.name: parameter for parameter in typer.main.get_command(app).params}
+    command: Any = typer.main.get_command(app)
+    return {option.name: option for option in command.get_params(command.make_context("command", []))}
 
 
 def test_every_setting_of_a_run_is_an_option() -> None:
     options = options_of(make())
-    assert set(options) - {"install_completion", "show_completion"} == {*leaves(RunConfig), "trainer", "extra"}
+    assert set(options) == {*leaves(RunConfig), "trainer", "extra", "help"}
     for name in (*leaves(RunConfig), "trainer"):
         assert options[name].opts == [f"--{name.replace('_', '-')}"]
         assert len(options[name].help) > 5, f"{name} has no help"

@@ -13,11 +13,11 @@ import numpy as np
 import psutil
 import pytest
 
-from advprune_core.study.experiments import DEFAULT_NOTEBOOKS
+from advprune_core.study.notebooks import DEFAULT_NOTEBOOKS
 from tests.made_up import QUICK, RUN, study_options
 from tests.processes import is_worker, running, wait_until
 
-NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 OWN = """
 import torch
 
@@ -74,6 +74,41 @@ def test_interruption_keeps_finished_runs_and_the_same_command_goes_on(
     assert f"{len(seeds) - len(finished)} runs trained" in again.stdout
     assert len(list(results.glob("runs/*/record.json"))) == len(seeds)
     assert {path: path.read_bytes() for path in finished} == finished
+
+
+CUT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Cut:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.{number})
+
+sys.meta_path.insert(0, Cut())
+from advprune_core.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("pydantic", ["--help"]),
+        ("typer", ["--help"]),
+        ("torch", ["run", "--help"]),
+        ("pandas", ["collect", "."]),
+        ("advprune_core.study.experiments", ["study", "digits"]),
+    ],
+)
+def test_interruption_of_an_import_is_one_sentence(
+    tmp_path: Path, module: str, arguments: list[str], number: str
+) -> None:
+    command = [sys.executable, "-c", CUT.format(module=module, number=number), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stderr.strip() == "advprune: interrupted; what was written before is kept"
+    assert done.returncode == 128 + getattr(signal, number)
 
 
 ENDLESS = """

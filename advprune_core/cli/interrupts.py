@@ -1,0 +1,38 @@
+"""Ctrl-C and the signals that ask for an end: what becomes of the work is said, and the exit code is theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal other than Ctrl-C has asked for an end; its argument is the signal's number."""
+
+
+def listen() -> None:
+    """Let SIGTERM and SIGHUP interrupt as Ctrl-C does."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # none on some systems, ignored under nohup
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise Interrupted(number)
+
+
+@contextmanager
+def interruptible(fate: str = "what is finished is kept, and the same command goes on from here") -> Iterator[None]:
+    """Say on Ctrl-C, SIGTERM and SIGHUP what becomes of the work, and exit with 128 + the signal's number."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number = error.args[0] if isinstance(error, Interrupted) else signal.SIGINT
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short, and not to be cut again
+        print(f"\nadvprune: interrupted; {fate}", file=sys.stderr, flush=True)
+        os._exit(128 + number)  # at once: threads of ended workers must not hold the exit up

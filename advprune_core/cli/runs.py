@@ -1,0 +1,120 @@
+"""Single runs: train and evaluate one, attack one once more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from advprune_core.base.settings import ConfigError
+from advprune_core.cli.interrupts import interruptible
+from advprune_core.cli.options import Data, DryRun, Out, Retrain, assignments, value_of
+from advprune_core.cli.reports import print_plan, report_failures, report_left_out
+
+
+def run(
+    ctx: typer.Context,
+    *,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set pruner.balanced=true")] = None,
+    control: Annotated[str | None, typer.Option(help="Also run a control of this run (advprune list controls)")] = None,
+    evaluation: Annotated[
+        list[str] | None, typer.Option(help="Attack of the test, repeatable [default: PGD-40, CE then margin]")
+    ] = None,
+    out: Out = None,
+    data: Data = None,
+    retrain: Retrain = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train and evaluate one run; what is there is not run again."""
+    from advprune_core.attacks.base import ATTACKS
+    from advprune_core.base.settings import check_names
+    from advprune_core.notebook import shown
+    from advprune_core.study.grid import Entry
+    from advprune_core.study.runner import run_entries
+    from advprune_core.study.store import RunStore
+    from advprune_core.study.study import Execution, pruner_label
+    from advprune_core.study.tasks import PGD_40
+    from advprune_core.trainers.config import RunConfig
+    from advprune_core.trainers.controls import CONTROLS, check_control
+    from advprune_core.trainers.sentinel import depth
+
+    config = RunConfig.flat(**{name: value_of(text) for name, text in ctx.obj.items() if text is not None})
+    if set_:
+        config = config.with_settings(assignments(set_))
+    attacks = tuple(ATTACKS.parse(value_of(text)) for text in evaluation) if evaluation else PGD_40
+    execution = Execution(engine="serial", timed_repeats=0, data=data, results=out, retrain=retrain)
+    label = pruner_label(config.pruner)
+    entries = [Entry(label, config.fraction, config.seed, config, attacks=attacks)]
+    if control is not None:
+        check_names([control], CONTROLS, what="control")
+        check_control(control, config)  # type: ignore[arg-type]
+        entries.append(replace(entries[0], arm=f"{control}({label})", control=control))  # type: ignore[arg-type]
+    if dry_run:
+        print_plan(entries, execution)
+        return
+    with interruptible():
+        driver = run_entries(entries, execution=execution, name=entries[0].describe())
+    store = RunStore(execution.root)
+    for number, key in driver.keys.items():
+        store.ask_for(key)
+        record = store.run(key)
+        if record is None or record.status == "failed":
+            continue
+        when = ""
+        if record.collapse_epoch is not None:
+            fall = f"held-out robust accuracy fell by {100 * depth(record.epochs):.0f} points"
+            when = f" (seen in epoch {record.collapse_epoch}; {fall})"
+        print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
+        found = store.evaluation(key, driver.evaluation_key(number))
+        for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
+            print(f"  {name:24} {value.text()}")
+        print(f"  in {shown(store.folder(key))}")
+    report_left_out(driver.without_weights)
+    report_failures(driver.failed)
+
+
+def evaluate(
+    run_key: Annotated[str | None, typer.Argument(help="Key of a run, or its beginning")] = None,
+    weights: Annotated[str | None, typer.Option(help="State dict (.pt) of your own, instead of a run")] = None,
+    model: Annotated[str, typer.Option(help="Network of --weights: a name, YAML, or module:factory")] = "small_cnn",
+    dataset: Annotated[str, typer.Option(help="Data set of --weights")] = "digits",
+    eps: Annotated[
+        str | None, typer.Option(help="Radius in units of [0, 1] [default: the run's, or the data set's]")
+    ] = None,
+    norm: Annotated[str | None, typer.Option(help="linf or l2 [default: the run's, or linf]")] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option(help="Attack, repeatable, cheapest first [default: PGD-40, CE then margin]")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="last or best")] = "last",
+    images: Annotated[str | None, typer.Option(help="Only so many test images, of all classes [default: all]")] = None,
+    speed: Annotated[str | None, typer.Option(help="Searches: exact or compiled [default: as the run]")] = None,
+    retrain: Retrain = False,
+    out: Out = None,
+    data: Data = None,
+) -> None:
+    """Evaluate a run that is there, or weights of your own; killed, it goes on where it was."""
+    from advprune_core.notebook import shown
+    from advprune_core.study.experiments import evaluate_checkpoint
+
+    if (run_key is None) == (weights is None):
+        raise ConfigError("name either a run or --weights")
+    with interruptible():
+        record, path = evaluate_checkpoint(
+            run_key=run_key,
+            weights=weights,
+            own={"model": value_of(model), "dataset": value_of(dataset)},
+            threat={name: value for name, value in (("eps", eps), ("norm", norm)) if value is not None},
+            attacks=[value_of(text) for text in attack or []],
+            checkpoint=checkpoint,
+            images=None if images is None else value_of(images),
+            results=out,
+            data=data,
+            retrain=retrain,
+            speed=speed,  # type: ignore[arg-type]
+        )
+    broken = record.outcome().broken()
+    for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
+        fallen = f", broke {broken[name]} of {record.n} images" if name in broken else ""
+        print(f"{name:24} {value.text()}{fallen}")
+    print(f"{record.n} test images, in {shown(path)}")

@@ -1,0 +1,88 @@
+"""Studies: the folder for them, and carrying one out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advprune_core.base.settings import ConfigError
+from advprune_core.cli.interrupts import interruptible
+from advprune_core.cli.options import DryRun, Out, Retrain, assignments, shard_of
+from advprune_core.cli.reports import print_plan, report_failures, report_left_out
+
+
+def init(
+    folder: Annotated[str, typer.Argument(help="Where to; it may exist")],
+) -> None:
+    """Lay the notebooks and profiles out in a folder, to work there; what is in it stays as it is."""
+    from advprune_core.study.notebooks import lay_out
+
+    written, there = lay_out(Path(folder))
+    stay = f"; {len(there)} were there already and stay as they are" if there else ""
+    print(f"{len(written)} notebooks and profiles written to {Path(folder) / 'notebooks'}{stay}")
+    print("In that folder: advprune study digits")
+
+
+def study(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Notebooks (.ipynb) and at most one profile (.yaml), by path or by name: digits"),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("-f", "--profile", help="Parameter file (YAML), by path or by name")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, after the profile; repeatable")
+    ] = None,
+    out: Out = None,
+    shard: Annotated[str | None, typer.Option(help="Only part i/n of the runs, without notebooks")] = None,
+    retrain: Retrain = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Carry out a study and execute its notebooks (default: accuracy_vs_fraction and runtime)."""
+    from advprune_core.analysis.summaries import printable
+    from advprune_core.notebook import shown
+    from advprune_core.study.experiments import execute, study_of
+    from advprune_core.study.grid import study_grid
+    from advprune_core.study.notebooks import default_notebooks, find_notebook, find_profile
+    from advprune_core.study.runner import run_study
+    from advprune_core.study.study import read_profile
+
+    named = [name for name in files or [] if _is_profile(name)] + ([profile] if profile is not None else [])
+    if len(named) > 1:
+        raise ConfigError(f"one profile at a time, not {len(named)}: {', '.join(named)}")
+    profiles = [find_profile(name) for name in named]
+    parameters = read_profile(profiles[0]) if profiles else {}
+    parameters |= assignments(parameter or [])
+    if out is not None:
+        parameters["results"] = out
+    notebooks = [find_notebook(name) for name in files or [] if not _is_profile(name)] or default_notebooks(profiles)
+    studies = [(path, study_of(path, parameters)) for path in notebooks]
+    part = shard_of(shard)
+    failed: dict[str, str] = {}
+    for number, (_, config) in enumerate(studies):
+        if config in [earlier for _, earlier in studies[:number]]:
+            continue  # notebooks of one grid are executed together
+        if dry_run:
+            print_plan(study_grid(config, shard=part), config.execution)
+            continue
+        with interruptible():
+            result = run_study(config, shard=part, retrain=retrain)
+            failed |= result.failed
+            if part is None:
+                print(printable(result.table).to_string(index=False))
+                for path in execute([path for path, other in studies if other == config], parameters, config):
+                    print(f"executed {shown(path)}")
+        if part is None:
+            figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
+            print(f"tables and figures in {shown(config.folder)}: {figures}")
+        print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
+        report_left_out(result.without_weights)
+    report_failures(failed)
+
+
+def _is_profile(name: str) -> bool:
+    """Whether an argument is a profile: a YAML file, or a name alone."""
+    return Path(name).suffix in (".yaml", ".yml") or (Path(name).suffix == "" and Path(name).name == name)
