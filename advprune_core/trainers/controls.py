@@ -149,8 +149,8 @@ def resolve(control: Control, config: RunConfig, record: Finished) -> RunConfig:
         per_image = full.passes_per_image
     elif config.objective.uses_adversarial and config.attack.steps.adaptive:
         # More epochs than the cost can pay for, so that nothing but the budget ends the run.
-        least = min(full.least_passes_per_image, full.plain_passes_per_image)
-        epochs = math.ceil(record.cost / (least * record.n)) + 1
+        kinds = [full.least_passes_per_image, *([full.plain_passes_per_image] if plain else [])]
+        epochs = math.ceil(record.cost / (min(kinds) * record.n)) + 1
         return _with_length(full, epochs, cost_budget=record.cost)
     first = config.optimisation.plain_epochs
     left = record.cost - first * record.n * full.plain_passes_per_image

@@ -203,6 +203,8 @@ def test_a_cost_that_shows_only_in_training_is_a_budget(trainer: str) -> None:
     assert resolved.optimisation.cost_budget == 22_000
     # No image costs less than its forward passes and the full backward pass: PGD-AT 1 + 3, TRADES 1 + 6.
     assert resolved.optimisation.epochs * 1000 * {"pgd_at": 4, "trades": 7}[trainer] > 22_000
+    # One more than the cost can pay for; a plain phase, which costs less, counts only in a run that has one.
+    assert resolved.optimisation.epochs == {"pgd_at": 7, "trades": 5}[trainer]
     assert resolved.passes(1000) == 22_000
     # With a known number of steps the epochs say it all.
     for control in ("cheaper_attack", "carried_attack"):
