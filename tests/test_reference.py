@@ -9,7 +9,7 @@ import pytest
 
 from advprune_core.analysis.pages import page
 from advprune_core.analysis.summaries import frontier, printable, pruner_table
-from advprune_core.study.packing import PACKED
+from advprune_core.study.packed import PACKED
 from advprune_core.study.table import collect, collect_timings
 from advprune_core.study.upkeep import check_results
 from tests.reference import REFERENCE, STUDIES

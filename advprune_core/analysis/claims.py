@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from advprune_core.analysis.rivals import at_equal_robustness
-from advprune_core.analysis.summaries import component_name, with_accuracies
+from advprune_core.analysis.summaries import attacks_of, component_name, with_accuracies
 from advprune_core.analysis.verdicts import compare, was_run
 
 HELD, NOT_HELD, OPEN = "held", "not held", "cannot tell"
@@ -160,7 +160,5 @@ def _setting(table: pd.DataFrame, arm: str) -> str:
     if not len(runs):
         return ""
     run = runs.iloc[0]
-    last = [name for name in map(str, table) if name.startswith("robust_") and "/" not in name]
-    attacks = [name.removeprefix("robust_") for name in last if name not in ("robust_low", "robust_high")]
-    tested = [name for name in attacks if pd.notna(run.get(f"robust_{name}"))]
+    tested = [name for name in attacks_of(table) if pd.notna(run.get(f"robust_{name}"))]
     return f"{component_name(str(run['model']))}, {run['epochs']:g} epochs, {tested[-1] if tested else 'not tested'}"

@@ -9,7 +9,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from advprune_core.analysis.markup import plain, with_names
-from advprune_core.analysis.plots import arm_label
+from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.summaries import points
 
 
 def cost_to_reach(courses: pd.DataFrame, *, share: float = 0.95) -> pd.DataFrame:
@@ -30,8 +31,7 @@ def cost_to_reach(courses: pd.DataFrame, *, share: float = 0.95) -> pd.DataFrame
     """
     known = courses[courses["full_val_pgd"].notna()]
     rows = []
-    for arm, fraction in dict.fromkeys(zip(known["arm"], known["fraction"], strict=True)):
-        runs = known[(known["arm"] == arm) & (known["fraction"] == fraction)]
+    for (arm, fraction), runs in points(known, by="fraction").items():
         costs = []
         for _, run in runs.groupby("seed"):
             there = run[run["val_pgd"] >= share * run["full_val_pgd"]]
@@ -58,7 +58,7 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
             else "not in half of the runs"
         )
         runs = f"{row['reached']} of {row['seeds']} runs get there"
-        lines.append(f"- **{arm_label(row['arm'])}, {100 * row['fraction']:g} %**: {when}; {runs}.")
+        lines.append(f"- **{point_label(row['arm'], row['fraction'])}**: {when}; {runs}.")
     head = f"{100 * share:g} % of the full run's last held-out robust accuracy (PGD-10 on val_stop):"
     return "\n".join([head, "", *lines]) if lines else "No run has checks: set best_every."
 
@@ -67,19 +67,19 @@ def convergence_figure(courses: pd.DataFrame) -> Figure:
     """Held-out robust accuracy against cost, in that of the full run: means over seeds, and single runs."""
     courses = with_names(courses, plain)
     figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    places = list(dict.fromkeys(zip(courses["arm"], courses["fraction"], strict=True))) if len(courses) else []
-    arms = [arm for arm, _ in places]
-    for colour, (arm, fraction) in zip(sns.color_palette("colorblind", max(1, len(places))), places, strict=False):
-        rows = courses[(courses["arm"] == arm) & (courses["fraction"] == fraction)]
+    found = points(courses, by="fraction")
+    arms = [arm for arm, _ in found]
+    colours = sns.color_palette("colorblind", max(1, len(found)))
+    for colour, ((arm, fraction), rows) in zip(colours, found.items(), strict=False):
         rows = rows.assign(share=rows["cost"] / rows["full_cost"])
         for _, run in rows.groupby("seed"):
             axis.plot(run["share"], 100 * run["val_pgd"], color=colour, alpha=0.2, linewidth=0.8)
         mean = rows.groupby("epoch")[["share", "val_pgd"]].mean()
-        label = f"{arm_label(arm, arms)}, {100 * fraction:g} %"
+        label = point_label(arm, fraction, arms)
         axis.plot(mean["share"], 100 * mean["val_pgd"], color=colour, marker="o", markersize=3, label=label)
     axis.set_xlabel("cost so far / cost of the full run")
     axis.set_ylabel("held-out robust accuracy (PGD-10), %")
     axis.grid(alpha=0.3)
-    if places:
+    if found:
         axis.legend(frameon=False, fontsize=8)
     return figure

@@ -10,7 +10,7 @@ import pandas as pd
 
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.markup import escape, with_names
-from advprune_core.analysis.plots import arm_label
+from advprune_core.analysis.plots import arm_label, point_label
 from advprune_core.analysis.summaries import component_name, frontier, speed_ups, way_labels, ways, with_accuracies
 from advprune_core.analysis.verdicts import (
     BETTER,
@@ -84,7 +84,7 @@ def _pruned_arms(table: pd.DataFrame, verdicts: Mapping[_Pair, Verdict]) -> list
     lines = []
     for arm, fraction in _pruned_runs(table):
         own = {rival: verdict for (_, a, rival, f), verdict in verdicts.items() if (a, f) == (arm, fraction)}
-        lines.append(f"**{arm_label(arm)}, {100 * fraction:g} %**: {_level(table, arm, fraction, own.get(arm))}.")
+        lines.append(f"**{point_label(arm, fraction)}**: {_level(table, arm, fraction, own.get(arm))}.")
         lines += [
             f"  - against *{arm_label(rival)}*: {verdict.text()}." for rival, verdict in own.items() if rival != arm
         ]
@@ -350,7 +350,7 @@ def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:
         if row["fraction"] == 1 or np.isnan(row["cost"]):
             continue
         text = (
-            f"- **{arm_label(row['arm'])}, {100 * row['fraction']:g} %**: {row['cost']:.4f} of the full run's "
+            f"- **{point_label(row['arm'], row['fraction'])}**: {row['cost']:.4f} of the full run's "
             f"forward-equivalents, a speed-up of {row['speed_up_passes']:.2f}"
         )
         if not np.isnan(row["seconds_ratio"]):

@@ -43,6 +43,11 @@ def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
     return {"random": "static random subset", "redraw": "random subset, redrawn each epoch"}.get(arm, arm)
 
 
+def point_label(arm: str, fraction: float, arms: Sequence[str] = ()) -> str:
+    """An arm at a fraction: ``static random subset, 40 %``."""
+    return f"{arm_label(arm, arms)}, {100 * fraction:g} %"
+
+
 def _arms(table: pd.DataFrame) -> list[str]:
     """Pruners first, controls after them, each in order of appearance."""
     found = list(dict.fromkeys(table["arm"]))

@@ -17,21 +17,17 @@ from matplotlib.figure import Figure
 
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import arm_label
-from advprune_core.analysis.summaries import with_accuracies
+from advprune_core.analysis.plots import arm_label, point_label
+from advprune_core.analysis.summaries import Point, points, with_accuracies
 from advprune_core.analysis.verdicts import Comparison, Verdict, compare, how_judged, judge
 
-#: An arm at a matched fraction, as the table has them.
-Point = tuple[str, float]
 #: Runs within this share of each other's cost cost the same.
 SAME_COST = 0.05
 
 
-def _points(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
-    """Rows of each arm at each matched fraction that were tested, in order of appearance."""
-    tested = table[table["robust"].notna()]
-    arms = list(dict.fromkeys(zip(tested["arm"], tested["matched_fraction"], strict=True)))
-    return {(arm, f): tested[(tested["arm"] == arm) & (tested["matched_fraction"] == f)] for arm, f in arms}
+def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
+    """The points of a table that were tested."""
+    return points(table[table["robust"].notna()])
 
 
 def _whole(rows: pd.DataFrame) -> bool:
@@ -54,11 +50,11 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
         way of training, the same fraction, the same warm-up cost.
     """
     table, found = with_accuracies(table), {}
-    points = _points(table)
-    for point, rows in points.items():
+    tested = _tested(table)
+    for point, rows in tested.items():
         if _whole(rows) or rows["control"].notna().any():
             continue
-        for rival, others in points.items():
+        for rival, others in tested.items():
             same_data = set(others["dataset"]) == set(rows["dataset"])
             cheap = others["cost"].mean() <= (1 + SAME_COST) * rows["cost"].mean()
             random = _is_random(others) and not _is_random(rows) and _twin(rows, others)
@@ -80,20 +76,20 @@ def _twin(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
 def equal_cost_findings(table: pd.DataFrame) -> str:
     """Markdown: where a pruned run beats what costs as much, data set by data set, and where it does not."""
     table = with_names(with_accuracies(table), escape)
-    verdicts, points = judge(at_equal_cost(table)), _points(table)
+    verdicts, tested = judge(at_equal_cost(table)), _tested(table)
     if not verdicts:
         return "No pruned run stands beside one on all the data that costs no more."
     lines = []
     for point in dict.fromkeys(pair[0] for pair in verdicts):
-        rows = points[point]
+        rows = tested[point]
         wrong = rows["wrong_labels"].dropna() if "wrong_labels" in rows else pd.Series(dtype=float)
         noise = f", {100 * wrong.mean():.0f} % of what it keeps is wrongly labelled" if len(wrong) else ""
         levels = f"{accuracy(rows['clean']).text()} % clean, {accuracy(rows['robust']).text()} % robust"
-        lines.append(f"**{_named(point, points)}**: {levels}{noise}.")
+        lines.append(f"**{_named(point, tested)}**: {levels}{noise}.")
         for (ours, rival), verdict in verdicts.items():
             if ours == point:
-                clean = _clean_gain(points[point], points[rival])
-                lines.append(f"  - against *{_named(rival, points)}*: {clean.points()} clean, {verdict.text()}.")
+                clean = _clean_gain(tested[point], tested[rival])
+                lines.append(f"  - against *{_named(rival, tested)}*: {clean.points()} clean, {verdict.text()}.")
     return "\n".join(["- " + line if not line.startswith("  ") else line for line in lines]) + _method(verdicts)
 
 
@@ -102,10 +98,10 @@ def _clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
     return estimate((ours - theirs).dropna(), bounds=(-1.0, 1.0))
 
 
-def _named(point: Point, points: Mapping[Point, pd.DataFrame]) -> str:
-    arm, fraction = point
-    label = arm_label(arm, [arm for arm, _ in points])
-    return label if _whole(points[point]) and fraction == 1 else f"{label}, {100 * fraction:g} %"
+def _named(point: Point, tested: Mapping[Point, pd.DataFrame]) -> str:
+    arms = [arm for arm, _ in tested]
+    full = _whole(tested[point]) and point[1] == 1
+    return arm_label(point[0], arms) if full else point_label(*point, arms)
 
 
 def _method(verdicts: Mapping[tuple[Point, Point], Verdict]) -> str:
@@ -119,10 +115,10 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
     A panel for each data set; right of the line pruning wins.
     """
     table = with_names(with_accuracies(table), plain)
-    found, points = at_equal_cost(table), _points(table)
+    found, tested = at_equal_cost(table), _tested(table)
     panels: dict[str, list[tuple[Point, Point]]] = {}
     for pair in found:
-        panels.setdefault(str(points[pair[0]]["dataset"].iloc[0]), []).append(pair)
+        panels.setdefault(str(tested[pair[0]]["dataset"].iloc[0]), []).append(pair)
     heights = [max(1, len(pairs)) for pairs in panels.values()] or [1]
     figure, axes = plt.subplots(
         len(heights), 1, figsize=(10, 1.0 + 0.32 * sum(heights)), sharex=True, squeeze=False, layout="constrained",
@@ -133,7 +129,7 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
             gain = found[pair].difference
             low, high = np.nan_to_num([gain.mean - gain.low, gain.high - gain.mean])
             axis.errorbar(100 * gain.mean, place, xerr=[[100 * low], [100 * high]], marker="o", color="C0", capsize=3)
-        names = [f"{_named(ours, points)}  against  {_named(rival, points)}" for ours, rival in reversed(pairs)]
+        names = [f"{_named(ours, tested)}  against  {_named(rival, tested)}" for ours, rival in reversed(pairs)]
         axis.set_yticks(range(len(pairs)), names, fontsize=8)
         axis.axvline(0, color="0.4", linewidth=0.8)
         axis.set_title(data, fontsize=9, loc="left")
@@ -164,10 +160,10 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
         it holds both.
     """
     table = with_accuracies(table)
-    points = _points(table)
-    full = points[reference, 1.0].drop_duplicates("seed").set_index("seed")
+    tested = _tested(table)
+    full = tested[reference, 1.0].drop_duplicates("seed").set_index("seed")
     rows = []
-    for (arm, fraction), group in points.items():
+    for (arm, fraction), group in tested.items():
         own = group.drop_duplicates("seed").set_index("seed")
         difference = estimate((own["robust"] - full["robust"]).dropna(), bounds=(-1.0, 1.0))
         known = not np.isnan(difference.low)

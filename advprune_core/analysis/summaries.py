@@ -12,6 +12,9 @@ from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.verdicts import Verdict, compare, judge, was_run
 
+#: An arm at a fraction.
+Point = tuple[str, float]
+
 
 def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     """The table with columns ``clean`` and ``robust``, empty where no run could be tested."""
@@ -25,6 +28,12 @@ def attacks_of(table: pd.DataFrame, *, parts: bool = False) -> list[str]:
     names = [name for name in found if name not in ("low", "high")]
     owners = {name.split("/")[0] for name in names if "/" in name}
     return [name for name in names if (name not in owners if parts else "/" not in name)]
+
+
+def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, pd.DataFrame]:
+    """The rows of each arm at each of its fractions, in order of appearance; `by`: the column of fractions."""
+    found = dict.fromkeys(zip(table["arm"], table[by], strict=True))
+    return {(arm, fraction): table[(table["arm"] == arm) & (table[by] == fraction)] for arm, fraction in found}
 
 
 def _way(table: pd.DataFrame) -> pd.Series:

@@ -18,11 +18,10 @@ from scipy import stats
 
 from advprune_core.analysis.estimates import holm
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import arm_label
+from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.summaries import Point, points
 from advprune_core.attacks.evaluate import wilson
 
-#: An arm at a fraction.
-Point = tuple[str, float]
 LEVEL = 0.05
 
 
@@ -82,16 +81,13 @@ def survival(rows: pd.DataFrame) -> Survival:
 
 def survivals(table: pd.DataFrame) -> dict[Point, Survival]:
     """The survival of every arm at every fraction, in order of appearance; runs of a shared key count once."""
+    return {point: survival(rows) for point, rows in _lives(table).items()}
+
+
+def _lives(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
+    """The runs of each point that were trained to an end, each once."""
     trained = table[table["status"].isin(["ok", "collapsed"])]
-    return {point: survival(rows) for point, rows in _points(trained).items()}
-
-
-def _points(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
-    arms = dict.fromkeys(zip(table["arm"], table["fraction"], strict=True))
-    return {
-        (arm, fraction): table[(table["arm"] == arm) & (table["fraction"] == fraction)].drop_duplicates("key")
-        for arm, fraction in arms
-    }
+    return {point: rows.drop_duplicates("key") for point, rows in points(trained, by="fraction").items()}
 
 
 def _log_rank(rows: pd.DataFrame, others: pd.DataFrame) -> float:
@@ -110,7 +106,7 @@ def survival_figure(table: pd.DataFrame) -> Figure:
     colours = sns.color_palette("colorblind", max(1, len(found)))
     arms = [arm for arm, _ in found]
     for colour, ((arm, fraction), life) in zip(colours, found.items(), strict=False):
-        label = f"{arm_label(arm, arms)}, {100 * fraction:g} %: {life.collapsed} of {life.runs} collapsed"
+        label = f"{point_label(arm, fraction, arms)}: {life.collapsed} of {life.runs} collapsed"
         axis.step(life.steps, 100 * life.share, where="post", color=colour, label=label)
         axis.fill_between(life.steps, 100 * life.low, 100 * life.high, step="post", color=colour, alpha=0.12)
     axis.set_xlabel("optimiser steps")
@@ -128,18 +124,17 @@ def survival_findings(table: pd.DataFrame) -> str:
     Every pruned point is compared with the same arm on all the data, by a log-rank test over steps;
     all tests of the text together at 5 % (Holm).
     """
-    trained = with_names(table[table["status"].isin(["ok", "collapsed"])], escape)
-    points, lines, tests = _points(trained), [], {}
-    for (arm, fraction), rows in points.items():
-        full = points.get((arm, 1.0))
+    lives, lines, tests = _lives(with_names(table, escape)), [], {}
+    for (arm, fraction), rows in lives.items():
+        full = lives.get((arm, 1.0))
         if fraction < 1 and full is not None:
             tests[arm, fraction] = _log_rank(rows, full)
     corrected = dict(zip(tests, holm(np.array(list(tests.values()))), strict=True)) if tests else {}
-    for (arm, fraction), rows in points.items():
+    for (arm, fraction), rows in lives.items():
         collapsed, runs = int(rows["collapse_steps"].notna().sum()), len(rows)
         low, high = wilson(collapsed, runs)
         text = (
-            f"- **{arm_label(arm)}, {100 * fraction:g} %**: {collapsed} of {runs} runs collapsed "
+            f"- **{point_label(arm, fraction)}**: {collapsed} of {runs} runs collapsed "
             f"({100 * collapsed / runs:.0f} % [{100 * low:.0f}, {100 * high:.0f}]), in at most "
             f"{rows['optimiser_steps'].max():,.0f} steps"
         )

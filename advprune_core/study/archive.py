@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from advprune_core.base.files import DamagedFile, digest_of
 from advprune_core.base.settings import AdvpruneError, ConfigError
 from advprune_core.study.grid import study_grid
-from advprune_core.study.packing import PACKED, Files, write_packed
+from advprune_core.study.packed import PACKED, Files, write_packed
 from advprune_core.study.records import FILES, EvaluationRecord, Manifest, RunRecord, Timing
 from advprune_core.study.store import RunStore, read_manifest, read_record
 from advprune_core.study.study import study_config

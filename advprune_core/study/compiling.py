@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from advprune_core.attacks.compiled import NotCompiled, compile_cache
-from advprune_core.base.files import digest_of
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.grid import Datasets, Entry
-from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import EvaluationConfig, compiled_searches
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
@@ -123,14 +121,8 @@ def _left(entry: Entry, dataset: Dataset, store: RunStore, *, retrain: bool) -> 
         except ConfigError:  # the driver says so
             return False, False
         record = store.finished(config.train_key(dataset))
-    if record is None or _altered(store, record) or (retrain and store.absent(record)):
+    if record is None or store.altered(record) or (retrain and store.absent(record)):
         return True, True
     there = store.evaluation(record.key, entry.evaluation.key(dataset.test_hash)) is not None
     has_weights = (store.folder(record.key) / "last.pt").exists()
     return False, has_weights and not there and record.status != "diverged"
-
-
-def _altered(store: RunStore, record: RunRecord) -> bool:
-    """Whether a file of a run is not what was written; the driver sets it aside."""
-    paths = {store.folder(record.key) / name: digest for name, digest in record.files.items()}
-    return any(path.exists() and digest_of(path) != digest for path, digest in paths.items())

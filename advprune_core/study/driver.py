@@ -219,7 +219,8 @@ class Driver:
         if record.status == "diverged":
             return
         for number in self._sharing[key]:
-            evaluation, its_key = self.evaluation(number), self.evaluation_key(number)
+            evaluation = self.evaluation(number)
+            its_key = evaluation.key(self.dataset(config).test_hash)
             if (key, its_key) in self._tested or self.store.evaluation(key, its_key) is not None:
                 continue
             self._tested.add((key, its_key))

@@ -30,7 +30,7 @@ from advprune_core.base.files import (
 )
 from advprune_core.base.settings import ConfigError, near_miss
 from advprune_core.pruners.base import Selection
-from advprune_core.study.packing import PACKED, Files
+from advprune_core.study.packed import PACKED, Files
 from advprune_core.study.records import SCHEMA, EvaluationRecord, Manifest, RunRecord, Timing
 
 R = TypeVar("R", bound=BaseModel)
@@ -91,10 +91,14 @@ class RunStore:
         names = sorted({"last.pt", *record.files})
         return [name for name in names if not (self.folder(record.key) / name).exists()]
 
+    def altered(self, record: RunRecord) -> list[str]:
+        """Names of the files of a run that are there and are not what was written."""
+        paths = {name: self.folder(record.key) / name for name in record.files}
+        return [name for name, path in paths.items() if path.exists() and digest_of(path) != record.files[name]]
+
     def damaged(self, record: RunRecord) -> list[str]:
-        """Names of the files of a run that are there and are not what was written; these are set aside."""
-        there = [name for name in record.files if (self.folder(record.key) / name).exists()]
-        return [name for name in there if self.file(record, name) is None]
+        """The same; these are set aside."""
+        return [name for name in self.altered(record) if self.file(record, name) is None]
 
     def evaluations(self, key: str) -> list[EvaluationRecord]:
         """All evaluations of a run."""

@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from advprune_core.base.files import digest_of
 from advprune_core.base.settings import AdvpruneError, ConfigError
-from advprune_core.study.packing import Files
+from advprune_core.study.packed import Files
 from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord, Manifest, RunRecord, Timing
 from advprune_core.study.store import RunStore, is_results, read_record
 

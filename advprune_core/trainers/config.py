@@ -24,7 +24,7 @@ from advprune_core.datasets.digits import Digits
 from advprune_core.models.base import MODELS, ModelSettings
 from advprune_core.models.cnns import SmallCNN
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
-from advprune_core.objectives.pgd_at import PGDAT
+from advprune_core.objectives.pgd_at import PGDAT, Standard
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.steps import parse_steps
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class, keep
@@ -385,21 +385,26 @@ class RunConfig(Settings):
     @property
     def passes_per_image(self) -> float:
         """Expected forward-equivalents of one image in one step of training."""
-        return self._passes_per_image(self.attack.steps.expected())
+        return self._cost(self.objective, self.attack.steps.expected())
 
     @property
     def least_passes_per_image(self) -> float:
         """The same of an image that gets no step of the attack."""
-        return self._passes_per_image(0.0)
+        return self._cost(self.objective, 0.0)
 
     @property
     def plain_passes_per_image(self) -> float:
-        """The same in an epoch without an attack: a forward and a full backward pass, twice with AWP."""
-        return 6.0 if self.optimisation.awp else 3.0
+        """The same in an epoch without an attack."""
+        return self._cost(self.plain_objective, 0.0)
 
-    def _passes_per_image(self, steps: float) -> float:
-        twice = self.objective.training_cost if self.optimisation.awp else 0.0
-        return self.objective.cost(steps, clean_logits=self.attack.steps.uses_logits) + twice
+    @property
+    def plain_objective(self) -> Objective:
+        """What the epochs without an attack train on."""
+        return Standard(label_smoothing=self.objective.label_smoothing)
+
+    def _cost(self, objective: Objective, steps: float) -> float:
+        twice = objective.training_cost if self.optimisation.awp else 0.0
+        return objective.cost(steps, clean_logits=self.attack.steps.uses_logits) + twice
 
     def passes(self, n: int) -> float:
         """Expected forward-equivalents of training with `n` training images."""

@@ -25,7 +25,6 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets import augmentation
 from advprune_core.datasets.base import Dataset
 from advprune_core.objectives.base import Batch, Outputs, Passes
-from advprune_core.objectives.pgd_at import Standard
 from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.trainers.arithmetic import arithmetic, autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights
@@ -247,9 +246,8 @@ class _Run:
         ids = epoch_order(config.seed, epoch, n, state.selection, share)
         state.queue.add(ids, epoch, state.selection)
         attack = config.attack.bind(state.model, seed=config.seed, state=state.policy)
-        plain, objective = epoch < config.optimisation.plain_epochs, config.objective
-        if plain:
-            objective = Standard(label_smoothing=objective.label_smoothing)
+        plain = epoch < config.optimisation.plain_epochs
+        objective = config.plain_objective if plain else config.objective
         loss = torch.zeros((), device=state.device)
         correct = torch.zeros((), device=state.device)
         images, waiting, rate = 0, len(state.queue), config.optimisation.lr
