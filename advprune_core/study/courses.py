@@ -8,8 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from advprune_core.study.records import ManifestEntry, RunRecord
+from advprune_core.study.records import ManifestEntry, RunRecord, val_pgd_last
 from advprune_core.study.store import RunStore
+
+#: What says which run a row is of; a table without rows has its columns too.
+_PLACE = ("key", "arm", "variant", "fraction", "seed")
+_COURSE = (*_PLACE, "full_cost", "full_val_pgd", "epoch", "steps", "cost", "val_pgd")
+_LIFETIME = (*_PLACE, "status", "optimiser_steps", "collapse_steps")
 
 
 def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
@@ -32,9 +37,9 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
             whole = full.get((entry.variant, entry.seed))
             place = _place(entry)
             place["full_cost"] = float("nan") if whole is None else whole.cost
-            place["full_val_pgd"] = float("nan") if whole is None else last_check(whole)
+            place["full_val_pgd"] = float("nan") if whole is None else val_pgd_last(whole)
             rows += [{**place, **check} for check in _checks(record)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_COURSE)
 
 
 def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
@@ -59,7 +64,7 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
                     "collapse_steps": float("nan") if record.collapse_epoch is None else steps,
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_LIFETIME)
 
 
 def _runs(store: RunStore, study: str) -> Iterator[tuple[ManifestEntry, RunRecord]]:
@@ -71,12 +76,7 @@ def _runs(store: RunStore, study: str) -> Iterator[tuple[ManifestEntry, RunRecor
 
 
 def _place(entry: ManifestEntry) -> dict[str, Any]:
-    return entry.model_dump(include={"key", "arm", "variant", "fraction", "seed"})
-
-
-def last_check(record: RunRecord) -> float:
-    """PGD-10 on val_stop at a run's end; NaN without checks."""
-    return next((float(row["val_pgd"]) for row in reversed(record.epochs) if "val_pgd" in row), float("nan"))
+    return entry.model_dump(include=set(_PLACE))
 
 
 def _checks(record: RunRecord) -> Iterator[dict[str, float]]:

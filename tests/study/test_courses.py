@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from advprune_core.analysis.convergence import convergence_figure, convergence_findings
 from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
@@ -51,3 +53,16 @@ def test_lifetimes_end_with_the_epoch_of_the_collapse(results: Path) -> None:
         else:
             images = [epoch["images"] for epoch in record.epochs if epoch["epoch"] <= record.collapse_epoch]
             assert row["collapse_steps"] == sum(images) / 16
+
+
+def test_a_study_without_checks_has_tables_without_rows(tmp_path: Path) -> None:
+    run_study(tiny_study(tmp_path, seeds=[0], fractions=[0.5]), progress=False)
+    courses = collect_courses(tmp_path, study="tiny")
+    assert courses.empty
+    assert "best_every" in convergence_findings(courses)
+    convergence_figure(courses)
+    for folder in (tmp_path / "runs").iterdir():
+        shutil.rmtree(folder)
+    lifetimes = collect_lifetimes(tmp_path, study="tiny")
+    assert lifetimes.empty
+    assert {"arm", "collapse_steps"} <= set(lifetimes.columns)
