@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from advprune_core.base.randomness import generator
 from advprune_core.base.settings import Component, ConfigError, Registry
-from advprune_core.datasets.base import Dataset, largest_remainder
+from advprune_core.datasets.splits import Dataset, largest_remainder
 
 if TYPE_CHECKING:
     from advprune_core.objectives.base import Batch, Objective, Outputs

@@ -13,7 +13,8 @@ from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.base.environment import results_root
 from advprune_core.base.files import check_writable, digest_of
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import against_testing, against_training
 from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord
 from advprune_core.study.runs import Run, load_run

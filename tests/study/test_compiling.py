@@ -12,7 +12,8 @@ import torch
 
 from advprune_core.attacks import compiled
 from advprune_core.attacks.compiled import NotCompiled
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.study import compiling
 from advprune_core.study.compiling import Settled, settle_speed
 from advprune_core.study.grid import study_grid
