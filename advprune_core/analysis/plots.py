@@ -22,6 +22,7 @@ from advprune_core.analysis.summaries import (
     frontier,
     full_costs,
     speed_ups,
+    threat,
     with_accuracies,
 )
 from advprune_core.trainers.controls import CONTROLS
@@ -199,9 +200,7 @@ def _repeats(timings: pd.DataFrame) -> int:
 
 
 def _threat(table: pd.DataFrame) -> str:
-    norm = {"linf": "L-inf", "l2": "L2"}.get(str(table["norm"].iloc[0]), "")
-    eps = f"{float(table['eps'].iloc[0]):.3g}"
-    return f"{norm} {eps}; {', '.join(attacks_of(table))}"
+    return f"{threat(table)}; {', '.join(attacks_of(table))}"
 
 
 def _seeds(table: pd.DataFrame) -> str:
