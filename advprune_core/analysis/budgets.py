@@ -177,15 +177,16 @@ def _draw(axis: Axes, found: pd.DataFrame) -> None:
             text = f"{100 * budget:g} %"
             axis.annotate(text, (x[at], y[at]), fontsize=7, color="0.4", backgroundcolor="w", zorder=0.5)
     colours = ScalarMappable(Normalize(100 * found["robust"].min(), 100 * found["robust"].max()), "viridis")
-    markers = {"all the data": "o", "part of the data": "^", "control": "s"}
+    # A control lies where the run is that it matches: larger, and below it.
+    markers = {"control": ("s", 150), "all the data": ("o", 55), "part of the data": ("^", 55)}
     found = found.sort_values("robust")  # of what lies at one place, the best is on top
     looks: dict[str, Any] = {"color": "0.2", "markerfacecolor": "none", "linestyle": ""}
     handles = []
-    for kind, marker in markers.items():
+    for kind, (marker, size) in markers.items():
         own = found[_kinds(found) == kind]
         if len(own):
             shades = colours.to_rgba(100 * own["robust"].to_numpy())
-            axis.scatter(own["visits"], own["per_visit"], c=shades, marker=marker, edgecolors="0.2", s=55)
+            axis.scatter(own["visits"], own["per_visit"], c=shades, marker=marker, edgecolors="0.2", s=size)
             handles.append(Line2D([], [], marker=marker, label=kind, **looks))
     axis.figure.colorbar(colours, ax=axis, label="robust accuracy, %")
     for scale in (axis.xaxis, axis.yaxis):
