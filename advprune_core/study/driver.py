@@ -132,6 +132,8 @@ class Driver:
         with following(self.bar, self._position):
             self._time_alone()
             self._work_through()
+            if not self.failed:
+                self._passes = self.bar.total  # what runs were expected to cost is not quite what they did
 
     def _position(self) -> float:
         """Forward-equivalents that are done, runs under way included."""
