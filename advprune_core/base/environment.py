@@ -32,7 +32,7 @@ def results_root(results: str | Path | None = None) -> Path:
 
 def environment(device: str) -> dict[str, Any]:
     """Versions and hardware: what seconds and bits may depend on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    name = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else _processor()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -39,6 +39,9 @@ def study(
     out: Out = None,
     shard: Annotated[str | None, typer.Option(help="Only part i/n of the runs, without notebooks")] = None,
     retrain: Retrain = False,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to run on: host:port, auto, ray://host:port; sets engine=ray")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Carry out a study and execute its notebooks: the profile's, by default accuracy_vs_fraction and runtime."""
@@ -59,6 +62,8 @@ def study(
     parameters |= assignments(parameter or [])
     if out is not None:
         parameters["results"] = out
+    if address is not None:
+        parameters |= {"engine": "ray", "address": address}
     asked = [name for name in files or [] if name not in given] or of_profile
     notebooks = [find_notebook(name) for name in asked] or default_notebooks(profiles)
     studies = [(path, study_of(path, parameters)) for path in notebooks]

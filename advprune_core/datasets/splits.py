@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +31,11 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({len(self)} images of shape {tuple(self.images.shape[1:])}, {self.images.dtype})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as arrays, which a buffer outside the pickle may hold: processes then share the images."""
+        arrays = self.images.cpu().numpy(), self.labels.cpu().numpy()
+        return _unpickled, (*arrays, str(self.images.device))
+
     def pixels(self, ids: Tensor | slice) -> Tensor:
         """Images `ids` as float32 in [0, 1]."""
         images = self.images[ids]
@@ -52,6 +59,12 @@ class Split:
     def spread(self, size: int) -> Tensor:
         """Sorted ids (int64) of `size` images with the class proportions of all, always the same."""
         return torch.from_numpy(in_proportion(self.labels.cpu().numpy(), size, SPLIT_SEED))
+
+
+def _unpickled(images: np.ndarray, labels: np.ndarray, device: str) -> Split:
+    with warnings.catch_warnings():  # what is shared cannot be written to, and no one does
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return Split(torch.from_numpy(images), torch.from_numpy(labels)).to(device)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

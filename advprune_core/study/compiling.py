@@ -51,7 +51,7 @@ def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, 
     tested: dict[str, str | None] = {}
     with compile_cache(store.results):
         for entry in entries:
-            if entry.config.speed == "exact":
+            if entry.config.speed == "exact" or not _device_here(entry.config):
                 continue
             dataset = datasets[entry.config.dataset]
             trains, tests = _left(entry, dataset, store, retrain=retrain)
@@ -75,6 +75,11 @@ def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, 
         ],
         {thing for thing, reason in tested.items() if reason is not None},
     )
+
+
+def _device_here(config: RunConfig) -> bool:
+    """A node of a cluster may have a GPU where the driver has none: what cannot be compiled there fails there."""
+    return config.device != "cuda" or torch.cuda.is_available()
 
 
 def against_training(config: RunConfig, dataset: Dataset) -> str | None:

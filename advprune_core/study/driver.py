@@ -14,6 +14,7 @@ import warnings
 from bisect import insort
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -28,7 +29,7 @@ from advprune_core.base.progress import following
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import tested_thing
-from advprune_core.study.engines import SerialExecutor, engine
+from advprune_core.study.engines import Engine, SerialEngine, engine
 from advprune_core.study.grid import Datasets, Entry, timed_entries
 from advprune_core.study.records import RunRecord, Timing
 from advprune_core.study.store import RunStore
@@ -36,7 +37,9 @@ from advprune_core.study.study import Execution
 from advprune_core.study.tasks import (
     EvaluateTask,
     EvaluationConfig,
+    Task,
     TrainTask,
+    carry_out,
     drop_checkpoints,
     evaluation_record,
     finish,
@@ -47,8 +50,6 @@ from advprune_core.study.tasks import (
 )
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import resolve
-
-Task = TrainTask | EvaluateTask
 
 
 class Driver:
@@ -205,7 +206,7 @@ class Driver:
 
     def _training_of(self, config: RunConfig, key: str, *, again: bool = False) -> TrainTask:
         ex = self.execution
-        return TrainTask(config, key, ex.data, str(ex.root), ex.checkpoint_seconds, again)
+        return TrainTask(config, key, str(ex.root), ex.checkpoint_seconds, again)
 
     def _train_again(self, number: int, config: RunConfig, key: str) -> None:
         """Queue a run that is recorded, for the files that its record names."""
@@ -230,7 +231,7 @@ class Driver:
             if weights is None:
                 self.without_weights.append(self.entries[number].describe())
                 continue
-            task = EvaluateTask(config, key, evaluation, its_key, ex.data, str(ex.root), str(weights))
+            task = EvaluateTask(config, key, evaluation, its_key, str(ex.root), str(weights))
             self._push(number, task)
 
     def _push(self, number: int, task: Task) -> None:
@@ -248,27 +249,34 @@ class Driver:
             self._training[self.keys[number]] = task.config
 
     def _work_through(self) -> None:
+        if not self._ready:
+            return  # no cluster is asked for nothing
         under_way: dict[Future[Any], tuple[int, Task]] = {}
-        possible = len(self._ready) + sum(len(numbers) for numbers in self._waiting.values())
-        workers = min(self.execution.worker_count, max(possible, 1))
-        with engine(self.execution.engine, workers) as executor:
+        with self._engine() as executor:
             while self._ready or under_way:
-                while self._ready and len(under_way) < workers:
+                while self._ready and len(under_way) < executor.width:
                     *_, number, task = self._ready.pop(0)
                     self._begin(number, task)
-                    under_way[executor.submit(task)] = (number, task)
-                self._say_what_is_left([task for _, task in under_way.values()])
+                    under_way[executor.submit(carry_out, task, self.dataset(task.config))] = (number, task)
+                self._say_what_is_left([task for _, task in under_way.values()], executor.width)
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     number, task = under_way.pop(future)
                     self._done(number, task, future)
 
-    def _say_what_is_left(self, under_way: list[Task]) -> None:
+    def _engine(self) -> AbstractContextManager[Engine]:
+        ex = self.execution
+        if ex.engine == "ray":
+            return engine(ex.engine, ex.workers, root=ex.root, address=ex.address, resources=ex.resources)
+        possible = len(self._ready) + sum(len(numbers) for numbers in self._waiting.values())
+        return engine(ex.engine, min(ex.worker_count, possible))
+
+    def _say_what_is_left(self, under_way: list[Task], workers: int) -> None:
         """The bar counts training; tests of what is trained come last, and take their time as well."""
         tasks = [*under_way, *(task for *_, task in self._ready)]
         training = sum(isinstance(task, TrainTask) for task in tasks)
         left = [f"{training} to train"] if training else []
         if tests := len(tasks) - training:
-            seconds = mean(self._testing or [0.0]) * math.ceil(tests / self.execution.worker_count)
+            seconds = mean(self._testing or [0.0]) * math.ceil(tests / workers)
             about = f", about {tqdm.format_interval(seconds)}" if seconds and not training else ""
             left += [f"{tests} to test{about}"]
         self.bar.set_postfix_str(", ".join(left), refresh=False)
@@ -282,12 +290,15 @@ class Driver:
         name = self.entries[number].describe()
         if isinstance(task, TrainTask):
             if error is None:
-                self._trained(number, task, future.result(), timed_alone=timed_alone)
+                self._trained(number, task, *future.result(), timed_alone=timed_alone)
                 return
             self.failed[name] = _message(error)
             finish_failed(self.store, run_record(key, task.config, self.dataset(task.config), _message(error)))
             for waiting in self._waiting.pop(key, []):
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
+            return
+        if error is None:
+            self._tested_now(task, *future.result())
         elif isinstance(error, NotCompiled):  # with these weights, or where this worker is
             warnings.warn(f"{error}: {name} is tested by an exact evaluation", stacklevel=2)
             self.plain_tests = {*self.plain_tests, tested_thing(self.entries[number])}
@@ -295,20 +306,27 @@ class Driver:
             assert record is not None
             self._add_evaluations(key, task.config, record)
             self.on_key(self)
-        elif error is not None:
+        else:
             self.failed[f"evaluation of {name}"] = _message(error)
-        elif (result := future.result()) is not None:  # else another process did it meanwhile
-            weights = digest_of(Path(task.weights))
-            dataset = self.dataset(task.config)
-            found = evaluation_record(key, task.config, task.evaluation, dataset, *result, weights=weights)
-            self.evaluated += finish_evaluation(self.store, found)
-            self._testing.append(sum(found.seconds.values()))
 
-    def _trained(self, number: int, task: TrainTask, result: Any, *, timed_alone: bool = False) -> None:
+    def _tested_now(self, task: EvaluateTask, outcome: Any, where: dict[str, Any]) -> None:
+        """Write an evaluation, unless another process did it meanwhile."""
+        if outcome is None:
+            return
+        dataset, weights = self.dataset(task.config), digest_of(Path(task.weights))
+        found = evaluation_record(
+            task.key, task.config, task.evaluation, dataset, *outcome, weights=weights, where=where
+        )
+        self.evaluated += finish_evaluation(self.store, found)
+        self._testing.append(sum(found.seconds.values()))
+
+    def _trained(
+        self, number: int, task: TrainTask, result: Any, where: dict[str, Any], *, timed_alone: bool = False
+    ) -> None:
         """Write a trained run; evaluate it; resolve the controls that waited for it."""
         config, key = task.config, task.key
         if result is not None:
-            record = run_record(key, config, self.dataset(config), result, timed_alone=timed_alone)
+            record = run_record(key, config, self.dataset(config), result, timed_alone=timed_alone, where=where)
             self.trained += finish(self.store, record, result, again=task.again)
         finished = self.store.finished(key)
         assert finished is not None
@@ -356,16 +374,19 @@ class Driver:
             self._ready.remove(queued[0])
             task = queued[0][-1]
             self._begin(number, task)
-            self._done(number, task, SerialExecutor().submit(task), timed_alone=alone)
+            self._done(number, task, self._alone(task), timed_alone=alone)
         elif self.store.finished(key) is not None:
-            task = TrainTask(entry.config, key, self.execution.data, None)
-            future = SerialExecutor().submit(task)
+            task = TrainTask(entry.config, key, None)
+            future = self._alone(task)
             if (error := future.exception()) is not None:
                 self.failed[f"timing of {entry.describe()}"] = _message(error)
                 return
-            times = {name: future.result().ledger[name] for name in ("seconds", "cpu_seconds")}
+            times = {name: future.result()[0].ledger[name] for name in ("seconds", "cpu_seconds")}
             self.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
             self._passes += self.passes(entry.config)
+
+    def _alone(self, task: Task) -> Future[Any]:
+        return SerialEngine().submit(carry_out, task, self.dataset(task.config))
 
 
 def _message(error: BaseException) -> str:

@@ -1,12 +1,11 @@
 """Where runs are carried out: in this process, one per core, or on a Ray cluster.
 
 An engine is an executor: ``submit(function, *arguments)`` gives a future. Results do not depend
-on which one it is.
+on which one it is. The one of a Ray cluster is in `cluster`.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -15,11 +14,22 @@ from functools import cache
 from typing import Any, Literal
 
 from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.splits import Dataset
+from advprune_core.study.sharing import SharedDataset, forget, opened, share
 
 EngineName = Literal["serial", "processes", "ray"]
 
 
-class SerialExecutor(Executor):
+class Engine(Executor):
+    """An executor that knows how many tasks may be under way at once."""
+
+    @property
+    def width(self) -> int:
+        """Tasks at once, as far as is known now."""
+        return 1
+
+
+class SerialEngine(Engine):
     """Carries out each call at once, in this process."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -32,38 +42,42 @@ class SerialExecutor(Executor):
         return future
 
 
-class RayExecutor(Executor):
-    """Tasks on a Ray cluster, one core each: the one at ``RAY_ADDRESS``, else a local one.
-
-    All nodes must see the results folder.
-    """
+class ProcessEngine(Engine):
+    """Worker processes of this machine; data sets among the arguments are shared by all of them."""
 
     def __init__(self, workers: int) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise ConfigError("the engine 'ray' needs Ray: pip install 'advprune[cluster]'") from None
-        self._ray = ray
-        local: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers, "include_dashboard": False}
-        ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, **local)
+        from loky import get_reusable_executor
+
+        self._workers = workers
+        self._processes = get_reusable_executor(max_workers=workers, timeout=60, initializer=_started_by(os.getpid()))
+        self._shared: dict[int, SharedDataset] = {}
+
+    @property
+    def width(self) -> int:
+        return self._workers
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Send `fn` to the cluster."""
+        """Call `fn` in a worker."""
+        return self._processes.submit(_with_shared, fn, *map(self._in_file, args), **kwargs)
 
-        def call() -> Any:
-            return fn(*args, **kwargs)
-
-        config = getattr(fn, "config", None)
-        needs: dict[str, Any] = {
-            "num_cpus": getattr(config, "threads", 1),
-            "num_gpus": int(getattr(config, "device", "") == "cuda"),
-        }
-        future: Future[Any] = self._ray.remote(**needs, max_retries=0)(call).remote().future()
-        return future
+    def _in_file(self, argument: Any) -> Any:
+        if not isinstance(argument, Dataset):
+            return argument
+        if id(argument) not in self._shared:
+            self._shared[id(argument)] = share(argument)
+        return self._shared[id(argument)]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Leave the cluster, or end the local one."""
-        self._ray.shutdown()
+        """Forget what is shared; workers stay a while for what comes next, unless they are to be ended."""
+        for shared in self._shared.values():
+            forget(shared)
+        self._shared.clear()
+        if cancel_futures:
+            self._processes.shutdown(wait=wait, kill_workers=True)
+
+
+def _with_shared(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return fn(*(opened(argument) if isinstance(argument, SharedDataset) else argument for argument in args), **kwargs)
 
 
 @cache
@@ -103,22 +117,27 @@ def default_workers() -> int:
 
 
 @contextmanager
-def engine(name: EngineName, workers: int) -> Iterator[Executor]:
-    """An executor of `workers` workers; on an interruption its workers are ended."""
+def engine(name: EngineName, workers: int | None, **cluster: Any) -> Iterator[Engine]:
+    """An engine with `workers` workers (None: as many as fit); on an interruption they are ended.
+
+    Parameters
+    ----------
+    cluster
+        Keywords of `RayEngine`, for the engine of that kind.
+    """
+    if name == "ray":
+        from advprune_core.study.cluster import RayEngine
+
+        with RayEngine(workers, **cluster) as ray:
+            yield ray
+        return
+    workers = default_workers() if workers is None else workers
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, not {workers}")
-    if name == "serial":
-        yield SerialExecutor()
-        return
-    if name == "ray":
-        with RayExecutor(workers) as executor:
-            yield executor
-        return
-    from loky import get_reusable_executor
-
-    processes = get_reusable_executor(max_workers=workers, timeout=60, initializer=_started_by(os.getpid()))
+    executor = SerialEngine() if name == "serial" else ProcessEngine(workers)
     try:
-        yield processes
+        yield executor
     except BaseException:
-        processes.shutdown(wait=True, kill_workers=True)
+        executor.shutdown(cancel_futures=True)
         raise
+    executor.shutdown()

@@ -18,6 +18,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model, check_model
 from advprune_core.pruners.base import PRUNERS
 from advprune_core.pruners.random import Full
+from advprune_core.study.cluster import cluster_device
 from advprune_core.study.study import StudyConfig, pruner_label
 from advprune_core.study.tasks import PGD_40, EvaluationConfig
 from advprune_core.trainers.arithmetic import check_precision
@@ -125,6 +126,8 @@ def study_grid(config: StudyConfig, *, shard: tuple[int, int] | None = None) -> 
     ConfigError
         Two parts that test the same point in two ways; an impossible shard.
     """
+    if config.engine == "ray" and config.device == "auto":
+        config = config.replace(device=cluster_device(config.address) or "auto")
     entries: dict[tuple[str, float, int], Entry] = {}
     for number, part in enumerate(config.all_parts()):
         for entry in grid(
@@ -156,15 +159,20 @@ def _shard(entries: list[Entry], shard: tuple[int, int] | None) -> list[Entry]:
     return [e for e in entries if runs.index(replace(e, control=None).identity()) % parts == part - 1]
 
 
-def check_entries(entries: Sequence[Entry], *, data: str | None = None) -> Datasets:
+def check_entries(entries: Sequence[Entry], *, data: str | None = None, here: bool = True) -> Datasets:
     """Load the data and refuse a grid of which any run cannot be trained or tested, before any work.
+
+    Parameters
+    ----------
+    here : bool
+        On this machine; the nodes of a cluster look for themselves whether they can.
 
     Returns
     -------
     mapping of DatasetSource to Dataset
         The data sets of all entries.
     """
-    for entry in entries:
+    for entry in entries if here else ():
         entry.config.check_machine()
     sources = dict.fromkeys(entry.config.dataset for entry in entries)
     datasets = {source: load_dataset(source, folder=data) for source in sources}

@@ -57,7 +57,10 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     Nothing is compiled and nothing is written. Time is estimated from a few steps of training on this
     machine, see `measured_pace`.
     """
-    datasets, store = check_entries(entries, data=execution.data), RunStore(execution.root)
+    datasets, store = (
+        check_entries(entries, data=execution.data, here=execution.engine != "ray"),
+        RunStore(execution.root),
+    )
     rows, missing, plainly = [], {}, set()
     for entry in entries:
         config: RunConfig | None = entry.config
@@ -82,7 +85,10 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         f"{pd.DataFrame(rows).to_string(index=False)}\n"
         f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents"
     )
-    if missing:
+    elsewhere = any(entry.config.device == "cuda" for entry in missing.values()) and not torch.cuda.is_available()
+    if elsewhere:
+        text += "; how long that takes only a machine with a GPU can tell"
+    elif missing:
         text += _expected_time(list(missing.values()), datasets, execution.worker_count)
     if plainly:
         text += (

@@ -51,7 +51,7 @@ def run_entries(
         What cannot be run, before any work; a results folder that is not writable.
     """
     check_writable(execution.root)
-    datasets = check_entries(entries, data=execution.data)
+    datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
     settled = settle_speed(entries, datasets, RunStore(execution.root), retrain=execution.retrain)
     total = expected_total(settled.entries, datasets)
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
@@ -93,8 +93,8 @@ def run_study(
     """
     entries = study_grid(config, shard=shard)
     execution = config.execution.replace(retrain=retrain)
-    if shard is not None:
-        # Jobs of an array share machines: their seconds would not be those of runs alone.
+    if shard is not None or execution.engine == "ray":
+        # Jobs of an array, and of a cluster, share machines: their seconds would not be those of runs alone.
         execution = execution.replace(timed_repeats=0)
     driver = run_entries(
         entries,
@@ -115,7 +115,9 @@ def write_manifest(config: StudyConfig, driver: Driver, *, shard: tuple[int, int
         place = {name: getattr(entry, name) for name in ("arm", "variant", "fraction", "seed", "control")}
         entries.append(ManifestEntry(**place, key=key, evaluation=driver.evaluation_key(number)))
     pruners = [PRUNERS.parse(spec).spec() for spec in config.pruners]
-    settings = config.model_dump(mode="json", exclude={"results", "data", "engine", "workers", "pruners"})
+    settings = config.model_dump(
+        mode="json", exclude={"results", "data", "engine", "workers", "address", "resources", "pruners"}
+    )
     name = "manifest.json" if shard is None else f"manifest-{shard[0]}of{shard[1]}.json"
     try:
         earlier = read_manifest(config.folder / name)

@@ -98,7 +98,7 @@ def evaluate_checkpoint(
         check_writable(store.results)
         if run is not None:
             if retrain:
-                train_again(run, dataset, data=data)
+                train_again(run, dataset)
                 config = run.config.replace(device="auto")
                 evaluation = evaluation.replace(speed=speed or config.speed)
             key, path = run.record.key, run.weights(checkpoint)
@@ -106,8 +106,8 @@ def evaluate_checkpoint(
         with compile_cache(store.results):
             evaluation = _settled(evaluation, config, dataset)
         number = evaluation.key(test_hash)
-        task = EvaluateTask(config, key, evaluation, number, data, str(store.results), str(path), progress=True)
-        if (found := task()) is not None:  # else another process did it meanwhile, or somebody before
+        task = EvaluateTask(config, key, evaluation, number, str(store.results), str(path), progress=True)
+        if (found := task(dataset)) is not None:  # else another process did it meanwhile, or somebody before
             made = evaluation_record(key, config, evaluation, dataset, *found, weights=digest_of(path))
             finish_evaluation(store, made)
     number = evaluation.key(test_hash)
@@ -125,7 +125,7 @@ def _settled(evaluation: EvaluationConfig, config: RunConfig, dataset: Dataset) 
     return evaluation.replace(speed="exact")
 
 
-def train_again(run: Run, dataset: Dataset, *, data: str | None) -> None:
+def train_again(run: Run, dataset: Dataset) -> None:
     """Train a run for the files that its record names, if one of them is missing or damaged.
 
     A compiled run that cannot be compiled here becomes the exact one, which has a key of its own.
@@ -139,7 +139,7 @@ def train_again(run: Run, dataset: Dataset, *, data: str | None) -> None:
             config = config.replace(speed="exact")
             key = config.train_key(dataset)
             warnings.warn(f"{reason}: instead of run {run.record.key} the exact one is taken, {key}", stacklevel=3)
-    result = TrainTask(config, key, data, str(store.results), again=True)()
+    result = TrainTask(config, key, str(store.results), again=True)(dataset)
     if result is not None:
         finish(store, run_record(key, config, dataset, result), result, again=True)
     run.record = store.run(key) or run.record

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.attacks.geometry import Norm
@@ -21,13 +21,30 @@ from advprune_core.trainers.config import Device, RunConfig
 from advprune_core.trainers.controls import CONTROLS, Control
 
 
+def _checked_resources(resources: dict[str, float]) -> dict[str, float]:
+    for name, need in resources.items():
+        if need > 1 and need != round(need):
+            raise ValueError(f"resources: {name!r} is {need:g}; above 1 they are whole")
+    return resources
+
+
+Address = Annotated[str | None, Field(min_length=1, description="of a Ray cluster: host:port, auto, ray://host:port")]
+Resources = Annotated[
+    dict[str, Annotated[float, Field(ge=0, le=100_000)]],
+    AfterValidator(_checked_resources),
+    Field(description="what a run takes of a Ray node: {GPU: 0.5}; by default a core for each thread, and a GPU"),
+]
+
+
 class Execution(Settings):
     """How a grid is carried out; nothing here changes a result."""
 
     engine: Annotated[EngineName, Field(description="serial; processes: one run per core; ray: a cluster")] = (
         "processes"
     )
-    workers: Annotated[int | None, Field(ge=1, le=1024, description="processes; none: one per core")] = None
+    workers: Annotated[
+        int | None, Field(ge=1, le=1024, description="runs at once; none: one per core, or what fits on the cluster")
+    ] = None
     timed_repeats: Annotated[
         int, Field(ge=0, le=1000, description="how often the first seed's runs are timed alone")
     ] = 1
@@ -39,6 +56,14 @@ class Execution(Settings):
         float, Field(ge=0, le=1_000_000, description="least time between checkpoints of a run")
     ] = 30.0
     retrain: Annotated[bool, Field(description="train runs again whose weights are not here")] = False
+    address: Address = None
+    resources: Resources = {}
+
+    @model_validator(mode="after")
+    def _of_a_cluster(self) -> Execution:
+        if self.engine != "ray" and (self.address is not None or self.resources):
+            raise ValueError("address and resources are those of a cluster: they need engine = 'ray'")
+        return self
 
     @property
     def root(self) -> Path:
@@ -47,8 +72,10 @@ class Execution(Settings):
 
     @property
     def worker_count(self) -> int:
-        """Tasks that are under way at once."""
-        return 1 if self.engine == "serial" else self.workers or default_workers()
+        """Tasks that are under way at once; of a cluster it is known only when it is there."""
+        if self.engine == "processes":
+            return self.workers or default_workers()
+        return 1 if self.engine == "serial" else self.workers or 1
 
 
 #: What a part of a study may have of its own; `variants` by name.
@@ -104,6 +131,8 @@ class StudyConfig(Settings):
     timed_repeats: Annotated[int, Field(ge=0, le=1000)] = 1
     engine: EngineName = "processes"
     workers: Annotated[int | None, Field(ge=1, le=1024)] = None
+    address: Address = None
+    resources: Resources = {}
     data: str | None = None
     results: str | None = None
 
@@ -198,9 +227,9 @@ class StudyConfig(Settings):
     @property
     def execution(self) -> Execution:
         """How the study is carried out."""
-        names = ("engine", "workers", "timed_repeats", "data", "results")
+        names = ("engine", "workers", "address", "resources", "timed_repeats", "data", "results")
         options = {name: getattr(self, name) for name in names}
-        if options["workers"] is None and self.base_config().device == "cuda":
+        if self.engine != "ray" and self.workers is None and self.base_config().device == "cuda":
             options["workers"] = 1  # runs that share a GPU slow each other down and may not fit
         return Execution(**options)
 

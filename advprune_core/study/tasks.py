@@ -20,7 +20,6 @@ from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.base.environment import environment, git_state
 from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError, Seed, Settings
-from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset, Split
 from advprune_core.models.mode import true_float32
 from advprune_core.study.columns import measured
@@ -101,14 +100,12 @@ class TrainTask:
 
     config: RunConfig
     key: str
-    data: str | None
     results: str | None
     checkpoint_seconds: float = 30.0
     again: bool = False
 
-    def __call__(self) -> TrainResult | None:
+    def __call__(self, dataset: Dataset) -> TrainResult | None:
         """The result, or None if another process finished the run meanwhile."""
-        dataset = load_dataset(self.config.dataset, folder=self.data)
         _check_key(self.config.train_key(dataset), self.key)
         if self.results is None:
             return train(self.config, dataset, fall_back=False)
@@ -169,14 +166,12 @@ class EvaluateTask:
     key: str
     evaluation: EvaluationConfig
     number: str
-    data: str | None
     results: str
     weights: str
     progress: bool = False
 
-    def __call__(self) -> tuple[Outcome, dict[str, Any]] | None:
+    def __call__(self, dataset: Dataset) -> tuple[Outcome, dict[str, Any]] | None:
         """The outcome of every image and the ledger's state, or None if another process did it meanwhile."""
-        dataset = load_dataset(self.config.dataset, folder=self.data)
         _check_key(self.evaluation.key(dataset.test_hash), self.number)
         model = load_model(self.config, dataset, Path(self.weights)).to(self.config.device)
         store = RunStore(self.results)
@@ -192,6 +187,14 @@ class EvaluateTask:
                 work=_evaluation_work(store, self.key, self.number),
                 progress=self.progress,
             )
+
+
+Task = TrainTask | EvaluateTask
+
+
+def carry_out(task: Task, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
+    """What a task gives, and the environment that it was done in; what engines are handed."""
+    return task(dataset), environment(task.config.device)
 
 
 def evaluate_model(
@@ -251,9 +254,18 @@ def compiled_searches(
 
 
 def run_record(
-    key: str, config: RunConfig, dataset: Dataset, result: TrainResult | str, *, timed_alone: bool = False
+    key: str,
+    config: RunConfig,
+    dataset: Dataset,
+    result: TrainResult | str,
+    *,
+    timed_alone: bool = False,
+    where: dict[str, Any] | None = None,
 ) -> RunRecord:
-    """The record of a finished run, or of one that failed with a message."""
+    """The record of a finished run, or of one that failed with a message.
+
+    It was carried out in the environment `where`, by default this one.
+    """
     facts: dict[str, Any] = {
         "key": key,
         "canonical": config.identity(dataset.train_hash),
@@ -266,7 +278,7 @@ def run_record(
             "image_shape": dataset.image_shape,
         },
         "n": len(dataset.train),
-        "environment": environment(config.device),
+        "environment": where or environment(config.device),
         "git": git_state(),
     }
     if isinstance(result, str):
@@ -290,8 +302,9 @@ def evaluation_record(
     ledger: dict[str, Any],
     *,
     weights: str | None = None,
+    where: dict[str, Any] | None = None,
 ) -> EvaluationRecord:
-    """The record of an evaluation of weights with the SHA-256 `weights`."""
+    """The record of an evaluation of weights with the SHA-256 `weights`, done in the environment `where`."""
     identity = evaluation.identity(dataset.test_hash)
     labels = evaluation.split(dataset)[0].labels.cpu().numpy()
     columns = {"images": np.ones_like(outcome.clean), "clean": outcome.clean, "robust": outcome.robust}
@@ -311,7 +324,7 @@ def evaluation_record(
         },
         passes=ledger["passes"],
         seconds=ledger["seconds"],
-        environment=environment(config.device),
+        environment=where or environment(config.device),
         git=git_state(),
     )
 
@@ -342,6 +355,11 @@ def drop_checkpoints(store: RunStore, key: str) -> None:
             path.unlink(missing_ok=True)
     with suppress(OSError):
         work.rmdir()  # unless an evaluation is under way there
+
+
+def drop_work(store: RunStore, key: str) -> None:
+    """Drop all that is under way of a run where its records are not."""
+    shutil.rmtree(store.work(key), ignore_errors=True)
 
 
 def finish(store: RunStore, record: RunRecord, result: TrainResult, *, again: bool = False) -> bool:

@@ -187,7 +187,7 @@ def test_without_a_compiler_a_run_is_an_exact_one(data: Dataset) -> None:
     assert "compile" not in fallen.ledger["seconds"]
     config = residual_run()
     with pytest.raises(NotCompiled):  # a worker must not write it under the key of a compiled one
-        TrainTask(config, config.train_key(data), None, None)()
+        TrainTask(config, config.train_key(data), None)(data)
 
 
 @pytest.mark.usefixtures("traced")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.study.engines import SerialExecutor, default_workers, engine
+from advprune_core.study.engines import SerialEngine, default_workers, engine
 from tests.processes import is_worker, running, wait_until
 
 
@@ -26,7 +26,7 @@ def interrupt() -> None:
 
 
 def test_serial_calls_at_once() -> None:
-    executor = SerialExecutor()
+    executor = SerialEngine()
     assert executor.submit(pow, 2, 3).result() == 8
     assert isinstance(executor.submit(fail).exception(), ValueError)
     with pytest.raises(KeyboardInterrupt):

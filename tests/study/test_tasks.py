@@ -61,14 +61,14 @@ def test_a_run_that_another_process_finished_is_not_trained(tmp_path: Path) -> N
     dataset = load_dataset(config.dataset)
     key = config.train_key(dataset)
     store = RunStore(tmp_path)
-    task = TrainTask(config, key, None, str(tmp_path))
-    result = task()
+    task = TrainTask(config, key, str(tmp_path))
+    result = task(dataset)
     assert result is not None
     assert store.work(key).exists()
     record = run_record(key, config, dataset, result)
     assert finish(store, record, result)
     assert not store.work(key).exists()
-    assert task() is None
+    assert task(dataset) is None
     # Another driver, that has trained it as well, neither writes nor counts it; nor does one where it failed.
     assert not finish(store, record.model_copy(update={"steps": 0}), result)
     finish_failed(store, run_record(key, config, dataset, "not here"))
@@ -82,11 +82,11 @@ def test_other_data_than_the_driver_has_seen_is_refused(what: str, tmp_path: Pat
     config = tiny_run()
     dataset = load_dataset(config.dataset)
     evaluation = EvaluationConfig()
-    task: TrainTask | EvaluateTask = TrainTask(config, tiny_run(seed=1).train_key(dataset), None, str(tmp_path))
+    task: TrainTask | EvaluateTask = TrainTask(config, tiny_run(seed=1).train_key(dataset), str(tmp_path))
     if what == "test":
-        task = EvaluateTask(config, "k", evaluation, evaluation.key("others"), None, str(tmp_path), "w")
+        task = EvaluateTask(config, "k", evaluation, evaluation.key("others"), str(tmp_path), "w")
     with pytest.raises(ConfigError, match="has changed since this study was started"):
-        task()
+        task(dataset)
 
 
 def test_an_evaluation_that_another_process_finished_is_not_done_again(tmp_path: Path) -> None:
@@ -96,16 +96,16 @@ def test_an_evaluation_that_another_process_finished_is_not_done_again(tmp_path:
     (key,) = store.run_keys()
     run = RunConfig.create(**store.run(key).config)
     evaluation = EvaluationConfig(attacks=config.attacks, threat=run.threat)
-    test_hash, weights = load_dataset(run.dataset).test_hash, str(store.folder(key) / "last.pt")
+    dataset, weights = load_dataset(run.dataset), str(store.folder(key) / "last.pt")
 
     def task(evaluation: EvaluationConfig) -> EvaluateTask:
-        return EvaluateTask(run, key, evaluation, evaluation.key(test_hash), None, str(tmp_path), weights)
+        return EvaluateTask(run, key, evaluation, evaluation.key(dataset.test_hash), str(tmp_path), weights)
 
-    assert task(evaluation)() is None
+    assert task(evaluation)(dataset) is None
     part = evaluation.replace(images=20)
-    found = task(part)()
+    found = task(part)(dataset)
     assert found is not None
-    record = evaluation_record(key, run, part, load_dataset(run.dataset), *found, weights=None)
+    record = evaluation_record(key, run, part, dataset, *found, weights=None)
     assert [finish_evaluation(store, record), finish_evaluation(store, record)] == [True, False], "counted once"
 
 
