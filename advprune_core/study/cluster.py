@@ -11,6 +11,7 @@ import getpass
 import logging
 import math
 import os
+import socket
 import sys
 import tempfile
 import uuid
@@ -50,15 +51,31 @@ def connect(address: str | None, workers: int | None = None) -> Any:
     except ImportError:
         raise ConfigError("the engine 'ray' needs Ray: pip install 'advprune[cluster]'") from None
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_answer(address)
     local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, **local)
     except Exception as error:  # of what kind depends on the kind of address
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"no Ray cluster answers at {address!r} ({reason}); `ray start --head` starts one, and prints its address"
-        ) from None
+        raise _no_cluster(address, error) from None
     return ray
+
+
+def _check_answer(address: str) -> None:
+    """Ray itself would try for minutes to reach what is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return  # auto, local
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from None
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    reason = str(error).partition("\n")[0]
+    return ConfigError(
+        f"no Ray cluster answers at {address!r} ({reason}); `ray start --head` starts one, and prints its address"
+    )
 
 
 def cluster_device(address: str | None) -> Literal["cpu", "cuda"] | None:
@@ -104,28 +121,23 @@ class RayEngine(Engine):
             self._sign.touch()
             stack.callback(self._sign.unlink, missing_ok=True)
             self._stack = stack.pop_all()
-        total = self._ray.cluster_resources()
+        alive, total = self._alive(), self._ray.cluster_resources()
         cores, gpus = (round(total.get(name, 0)) for name in ("CPU", "GPU"))
-        nodes = len(self._alive())
-        self._say(f"Ray: {nodes} nodes, {cores} cores, {gpus} GPUs; what it says goes to {log}")
+        self._say(f"Ray: nodes {len(alive)}, cores {cores}, GPUs {gpus}; its own messages go to {log}")
 
     @property
     def width(self) -> int:
         """Tasks like the last one that fit on the nodes which are there now; those that were lost are told of."""
         alive = self._alive()
         if lost := self._nodes - alive.keys():
-            self._say(f"Ray: {len(lost)} of {len(self._nodes)} nodes were lost; their runs are done again on others")
+            self._say(f"Ray: {len(lost)} of {len(self._nodes)} nodes lost; what ran there is done again elsewhere")
         self._nodes = set(alive)
         if self._workers is not None:
             return self._workers
-        return max(1, sum(self._fits(resources) for resources in alive.values()))
+        return max(1, sum(fitting(resources, self._needs) for resources in alive.values()))
 
     def _alive(self) -> dict[str, dict[str, float]]:
         return {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
-
-    def _fits(self, resources: Mapping[str, float]) -> int:
-        shares = [resources.get(name, 0.0) / need for name, need in self._needs.items() if need > 0]
-        return math.floor(min(shares, default=1.0) + 1e-9)
 
     def _say(self, sentence: str) -> None:
         tqdm.write(sentence, file=sys.stderr)
@@ -140,7 +152,7 @@ class RayEngine(Engine):
         """
         task, dataset = args
         self._needs = needs(task, self._resources)
-        if self._workers is None and not any(self._fits(node) for node in self._alive().values()):
+        if self._workers is None and not any(fitting(node, self._needs) for node in self._alive().values()):
             raise ConfigError(
                 f"a run needs {self._needs}, and no node of the cluster has it: it has "
                 f"{[{k: v for k, v in node.items() if ':' not in k} for node in self._alive().values()]}; "
@@ -176,6 +188,12 @@ def needs(task: Task, resources: Mapping[str, float]) -> dict[str, float]:
     """What a task takes of a node."""
     usual = {"CPU": float(task.config.threads)} | ({"GPU": 1.0} if task.config.device == "cuda" else {})
     return usual | dict(resources)
+
+
+def fitting(node: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """How many tasks of these needs a node with these resources has room for."""
+    shares = [node.get(name, 0.0) / need for name, need in needs.items() if need > 0]
+    return math.floor(min(shares, default=1.0) + 1e-9)
 
 
 def _on_node(

@@ -28,6 +28,11 @@ def _checked_resources(resources: dict[str, float]) -> dict[str, float]:
     return resources
 
 
+def _check_cluster(config: Execution | StudyConfig) -> None:
+    if config.engine != "ray" and (config.address is not None or config.resources):
+        raise ValueError("address and resources are those of a cluster: they need engine = 'ray'")
+
+
 Address = Annotated[str | None, Field(min_length=1, description="of a Ray cluster: host:port, auto, ray://host:port")]
 Resources = Annotated[
     dict[str, Annotated[float, Field(ge=0, le=100_000)]],
@@ -61,8 +66,7 @@ class Execution(Settings):
 
     @model_validator(mode="after")
     def _of_a_cluster(self) -> Execution:
-        if self.engine != "ray" and (self.address is not None or self.resources):
-            raise ValueError("address and resources are those of a cluster: they need engine = 'ray'")
+        _check_cluster(self)
         return self
 
     @property
@@ -141,6 +145,7 @@ class StudyConfig(Settings):
         """Names and values inside the parts are checked here, before anything is loaded."""
         if self.study in ("runs", "reference", "trash", "cache"):
             raise ValueError(f"study = {self.study!r}: results/{self.study}/ has another use; take another name")
+        _check_cluster(self)
         pruners = [PRUNERS.parse(spec) for spec in self.pruners]
         labels = [pruner_label(pruner) for pruner in pruners]
         for repeated in {label for label in labels if labels.count(label) > 1}:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
-from advprune_core.study.cluster import RayEngine, cluster_device, needs
+from advprune_core.study.cluster import RayEngine, cluster_device, fitting, needs
 from advprune_core.study.grid import study_grid
 from advprune_core.study.runner import run_entries, run_study
 from advprune_core.study.study import Execution
@@ -33,6 +32,7 @@ class Noting(ScheduledPruner):
     """The first images; notes in a file, for each epoch of a run, which node it is on."""
 
     name: ClassVar[str] = "noting"
+    uses_model: ClassVar[bool] = True  # so that it is not asked before training
     every: int = 1
     notes: str = ""
 
@@ -79,8 +79,13 @@ def test_what_ran_on_a_lost_node_is_done_again_and_nothing_else(
     notes.unlink()
     if not shared:  # no node finds the sign of this driver in a results folder
         monkeypatch.setattr("advprune_core.study.cluster.Path.touch", lambda path: None)
-        monkeypatch.setenv("TMPDIR", str(tmp_path))
-    others = {node.node_id: node for node in (cluster.add_node(num_cpus=1) for _ in range(nodes - 1))}
+    others = {}
+    for number in range(1, nodes):
+        monkeypatch.setenv("TMPDIR", str(tmp_path / f"node{number}"))  # as each machine has its own
+        (tmp_path / f"node{number}").mkdir()
+        node = cluster.add_node(num_cpus=1)
+        others[node.node_id] = node
+    monkeypatch.delenv("TMPDIR")
     cluster.wait_for_nodes()
     killed: list[str] = []
 
@@ -92,9 +97,7 @@ def test_what_ran_on_a_lost_node_is_done_again_and_nothing_else(
     config = tiny_study(tmp_path / "ray", engine="ray", address=cluster.address, **options)
     thread = threading.Thread(target=kill)
     thread.start()
-    driver = run_entries(
-        study_grid(config), execution=config.execution.replace(checkpoint_seconds=0), progress=False
-    )
+    driver = run_entries(study_grid(config), execution=config.execution.replace(checkpoint_seconds=0), progress=False)
     thread.join()
     assert (driver.failed, driver.trained, driver.evaluated) == ({}, 4, 4)
     assert contents(tmp_path / "ray") == contents(tmp_path / "serial")
@@ -110,9 +113,85 @@ def test_what_ran_on_a_lost_node_is_done_again_and_nothing_else(
         begun = next(epoch for epoch, node in course if node == where[1])
         assert begun >= 1 if shared else begun == 0
     assert len(again) == 1
+    assert not list(tmp_path.glob("ray/runs/*/work"))
+    assert shared or len(list(tmp_path.glob("node*/advprune-*/runs/*/work"))) <= 1, "of the node that was lost"
     printed = capfd.readouterr()
     assert printed.out == ""
     lines = [line for line in printed.err.splitlines() if line.strip()]
     assert len(lines) == 2, lines
     assert f"nodes {nodes}, cores {nodes}" in lines[0]
     assert f"1 of {nodes} nodes lost" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"),
+    [
+        ({"CPU": 1}, 4),
+        ({"CPU": 3}, 1),
+        ({"CPU": 5}, 0),
+        ({"CPU": 1, "GPU": 0.25}, 4),
+        ({"CPU": 0, "GPU": 0.1}, 10),
+        ({"CPU": 1, "mine": 0.5}, 2),
+        ({"CPU": 1, "theirs": 1}, 0),
+    ],
+)
+def test_how_many_tasks_fit_on_a_node(wanted: dict[str, float], number: int) -> None:
+    assert fitting({"CPU": 4, "GPU": 1, "mine": 1, "memory": 1e9}, wanted) == number
+
+
+def which_gpus(task: TrainTask, images: Any) -> str:
+    import os
+
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.slow(seconds=60)
+def test_resources_of_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    """Two runs of two cores fit on a node of four, none on one of one; the GPU goes to who asks for a share of it."""
+    cluster.add_node(num_cpus=4, num_gpus=1, resources={"mine": 1})
+    cluster.wait_for_nodes()
+    task, options = TrainTask(tiny_run(), "k", None), {"root": tmp_path, "address": cluster.address}
+    assert cluster_device(cluster.address) == "cuda"
+    needed = {"CPU": 2, "GPU": 0.5, "mine": 0.25}
+    with RayEngine(None, **options, resources=needed) as engine:
+        assert engine.submit(which_gpus, task, "images").result() == "0"
+        assert engine.width == 2
+    with (
+        RayEngine(None, **options, resources={"CPU": 8}) as engine,
+        pytest.raises(ConfigError, match=r"a run needs .*CPU.*8.* no node"),
+    ):
+        engine.submit(which_gpus, task, "images")
+    with RayEngine(7, **options, resources={"CPU": 8}) as engine:
+        engine.submit(which_gpus, task, "images")  # waits for nodes that are to come
+        assert engine.width == 7
+    assert not list((tmp_path / "cache").glob(".ray-*"))
+
+
+def test_needs_are_a_core_for_each_thread_and_a_gpu() -> None:
+    run = tiny_run(threads=3)
+    assert needs(TrainTask(run, "k", None), {}) == {"CPU": 3}
+    on_gpu = TrainTask(run.replace(device="cuda"), "k", None)
+    assert needs(on_gpu, {}) == {"CPU": 3, "GPU": 1}
+    assert needs(on_gpu, {"GPU": 0.5, "mine": 1}) == {"CPU": 3, "GPU": 0.5, "mine": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "processes", "address": "auto"}, "engine = 'ray'"),
+        ({"engine": "serial", "resources": {"GPU": 0.5}}, "engine = 'ray'"),
+        ({"engine": "ray", "resources": {"GPU": 1.5}}, "above 1 they are whole"),
+        ({"engine": "ray", "resources": {"GPU": -1}}, "greater than or equal to 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Execution.create(**options)
+    with pytest.raises(ConfigError, match=message):
+        tiny_study(tmp_path, **options)
+
+
+def test_an_address_where_nothing_answers_is_a_sentence(tmp_path: Path) -> None:
+    config = tiny_study(tmp_path, engine="ray", address="127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at '127.0.0.1:1' .*ray start --head"):
+        run_study(config, progress=False)

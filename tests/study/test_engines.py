@@ -11,9 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.splits import Dataset
 from advprune_core.study.engines import SerialEngine, default_workers, engine
+from advprune_core.study.sharing import forget, opened, share
 from tests.processes import is_worker, running, wait_until
 
 
@@ -71,6 +74,7 @@ ORPHANS = """
 import sys, time
 from pathlib import Path
 
+from advprune_core.datasets.splits import Dataset
 from advprune_core.study.engines import engine
 
 if __name__ == "__main__":
@@ -120,3 +124,34 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path, moment: str) -
     finally:
         for process in running(left):
             process.kill()
+
+
+def test_processes_share_what_is_in_a_data_set(digits: Dataset) -> None:
+    """The same images, in pages of a file that is gone afterwards, and that no one can write to."""
+    shared = share(digits)
+    copy = opened(shared)
+    for name in ("train", "val_select", "val_stop", "test"):
+        mine, its = getattr(digits, name), getattr(copy, name)
+        assert torch.equal(mine.images, its.images)
+        assert torch.equal(mine.labels, its.labels)
+        assert its.labels.data_ptr() % 64 == 0
+    assert (copy.train_hash, copy.mean, copy.true_labels) == (digits.train_hash, digits.mean, None)
+    assert copy.train.images.dtype == digits.train.images.dtype
+    mapped = [m for m in psutil.Process().memory_maps(grouped=False) if m.path == shared.path]
+    assert mapped
+    address = int(mapped[0].addr.split("-")[0], 16)
+    assert address <= copy.train.images.data_ptr() < int(mapped[0].addr.split("-")[1], 16)
+    forget(shared)
+    assert not Path(shared.path).exists()
+    assert torch.equal(digits.test.images, copy.test.images), "who has it open keeps it"
+    with engine("processes", 2) as executor:
+        found = [executor.submit(count, digits) for _ in range(3)]
+        assert {future.result() for future in found} == {(len(digits.train), True)}
+
+
+def count(dataset: Dataset) -> tuple[int, bool]:
+    """How many images, and whether they lie in a file."""
+    pointer = dataset.train.images.data_ptr()
+    maps = psutil.Process().memory_maps(grouped=False)
+    ranges = [tuple(int(end, 16) for end in m.addr.split("-")) for m in maps if "advprune-" in m.path]
+    return len(dataset.train), any(begin <= pointer < end for begin, end in ranges)
