@@ -98,7 +98,8 @@ def objective_effect(objective: Any) -> Any:
 
     objective.step(model, world()[4], attack, update)
     gradients = [parameter.grad for parameter in model.parameters()]
-    return flat(losses, *gradients, objective.cost(1), objective.cost(5))
+    kept = [value.float() for name, value in attack.state.items() if name.startswith(f"{objective.name}.")]
+    return flat(losses, *gradients, *kept, objective.cost(1), objective.cost(5))
 
 
 def start_effect(start: Any) -> Any:

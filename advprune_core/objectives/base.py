@@ -101,6 +101,8 @@ class Objective(Component):
     own_step: ClassVar[bool] = False
     #: Knows itself where to start.
     own_start: ClassVar[bool] = False
+    #: Knows steps of the L-inf norm alone.
+    only_linf: ClassVar[bool] = False
 
     label_smoothing: Annotated[
         float, Field(ge=0, lt=1, description="weight of the uniform distribution in the labels")

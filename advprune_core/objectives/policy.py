@@ -79,6 +79,10 @@ class AttackPolicy(Settings):
                 f"the objective {objective.name!r} takes a single step of the attack; steps = {self.steps.spec()!r} "
                 "does not fit, only steps = 1 does"
             )
+        if objective.only_linf and self.norm != "linf":
+            raise ConfigError(
+                f"the objective {objective.name!r} takes steps of the L-inf norm: norm = {self.norm!r} does not fit"
+            )
         if objective.own_step and self.attack_mode != "eval":
             raise ConfigError(
                 f"the objective {objective.name!r} attacks in the pass that it trains on: attack_mode has no effect"

@@ -48,6 +48,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "momentum": {"trainer": "fgsm_pgi", "crop_padding": 1},
     "free": {"trainer": "free"},
     "grad_align": {"trainer": "grad_align"},
+    "sora": {"trainer": "sora", "crop_padding": 1},
     "sentinel": {"trainer": "fgsm", "best_every": 1, "on_collapse": "roll_back", "collapse_drop": 0.02, "epochs": 6},
 }
 
@@ -76,7 +77,7 @@ class Stop(Exception):
     """Stands for a killed process."""
 
 
-@pytest.mark.parametrize("name", ["plain", "carried", "BulletTrain", "budget", "momentum", "free"])
+@pytest.mark.parametrize("name", ["plain", "carried", "BulletTrain", "budget", "momentum", "free", "sora"])
 def test_same_bits_after_a_kill_in_the_middle_of_an_epoch(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
