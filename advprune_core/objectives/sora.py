@@ -12,7 +12,8 @@ from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import input_gradient
 from advprune_core.base.randomness import stream, uniform
 from advprune_core.models.mode import no_trace
-from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Batch, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import BoundAttack
 
 _LINEARITY = "sora.linearity"

@@ -18,7 +18,8 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.objectives.base import Batch, Outputs
+from advprune_core.objectives.base import Outputs
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, ScheduledPruner, Selection
 from advprune_core.pruners.random import Random
 from advprune_core.trainers.config import RunConfig
