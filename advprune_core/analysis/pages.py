@@ -9,6 +9,7 @@ import pandas as pd
 from advprune_core.analysis.budgets import budget_findings
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
 from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
+from advprune_core.analysis.rivals import equal_cost_findings
 from advprune_core.analysis.summaries import (
     after_attacks,
     attacks_of,
@@ -93,14 +94,16 @@ def many_arms(table: pd.DataFrame) -> bool:
 
 def rows_of(table: pd.DataFrame, folder: Path, study: str) -> pd.DataFrame:
     """The table of a study as people read it, by its kind."""
-    whole = table[table["matched_fraction"] == 1]
-    if compares_ways(table) and set(whole["variant"]) == set(table["variant"]):
+    labels = way_labels(table)
+    if compares_ways(table) and set(labels[table["matched_fraction"] == 1]) == set(labels):
         return printable_ways(table, collect_timings(folder, study=study))
     return printable(table)
 
 
 def findings_of(table: pd.DataFrame) -> str:
     """Markdown: what a study shows, by its kind."""
+    if table["dataset"].astype(str).nunique() > 1:
+        return equal_cost_findings(table)
     if compares_ways(table):
         return trainer_findings(table)
     if many_arms(table):

@@ -39,7 +39,7 @@ def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, 
 def settings(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of each data set and threat model, named where there are several: across them nothing is comparable."""
     groups = [rows for _, rows in table.groupby(["dataset", "norm", "eps"], sort=False, dropna=False)]
-    names = [f"{component_name(rows['dataset'].iloc[0])}, {threat(rows)}" for rows in groups]
+    names = [f"{described(rows['dataset'].iloc[0])}, {threat(rows)}" for rows in groups]
     return list(zip(names if len(groups) > 1 else [""], groups, strict=False))
 
 
@@ -226,6 +226,13 @@ def _told(name: str, verdict: Verdict | None) -> dict[str, object]:
 def component_name(cell: str) -> str:
     """Name of a component from a table's cell: ``pgd_at`` of ``{"pgd_at": {...}}``."""
     return str(next(iter(json.loads(cell)))) if str(cell).startswith("{") else str(cell)
+
+
+def described(cell: str) -> str:
+    """Name and settings of a component from a table's cell: ``digits (label_noise 0.4)``."""
+    settings = json.loads(cell)[component_name(cell)] if str(cell).startswith("{") else {}
+    told = ", ".join(f"{name} {value}" for name, value in settings.items())
+    return f"{component_name(cell)} ({told})" if told else component_name(cell)
 
 
 def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
