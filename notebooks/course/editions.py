@@ -1,7 +1,7 @@
 """The two editions of the lessons in this folder: `make course`, or `python notebooks/course/editions.py [FOLDER]`.
 
-The lessons are stored once, solved, with the cell metadata and markers of nbgrader, which can take them as they are. It is
-not needed: the student's edition has hints in place of solutions, and no hidden tests; the instructor's is executed.
+The lessons are stored once, solved, with the cell metadata and markers of nbgrader, which can take them as they are. It
+is not needed: the student's edition has hints in place of solutions, and no hidden tests; the instructor's is executed.
 """
 
 from __future__ import annotations
