@@ -6,7 +6,7 @@ VENV ?= $(if $(PIN),.venv-pinned,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PIN),--constraint tests/known_good.txt)
 
-.PHONY: study test test-fast lab course lint bench clean
+.PHONY: study test test-fast lab course lint reference-digits reference-cifar-cpu bench clean
 
 study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png, runtime.png
 	$(BIN)/advprune study notebooks/profiles/digits.yaml
@@ -29,6 +29,21 @@ lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# The studies of results/reference again: first what all will take, then one after the other; what is finished stays.
+RESULTS ?= results
+DIGITS := digits digits_autoattack pruners trainers carried collapse when_pruning_wins convergence_reliability \
+          gradient_matching
+CIFAR_CPU := cifar10_cpu noise_cifar10_cpu gradient_matching_cifar10_cpu
+each = set -e; for study in $(1); do $(BIN)/advprune study $$study --out $(RESULTS) $(2); done
+
+reference-digits: $(VENV)/.package  ## hours of two cores
+	@$(call each,$(DIGITS),--dry-run)
+	@$(call each,$(DIGITS),)
+
+reference-cifar-cpu: $(VENV)/.package  ## nights of two cores; the data are downloaded, or lie in $$ADVPRUNE_DATA
+	@$(call each,$(CIFAR_CPU),--dry-run)
+	@$(call each,$(CIFAR_CPU),)
 
 bench: $(VENV)/.tests  ## measurements side by side, alternating; minutes
 	$(BIN)/python benchmarks/attacks.py

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from advprune_core.attacks import PGD, AutoAttack, ThreatModel, autoattack, fgsm, pgd
     from advprune_core.attacks.evaluate import evaluate
     from advprune_core.base.settings import AdvpruneError
-    from advprune_core.datasets.base import Dataset, dataset_from_arrays, load_dataset
+    from advprune_core.datasets.base import dataset_from_arrays, load_dataset
     from advprune_core.datasets.packing import pack
+    from advprune_core.datasets.splits import Dataset
     from advprune_core.objectives.base import OBJECTIVES, Batch, Objective
     from advprune_core.objectives.policy import AttackPolicy
     from advprune_core.objectives.starts import STARTS, Start
@@ -63,7 +64,8 @@ _HOMES = {
     "attacks": ("PGD", "AutoAttack", "ThreatModel", "autoattack", "fgsm", "pgd"),
     "attacks.evaluate": ("evaluate",),
     "base.settings": ("AdvpruneError",),
-    "datasets.base": ("Dataset", "dataset_from_arrays", "load_dataset"),
+    "datasets.base": ("dataset_from_arrays", "load_dataset"),
+    "datasets.splits": ("Dataset",),
     "datasets.packing": ("pack",),
     "objectives.base": ("OBJECTIVES", "Batch", "Objective"),
     "objectives.policy": ("AttackPolicy",),

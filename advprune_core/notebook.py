@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from advprune_core.analysis.pages import write_tables
 from advprune_core.base.files import write_atomically
 from advprune_core.base.settings import check_names
-from advprune_core.study.study import StudyConfig, study_config
+from advprune_core.study.study import NOTEBOOKS, StudyConfig, study_config
 
 
 def injected_names(cells: Iterable[str]) -> list[str]:
@@ -46,7 +46,7 @@ def config_of_notebook(namespace: Mapping[str, Any], *, options: Sequence[str] =
     ConfigError
         Unknown names with the near miss named, values out of range.
     """
-    known = [*StudyConfig.model_fields, *options]
+    known = [*StudyConfig.model_fields, *options, NOTEBOOKS]  # a profile that papermill reads says it, too
     check_names(injected_names(namespace.get("In", [])), known, what="parameter")
     return study_config({name: namespace[name] for name in StudyConfig.model_fields if name in namespace})
 

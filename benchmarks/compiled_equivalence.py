@@ -28,7 +28,8 @@ from torch._dynamo.utils import counters
 from advprune_core.base.environment import environment
 from advprune_core.base.files import write_text
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.tasks import EvaluationConfig, evaluate_model
 from advprune_core.trainers.arithmetic import arithmetic

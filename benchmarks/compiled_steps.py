@@ -24,7 +24,8 @@ import torch
 from advprune_core.base.environment import environment
 from advprune_core.base.files import write_text
 from advprune_core.datasets import augmentation
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.objectives.base import Batch
 from advprune_core.objectives.carried import CarriedStart

@@ -26,7 +26,7 @@ def main(epochs: float | None = None) -> None:
     seconds, records = {}, {}
     for engine in ("processes", "serial"):
         with tempfile.TemporaryDirectory() as folder:
-            parameters = read_profile(PROFILE) | {"engine": engine, "results": folder, "timed_repeats": 0}
+            parameters = read_profile(PROFILE)[0] | {"engine": engine, "results": folder, "timed_repeats": 0}
             config = study_config(parameters | ({} if epochs is None else {"epochs": epochs}))
             start = time.perf_counter()
             run_study(config)

@@ -20,7 +20,8 @@ import torch
 
 from advprune_core.base.files import write_text
 from advprune_core.base.ledger import Ledger
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners import PRUNERS, Context

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from advprune_core.base.environment import environment, git_state
 from advprune_core.base.files import write_text
-from advprune_core.datasets.base import Dataset, largest_remainder, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset, largest_remainder
 from advprune_core.models.base import Normalise
 from advprune_core.models.mode import no_trace
 from advprune_core.objectives.base import OBJECTIVES

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from advprune_core.attacks import compiled
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 
 KNOWN_GOOD = Path(__file__).with_name("known_good.txt")
 

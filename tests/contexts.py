@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advprune_core.datasets.base import Dataset, dataset_from_arrays
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import OBJECTIVES, Batch, Outputs
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners import Context

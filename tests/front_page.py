@@ -8,6 +8,7 @@ from textwrap import fill
 
 import pandas as pd
 
+from advprune_core.analysis.claims import claims_table
 from advprune_core.analysis.pages import write_page
 from advprune_core.analysis.plots import arm_label
 from advprune_core.analysis.summaries import markdown, printable
@@ -61,12 +62,18 @@ def answer() -> str:
     assert win.says in (BETTER, BETTER_HERE), "the sentence says that it wins"
     return fill(
         "**At equal cost, a fixed random subset mostly loses to a shorter run on all the data** (robust accuracy on "
-        f"the digits, {told}), **but can win where the training attack is one step that goes on from the perturbation "
-        f"kept since the image's last visit** ({epochs.max():g} epochs on {100 * share:g} % of Fashion-MNIST "
+        f"the digits, {told}), **but can win with a training attack of one step that goes on from the image's last "
+        f"perturbation** ({epochs.max():g} epochs on {100 * share:g} % of Fashion-MNIST "
         f"against {epochs.min():.2g} on all of it: "
         f"{win.comparison.difference.points()}, {win.says}).",
         width=120,
     )
+
+
+def claims() -> str:
+    """The numbers of the two papers' abstracts beside what the committed studies measured."""
+    table = claims_table({study: of(study) for study in STUDIES})
+    return markdown(table.rename(columns={"verdict": "verdict here"}))
 
 
 def columns() -> str:
@@ -80,6 +87,7 @@ SHOWN: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
         "answer: results/reference/digits and freshness": answer,
         "table: results/reference/digits": lambda: markdown(five_rows()),
+        "claims: results/reference": claims,
     },
     RESULTS: {"columns": columns},
 }

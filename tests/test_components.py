@@ -19,7 +19,8 @@ from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import input_gradient
 from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import Component, ConfigError
-from advprune_core.datasets.base import Dataset, dataset_from_arrays
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import Batch, Outputs, Passes
 from advprune_core.objectives.policy import AttackPolicy
 from tests.alternatives import ALL_FAMILIES, FAMILIES, LISTED, changes, component, components, demand

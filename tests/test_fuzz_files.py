@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from advprune_core.base.settings import AdvpruneError
-from advprune_core.datasets.base import Dataset, dataset_from_arrays, load_dataset
+from advprune_core.datasets.base import dataset_from_arrays, load_dataset
 from advprune_core.datasets.class_folders import some
+from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.selecting import select
 from advprune_core.pruners.selection_files import load_selection, select_file
 

@@ -116,7 +116,7 @@ def test_configurations_of_studies_with_one_odd_value(name: str) -> None:
 
 def read(path: Path) -> None:
     """All that is done with a profile before any work."""
-    study_grid(study_config(read_profile(path)))
+    study_grid(study_config(read_profile(path)[0]))
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")))
@@ -213,13 +213,13 @@ def test_profiles_by_name(case: str, tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     if isinstance(expected, dict):
-        config = study_config(read_profile(path))
+        config = study_config(read_profile(path)[0])
         found = {name: getattr(config, name) for name in expected}
         assert found == expected
         assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
     else:
         with pytest.raises(AdvpruneError, match=expected):
-            study_config(read_profile(path))
+            study_config(read_profile(path)[0])
 
 
 #: Options of `advprune run`, and the value of a field or the message.

@@ -20,7 +20,8 @@ from advprune_core.attacks import (
 )
 from advprune_core.attacks.evaluate import Outcome, evaluate
 from advprune_core.base.settings import AdvpruneError
-from advprune_core.datasets.base import Split, dataset_from_arrays
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.datasets.splits import Split
 from advprune_core.models.base import check_model
 from tests.networks import ATTACKS, Around, linear
 

@@ -265,7 +265,7 @@ def _pruned(part: pd.DataFrame, full: pd.DataFrame, reference: str, verdicts: _V
 
 
 def _counts(verdicts: Iterable[Verdict]) -> str:
-    """``12 worse beyond chance, 8 no difference that these seeds could see``."""
+    """``12 worse beyond chance, 8 not significant``."""
     return "; ".join(f"{count} {text}" for text, count in Counter(v.says for v in verdicts).most_common())
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from advprune_core.base.randomness import generator
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 from advprune_core.pruners.base import Selection
 
 

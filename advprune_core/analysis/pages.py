@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from advprune_core.analysis.budgets import budget_findings
+from advprune_core.analysis.decomposition import decomposition, decomposition_findings
 from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
 from advprune_core.analysis.summaries import (
     after_attacks,
@@ -66,12 +68,20 @@ def page(folder: Path, study: str) -> str:
     if len(attacks_of(table, parts=True)) > 2:
         parts += ["## After each attack and all before it", markdown(after_attacks(table))]
     parts += ["## Findings", _findings(table)]
+    if (table["fraction"] < 1).any() and not _many(table):
+        if len(decomposition(table)):
+            parts += ["## What the loss is made of", decomposition_findings(table)]
+        parts += ["## With this budget, use ...", budget_findings(table)]
     return "\n\n".join([head, *parts]) + "\n"
 
 
 def _ways(table: pd.DataFrame) -> bool:
     """Whether it compares ways of training, not what stands beside each other in one."""
     return bool(way_labels(table).nunique() > 1 and table["variant"].nunique() > 1 and table["control"].isna().all())
+
+
+def _many(table: pd.DataFrame) -> bool:
+    return bool(not _ways(table) and table[table["control"].isna()]["arm"].nunique() > _MANY)
 
 
 def _rows(table: pd.DataFrame, folder: Path, study: str) -> pd.DataFrame:
@@ -84,6 +94,6 @@ def _rows(table: pd.DataFrame, folder: Path, study: str) -> pd.DataFrame:
 def _findings(table: pd.DataFrame) -> str:
     if _ways(table):
         return trainer_findings(table)
-    if table[table["control"].isna()]["arm"].nunique() > _MANY:
+    if _many(table):
         return pruner_findings(pruner_table(table))
     return accuracy_findings(table)

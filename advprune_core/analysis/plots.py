@@ -22,6 +22,7 @@ from advprune_core.analysis.summaries import (
     frontier,
     full_costs,
     speed_ups,
+    threat,
     with_accuracies,
 )
 from advprune_core.trainers.controls import CONTROLS
@@ -91,8 +92,8 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
         axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy, %")
-    axes[1].legend(frameon=False, fontsize=9, loc="lower right")
-    figure.suptitle(f"{_names(table)}: {_seeds(table)}, 95 % t interval, single runs", fontsize=10)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.suptitle(f"{_names(table)}: {_seeds(table)}, 95 % t interval; small dots: single runs", fontsize=10)
     _footnote(figure, table)
     return figure
 
@@ -199,9 +200,7 @@ def _repeats(timings: pd.DataFrame) -> int:
 
 
 def _threat(table: pd.DataFrame) -> str:
-    norm = {"linf": "L-inf", "l2": "L2"}.get(str(table["norm"].iloc[0]), "")
-    eps = f"{float(table['eps'].iloc[0]):.3g}"
-    return f"{norm} {eps}; {', '.join(attacks_of(table))}"
+    return f"{threat(table)}; {', '.join(attacks_of(table))}"
 
 
 def _seeds(table: pd.DataFrame) -> str:

@@ -36,6 +36,19 @@ def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, 
     return {(arm, fraction): table[(table["arm"] == arm) & (table[by] == fraction)] for arm, fraction in found}
 
 
+def settings(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of each data set and threat model, named where there are several: across them nothing is comparable."""
+    groups = [rows for _, rows in table.groupby(["dataset", "norm", "eps"], sort=False, dropna=False)]
+    names = [f"{component_name(rows['dataset'].iloc[0])}, {threat(rows)}" for rows in groups]
+    return list(zip(names if len(groups) > 1 else [""], groups, strict=False))
+
+
+def threat(table: pd.DataFrame) -> str:
+    """``L-inf 0.125``: norm and radius of a table's first row."""
+    norm, eps = table["norm"].iloc[0], float(table["eps"].iloc[0])
+    return f"{ {'linf': 'L-inf', 'l2': 'L2'}.get(str(norm), '') } {eps:.3g}"
+
+
 def _way(table: pd.DataFrame) -> pd.Series:
     """Which way of training a row is of, where there are several."""
     return table["variant"] if "variant" in table else pd.Series("", index=table.index)

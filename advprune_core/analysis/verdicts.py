@@ -29,7 +29,7 @@ BETTER = "better beyond chance"
 WORSE = "worse beyond chance"
 BETTER_HERE = "better on these images, open for others"
 WORSE_HERE = "worse on these images, open for others"
-UNDECIDED = "no difference that these seeds could see"
+UNDECIDED = "not significant"
 NO_VERDICT = "no verdict"
 
 

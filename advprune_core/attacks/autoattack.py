@@ -23,7 +23,7 @@ from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.attacks.inputs import check_inputs
 from advprune_core.attacks.search import GiveUp, Precision
 from advprune_core.attacks.square import Square
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 from advprune_core.models.mode import quiet_logits
 from advprune_core.models.passes import check_sound
 

@@ -26,7 +26,7 @@ from advprune_core.base.files import read_sealed, write_sealed
 from advprune_core.base.ledger import count_passes, passes_counted
 from advprune_core.base.progress import attack_bar
 from advprune_core.base.randomness import stream
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 from advprune_core.models.mode import device_of, quiet_logits, true_float32
 from advprune_core.models.passes import check_sound
 

@@ -20,7 +20,7 @@ from advprune_core.attacks.geometry import ThreatModel, threat_model
 from advprune_core.attacks.guards import SAMPLE, inspect
 from advprune_core.attacks.inputs import check_images, check_numbers, check_whole
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 from advprune_core.models.mode import device_of, quiet_logits
 from advprune_core.models.passes import check_network
 

@@ -16,6 +16,7 @@ import linecache
 import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
 
 from pydantic import (
@@ -40,11 +41,14 @@ class ConfigError(AdvpruneError):
     """A setting, name or value that cannot be run; the message says what is allowed."""
 
 
-def near_miss(name: str, allowed: Iterable[str]) -> str:
-    """Return ``"(did you mean 'x'?) allowed: a, b, x"`` for an unknown `name`."""
+def near_miss(name: str, allowed: Iterable[str], *, inner: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return ``"(did you mean 'x'?) allowed: a, b, x"`` for an unknown `name`.
+
+    `inner` are names that would be known elsewhere, each with its path.
+    """
     known = sorted(allowed)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    close = difflib.get_close_matches(name, [*known, *inner], n=1, cutoff=0.6)
+    hint = f" (did you mean {inner.get(close[0], close[0])!r}?)" if close else ""
     return f"{hint}; allowed: {', '.join(known)}"
 
 
@@ -147,11 +151,23 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
                 field = owner.model_fields.get(str(part))
                 if field is not None and inspect.isclass(field.annotation):
                     owner = cast(type[BaseModel], field.annotation)
-            lines.append(f"unknown setting {name!r}{near_miss(name.split('.')[-1], owner.model_fields)}")
+            hint = near_miss(name.split(".")[-1], owner.model_fields, inner=_inner(owner))
+            lines.append(f"unknown setting {name!r}{hint}")
         else:
             message = item["msg"].removeprefix("Value error, ")
             lines.append(f"{name} = {shown(item['input'])}: {message}" if name else message)
     return "\n".join(lines)
+
+
+def _inner(owner: type[BaseModel]) -> dict[str, str]:
+    """The settings of the groups of settings that `owner` has, each with its path."""
+    groups = {name: field.annotation for name, field in owner.model_fields.items()}
+    return {
+        leaf: f"{name}.{leaf}"
+        for name, group in groups.items()
+        if inspect.isclass(group) and issubclass(group, Settings)
+        for leaf in group.model_fields
+    }
 
 
 class Component(Settings):

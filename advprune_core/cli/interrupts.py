@@ -16,6 +16,9 @@ class Interrupted(KeyboardInterrupt):
 
 def listen() -> None:
     """Let SIGTERM and SIGHUP interrupt as Ctrl-C does."""
+    # Python's trackers of shared resources outlive an interrupted command, and tidy up: that is no news to people.
+    quiet = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker:UserWarning"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, quiet))
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # none on some systems, ignored under nohup
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:

@@ -95,7 +95,7 @@ def evaluate(
 ) -> None:
     """Evaluate a run that is there, or weights of your own; killed, it goes on where it was."""
     from advprune_core.notebook import shown
-    from advprune_core.study.experiments import evaluate_checkpoint
+    from advprune_core.study.single_evaluation import evaluate_checkpoint
 
     if (run_key is None) == (weights is None):
         raise ConfigError("name either a run or --weights")

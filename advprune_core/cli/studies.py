@@ -28,7 +28,7 @@ def init(
 def study(
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Notebooks (.ipynb) and at most one profile (.yaml), by path or by name: digits"),
+        typer.Argument(help="At most one profile (.yaml), and notebooks (.ipynb), by path or by name: digits"),
     ] = None,
     profile: Annotated[
         str | None, typer.Option("-f", "--profile", help="Parameter file (YAML), by path or by name")
@@ -41,24 +41,26 @@ def study(
     retrain: Retrain = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Carry out a study and execute its notebooks (default: accuracy_vs_fraction and runtime)."""
+    """Carry out a study and execute its notebooks: the profile's, by default accuracy_vs_fraction and runtime."""
     from advprune_core.analysis.summaries import printable
     from advprune_core.notebook import shown
-    from advprune_core.study.experiments import execute, study_of
+    from advprune_core.study.executed import execute, study_of
     from advprune_core.study.grid import study_grid
-    from advprune_core.study.notebooks import default_notebooks, find_notebook, find_profile
+    from advprune_core.study.notebooks import default_notebooks, find_notebook, find_profile, is_profile
     from advprune_core.study.runner import run_study
     from advprune_core.study.study import read_profile
 
-    named = [name for name in files or [] if _is_profile(name)] + ([profile] if profile is not None else [])
+    given = [name for name in files or [] if is_profile(name, first=profile is None)]
+    named = given if profile is None else [*given, profile]
     if len(named) > 1:
         raise ConfigError(f"one profile at a time, not {len(named)}: {', '.join(named)}")
     profiles = [find_profile(name) for name in named]
-    parameters = read_profile(profiles[0]) if profiles else {}
+    parameters, of_profile = read_profile(profiles[0]) if profiles else ({}, [])
     parameters |= assignments(parameter or [])
     if out is not None:
         parameters["results"] = out
-    notebooks = [find_notebook(name) for name in files or [] if not _is_profile(name)] or default_notebooks(profiles)
+    asked = [name for name in files or [] if name not in given] or of_profile
+    notebooks = [find_notebook(name) for name in asked] or default_notebooks(profiles)
     studies = [(path, study_of(path, parameters)) for path in notebooks]
     part = shard_of(shard)
     failed: dict[str, str] = {}
@@ -81,8 +83,3 @@ def study(
         print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
         report_left_out(result.without_weights)
     report_failures(failed)
-
-
-def _is_profile(name: str) -> bool:
-    """Whether an argument is a profile: a YAML file, or a name alone."""
-    return Path(name).suffix in (".yaml", ".yml") or (Path(name).suffix == "" and Path(name).name == name)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from advprune_core.datasets.base import Dataset, Split
+from advprune_core.datasets.splits import Dataset, Split
 
 
 def flip_labels(labels: NDArray[np.int64], share: float, *, classes: int, seed: int) -> NDArray[np.int64]:

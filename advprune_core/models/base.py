@@ -23,7 +23,7 @@ from advprune_core.base.settings import (
     Registry,
     source_hash,
 )
-from advprune_core.datasets.base import Dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.mode import device_of, first_logits
 from advprune_core.models.passes import check_network
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from advprune_core.base.randomness import generator
 from advprune_core.base.settings import Component, ConfigError, Registry
-from advprune_core.datasets.base import Dataset, largest_remainder
+from advprune_core.datasets.splits import Dataset, largest_remainder
 
 if TYPE_CHECKING:
     from advprune_core.objectives.base import Batch, Objective, Outputs
@@ -370,8 +370,19 @@ def with_every_class(
 
 
 def keep(pruner: Pruner, context: Context) -> Selection:
-    """What a pruner selects, with `Context.min_per_class` images of every class at least."""
+    """What a pruner selects, with `Context.min_per_class` images of every class at least.
+
+    Raises
+    ------
+    ConfigError
+        A pruner that says it is exact and is not.
+    """
     selection = pruner.select(context)
+    if pruner.exact and len(selection) != context.k:
+        raise ConfigError(
+            f"the pruner {pruner.name!r} selected {len(selection)} images where {context.k} were asked for; one whose "
+            "number depends on the data says so: exact = False"
+        )
     if not context.min_per_class:
         return selection
     return with_every_class(selection, context.labels, context.rng, least=context.min_per_class)

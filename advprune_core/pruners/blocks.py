@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from advprune_core.datasets.base import largest_remainder
+from advprune_core.datasets.splits import largest_remainder
 from advprune_core.pruners.gradients import LastLayerGradients
 from advprune_core.pruners.omp import Pursuit
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import Objective
 from advprune_core.pruners.base import Context
 from advprune_core.pruners.outputs import Branch, SplitOutputs, split_outputs

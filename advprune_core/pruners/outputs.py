@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from advprune_core.base.randomness import stream
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.augmentation import Crops
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 from advprune_core.models.mode import device_of, no_trace
 from advprune_core.objectives.base import Batch, Objective
 from advprune_core.objectives.policy import AttackPolicy, BoundAttack

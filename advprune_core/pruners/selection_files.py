@@ -10,8 +10,8 @@ import torch
 
 from advprune_core.base.files import write_atomically
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Split
 from advprune_core.datasets.npz import own_path, read_npz
+from advprune_core.datasets.splits import Split
 from advprune_core.models.base import MODELS, build_model, with_weights
 from advprune_core.pruners.base import Pruner, Selection
 from advprune_core.pruners.selecting import parsed, select, whole

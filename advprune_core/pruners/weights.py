@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import Objective
 from advprune_core.pruners.base import Context, Selection, with_every_class
 from advprune_core.pruners.gradients import LastLayerGradients, last_layer_gradients, objective_outputs

@@ -11,7 +11,7 @@ import torch
 
 from advprune_core.attacks.compiled import NotCompiled, compile_cache
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.grid import Datasets, Entry
 from advprune_core.study.store import RunStore

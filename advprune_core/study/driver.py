@@ -26,7 +26,7 @@ from advprune_core.base.files import digest_of
 from advprune_core.base.machine import machine_error, machine_errors
 from advprune_core.base.progress import following
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import tested_thing
 from advprune_core.study.engines import SerialExecutor, engine
 from advprune_core.study.grid import Datasets, Entry, timed_entries
@@ -132,6 +132,8 @@ class Driver:
         with following(self.bar, self._position):
             self._time_alone()
             self._work_through()
+            if not self.failed:
+                self._passes = self.bar.total  # what runs were expected to cost is not quite what they did
 
     def _position(self) -> float:
         """Forward-equivalents that are done, runs under way included."""

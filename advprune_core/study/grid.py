@@ -13,7 +13,8 @@ import numpy as np
 from advprune_core.attacks.base import Attack
 from advprune_core.attacks.compiled import Speed
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, DatasetSource, load_dataset
+from advprune_core.datasets.base import DatasetSource, load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model, check_model
 from advprune_core.pruners.base import PRUNERS
 from advprune_core.pruners.random import Full

@@ -36,14 +36,32 @@ def find_profile(name: str) -> Path:
     if Path(name).name != name or Path(name).is_file():
         return Path(name)
     stem = name.removesuffix(".yaml")
-    known = {path.stem: path for place in reversed(places()) for path in (place / "profiles").glob("*.yaml")}
+    known = _profiles()
     if stem not in known:
         raise ConfigError(f"unknown profile {name!r}{near_miss(stem, known)}; or the path of a .yaml file")
     return known[stem]
 
 
+def is_profile(name: str, *, first: bool = True) -> bool:
+    """Whether a path, or a name alone, is a profile's: ``mine.yaml``, ``digits``.
+
+    What is a notebook's name as well is a profile's if that is the `first` one.
+    """
+    if Path(name).suffix or Path(name).name != name:
+        return Path(name).suffix in (".yaml", ".yml")
+    return name not in _notebooks() or (first and name in _profiles())
+
+
+def _profiles() -> dict[str, Path]:
+    return {path.stem: path for place in reversed(places()) for path in (place / "profiles").glob("*.yaml")}
+
+
+def _notebooks() -> dict[str, Path]:
+    return {path.stem: path for place in reversed(places()) for path in place.glob("*.ipynb")}
+
+
 def find_notebook(name: str) -> Path:
-    """A notebook by its path, or by its name: ``runtime.ipynb`` is ``notebooks/runtime.ipynb``.
+    """A notebook by its path, or by its name: ``runtime`` is ``notebooks/runtime.ipynb``.
 
     Raises
     ------
@@ -52,12 +70,12 @@ def find_notebook(name: str) -> Path:
     """
     if Path(name).suffix == ".ipynb" and Path(name).is_file():
         return Path(name)
-    if Path(name).name != name or Path(name).suffix != ".ipynb":
+    if Path(name).name != name or Path(name).suffix not in (".ipynb", ""):
         raise ConfigError(f"{name} is neither a notebook (.ipynb) nor a profile (.yaml) that exists")
-    known = {path.name: path for place in reversed(places()) for path in place.glob("*.ipynb")}
-    if name not in known:
-        raise ConfigError(f"unknown notebook {name!r}{near_miss(name, known)}; or the path of a .ipynb file")
-    return known[name]
+    stem, known = name.removesuffix(".ipynb"), _notebooks()
+    if stem not in known:
+        raise ConfigError(f"unknown notebook {name!r}{near_miss(stem, known)}; or the path of a .ipynb file")
+    return known[stem]
 
 
 def default_notebooks(profiles: Sequence[Path]) -> list[Path]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from advprune_core.datasets.base import Dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.grid import Datasets, Entry, check_entries
 from advprune_core.study.runner import expected_total

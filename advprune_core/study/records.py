@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from advprune_core.attacks.evaluate import Outcome, pack_bits, unpack_bits, wilson
-from advprune_core.datasets.base import Dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.study.columns import Column, derived
 from advprune_core.trainers.config import content_key
 from advprune_core.trainers.result import TrainResult

@@ -2,7 +2,7 @@
 
 ``runs/<key>/record.json`` is the run, beside it ``selections.npz``, ``last.pt``, ``best.pt``,
 ``evaluations/<key>.json`` and ``timings/<number>.json``. Only the driver of a study writes these;
-``work/`` belongs to the process that trains. In an exported study the records are packed (see `packing`).
+``work/`` belongs to the process that trains. In an exported study the records are packed (see `packed`).
 """
 
 from __future__ import annotations

@@ -222,12 +222,19 @@ def study_config(parameters: dict[str, Any]) -> StudyConfig:
     return StudyConfig.create(**parameters)
 
 
-def read_profile(path: str | Path) -> dict[str, Any]:
-    """Parameters from a YAML file."""
+#: What a profile says beside parameters: the notebooks that are executed for it.
+NOTEBOOKS = "notebooks"
+
+
+def read_profile(path: str | Path) -> tuple[dict[str, Any], list[str]]:
+    """Parameters from a YAML file, and the notebooks that it names (none: the default ones)."""
     parameters = read_yaml(path, what=f"the profile {path}")
     if not isinstance(parameters, dict):
         raise ConfigError(f"the profile {path} must be a list of 'name: value' lines")
-    return parameters
+    notebooks = parameters.pop(NOTEBOOKS, [])
+    if not isinstance(notebooks, list) or not all(isinstance(name, str) for name in notebooks):
+        raise ConfigError(f"the profile {path}: {NOTEBOOKS} = {notebooks!r} is no list of names: [trainers]")
+    return parameters, notebooks
 
 
 def pruner_label(pruner: Pruner) -> str:

@@ -20,7 +20,8 @@ from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.base.environment import environment, git_state
 from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError, Seed, Settings
-from advprune_core.datasets.base import Dataset, Split, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset, Split
 from advprune_core.models.mode import true_float32
 from advprune_core.study.columns import measured
 from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord

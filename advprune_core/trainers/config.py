@@ -19,8 +19,9 @@ from torch import Tensor
 from advprune_core.attacks.compiled import Speed
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.base.settings import ConfigError, Seed, Settings, check_names, component_field
-from advprune_core.datasets.base import DATASETS, Dataset, DatasetSource
+from advprune_core.datasets.base import DATASETS, DatasetSource
 from advprune_core.datasets.digits import Digits
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import MODELS, ModelSettings
 from advprune_core.models.cnns import SmallCNN
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer

@@ -23,7 +23,7 @@ from advprune_core.attacks.evaluate import accuracy_under
 from advprune_core.base.randomness import stream, torch_stream
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets import augmentation
-from advprune_core.datasets.base import Dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import Batch, Outputs, Passes
 from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.trainers.arithmetic import arithmetic, autocast, check_precision, run_passes

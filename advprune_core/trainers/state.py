@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from advprune_core.base.files import read_sealed, set_aside, write_sealed
 from advprune_core.base.ledger import Ledger
-from advprune_core.datasets.base import Dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model, check_model
 from advprune_core.pruners.base import Selection
 from advprune_core.trainers.batches import BatchQueue

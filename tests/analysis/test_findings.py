@@ -81,7 +81,7 @@ def test_numbers_are_those_of_the_table() -> None:
     [
         ([-0.05, -0.06, -0.055, -0.05], "better on these images, open for others"),
         (SHIFT, "worse on these images, open for others"),
-        ([0.05, -0.06, 0.02, -0.03], "no difference that these seeds could see"),
+        ([0.05, -0.06, 0.02, -0.03], "not significant"),
     ],
 )
 def test_the_verdict_follows_the_paired_test(shifts: list[float], verdict: str) -> None:
@@ -296,7 +296,7 @@ def test_pairs_by_seed() -> None:
     text = pair_findings(trainers_table(WAYS), [["carried: random", "PGD-AT: random"]])
     first, second = lines(text)[:2]
     p = p_after_holm([0.01, 0.0, 0.02], [-0.10, -0.07, -0.07])
-    assert f"at 100 %: {interval([0.01, 0.0, 0.02])} robust (3 of 3 seeds); no difference" in first
+    assert f"at 100 %: {interval([0.01, 0.0, 0.02])} robust (3 of 3 seeds); not significant" in first
     assert f"at 40 %: {interval([-0.10, -0.07, -0.07])} robust (3 of 3 seeds); worse on these images" in second
     assert (first.endswith(f"{p[0]}."), second.endswith(f"{p[1]}.")) == (True, True)
     with pytest.raises(ConfigError, match=r"unknown arm 'carreid: random'.*did you mean 'carried: random'"):

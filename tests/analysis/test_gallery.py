@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 
 from advprune_core.analysis.gallery import class_shares, gallery, overlaps
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 from advprune_core.pruners import Selection
 
 #: Nine images of one grey each, i / 10; classes 0, 1, and 3, which begins at the seventh.

@@ -98,7 +98,7 @@ def test_arms_differ_in_colour_and_axes_say_what_they_are() -> None:
     clean, robust = figure.axes
     colours = {bar.lines[0].get_color() for bar in errorbars(robust).values()}
     assert len(colours) == 2
-    assert {text.get_text() for text in robust.get_legend().get_texts()} == set(errorbars(robust))
+    assert {text.get_text() for text in robust.figure.legends[0].get_texts()} == set(errorbars(robust))
     assert "clean" in clean.get_title()
     assert "L-inf 0.125" in robust.get_title()
     assert "pgd40" in robust.get_title()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advprune_core.datasets.base import Dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import MODELS, build_model
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train

@@ -16,7 +16,7 @@ from advprune_core.attacks import ATTACKS, Attack, AutoAttack, Square, ThreatMod
 from advprune_core.attacks.ensemble import attack_batch, turns
 from advprune_core.attacks.evaluate import evaluate
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, Split
+from advprune_core.datasets.splits import Dataset, Split
 
 Pair = tuple[Tensor, Tensor]
 #: The four parts with small budgets.

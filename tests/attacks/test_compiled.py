@@ -19,7 +19,8 @@ from advprune_core.attacks import compiled as module
 from advprune_core.attacks.compiled import NotCompiled, compiled_passes
 from advprune_core.attacks.pgd import pgd
 from advprune_core.base.ledger import Ledger
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import MODELS, build_model
 from advprune_core.objectives.base import TRAINERS
 from advprune_core.study.runner import run_study

@@ -27,7 +27,7 @@ from advprune_core.attacks.evaluate import (
     wilson,
 )
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, Split
+from advprune_core.datasets.splits import Dataset, Split
 from advprune_core.models.base import build_model
 from advprune_core.models.cnns import SmallCNN
 from advprune_core.pruners import Selection

@@ -15,7 +15,7 @@ from advprune_core.attacks import ThreatModel, fab_targeted
 from advprune_core.attacks.evaluate import evaluate
 from advprune_core.attacks.fab import FABT, to_hyperplane
 from advprune_core.attacks.geometry import inside
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 
 Pair = tuple[Tensor, Tensor]
 

@@ -24,7 +24,7 @@ from advprune_core.attacks import (
 )
 from advprune_core.attacks.evaluate import evaluate
 from advprune_core.base.settings import AdvpruneError
-from advprune_core.datasets.base import Split
+from advprune_core.datasets.splits import Split
 from tests import networks
 from tests.networks import linear
 

@@ -16,7 +16,8 @@ from advprune_core.attacks.evaluate import evaluate
 from advprune_core.base import ledger as module
 from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import AdvpruneError
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 

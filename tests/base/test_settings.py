@@ -69,6 +69,7 @@ class Outer(Settings):
 
 REFUSED = [
     ({"widht": 1}, "unknown setting 'widht' (did you mean 'width'?); allowed: inner, tool, width"),
+    ({"depth": 1}, "unknown setting 'depth' (did you mean 'inner.depth'?); allowed: inner, tool, width"),
     ({"inner": {"dephts": 1}}, "unknown setting 'inner.dephts' (did you mean 'depth'?); allowed: depth, tool"),
     ({"inner": {"depth": 0}}, "inner.depth = 0: Input should be greater than or equal to 1"),
     ({"tool": "hamer"}, "tool = 'hamer': unknown tool 'hamer' (did you mean 'hammer'?); allowed: hammer, saw"),

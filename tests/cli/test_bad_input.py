@@ -124,7 +124,9 @@ def test_results_folder_that_cannot_be_written(advprune: Command, tmp_path: Path
         (["-f", "missing/p.yaml"], "missing/p.yaml cannot be read"),
         (["-f", "digts.yaml"], r"unknown profile 'digts.yaml' \(did you mean 'digits'"),
         (["digit"], r"unknown profile 'digit' \(did you mean 'digits'.*allowed: .*, pruners"),
-        (["runtme.ipynb"], r"unknown notebook 'runtme.ipynb' \(did you mean 'runtime.ipynb'"),
+        (["runtme.ipynb"], r"unknown notebook 'runtme.ipynb' \(did you mean 'runtime'"),
+        (["nbs.yaml"], r"nbs.yaml: notebooks = 'trainers' is no list of names"),
+        (["nb.yaml"], r"unknown notebook 'trianers' \(did you mean 'trainers'"),
         (["digits", "-f", "a.yaml"], "one profile at a time, not 2: digits, a.yaml"),
         (["broken.yaml"], "broken.yaml cannot be read: line 1: "),
         (["list.yaml"], "list.yaml must be"),
@@ -145,7 +147,9 @@ def test_bad_studies(
     advprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, text in {"broken": "{a: ", "list": "- 1", "misspelt": "fraction: 0.5"}.items():
+    texts = {"broken": "{a: ", "list": "- 1", "misspelt": "fraction: 0.5"}
+    texts |= {"nbs": "notebooks: trainers", "nb": "notebooks: [trianers]"}
+    for name, text in texts.items():
         Path(f"{name}.yaml").write_text(text)
     Path("notes.txt").touch()
     Path("notebooks").symlink_to(NOTEBOOKS)

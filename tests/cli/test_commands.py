@@ -119,7 +119,7 @@ def test_init_lays_out_what_a_study_finds_by_name(
     assert (code, f"; {count} were there already and stay as they are\n" in out) == (0, True)
     monkeypatch.chdir(tmp_path / "mine")
     (tmp_path / "mine" / "notebooks" / "profiles" / "own.yaml").write_text("seeds: [7]\n")
-    for named in (["own"], ["-f", "own"], ["runtime.ipynb", "own"]):
+    for named in (["own"], ["-f", "own"], ["runtime.ipynb", "own"], ["runtime", "-f", "own"], ["runtime", "own"]):
         code, out, _ = advprune("study", *named, *study_options(tmp_path / "r", fractions=[1.0]), "--dry-run")
         assert code == 0
         assert "2 entries" in out

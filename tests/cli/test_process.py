@@ -99,7 +99,7 @@ main()
         ("typer", ["--help"]),
         ("torch", ["run", "--help"]),
         ("pandas", ["collect", "."]),
-        ("advprune_core.study.experiments", ["study", "digits"]),
+        ("advprune_core.study.executed", ["study", "digits"]),
     ],
 )
 def test_interruption_of_an_import_is_one_sentence(

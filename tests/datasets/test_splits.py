@@ -12,16 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import (
-    DataError,
-    Dataset,
-    channel_statistics,
-    data_folder,
-    dataset_from_arrays,
-    in_proportion,
-    largest_remainder,
-    load_dataset,
-)
+from advprune_core.datasets.base import DataError, data_folder, dataset_from_arrays, load_dataset
+from advprune_core.datasets.splits import Dataset, channel_statistics, in_proportion, largest_remainder
 from tests.memory import Largest
 
 SPLITS = ("train", "val_select", "val_stop", "test")
@@ -190,7 +182,7 @@ def test_grey_images_may_leave_the_channel_out() -> None:
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("pixels", [300, 1000])
 def test_statistics_copy_few_pixels_at_a_time(pixels: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advprune_core.datasets.base._PIXELS", pixels)
+    monkeypatch.setattr("advprune_core.datasets.splits._PIXELS", pixels)
     x = TYPES[dtype](np.random.default_rng(0).integers(0, 256, (203, 3, 6, 5)).astype(np.uint8))
     with Largest() as largest:
         mean, std = channel_statistics(torch.from_numpy(x))

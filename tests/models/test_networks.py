@@ -13,7 +13,8 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, dataset_from_arrays
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import MODELS, Normalise, build_model, check_model
 from advprune_core.models.resnets import PreActBlock
 

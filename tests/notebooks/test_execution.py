@@ -16,7 +16,9 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from advprune_core.cli.app import app
+from advprune_core.study.executed import study_of
 from advprune_core.study.grid import study_grid
+from advprune_core.study.notebooks import find_notebook
 from advprune_core.study.study import StudyConfig, read_profile, study_config
 from tests.tiny import STUDY
 
@@ -71,7 +73,12 @@ def test_parameters_are_the_fields_of_the_study(notebook: Path) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 def test_profiles_are_valid_studies(profile: Path) -> None:
-    assert study_grid(study_config(read_profile(profile)))
+    parameters, notebooks = read_profile(profile)
+    assert study_grid(study_config(parameters))
+    for name in notebooks:
+        assert study_grid(study_of(find_notebook(name), parameters))
+    own = profile.with_suffix(".ipynb").name
+    assert notebooks or not (ROOT / "notebooks" / own).exists(), "a profile of a notebook's name is that notebook's"
 
 
 @pytest.mark.slow

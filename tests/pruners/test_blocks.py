@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from advprune_core.datasets.base import largest_remainder
+from advprune_core.datasets.splits import largest_remainder
 from advprune_core.pruners import PRUNERS, Context
 from advprune_core.pruners.base import by_class
 from advprune_core.pruners.blocks import blocks, joined

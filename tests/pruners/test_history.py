@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib import import_module
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.aum import AUM, aum, note_margin
 from advprune_core.pruners.base import ModelPruner
+from advprune_core.pruners.dual import DUAL, beta_shapes, drawn, dual, note_difficulty
 from advprune_core.pruners.dynamic_uncertainty import DynamicUncertainty, dynamic_uncertainty, note_probability
 from advprune_core.pruners.forgetting import forgetting, note_forgetting
 from advprune_core.pruners.history import completed
@@ -107,6 +110,53 @@ def test_dynamic_uncertainty_is_the_mean_spread_of_windows(window: int) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("window", [2, 4, EPOCHS])
+def test_dual_is_the_mean_of_spread_times_difficulty_of_windows(window: int) -> None:
+    logits, y = trajectory()
+    p = torch.softmax(logits, 2).numpy()[:, np.arange(N), y.numpy()]
+    windows = [p[t : t + window] for t in range(EPOCHS - window + 1)]
+    expected = np.mean([part.std(0, ddof=1) * (1 - part.mean(0)) for part in windows], 0)
+    state = note_all(note_difficulty, logits, y=y, window=window)
+    np.testing.assert_allclose(dual(state, N, window=window), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(state["total"] / state["visits"], p.mean(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("mode", "pruned"), [(0.2, 0.3), (0.2, 0.9), (0.6, 0.5)])
+def test_the_density_has_its_mode_at_the_hardest_and_moves_to_the_easy_ones(mode: float, pruned: float) -> None:
+    a, b = beta_shapes(mode, pruned, exponent=4)
+    assert b == pytest.approx(15 * (1 - mode) * (1 - pruned**4))
+    assert a + b == 16
+    nothing = beta_shapes(mode, 1e-9, exponent=4)
+    assert nothing == pytest.approx((16 - 15 * (1 - mode), 15 * (1 - mode)))
+    assert stats.beta.mean(a, b) >= stats.beta.mean(*nothing)
+
+
+def test_images_are_drawn_in_proportion_to_what_is_left() -> None:
+    """Against the probabilities of every ordered draw of two from four."""
+    weights, counts = np.array([0.5, 0.3, 0.2, 0.0]), np.zeros(4)
+    for seed in range(4000):
+        counts[drawn(weights, 2, rng=np.random.default_rng(seed))] += 1
+    pairs = list(permutations(range(3), 2))
+    chances = {pair: weights[pair[0]] * weights[pair[1]] / (1 - weights[pair[0]]) for pair in pairs}
+    expected = [sum(p for pair, p in chances.items() if image in pair) for image in range(3)]
+    np.testing.assert_allclose(counts[:3] / 4000, expected, atol=0.025)
+    assert counts[3] == 0
+    assert sorted(drawn(weights, 4, rng=np.random.default_rng(0))) == [0, 1, 2, 3], "what weighs nothing comes last"
+
+
+def test_dual_lets_easy_images_in_as_more_is_dropped() -> None:
+    spec, made = {"dual": {"exponent": 4}}, context(0.5)
+    pruner = PRUNERS.parse(spec)
+    state = watched(pruner, made.n, 4)
+    means = (state["total"] / state["visits"]).numpy()
+    kept = {f: [means[pruner.select(replace(context(f), state=state, seed=s)).indices].mean() for s in range(20)]
+            for f in (0.7, 0.1)}  # fmt: skip
+    highest = PRUNERS.parse("dual").select(replace(context(0.1), state=state)).indices
+    assert np.mean(kept[0.1]) > means[highest].mean()
+    with pytest.raises(ConfigError, match="give one of the two"):
+        PRUNERS.parse({"dual": {"exponent": 4, "keep": "lowest"}})
+
+
 def test_a_missed_visit_is_not_a_failure_but_half_of_them_is() -> None:
     values, known = torch.tensor([1.0, 5.0, 0.0, 3.0]), torch.tensor([True, True, False, True])
     assert completed(values, known, 5).tolist() == [1, 5, 3, 3, 3]
@@ -114,7 +164,7 @@ def test_a_missed_visit_is_not_a_failure_but_half_of_them_is() -> None:
         completed(values, known, 7)
 
 
-@pytest.mark.parametrize("name", ["forgetting", "aum", "dynamic_uncertainty", "tdds"])
+@pytest.mark.parametrize("name", ["forgetting", "aum", "dynamic_uncertainty", "tdds", "dual"])
 def test_what_is_kept_is_what_was_observed(name: str) -> None:
     """On outputs that settle, hard images are those whose outputs settle least: kept more than by chance."""
     made, pruner = context(0.3), PRUNERS.parse(name)
@@ -128,7 +178,7 @@ def test_what_is_kept_is_what_was_observed(name: str) -> None:
     assert better
 
 
-@pytest.mark.parametrize("cls", [DynamicUncertainty, TDDS])
+@pytest.mark.parametrize("cls", [DynamicUncertainty, TDDS, DUAL])
 def test_a_window_must_fit_into_the_warm_up(cls: Any) -> None:
     with pytest.raises(ConfigError, match="4 warmup_epochs have no window of 5"):
         cls.create(warmup_epochs=4)

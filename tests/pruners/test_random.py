@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, dataset_from_arrays
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners import PRUNERS, Context
 from advprune_core.pruners.random import Full, Random, Redraw
 

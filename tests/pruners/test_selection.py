@@ -11,10 +11,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, dataset_from_arrays
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners import Context, Selection, budget
 from advprune_core.pruners.base import ScheduledPruner, keep
 from advprune_core.pruners.random import Full, Random, Redraw
+from tests.contexts import blobs
 
 
 def test_weights_follow_their_indices() -> None:
@@ -159,3 +161,26 @@ def test_schedules_of_selections_are_checked(settings: dict[str, int]) -> None:
         ScheduledPruner.create(**settings)
     with pytest.raises(ConfigError, match="every = 0"):
         Redraw.create(every=0)
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize("least", [0, 2])
+def test_a_pruner_that_says_it_is_exact_is_held_to_it(more: int, least: int) -> None:
+    class Careless(Random):
+        """Keeps another number of images than it was asked for."""
+
+        name = "careless"
+
+        def select(self, context: Context) -> Selection:
+            return Selection(np.arange(context.k + more))
+
+    class Honest(Careless):
+        """The same, and it says so."""
+
+        exact = False
+
+    context = Context(dataset=blobs(), fraction=0.5, seed=0, min_per_class=least)
+    message = f"'careless' selected {context.k + more} images where {context.k} were asked for.*exact = False"
+    with pytest.raises(ConfigError, match=message):
+        keep(Careless(), context)
+    assert len(keep(Honest(), context)) == context.k + more

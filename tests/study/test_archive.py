@@ -15,7 +15,7 @@ from advprune_core.analysis.pages import write_page
 from advprune_core.base.files import json_digest
 from advprune_core.base.settings import ConfigError
 from advprune_core.study.archive import Exported, export_study, import_study
-from advprune_core.study.experiments import execute
+from advprune_core.study.executed import execute
 from advprune_core.study.packed import PACKED, read_packed, write_packed
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run

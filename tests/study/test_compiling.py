@@ -12,13 +12,14 @@ import torch
 
 from advprune_core.attacks import compiled
 from advprune_core.attacks.compiled import NotCompiled
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.study import compiling
 from advprune_core.study.compiling import Settled, settle_speed
-from advprune_core.study.experiments import evaluate_checkpoint
 from advprune_core.study.grid import study_grid
 from advprune_core.study.records import EvaluationRecord
 from advprune_core.study.runner import StudyResult, run_study
+from advprune_core.study.single_evaluation import evaluate_checkpoint
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig
 from advprune_core.study.tasks import EvaluateTask

@@ -77,10 +77,10 @@ def test_notebooks_by_path_and_by_name(here: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("runtme.ipynb", r"unknown notebook 'runtme.ipynb' \(did you mean 'runtime.ipynb'\?\)"),
+        ("runtme.ipynb", r"unknown notebook 'runtme.ipynb' \(did you mean 'runtime'\?\)"),
         ("elsewhere/runtime.ipynb", "elsewhere/runtime.ipynb is neither a notebook"),
         ("notes.txt", "notes.txt is neither a notebook"),
-        ("notebooks", "notebooks is neither a notebook"),
+        ("notebooks", "unknown notebook 'notebooks'; allowed: accuracy_vs_fraction, "),
     ],
 )
 def test_what_is_no_notebook(here: Path, name: str, message: str) -> None:

@@ -14,17 +14,8 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.study import plans
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import COMPILED, duration, measured_pace, plan
-from advprune_core.study.runner import run_study
 from advprune_core.study.study import study_config
 from tests.tiny import TINY_STUDY, tiny_run
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results folder of a tiny study: full data, half of it, and the control of that."""
-    results = tmp_path_factory.mktemp("results")
-    run_study(study_config({**TINY_STUDY, "results": str(results)}), progress=False)
-    return results
 
 
 def counts(text: str) -> tuple[int, int, float]:

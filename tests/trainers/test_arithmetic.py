@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import MODELS, build_model
 from advprune_core.study.grid import check_entries, grid
 from advprune_core.trainers.arithmetic import arithmetic, check_precision

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from advprune_core.base.settings import ConfigError, Settings
-from advprune_core.datasets.base import Dataset, dataset_from_arrays
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.starts import CleanStart
 from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners.random import Full, Random, Redraw

@@ -12,7 +12,8 @@ import torch
 
 from advprune_core.attacks import ThreatModel
 from advprune_core.base.settings import Settings
-from advprune_core.datasets.base import DATASETS, Dataset, DatasetSource, load_dataset
+from advprune_core.datasets.base import DATASETS, DatasetSource, load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import TRAINERS
 from advprune_core.study.tasks import EvaluationConfig
 from advprune_core.trainers.config import RunConfig, content_key

@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners import budget
 from advprune_core.pruners.random import Full, Random

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from advprune_core.attacks import PGD
 from advprune_core.attacks.evaluate import accuracy_under
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import Dataset, load_dataset
+from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.objectives.base import Batch, Outputs
 from advprune_core.pruners.base import Context, Pruner, ScheduledPruner, Selection

@@ -1,0 +1,203 @@
+"""What a budget buys: fewer images, cheaper attacks and shorter training in one map, and the best arm for each budget.
+
+The cost of a run is the images that it visits times what each costs. Pruning saves by the first factor, as fewer epochs
+do; a cheaper attack by the second. On logarithmic axes all that costs the same lies on a straight line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
+
+from advprune_core.analysis.estimates import Estimate, accuracy
+from advprune_core.analysis.markup import escape, plain, with_names
+from advprune_core.analysis.plots import arm_label, point_label
+from advprune_core.analysis.summaries import Point, points, settings, with_accuracies
+from advprune_core.analysis.verdicts import Verdict, compare, how_judged, judge
+
+#: Shares of the dearest run's cost that advice is given for.
+BUDGETS = (0.1, 0.2, 0.4, 0.6, 1.0)
+_OF_RUN = ("fraction", "control", "variant")
+_COSTS = ("arm", "matched_fraction", *_OF_RUN, "visits", "per_visit", "cost", "robust", "low", "high", "seeds")
+
+
+def costs(table: pd.DataFrame) -> pd.DataFrame:
+    """What every tested arm costs, by its two factors, and what it reaches.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with a study.
+
+    Returns
+    -------
+    DataFrame
+        ``arm, matched_fraction, fraction, control, variant``; ``visits``: visited images for each training image
+        (epochs times fraction), ``per_visit``: forward-equivalents of each, selection included, ``cost``: their
+        product; ``robust, low, high`` in [0, 1] (mean over ``seeds``, Student's 95 % interval).
+    """
+    table, rows = with_accuracies(table), []
+    for (arm, matched), runs in points(table[table["robust"].notna()]).items():
+        robust, visits = accuracy(runs["robust"]), float((runs["images_visited"] / runs["n"]).mean())
+        cost = float((runs["cost"] / runs["n"]).mean())
+        first = runs.iloc[0]
+        rows.append(
+            {
+                "arm": arm,
+                "matched_fraction": matched,
+                **{name: first[name] for name in _OF_RUN},
+                "visits": visits,
+                "per_visit": cost / visits,
+                "cost": cost,
+                "robust": robust.mean,
+                "low": robust.low,
+                "high": robust.high,
+                "seeds": robust.seeds,
+            }
+        )
+    return pd.DataFrame(rows, columns=_COSTS)
+
+
+def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.DataFrame:
+    """The arm of the highest mean robust accuracy that each budget pays for, and the best of the other kind.
+
+    Parameters
+    ----------
+    budgets : sequence of float
+        Shares of the cost of the dearest arm.
+
+    Returns
+    -------
+    DataFrame
+        A row of `costs` for each budget that pays for any arm, with ``budget``, and ``rival, rival_fraction``: where
+        a pruned arm is the best, the best that trains on all the data; else the best pruned one (none: None, NaN).
+    """
+    found, rows = costs(table), []
+    for budget in budgets:
+        paid = found[found["cost"] <= budget * found["cost"].max() * (1 + 1e-9)].sort_values("robust", ascending=False)
+        if not len(paid):
+            continue
+        best = paid.iloc[0]
+        others = paid[(paid["fraction"] < 1) != (best["fraction"] < 1)]
+        rival, share = (others.iloc[0]["arm"], others.iloc[0]["matched_fraction"]) if len(others) else (None, np.nan)
+        rows.append({"budget": budget, **best.to_dict(), "rival": rival, "rival_fraction": share})
+    return pd.DataFrame(rows, columns=["budget", *_COSTS, "rival", "rival_fraction"])
+
+
+def budget_findings(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> str:
+    """Markdown: "with this budget, use ...", and whether pruning is better or worse than what it leaves out.
+
+    Each data set and threat model for itself; the verdicts of all together.
+    """
+    table = with_accuracies(with_names(table, escape))
+    parts = [(name, rows, best_within(rows, budgets)) for name, rows in settings(table)]
+    verdicts = judge(
+        {
+            (name, row["budget"]): compare(
+                rows,
+                row["arm"],
+                row["rival"],
+                fraction=row["matched_fraction"],
+                reference_fraction=row["rival_fraction"],
+            )
+            for name, rows, best in parts
+            for _, row in best[best["rival"].notna()].iterrows()
+        }
+    )
+    texts = []
+    for name, _, best in parts:
+        lines = [f"- {_advice(row, verdicts.get((name, row['budget'])))}" for _, row in best.iterrows()]
+        texts += [f"**{name}**"] * bool(name and lines) + ["\n".join(lines)] * bool(lines)
+    if not texts:
+        return "No arm was tested, so there is nothing to advise."
+    texts.append(
+        "Each arm is the best of several on the very images that are compared, so what it reaches is a little too good."
+    )
+    method = how_judged(verdict.says for verdict in verdicts.values())
+    return "\n\n".join(texts + [method] * bool(method))
+
+
+def _advice(row: pd.Series, verdict: Verdict | None) -> str:
+    reached = Estimate(row["robust"], row["low"], row["high"], row["seeds"]).text()
+    text = f"With {100 * row['budget']:g} % of the dearest run's cost: **{_named(row)}**, {reached} % robust"
+    if verdict is None:
+        return f"{text}; nothing of the other kind costs so little."
+    kind = "the best on all the data" if row["fraction"] < 1 else "the best pruned one"
+    other = _label((row["rival"], row["rival_fraction"]), whole=row["fraction"] < 1)
+    return f"{text}; against {kind}, *{other}*: {verdict.text()}."
+
+
+def _named(row: pd.Series) -> str:
+    return _label((row["arm"], row["matched_fraction"]), whole=row["fraction"] == 1)
+
+
+def _label(point: Point, *, whole: bool) -> str:
+    """A point by name; all the data go without saying for the run itself, a control needs what it matches."""
+    name = arm_label(point[0], [point[0]])
+    return name.replace("static random subset", "all the data") if whole and point[1] == 1 else point_label(*point)
+
+
+def iso_cost_map(table: pd.DataFrame) -> Figure:
+    """Images visited against the cost of each, coloured by robust accuracy; grey lines: all that costs the same.
+
+    A panel for each data set and threat model.
+    """
+    panels = [(name, costs(rows)) for name, rows in settings(with_names(table, plain))]
+    panels = [(name, found) for name, found in panels if len(found)] or [("no arm was tested", costs(table))]
+    figure, axes = plt.subplots(1, len(panels), figsize=(7.5 * len(panels), 5), squeeze=False, layout="constrained")
+    for axis, (name, found) in zip(axes[0], panels, strict=True):
+        axis.set_title(f"{name}\n" * bool(name) + "grey: equal cost, as a share of the dearest run's", fontsize=10)
+        axis.set_xlabel("images visited for each training image: epochs x fraction")
+        axis.set_ylabel("forward-equivalents for each image visited")
+        if len(found):
+            _draw(axis, found)
+    return figure
+
+
+def _draw(axis: Axes, found: pd.DataFrame) -> None:
+    wide, high = ((0.8 * found[name].min(), 1.25 * found[name].max()) for name in ("visits", "per_visit"))
+    axis.set(xscale="log", yscale="log", xlim=wide, ylim=high)
+    for budget in BUDGETS:
+        x = np.geomspace(*wide, 50)
+        y = budget * found["cost"].max() / x
+        axis.plot(x, y, color="0.75", linewidth=0.8, zorder=0)
+        inside = (y > high[0]) & (y < high[1])
+        if inside.any():
+            at = int(np.flatnonzero(inside)[inside.sum() // 2])
+            text = f"{100 * budget:g} %"
+            axis.annotate(text, (x[at], y[at]), fontsize=7, color="0.4", backgroundcolor="w", zorder=0.5)
+    colours = ScalarMappable(Normalize(100 * found["robust"].min(), 100 * found["robust"].max()), "viridis")
+    # A control lies where the run is that it matches: larger, and below it.
+    markers = {"control": ("s", 150), "all the data": ("o", 55), "part of the data": ("^", 55)}
+    found = found.sort_values("robust")  # of what lies at one place, the best is on top
+    looks: dict[str, Any] = {"color": "0.2", "markerfacecolor": "none", "linestyle": ""}
+    handles = []
+    for kind, (marker, size) in markers.items():
+        own = found[_kinds(found) == kind]
+        if len(own):
+            shades = colours.to_rgba(100 * own["robust"].to_numpy())
+            axis.scatter(own["visits"], own["per_visit"], c=shades, marker=marker, edgecolors="0.2", s=size)
+            handles.append(Line2D([], [], marker=marker, label=kind, **looks))
+    axis.figure.colorbar(colours, ax=axis, label="robust accuracy, %")
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+        scale.set_major_formatter("{x:g}")
+        scale.set_minor_locator(NullLocator())
+    axis.legend(handles=handles, frameon=False, fontsize=8)
+
+
+def _kinds(found: pd.DataFrame) -> np.ndarray:
+    """All the data, a part of it, or a shorter run on all of it for comparison."""
+    return np.where(
+        found["control"].notna(), "control", np.where(found["fraction"] < 1, "part of the data", "all the data")
+    )

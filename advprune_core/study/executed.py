@@ -1,0 +1,77 @@
+"""Notebooks executed with papermill: the study that one stands for, and its executed copy."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advprune_core.base.files import write_text
+from advprune_core.base.settings import check_names
+from advprune_core.study.study import StudyConfig, study_config
+
+
+def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
+    """The study of a notebook: its own defaults, with `parameters` over them.
+
+    Raises
+    ------
+    ConfigError
+        A parameter that the notebook does not have; values out of range.
+    """
+    known = parameters_of(notebook)
+    check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}")
+    values = known | parameters
+    return study_config({name: value for name, value in values.items() if name in StudyConfig.model_fields})
+
+
+def parameters_of(notebook: Path) -> dict[str, Any]:
+    """Names and defaults of a notebook's parameters, as papermill finds them, whose import takes seconds."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    defaults = {}
+    for line in ast.parse("".join(tagged[0]["source"])).body if tagged else []:
+        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and line.value is not None:
+            defaults[target.id] = ast.literal_eval(line.value)
+    return defaults
+
+
+def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: StudyConfig) -> list[Path]:
+    """Execute notebooks into ``results/<study>/``; their runs are there already, or are run."""
+    import papermill
+
+    outputs = []
+    # By the environment, not as a parameter: executed copies should not name folders of a machine.
+    given = {name: value for name, value in parameters.items() if name != "results"}
+    before = os.environ.get("ADVPRUNE_RESULTS")
+    os.environ["ADVPRUNE_RESULTS"] = str(config.execution.root.resolve())
+    try:
+        for notebook in notebooks:
+            output = config.folder / notebook.name
+            papermill.execute_notebook(
+                str(notebook),
+                str(output),
+                parameters=given,
+                progress_bar=False,
+                cwd=os.getcwd(),  # relative paths and modules mean the same there as here
+                extra_arguments=["--IPKernelApp.log_level=40"],
+            )
+            _forget_paths(output)
+            outputs.append(output)
+    finally:
+        os.environ.pop("ADVPRUNE_RESULTS")
+        if before is not None:
+            os.environ["ADVPRUNE_RESULTS"] = before
+    return outputs
+
+
+def _forget_paths(notebook: Path) -> None:
+    """Leave only names in what papermill notes of its paths."""
+    content = json.loads(notebook.read_text())
+    for name in ("input_path", "output_path"):
+        content["metadata"]["papermill"][name] = notebook.name
+    write_text(notebook, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,113 @@
+"""What a budget buys: against the choice made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from advprune_core.analysis.budgets import best_within, budget_findings, costs, iso_cost_map
+
+SEEDS = np.array([-0.011, 0.001, 0.0, 0.010])
+
+
+def rows(
+    arm: str, robust: float, *, visits: float, per_visit: float, fraction: float = 1.0, control: str | None = None
+) -> pd.DataFrame:
+    """Four runs of an arm on 100 training images."""
+    own = np.random.default_rng([*arm.encode(), round(100 * fraction)]).normal(scale=0.001, size=4)
+    return pd.DataFrame(
+        {
+            "arm": arm,
+            "variant": "",
+            "control": control,
+            "matched_fraction": fraction,
+            "fraction": 1.0 if control else fraction,
+            "seed": range(4),
+            "n": 100,
+            "images_visited": 100 * visits,
+            "cost": 100 * visits * per_visit,
+            "clean": 0.9,
+            "robust": robust + SEEDS + own - own.mean(),
+            "dataset": "digits",
+            "norm": "linf",
+            "eps": 0.125,
+        }
+    )
+
+
+PGD, HALF = rows("random", 0.50, visits=10, per_visit=17), rows("random", 0.45, visits=5, per_visit=17, fraction=0.5)
+SHORT = rows("same_cost(random)", 0.47, visits=5, per_visit=17, fraction=0.5, control="same_cost")
+FAST = rows("fast: random", 0.40, visits=10, per_visit=5)
+TABLE = pd.concat([PGD, HALF, SHORT, FAST], ignore_index=True)
+
+
+def chosen(table: pd.DataFrame, budget: float) -> tuple[Any, ...]:
+    found = best_within(table, [budget])
+    if not len(found):
+        return ()
+    (row,) = found.to_dict("records")
+    return row["arm"], row["matched_fraction"], row["rival"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (1.0, ("random", 1.0, "random")),
+        (0.99, ("same_cost(random)", 0.5, "random")),
+        (0.5, ("same_cost(random)", 0.5, "random")),
+        (0.49, ("fast: random", 1.0, None)),
+        (0.29, ()),
+    ],
+)
+def test_the_best_that_a_budget_pays_for(budget: float, expected: tuple[Any, ...]) -> None:
+    assert chosen(TABLE, budget) == expected
+
+
+def test_a_pruned_arm_that_is_best_stands_beside_the_best_on_all_the_data() -> None:
+    better = pd.concat([TABLE, rows("craig", 0.55, visits=4, per_visit=17, fraction=0.4)], ignore_index=True)
+    assert chosen(better, 1.0) == ("craig", 0.4, "random")
+    text = budget_findings(better, [1.0])
+    assert "**craig, 40 %**, 55.0 [" in text
+    assert "against the best on all the data, *all the data*: +5.0 points" in text
+    assert "better on these images" in text
+
+
+def test_costs_are_visits_times_what_each_costs() -> None:
+    found = costs(TABLE).set_index(["arm", "matched_fraction"])
+    assert found.loc[("fast: random", 1.0), ["visits", "per_visit", "cost"]].tolist() == [10, 5, 50]
+    assert np.allclose(found["cost"], found["visits"] * found["per_visit"])
+    assert found.loc[("random", 0.5), "robust"] == pytest.approx(0.45)
+
+
+def test_what_was_not_tested_is_no_advice() -> None:
+    none = TABLE.assign(robust=np.nan, clean=np.nan)
+    assert costs(none).empty
+    assert "nothing to advise" in budget_findings(none)
+    plt.close(iso_cost_map(none))
+
+
+def test_the_map_has_every_arm_and_lines_of_equal_cost() -> None:
+    figure = iso_cost_map(TABLE)
+    axis = figure.axes[0]
+    drawn = np.concatenate([np.asarray(collection.get_offsets()) for collection in axis.collections])
+    assert sorted(map(tuple, drawn.tolist())) == [(5, 17), (5, 17), (10, 5), (10, 17)]
+    products = [np.prod(line.get_xydata(), axis=1) for line in axis.lines]
+    assert all(np.allclose(product, product[0]) for product in products)
+    assert max(product[0] for product in products) == pytest.approx(170)
+    plt.close(figure)
+
+
+def test_no_arm_of_another_threat_model_is_advised() -> None:
+    both = pd.concat([TABLE, TABLE.assign(eps=0.25, robust=TABLE["robust"] - 0.2)], ignore_index=True)
+    text = budget_findings(both, [1.0])
+    assert "**digits, L-inf 0.125**" in text
+    assert "**digits, L-inf 0.25**" in text
+    assert "**all the data**, 50.0 [" in text
+    assert "**all the data**, 30.0 [" in text
+    figure = iso_cost_map(both)
+    assert len([axis for axis in figure.axes if axis.get_xlabel()]) == 2
+    plt.close(figure)

@@ -1,0 +1,48 @@
+"""Attacks on part of a batch: which part, what becomes of the rest, what it costs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from advprune_core.objectives.base import OBJECTIVES
+from advprune_core.objectives.partial import PartialSteps, least_sure
+from advprune_core.objectives.policy import AttackPolicy
+from advprune_core.trainers.config import RunConfig
+from tests.objectives.test_carried import EPS, batch
+
+IDS = [0, 3, 4, 7, 9, 11, 2, 5]
+
+
+def test_the_least_sure_are_those_of_the_highest_entropy() -> None:
+    logits = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
+    entropy = torch.tensor(stats.entropy(torch.softmax(logits.double(), 1).numpy(), axis=1))
+    for count in (0, 1, 11, 30):
+        chosen = least_sure(logits, count)
+        assert int(chosen.sum()) == count
+        if 0 < count < 30:
+            assert entropy[chosen].min() >= entropy[~chosen].max()
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+def test_the_others_stay_clean_and_the_attacked_are_those_of_pgd(share: float, network: nn.Module) -> None:
+    given = batch(IDS)
+    policies = [AttackPolicy(eps=EPS, steps=steps) for steps in (PartialSteps(share=share, count=3), 3)]
+    partial, whole = (
+        policy.bind(network, seed=0, state=policy.initial_state(12))(
+            given, given.y, OBJECTIVES.parse("pgd_at").attack_loss
+        )
+        for policy in policies
+    )
+    chosen = least_sure(network.eval()(given.x), round(share * len(IDS)))
+    assert torch.equal(partial[~chosen], given.x[~chosen])
+    assert torch.equal(partial[chosen], whole[chosen])
+    assert (partial[chosen] != given.x[chosen]).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 2 * 7 * 0.5 + 3 + 1), (1.0, 2 * 7 + 3 + 1)])
+def test_it_costs_its_share_of_the_steps_and_a_clean_pass(share: float, expected: float) -> None:
+    config = RunConfig.flat(trainer="sat", steps={"partial": {"share": share}})
+    assert config.passes_per_image == expected
