@@ -173,7 +173,7 @@ def _draw(axis: Axes, found: pd.DataFrame) -> None:
         axis.plot(x, y, color="0.75", linewidth=0.8, zorder=0)
         inside = (y > high[0]) & (y < high[1])
         if inside.any():
-            at = int(np.flatnonzero(inside)[inside.sum() // 2])
+            at = int(np.flatnonzero(inside)[3 * inside.sum() // 4])
             text = f"{100 * budget:g} %"
             axis.annotate(text, (x[at], y[at]), fontsize=7, color="0.4", backgroundcolor="w", zorder=0.5)
     colours = ScalarMappable(Normalize(100 * found["robust"].min(), 100 * found["robust"].max()), "viridis")
