@@ -350,6 +350,7 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """A table of text as Markdown, whatever its names are."""
-    cells = [[escape(text) for text in row] for row in (list(table.columns), *table.astype(str).to_numpy().tolist())]
+    values = (list(table.columns), *table.astype(object).to_numpy().tolist())
+    cells = [["" if pd.isna(value) else escape(str(value)) for value in row] for row in values]
     rows = [cells[0], ["---"] * len(table.columns), *cells[1:]]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
