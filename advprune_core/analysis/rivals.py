@@ -57,13 +57,14 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
         for rival, others in tested.items():
             same_data = set(others["dataset"]) == set(rows["dataset"])
             cheap = others["cost"].mean() <= (1 + SAME_COST) * rows["cost"].mean()
-            random = _is_random(others) and not _is_random(rows) and _twin(rows, others)
+            random = is_random(others) and not is_random(rows) and _twin(rows, others)
             if same_data and cheap and (_whole(others) or random) and rival != point:
                 found[point, rival] = compare(table, point[0], rival[0], fraction=point[1], reference_fraction=rival[1])
     return found
 
 
-def _is_random(rows: pd.DataFrame) -> bool:
+def is_random(rows: pd.DataFrame) -> bool:
+    """Whether the runs of a point keep a random subset, and are no control."""
     return bool(rows["pruner"].astype(str).str.contains("random").all() and rows["control"].isna().all())
 
 
