@@ -6,7 +6,7 @@ VENV ?= $(if $(PIN),.venv-pinned,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PIN),--constraint tests/known_good.txt)
 
-.PHONY: study test test-fast lab lint reference-digits reference-cifar-cpu bench clean
+.PHONY: study test test-fast lab course lint reference-digits reference-cifar-cpu bench clean
 
 study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png, runtime.png
 	$(BIN)/advprune study notebooks/profiles/digits.yaml
@@ -20,6 +20,9 @@ test-fast: $(VENV)/.tests  ## without the slow ones
 lab: $(VENV)/.package  ## JupyterLab on this machine only; it prints its address with the token
 	@$(BIN)/python -c 'import importlib.util as i, sys; sys.exit(None if i.find_spec("jupyterlab") else "make lab needs JupyterLab, which $(VENV) lacks: $(BIN)/python -m pip install --editable .[lab]")'
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/accuracy_vs_fraction.ipynb
+
+course: $(VENV)/.package  ## the course's editions for students and for instructors, in build/course
+	$(BIN)/python notebooks/course/editions.py build/course
 
 lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 	$(BIN)/ruff check .

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from advprune_core.datasets.base import dataset_from_arrays, load_dataset
     from advprune_core.datasets.packing import pack
     from advprune_core.datasets.splits import Dataset
-    from advprune_core.objectives.base import OBJECTIVES, Batch, Objective
+    from advprune_core.objectives.base import OBJECTIVES, Objective
+    from advprune_core.objectives.batch import Batch
     from advprune_core.objectives.policy import AttackPolicy
     from advprune_core.objectives.starts import STARTS, Start
     from advprune_core.objectives.steps import STEPS, Steps
@@ -67,7 +68,8 @@ _HOMES = {
     "datasets.base": ("dataset_from_arrays", "load_dataset"),
     "datasets.splits": ("Dataset",),
     "datasets.packing": ("pack",),
-    "objectives.base": ("OBJECTIVES", "Batch", "Objective"),
+    "objectives.batch": ("Batch",),
+    "objectives.base": ("OBJECTIVES", "Objective"),
     "objectives.policy": ("AttackPolicy",),
     "objectives.starts": ("STARTS", "Start"),
     "objectives.steps": ("STEPS", "Steps"),

@@ -18,21 +18,36 @@ from advprune_core.study.study import NOTEBOOKS, StudyConfig, study_config
 
 def injected_names(cells: Iterable[str]) -> list[str]:
     """Names that papermill's injected cell sets, found among the sources of executed cells."""
-    names = []
-    for source in cells:
-        if source.startswith("# Parameters\n"):
-            assignments = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
-            targets = [target for assignment in assignments for target in assignment.targets]
-            names += [target.id for target in targets if isinstance(target, ast.Name)]
-    return names
+    return [name for source in cells if source.startswith("# Parameters\n") for name in _assigned(source)]
+
+
+def typed_names(cells: Iterable[str]) -> list[str]:
+    """Names that the parameter cell sets as it was executed last: that which says the study and its seeds."""
+    found = [names for names in map(_assigned, cells) if {"study", "seeds"} <= set(names)]
+    return found[-1] if found else []
+
+
+def _assigned(source: str) -> list[str]:
+    """Names that the assignments of a cell set; of one with magics, or that is broken, none."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return []
+    targets: list[ast.expr] = []
+    for statement in body:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets.append(statement.target)
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def config_of_notebook(namespace: Mapping[str, Any], *, options: Sequence[str] = ()) -> StudyConfig:
     """Read and check a notebook's parameters.
 
-    Papermill itself only logs a misspelt parameter and goes on with the default. Here it is an
-    error. Only papermill's own cell is looked at, so that running a notebook's cells again, in
-    any order, is no mistake.
+    Papermill itself only logs a misspelt parameter and goes on with the default, and so would a
+    notebook whose parameter cell is given a line ``epoch = 3``. Here both are errors. Only these two
+    cells are looked at, so that running a notebook's cells again, in any order, is no mistake.
 
     Parameters
     ----------
@@ -47,7 +62,8 @@ def config_of_notebook(namespace: Mapping[str, Any], *, options: Sequence[str] =
         Unknown names with the near miss named, values out of range.
     """
     known = [*StudyConfig.model_fields, *options, NOTEBOOKS]  # a profile that papermill reads says it, too
-    check_names(injected_names(namespace.get("In", [])), known, what="parameter")
+    cells = namespace.get("In", [])
+    check_names([*injected_names(cells), *typed_names(cells)], known, what="parameter")
     return study_config({name: namespace[name] for name in StudyConfig.model_fields if name in namespace})
 
 

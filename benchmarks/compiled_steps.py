@@ -27,7 +27,7 @@ from advprune_core.datasets import augmentation
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.objectives.base import Batch
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.carried import CarriedStart
 from advprune_core.objectives.starts import RandomStart
 from advprune_core.study.tasks import few_steps

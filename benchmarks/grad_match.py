@@ -21,9 +21,10 @@ from advprune_core.models.base import build_model
 from advprune_core.models.cnns import SmallCNN
 from advprune_core.models.mode import no_trace
 from advprune_core.objectives.base import OBJECTIVES
+from advprune_core.pruners.branches import Branch, SplitOutputs
 from advprune_core.pruners.grad_match import grad_match
 from advprune_core.pruners.gradients import last_layer_gradients
-from advprune_core.pruners.outputs import Branch, SplitOutputs, branch
+from advprune_core.pruners.outputs import branch
 
 
 def gigabytes() -> float:

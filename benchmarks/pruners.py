@@ -23,7 +23,8 @@ from advprune_core.base.ledger import Ledger
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.objectives.base import Batch, Outputs
+from advprune_core.objectives.base import Outputs
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners import PRUNERS, Context
 from advprune_core.pruners.history import HistoryPruner
 from advprune_core.pruners.infobatch import InfoBatch

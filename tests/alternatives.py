@@ -42,6 +42,7 @@ ALL_FAMILIES = FAMILIES | {"dataset": DATASETS, "trainer": TRAINERS}
 LISTED: dict[str, list[Any]] = {
     "pruner/head": ["3"],
     "attack/autoattack/attacks": ["apgd", ["fgsm", {"pgd": {"steps": 3}}]],
+    "objective/sora/slack": [0.001],
     "schedule/piecewise/at": [(0.25, 0.75)],
     "schedule/piecewise/factors": [(0.5, 0.01), (0.1, 0.0)],
 }

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.datasets.splits import Dataset
-from advprune_core.objectives.base import OBJECTIVES, Batch, Outputs
+from advprune_core.objectives.base import OBJECTIVES, Outputs
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners import Context
 

@@ -11,6 +11,7 @@ import pandas as pd
 from advprune_core.analysis.claims import claims_table
 from advprune_core.analysis.pages import write_page
 from advprune_core.analysis.plots import arm_label
+from advprune_core.analysis.rivals import at_equal_cost
 from advprune_core.analysis.summaries import markdown, printable
 from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, compare, judge
 from advprune_core.study.table import collect, table_columns
@@ -60,12 +61,18 @@ def answer() -> str:
     (share,), epochs = set(fresh["matched_fraction"]), fresh["epochs"]
     win = judge({way: compare(fresh, *pair, fraction=share) for way, pair in pairs.items()})["carried, 1 step"]
     assert win.says in (BETTER, BETTER_HERE), "the sentence says that it wins"
+    noise = judge(at_equal_cost(of("when_pruning_wins")))
+    ours = ("plain first, 40 % wrong: aum warmup_epochs=10 keep=highest", 0.5)
+    rivals = {pair[1]: verdict for pair, verdict in noise.items() if pair[0] == ours and pair[1][1] == 1}
+    dearest = min(rivals.values(), key=lambda verdict: verdict.comparison.difference.mean)
+    assert dearest.says in (BETTER, BETTER_HERE), "the sentence says that it wins"
     return fill(
         "**At equal cost, a fixed random subset mostly loses to a shorter run on all the data** (robust accuracy on "
-        f"the digits, {told}), **but can win with a training attack of one step that goes on from the image's last "
-        f"perturbation** ({epochs.max():g} epochs on {100 * share:g} % of Fashion-MNIST "
-        f"against {epochs.min():.2g} on all of it: "
-        f"{win.comparison.difference.points()}, {win.says}).",
+        f"the digits, {told}), **but pruning wins where many labels are wrong** (40 % of the digits': half of them, "
+        "chosen by their margins in a first phase without attacks, against the better of two ways to train on all of "
+        f"them, {dearest.comparison.difference.points()}, {dearest.says}), **and can win with a one-step "
+        f"attack that goes on from the image's last perturbation** ({epochs.max():g} epochs on {100 * share:g} % of "
+        f"Fashion-MNIST against {epochs.min():.2g} on all of it: {win.comparison.difference.points()}, {win.says}).",
         width=120,
     )
 
@@ -85,7 +92,7 @@ def columns() -> str:
 #: What stands in a file between ``<!-- name -->`` and ``<!-- end -->``, by name.
 SHOWN: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
-        "answer: results/reference/digits and freshness": answer,
+        "answer: results/reference/digits, when_pruning_wins and freshness": answer,
         "table: results/reference/digits": lambda: markdown(five_rows()),
         "claims: results/reference": claims,
     },

@@ -21,7 +21,8 @@ from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import Component, ConfigError
 from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.datasets.splits import Dataset
-from advprune_core.objectives.base import Batch, Outputs, Passes
+from advprune_core.objectives.base import Outputs, Passes
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
 from tests.alternatives import ALL_FAMILIES, FAMILIES, LISTED, changes, component, components, demand
 from tests.contexts import context, watched
@@ -98,7 +99,8 @@ def objective_effect(objective: Any) -> Any:
 
     objective.step(model, world()[4], attack, update)
     gradients = [parameter.grad for parameter in model.parameters()]
-    return flat(losses, *gradients, objective.cost(1), objective.cost(5))
+    kept = [value.float() for name, value in attack.state.items() if name.startswith(f"{objective.name}.")]
+    return flat(losses, *gradients, *kept, objective.cost(1), objective.cost(5))
 
 
 def start_effect(start: Any) -> Any:

@@ -13,6 +13,8 @@ import matplotlib as mpl
 import nbformat
 import papermill
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 
 from tests.made_up import study_table
 
@@ -70,6 +72,34 @@ def namespace(parameters: dict[str, Any], *, times: int = 1) -> dict[str, Any]:
 )
 def test_injected_names_are_those_of_papermills_cell(parameters: dict[str, Any], names: list[str]) -> None:
     assert injected_names(cells_of(parameters)) == names
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["epoch = 3"], "unknown parameter 'epoch'.*did you mean 'epochs'"),
+        (["epoch: int = 3"], "unknown parameter 'epoch'"),
+        (["sedes = [1]", "epochs = 2"], "unknown parameter 'sedes'.*did you mean 'seeds'"),
+    ],
+)
+def test_names_typed_into_the_parameter_cell_are_checked_as_papermills_are(lines: list[str], message: str) -> None:
+    cell = "\n".join(["study = 'mine'", "seeds: list = [0]", *lines])
+    with pytest.raises(ConfigError, match=message):
+        config_of_notebook({"study": "mine", "seeds": [0], "In": ["", cell]})
+    mended = cell.replace("epoch ", "epochs ").replace("epoch:", "epochs:").replace("sedes = [1]\n", "")
+    config = config_of_notebook(
+        {"study": "mine", "seeds": [0], "epochs": 3, "In": ["", cell, "1 +", "%matplotlib", mended]}
+    )
+    assert config.epochs == 3, "what was mended and run again is mended"
+
+
+def test_an_error_is_one_sentence_in_a_notebook() -> None:
+    shell = InteractiveShell.instance()
+    with capture_output() as shown:
+        result = shell.run_cell("from advprune_core import RunConfig; RunConfig.flat(epoch=3)")
+    assert isinstance(result.error_in_exec, ConfigError)
+    assert shown.stdout.strip().startswith("ConfigError: unknown parameter 'epoch' (did you mean 'epochs'?)")
+    assert len(shown.stdout.strip().splitlines()) == 1
 
 
 def test_injected_names_of_all_injected_cells() -> None:

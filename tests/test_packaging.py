@@ -58,6 +58,16 @@ def test_environment_and_pyproject_agree() -> None:
     assert set(bounds.values()) == {""}, "conda pins nothing but Python"
 
 
+def test_binder_takes_the_versions_of_pyproject() -> None:
+    environment = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text())
+    bounds = {Requirement(entry).name: str(Requirement(entry).specifier) for entry in environment["dependencies"]}
+    assert bounds == {"python": PROJECT["requires-python"], "pip": ""}
+    script = ROOT / ".binder" / "postBuild"
+    assert os.access(script, os.X_OK)
+    (install,) = [line for line in script.read_text().splitlines() if "pip install" in line]
+    assert install.endswith("--editable '.[lab]'")
+
+
 @pytest.mark.parametrize("requirement", [*RUNTIME, *(r for extra in EXTRAS.values() for r in extra)], ids=str)
 def test_ranges_not_pins(requirement: Requirement) -> None:
     assert {specifier.operator for specifier in requirement.specifier} <= {">="}
@@ -135,7 +145,7 @@ def test_known_good_versions_are_taken_when_asked_for_and_only_then(target: str)
     assert all("--constraint tests/known_good.txt" in line and ".venv-pinned/" in line for line in pinned)
 
 
-@pytest.mark.parametrize("target", ["study", "test", "test-fast", "lab", "lint", "bench", "clean"])
+@pytest.mark.parametrize("target", ["study", "test", "test-fast", "lab", "course", "lint", "bench", "clean"])
 def test_make_has_the_target(target: str) -> None:
     recipe = rules()
     assert recipe.get(target), f"make {target} does nothing"

@@ -21,8 +21,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import arm_label, point_label
-from advprune_core.analysis.summaries import Point, points, settings, with_accuracies
+from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.summaries import points, settings, with_accuracies
 from advprune_core.analysis.verdicts import Verdict, compare, how_judged, judge
 
 #: Shares of the dearest run's cost that advice is given for.
@@ -133,18 +133,12 @@ def _advice(row: pd.Series, verdict: Verdict | None) -> str:
     if verdict is None:
         return f"{text}; nothing of the other kind costs so little."
     kind = "the best on all the data" if row["fraction"] < 1 else "the best pruned one"
-    other = _label((row["rival"], row["rival_fraction"]), whole=row["fraction"] < 1)
+    other = point_label(row["rival"], row["rival_fraction"], [row["rival"]], whole=row["fraction"] < 1)
     return f"{text}; against {kind}, *{other}*: {verdict.text()}."
 
 
 def _named(row: pd.Series) -> str:
-    return _label((row["arm"], row["matched_fraction"]), whole=row["fraction"] == 1)
-
-
-def _label(point: Point, *, whole: bool) -> str:
-    """A point by name; all the data go without saying for the run itself, a control needs what it matches."""
-    name = arm_label(point[0], [point[0]])
-    return name.replace("static random subset", "all the data") if whole and point[1] == 1 else point_label(*point)
+    return point_label(row["arm"], row["matched_fraction"], [row["arm"]], whole=row["fraction"] == 1)
 
 
 def iso_cost_map(table: pd.DataFrame) -> Figure:
@@ -173,7 +167,7 @@ def _draw(axis: Axes, found: pd.DataFrame) -> None:
         axis.plot(x, y, color="0.75", linewidth=0.8, zorder=0)
         inside = (y > high[0]) & (y < high[1])
         if inside.any():
-            at = int(np.flatnonzero(inside)[inside.sum() // 2])
+            at = int(np.flatnonzero(inside)[3 * inside.sum() // 4])
             text = f"{100 * budget:g} %"
             axis.annotate(text, (x[at], y[at]), fontsize=7, color="0.4", backgroundcolor="w", zorder=0.5)
     colours = ScalarMappable(Normalize(100 * found["robust"].min(), 100 * found["robust"].max()), "viridis")

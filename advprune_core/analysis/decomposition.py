@@ -16,10 +16,8 @@ from matplotlib.lines import Line2D
 from advprune_core.analysis.estimates import estimate
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.rivals import SAME_COST, is_random
 from advprune_core.analysis.summaries import Point, points, ways, with_accuracies
-
-#: Costs of two arms within this share of each other are one cost.
-_SAME_COST = 0.05
 
 
 def decomposition(table: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +66,7 @@ def _parts(found: dict[Point, pd.DataFrame], pruned: Point) -> list[dict[str, ob
 def _stations(found: dict[Point, pd.DataFrame], pruned: Point) -> list[tuple[str, Point]]:
     """The arms on the way from all the data to a pruned one, each with what was changed to get there."""
     arm, fraction = pruned
-    chance = pruned if _random(found[pruned]) else _chance(found, pruned)
+    chance = pruned if is_random(found[pruned]) else _chance(found, pruned)
     shorter = [(f"same_cost({name})", fraction) for name in dict.fromkeys((arm, (chance or pruned)[0]))]
     places: list[tuple[str, Point | None]] = [
         ("steps", next((point for point in shorter if point in found), None)),
@@ -87,16 +85,12 @@ def _stations(found: dict[Point, pd.DataFrame], pruned: Point) -> list[tuple[str
     return stations
 
 
-def _random(rows: pd.DataFrame) -> bool:
-    return bool(rows["pruner"].astype(str).str.contains("random").all())
-
-
 def _chance(found: dict[Point, pd.DataFrame], pruned: Point) -> Point | None:
     """The random subset of the same size, for the same cost."""
     cost = found[pruned]["cost"].mean()
     for point, rows in found.items():
-        close = abs(rows["cost"].mean() - cost) <= _SAME_COST * cost
-        if point[1] == pruned[1] and rows["control"].isna().all() and _random(rows) and close:
+        close = abs(rows["cost"].mean() - cost) <= SAME_COST * cost
+        if point[1] == pruned[1] and is_random(rows) and close:
             return point
     return None
 

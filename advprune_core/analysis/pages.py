@@ -9,6 +9,7 @@ import pandas as pd
 from advprune_core.analysis.budgets import budget_findings
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
 from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
+from advprune_core.analysis.rivals import equal_cost_findings
 from advprune_core.analysis.summaries import (
     after_attacks,
     attacks_of,
@@ -63,37 +64,48 @@ def page(folder: Path, study: str) -> str:
         "in per cent with 95 % t intervals over seeds, costs in forward-equivalents. "
         "`table.csv` has a row for each run.",
         *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in sorted(folder.glob("*.png"))),
-        markdown(_rows(table, folder, study)),
+        markdown(rows_of(table, folder, study)),
     ]
     if len(attacks_of(table, parts=True)) > 2:
         parts += ["## After each attack and all before it", markdown(after_attacks(table))]
-    parts += ["## Findings", _findings(table)]
-    if (table["fraction"] < 1).any() and not _many(table):
-        if len(decomposition(table)):
-            parts += ["## What the loss is made of", decomposition_findings(table)]
-        parts += ["## With this budget, use ...", budget_findings(table)]
+    parts += ["## Findings", findings_of(table)]
+    for title, text in more_findings(table).items():
+        parts += [f"## {title}", text]
     return "\n\n".join([head, *parts]) + "\n"
 
 
-def _ways(table: pd.DataFrame) -> bool:
+def more_findings(table: pd.DataFrame) -> dict[str, str]:
+    """Markdown by title: what follows for those who choose, where a part of the data was tried."""
+    if not (table["fraction"] < 1).any() or many_arms(table):
+        return {}
+    parts = {"What the loss is made of": decomposition_findings(table)} if len(decomposition(table)) else {}
+    return parts | {"With this budget, use ...": budget_findings(table)}
+
+
+def compares_ways(table: pd.DataFrame) -> bool:
     """Whether it compares ways of training, not what stands beside each other in one."""
     return bool(way_labels(table).nunique() > 1 and table["variant"].nunique() > 1 and table["control"].isna().all())
 
 
-def _many(table: pd.DataFrame) -> bool:
-    return bool(not _ways(table) and table[table["control"].isna()]["arm"].nunique() > _MANY)
+def many_arms(table: pd.DataFrame) -> bool:
+    """Whether it has too many arms for a sentence on each."""
+    return bool(not compares_ways(table) and table[table["control"].isna()]["arm"].nunique() > _MANY)
 
 
-def _rows(table: pd.DataFrame, folder: Path, study: str) -> pd.DataFrame:
-    whole = table[table["matched_fraction"] == 1]
-    if _ways(table) and set(whole["variant"]) == set(table["variant"]):
+def rows_of(table: pd.DataFrame, folder: Path, study: str) -> pd.DataFrame:
+    """The table of a study as people read it, by its kind."""
+    labels = way_labels(table)
+    if compares_ways(table) and set(labels[table["matched_fraction"] == 1]) == set(labels):
         return printable_ways(table, collect_timings(folder, study=study))
     return printable(table)
 
 
-def _findings(table: pd.DataFrame) -> str:
-    if _ways(table):
+def findings_of(table: pd.DataFrame) -> str:
+    """Markdown: what a study shows, by its kind."""
+    if table["dataset"].astype(str).nunique() > 1:
+        return equal_cost_findings(table)
+    if compares_ways(table):
         return trainer_findings(table)
-    if _many(table):
+    if many_arms(table):
         return pruner_findings(pruner_table(table))
     return accuracy_findings(table)

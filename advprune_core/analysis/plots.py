@@ -44,9 +44,13 @@ def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
     return {"random": "static random subset", "redraw": "random subset, redrawn each epoch"}.get(arm, arm)
 
 
-def point_label(arm: str, fraction: float, arms: Sequence[str] = ()) -> str:
-    """An arm at a fraction: ``static random subset, 40 %``."""
-    return f"{arm_label(arm, arms)}, {100 * fraction:g} %"
+def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: bool = False) -> str:
+    """An arm at a fraction: ``static random subset, 40 %``; of the `whole` data, ``TRADES: all the data``."""
+    label = arm_label(arm, arms)
+    if not whole or fraction < 1:
+        return f"{label}, {100 * fraction:g} %"
+    way, colon, _ = label.rpartition(": ")
+    return f"{way}{colon}all the data"
 
 
 def _arms(table: pd.DataFrame) -> list[str]:

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import arm_label, point_label
-from advprune_core.analysis.summaries import Point, points, with_accuracies
+from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.summaries import Point, described, points, with_accuracies
 from advprune_core.analysis.verdicts import Comparison, Verdict, compare, how_judged, judge
 
 #: Runs within this share of each other's cost cost the same.
@@ -57,13 +57,14 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
         for rival, others in tested.items():
             same_data = set(others["dataset"]) == set(rows["dataset"])
             cheap = others["cost"].mean() <= (1 + SAME_COST) * rows["cost"].mean()
-            random = _is_random(others) and not _is_random(rows) and _twin(rows, others)
+            random = is_random(others) and not is_random(rows) and _twin(rows, others)
             if same_data and cheap and (_whole(others) or random) and rival != point:
                 found[point, rival] = compare(table, point[0], rival[0], fraction=point[1], reference_fraction=rival[1])
     return found
 
 
-def _is_random(rows: pd.DataFrame) -> bool:
+def is_random(rows: pd.DataFrame) -> bool:
+    """Whether the runs of a point keep a random subset, and are no control."""
     return bool(rows["pruner"].astype(str).str.contains("random").all() and rows["control"].isna().all())
 
 
@@ -100,8 +101,7 @@ def _clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
 
 def _named(point: Point, tested: Mapping[Point, pd.DataFrame]) -> str:
     arms = [arm for arm, _ in tested]
-    full = _whole(tested[point]) and point[1] == 1
-    return arm_label(point[0], arms) if full else point_label(*point, arms)
+    return point_label(*point, arms, whole=_whole(tested[point]))
 
 
 def _method(verdicts: Mapping[tuple[Point, Point], Verdict]) -> str:
@@ -121,7 +121,7 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
         panels.setdefault(str(tested[pair[0]]["dataset"].iloc[0]), []).append(pair)
     heights = [max(1, len(pairs)) for pairs in panels.values()] or [1]
     figure, axes = plt.subplots(
-        len(heights), 1, figsize=(10, 1.0 + 0.32 * sum(heights)), sharex=True, squeeze=False, layout="constrained",
+        len(heights), 1, figsize=(10, 1.0 + 0.4 * sum(heights)), sharex=True, squeeze=False, layout="constrained",
         height_ratios=heights,
     )  # fmt: skip
     for axis, (data, pairs) in zip(axes[:, 0], panels.items(), strict=False):
@@ -129,12 +129,12 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
             gain = found[pair].difference
             low, high = np.nan_to_num([gain.mean - gain.low, gain.high - gain.mean])
             axis.errorbar(100 * gain.mean, place, xerr=[[100 * low], [100 * high]], marker="o", color="C0", capsize=3)
-        names = [f"{_named(ours, tested)}  against  {_named(rival, tested)}" for ours, rival in reversed(pairs)]
-        axis.set_yticks(range(len(pairs)), names, fontsize=8)
+        names = [f"{_named(ours, tested)}\nagainst {_named(rival, tested)}" for ours, rival in reversed(pairs)]
+        axis.set_yticks(range(len(pairs)), names, fontsize=7)
         axis.axvline(0, color="0.4", linewidth=0.8)
-        axis.set_title(data, fontsize=9, loc="left")
+        axis.set_title(described(data), fontsize=9, loc="left")
         axis.grid(alpha=0.3, axis="x")
-    axes[-1, 0].set_xlabel("robust accuracy minus the rival's at the same cost, points (right: pruning wins)")
+    axes[-1, 0].set_xlabel("robust accuracy minus the rival's, points; right: pruning wins")
     return figure
 
 

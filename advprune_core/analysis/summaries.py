@@ -39,7 +39,7 @@ def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, 
 def settings(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of each data set and threat model, named where there are several: across them nothing is comparable."""
     groups = [rows for _, rows in table.groupby(["dataset", "norm", "eps"], sort=False, dropna=False)]
-    names = [f"{component_name(rows['dataset'].iloc[0])}, {threat(rows)}" for rows in groups]
+    names = [f"{described(rows['dataset'].iloc[0])}, {threat(rows)}" for rows in groups]
     return list(zip(names if len(groups) > 1 else [""], groups, strict=False))
 
 
@@ -228,6 +228,13 @@ def component_name(cell: str) -> str:
     return str(next(iter(json.loads(cell)))) if str(cell).startswith("{") else str(cell)
 
 
+def described(cell: str) -> str:
+    """Name and settings of a component from a table's cell: ``digits (label_noise 0.4)``."""
+    settings = json.loads(cell)[component_name(cell)] if str(cell).startswith("{") else {}
+    told = ", ".join(f"{name} {value}" for name, value in settings.items())
+    return f"{component_name(cell)} ({told})" if told else component_name(cell)
+
+
 def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
     """Speed-up against the full run of the same seed, in forward-equivalents and in seconds.
 
@@ -343,6 +350,7 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """A table of text as Markdown, whatever its names are."""
-    cells = [[escape(text) for text in row] for row in (list(table.columns), *table.astype(str).to_numpy().tolist())]
+    values = (list(table.columns), *table.astype(object).to_numpy().tolist())
+    cells = [["" if pd.isna(value) else escape(str(value)) for value in row] for row in values]
     rows = [cells[0], ["---"] * len(table.columns), *cells[1:]]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

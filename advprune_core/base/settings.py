@@ -36,6 +36,10 @@ from advprune_core.base.values import as_meant, ratio, shown
 class AdvpruneError(ValueError):
     """What the package refuses, in one sentence that says what is allowed: the base of all its errors."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the sentence, without the frames that it went through."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(AdvpruneError):
     """A setting, name or value that cannot be run; the message says what is allowed."""

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from advprune_core.cli.catalogue import list_components
 from advprune_core.cli.interrupts import interruptible
 from advprune_core.cli.options import RunCommand
-from advprune_core.cli.results import check, collect, export, gc, import_
+from advprune_core.cli.results import check, collect, export, gc, import_, report
 from advprune_core.cli.runs import evaluate, run
 from advprune_core.cli.selections import select
 from advprune_core.cli.studies import init, study
@@ -40,6 +40,7 @@ app.command()(study)
 app.command()(collect)
 app.command()(evaluate)
 app.command()(select)
+app.command()(report)
 app.command()(export)
 app.command("import")(import_)
 app.command()(check)

@@ -61,6 +61,32 @@ def export(
         print(f"MISSING {text}")
 
 
+def report(
+    studies: Annotated[
+        list[str] | None, typer.Argument(help="Names of studies, or folders of exported ones", metavar="STUDY...")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", help="The page to write (.html)")] = "report.html",
+    results: Annotated[
+        str | None, typer.Option("--results", help="Results folder [default: $ADVPRUNE_RESULTS or ./results]")
+    ] = None,
+) -> None:
+    """Write one page of studies that opens from a file: answer, figures, sortable tables, cost, how to repeat them."""
+    from advprune_core.analysis.report import report as page_of
+    from advprune_core.base.environment import results_root
+    from advprune_core.base.files import write_text
+    from advprune_core.study.store import read_manifest
+
+    if not out.endswith(".html"):
+        raise ConfigError(f"--out must end in .html, not {out!r}")
+    root, sources = results_root(results), []
+    for name in studies or []:
+        folder = Path(name)
+        exported = (folder / "manifest.json").is_file() and not (folder.parent / "runs").is_dir()
+        sources.append((folder, read_manifest(folder / "manifest.json").study) if exported else (root, folder.name))
+    write_text(Path(out), page_of(sources))
+    print(f"{', '.join(study for _, study in sources)} in {out}")
+
+
 def import_(
     folder: Annotated[str, typer.Argument(help="An exported study, or a results folder")],
     out: Out = None,

@@ -9,67 +9,24 @@ the attack that it needs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.base.settings import Component, ConfigError, Registry
-from advprune_core.datasets.augmentation import Crops
 from advprune_core.models.mode import quiet_logits
+from advprune_core.objectives.batch import Batch
+from advprune_core.objectives.starts import CleanStart
 
 if TYPE_CHECKING:
-    from advprune_core.objectives.policy import BoundAttack
+    from advprune_core.objectives.policy import AttackPolicy, BoundAttack
 
 OBJECTIVES: Registry[Objective] = Registry("objective", "advprune_core.objectives")
 TRAINERS: Registry[Trainer] = Registry("trainer", "advprune_core.objectives")
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """One training batch, on the device.
-
-    Attributes
-    ----------
-    x : Tensor of float32, shape (B, C, H, W), in [0, 1], augmented
-    y : Tensor of int64, shape (B,)
-    ids, epochs : Tensor of int64, shape (B,)
-        Positions in the training split, and the epoch each image was drawn in: noise is keyed by
-        both, and what is kept from one visit to the next belongs to an id.
-    weights : Tensor of float32, shape (B,)
-        Of the losses; 1 unless given.
-    crops : Crops or None
-        How the images were cropped and flipped; None: they were not.
-    """
-
-    x: Tensor
-    y: Tensor
-    ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    epochs: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    weights: Tensor = field(default_factory=lambda: torch.empty(0))
-    crops: Crops | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.weights) == 0:
-            object.__setattr__(self, "weights", torch.ones(len(self.x), device=self.x.device))
-
-    def need_ids(self, purpose: str) -> None:
-        """Refuse a batch whose images are not named.
-
-        Raises
-        ------
-        ConfigError
-            Without `ids` and `epochs` of the batch's length.
-        """
-        if len(self.ids) != len(self.x) or len(self.epochs) != len(self.x):
-            raise ConfigError(
-                f"{purpose} needs to know the images: give Batch(x, y, ids=..., epochs=...), one each per image, "
-                "the ids being positions in the training split"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +58,8 @@ class Objective(Component):
     own_step: ClassVar[bool] = False
     #: Knows itself where to start.
     own_start: ClassVar[bool] = False
+    #: Knows steps of the L-inf norm alone.
+    only_linf: ClassVar[bool] = False
 
     label_smoothing: Annotated[
         float, Field(ge=0, lt=1, description="weight of the uniform distribution in the labels")
@@ -131,6 +90,46 @@ class Objective(Component):
             return self.per_sample(clean, adversarial, batch.y), logits
 
         return update(passes)
+
+    def check(self, attack: AttackPolicy) -> None:
+        """Refuse an attack that does not fit.
+
+        Raises
+        ------
+        ConfigError
+            Several steps, or steps by image, with a single-step objective; a start without a
+            gradient; a start that needs a gradient which the objective does not hand over.
+        """
+        if not self.uses_adversarial:
+            return
+        if self.single_step and not attack.steps.single:
+            raise ConfigError(
+                f"the objective {self.name!r} takes a single step of the attack; steps = {attack.steps.spec()!r} "
+                "does not fit, only steps = 1 does"
+            )
+        if self.only_linf and attack.norm != "linf":
+            raise ConfigError(
+                f"the objective {self.name!r} takes steps of the L-inf norm: norm = {attack.norm!r} does not fit"
+            )
+        if self.own_step and attack.attack_mode != "eval":
+            raise ConfigError(
+                f"the objective {self.name!r} attacks in the pass that it trains on: attack_mode has no effect"
+            )
+        if self.attack_loss == "kl" and attack.start.clean:
+            raise ConfigError(
+                f"the objective {self.name!r} attacks the KL divergence from the clean prediction, which has no "
+                "gradient at the clean image: use start = 'near', 'random' or 'carried'"
+            )
+        if self.own_start and attack.start != CleanStart():
+            raise ConfigError(
+                f"the objective {self.name!r} carries one perturbation from batch to batch: start = "
+                f"{attack.start.spec()!r} has no effect, leave it at 'clean'"
+            )
+        if attack.start.needs_gradient and (not self.own_step or self.own_start):
+            raise ConfigError(
+                f"the start {attack.start.name!r} with momentum needs the gradient at the start, which only "
+                "the objective 'fgsm_pgi' hands over"
+            )
 
     def cost(self, steps: float, *, clean_logits: bool = False) -> float:
         """Forward-equivalents of one image in one step of training with `steps` attack steps.

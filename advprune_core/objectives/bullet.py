@@ -11,8 +11,7 @@ from torch import Tensor
 
 from advprune_core.attacks.geometry import StepSize
 from advprune_core.base.settings import Pixels
-from advprune_core.objectives.base import Batch
-from advprune_core.objectives.starts import PolicyState
+from advprune_core.objectives.batch import Batch, PolicyState
 from advprune_core.objectives.steps import STEPS, Steps
 
 _ROBUST, _ERROR = "bullet.robust_share", "bullet.clean_error"

@@ -11,8 +11,8 @@ from torch import Tensor
 from advprune_core.attacks.geometry import Norm, ascend, project
 from advprune_core.base.settings import ConfigError, component_field
 from advprune_core.datasets.augmentation import apply, invert
-from advprune_core.objectives.base import Batch
-from advprune_core.objectives.starts import STARTS, PolicyState, RandomStart, Start, where_images
+from advprune_core.objectives.batch import Batch, PolicyState
+from advprune_core.objectives.starts import STARTS, RandomStart, Start, where_images
 
 _ROW, _CYCLE, _DELTA, _MOMENTUM = "carried.row", "carried.cycle", "carried.delta", "carried.momentum"
 _NEVER = -1

@@ -14,7 +14,8 @@ from advprune_core.attacks.pgd import input_gradient, start_point
 from advprune_core.base.ledger import count_passes
 from advprune_core.base.randomness import stream
 from advprune_core.models.mode import no_trace
-from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Batch, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import BoundAttack
 
 #: Squares of shorter gradients are 0 in float32, so that they have no direction.

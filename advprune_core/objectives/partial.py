@@ -11,8 +11,8 @@ from torch import Tensor
 
 from advprune_core.attacks.geometry import StepSize
 from advprune_core.attacks.pgd import default_step_size
-from advprune_core.objectives.base import TRAINERS, Batch, Trainer
-from advprune_core.objectives.starts import PolicyState
+from advprune_core.objectives.base import TRAINERS, Trainer
+from advprune_core.objectives.batch import Batch, PolicyState
 from advprune_core.objectives.steps import STEPS, Steps
 
 

@@ -16,8 +16,8 @@ from advprune_core.attacks.pgd import climb, warn_of_long_steps
 from advprune_core.base.randomness import stream
 from advprune_core.base.settings import ConfigError, Pixels, Settings, component_field
 from advprune_core.models.mode import Mode, no_trace, quiet_logits
-from advprune_core.objectives.base import Batch, Objective
-from advprune_core.objectives.starts import STARTS, CleanStart, PolicyState, RandomStart, Start, where_images
+from advprune_core.objectives.batch import Batch, PolicyState
+from advprune_core.objectives.starts import STARTS, RandomStart, Start, where_images
 from advprune_core.objectives.steps import FixedSteps, Steps, parse_steps
 
 
@@ -62,42 +62,6 @@ class AttackPolicy(Settings):
     def initial_state(self, images: int) -> PolicyState:
         """State of start and steps for a training split of `images` images."""
         return {**self.start.state(images), **self.steps.state()}
-
-    def check(self, objective: Objective) -> None:
-        """Refuse what does not fit an objective.
-
-        Raises
-        ------
-        ConfigError
-            Several steps, or steps by image, with a single-step objective; a start without a
-            gradient; a start that needs a gradient which the objective does not hand over.
-        """
-        if not objective.uses_adversarial:
-            return
-        if objective.single_step and not self.steps.single:
-            raise ConfigError(
-                f"the objective {objective.name!r} takes a single step of the attack; steps = {self.steps.spec()!r} "
-                "does not fit, only steps = 1 does"
-            )
-        if objective.own_step and self.attack_mode != "eval":
-            raise ConfigError(
-                f"the objective {objective.name!r} attacks in the pass that it trains on: attack_mode has no effect"
-            )
-        if objective.attack_loss == "kl" and self.start.clean:
-            raise ConfigError(
-                f"the objective {objective.name!r} attacks the KL divergence from the clean prediction, which has no "
-                "gradient at the clean image: use start = 'near', 'random' or 'carried'"
-            )
-        if objective.own_start and self.start != CleanStart():
-            raise ConfigError(
-                f"the objective {objective.name!r} carries one perturbation from batch to batch: start = "
-                f"{self.start.spec()!r} has no effect, leave it at 'clean'"
-            )
-        if self.start.needs_gradient and (not objective.own_step or objective.own_start):
-            raise ConfigError(
-                f"the start {self.start.name!r} with momentum needs the gradient at the start, which only "
-                "the objective 'fgsm_pgi' hands over"
-            )
 
     def bind(self, model: nn.Module, *, seed: int, state: PolicyState, remembers: bool = True) -> BoundAttack:
         """The attack of a run: what a step of training calls, with images that were looked at before."""

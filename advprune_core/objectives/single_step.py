@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.base.ledger import count_passes
-from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Batch, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Outputs, Trainer, Update
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import BoundAttack
 
 

@@ -12,12 +12,9 @@ from advprune_core.attacks.geometry import Norm, UniformSetting, ascend, project
 from advprune_core.attacks.pgd import start_point
 from advprune_core.base.randomness import normal
 from advprune_core.base.settings import Component, Pixels, Registry
-from advprune_core.objectives.base import Batch
+from advprune_core.objectives.batch import Batch, PolicyState
 
 STARTS: Registry[Start] = Registry("start", "advprune_core.objectives")
-
-#: What a policy keeps between batches, part of every checkpoint.
-PolicyState = dict[str, Tensor]
 
 
 @STARTS.family

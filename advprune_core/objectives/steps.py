@@ -11,8 +11,7 @@ from torch import Tensor
 from advprune_core.attacks.geometry import StepSize
 from advprune_core.attacks.pgd import default_step_size
 from advprune_core.base.settings import Component, Registry
-from advprune_core.objectives.base import Batch
-from advprune_core.objectives.starts import PolicyState
+from advprune_core.objectives.batch import Batch, PolicyState
 
 STEPS: Registry[Steps] = Registry("steps", "advprune_core.objectives")
 

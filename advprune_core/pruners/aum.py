@@ -9,7 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from advprune_core.attacks import losses
-from advprune_core.objectives.base import Batch, Outputs
+from advprune_core.objectives.base import Outputs
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
 from advprune_core.pruners.keep_rules import Lowest, Rule, Scores

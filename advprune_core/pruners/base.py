@@ -20,9 +20,10 @@ from advprune_core.base.settings import Component, ConfigError, Registry
 from advprune_core.datasets.splits import Dataset, largest_remainder
 
 if TYPE_CHECKING:
-    from advprune_core.objectives.base import Batch, Objective, Outputs
+    from advprune_core.objectives.base import Objective, Outputs
+    from advprune_core.objectives.batch import Batch
     from advprune_core.objectives.policy import AttackPolicy
-    from advprune_core.pruners.outputs import SplitOutputs
+    from advprune_core.pruners.branches import SplitOutputs
 
 PRUNERS: Registry[Pruner] = Registry("pruner", "advprune_core.pruners")
 

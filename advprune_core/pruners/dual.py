@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from scipy import stats
 from torch import Tensor
 
-from advprune_core.objectives.base import Batch, Outputs
+from advprune_core.objectives.base import Outputs
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import PRUNERS, Context, Selection
 from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
 from advprune_core.pruners.keep_rules import Highest, Indices, Scores

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from advprune_core.objectives.base import Batch, Outputs
+from advprune_core.objectives.base import Outputs
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
 from advprune_core.pruners.keep_rules import Scores

@@ -21,7 +21,8 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import Objective
 from advprune_core.pruners.base import Context
-from advprune_core.pruners.outputs import Branch, SplitOutputs, split_outputs
+from advprune_core.pruners.branches import Branch, SplitOutputs
+from advprune_core.pruners.outputs import split_outputs
 
 #: Rows worked on at once. More than the images of most data sets, whose sums so are one product each.
 CHUNK = 2**17

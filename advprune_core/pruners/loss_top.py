@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.datasets.augmentation import Crops
 from advprune_core.models.mode import quiet_logits
-from advprune_core.objectives.base import Batch
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
 
 

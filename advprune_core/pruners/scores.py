@@ -13,9 +13,10 @@ from torch import Tensor
 from advprune_core.attacks import losses
 from advprune_core.objectives.base import Objective
 from advprune_core.pruners.base import PRUNERS, Context, Pruner
+from advprune_core.pruners.branches import Branch
 from advprune_core.pruners.gradients import CHUNK, with_bias
 from advprune_core.pruners.keep_rules import Highest, KeepRule, Rule, ScorePruner, Scores
-from advprune_core.pruners.outputs import Branch, OutputPruner, split_branch
+from advprune_core.pruners.outputs import OutputPruner, split_branch
 from advprune_core.pruners.steps_to_break import split_steps_to_break
 
 

@@ -12,10 +12,11 @@ from advprune_core.attacks.geometry import Norm
 from advprune_core.base.settings import ConfigError, Pixels, Registry
 from advprune_core.datasets.arrays import Array, Layout, as_array, checked_images, checked_labels, same_count
 from advprune_core.datasets.splits import Dataset, Split, channel_statistics
-from advprune_core.objectives.base import OBJECTIVES, Batch, Objective, Outputs
+from advprune_core.objectives.base import OBJECTIVES, Objective, Outputs
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection, keep
-from advprune_core.pruners.outputs import Branch, SplitOutputs
+from advprune_core.pruners.branches import Branch, SplitOutputs
 
 
 def select(

@@ -163,7 +163,7 @@ class RunConfig(Settings):
         if self.attack.eps is None:
             eps = self.dataset.default_eps[self.attack.norm]
             resolved["attack"] = self.attack.model_copy(update={"eps": eps})
-        self.attack.check(self.objective)
+        self.objective.check(self.attack)
         if self.device == "auto":
             resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if isinstance(self.pruner, Full) and self.fraction < 1:

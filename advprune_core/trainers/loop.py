@@ -24,7 +24,8 @@ from advprune_core.base.randomness import stream, torch_stream
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets import augmentation
 from advprune_core.datasets.splits import Dataset
-from advprune_core.objectives.base import Batch, Outputs, Passes
+from advprune_core.objectives.base import Outputs, Passes
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.trainers.arithmetic import arithmetic, autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights

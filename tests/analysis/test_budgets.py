@@ -101,13 +101,23 @@ def test_the_map_has_every_arm_and_lines_of_equal_cost() -> None:
     plt.close(figure)
 
 
-def test_no_arm_of_another_threat_model_is_advised() -> None:
-    both = pd.concat([TABLE, TABLE.assign(eps=0.25, robust=TABLE["robust"] - 0.2)], ignore_index=True)
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        ({"eps": 0.25}, "digits, L-inf 0.25"),
+        ({"dataset": '{"digits": {"label_noise": 0.4}}'}, "digits (label_noise 0.4), L-inf 0.125"),
+    ],
+)
+def test_no_arm_of_another_threat_model_or_data_set_is_advised(other: dict[str, Any], name: str) -> None:
+    theirs = TABLE.assign(robust=TABLE["robust"] - 0.1 * (1 + (TABLE["fraction"] < 1)), **other)
+    both = pd.concat([TABLE, theirs], ignore_index=True)
     text = budget_findings(both, [1.0])
-    assert "**digits, L-inf 0.125**" in text
-    assert "**digits, L-inf 0.25**" in text
-    assert "**all the data**, 50.0 [" in text
-    assert "**all the data**, 30.0 [" in text
+    first, second = text.split(f"**{name}**")
+    assert "**digits, L-inf 0.125**" in first
+    assert "**all the data**, 50.0 [" in first
+    assert "+5.0 points" in first
+    assert "**all the data**, 40.0 [" in second
+    assert "+15.0 points" in second
     figure = iso_cost_map(both)
     assert len([axis for axis in figure.axes if axis.get_xlabel()]) == 2
     plt.close(figure)

@@ -106,3 +106,8 @@ def test_findings_and_figures_show_names(name: str) -> None:
 def test_dollars_are_no_formula() -> None:
     assert plain("$x$") == r"\$x\$"
     assert with_names(pd.DataFrame({"arm": ["$a$", None], "x": ["$", "$"]}), plain)["x"].tolist() == ["$", "$"]
+
+
+def test_what_is_missing_is_empty() -> None:
+    table = pd.DataFrame({"arm": ["a", "b"], "x": ["1.0", None], "y": [float("nan"), 2.5]})
+    assert markdown(table).splitlines()[2:] == ["| a | 1.0 |  |", "| b |  | 2.5 |"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from advprune_core.attacks import ATTACKS, ThreatModel, fab_targeted, pgd
 from advprune_core.attacks.pgd import climb
-from advprune_core.objectives.base import Batch
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.starts import STARTS
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError
 from advprune_core.objectives import bullet
-from advprune_core.objectives.base import OBJECTIVES, Batch, Outputs, Passes
+from advprune_core.objectives.base import OBJECTIVES, Outputs, Passes
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.bullet import BulletSteps, signed_prediction_variance, split
 from advprune_core.objectives.policy import AttackPolicy
 from tests.objectives.test_carried import EPS, batch

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from advprune_core.attacks.geometry import Norm
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.augmentation import Crops, apply, pad, sample
-from advprune_core.objectives.base import Batch
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.carried import CarriedStart
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.starts import Start

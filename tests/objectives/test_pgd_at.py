@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.objectives.base import OBJECTIVES, Batch, Objective, Outputs, Passes
+from advprune_core.objectives.base import OBJECTIVES, Objective, Outputs, Passes
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.pgd_at import PGDAT, Standard
 
 SMOOTHINGS = [0.0, 0.1, 0.5, 0.99]

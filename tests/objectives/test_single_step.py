@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.base.randomness import stream, uniform
 from advprune_core.base.settings import ConfigError
-from advprune_core.objectives.base import Batch, Outputs, Passes
+from advprune_core.objectives.base import Outputs, Passes
+from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.single_step import FGSMPGI, fgsm_pgi
 from advprune_core.trainers.config import RunConfig

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.augmentation import Crops
-from advprune_core.objectives.base import Batch
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.infobatch import InfoBatch, infobatch
 from advprune_core.pruners.loss_top import LossTop, loss_top
 from advprune_core.pruners.random import Redraw

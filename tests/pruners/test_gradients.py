@@ -18,8 +18,9 @@ from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.starts import STARTS
 from advprune_core.pruners import Context
+from advprune_core.pruners.branches import Branch, SplitOutputs
 from advprune_core.pruners.gradients import DenseAtoms, group_means, last_layer_gradients
-from advprune_core.pruners.outputs import Branch, SplitOutputs, branch, split_outputs
+from advprune_core.pruners.outputs import branch, split_outputs
 from tests.contexts import EPS, blobs, context, network
 
 OBJECTIVE_SPECS = [*OBJECTIVES.classes(), {"trades": {"beta": 2.0, "label_smoothing": 0.1}}]

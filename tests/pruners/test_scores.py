@@ -16,8 +16,9 @@ from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.aign import input_gradient_norm
+from advprune_core.pruners.branches import Branch
 from advprune_core.pruners.gradients import last_layer_gradients
-from advprune_core.pruners.outputs import Branch, split_outputs
+from advprune_core.pruners.outputs import split_outputs
 from advprune_core.pruners.scores import KINDS, Score, split_scores
 from advprune_core.pruners.steps_to_break import steps_to_break
 from advprune_core.trainers.config import RunConfig

@@ -13,7 +13,8 @@ import torch
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.pruners import PRUNERS, Selection
-from advprune_core.pruners.outputs import SplitOutputs, split_outputs
+from advprune_core.pruners.branches import SplitOutputs
+from advprune_core.pruners.outputs import split_outputs
 from advprune_core.pruners.selecting import select
 from advprune_core.pruners.selection_files import load_selection, save_selection
 from tests.contexts import EPS, blobs, context

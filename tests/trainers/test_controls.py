@@ -117,7 +117,7 @@ REFUSED = [
     *(
         (control, {"trainer": trainer}, f"objective '{trainer}' has no attack", "same_cost, same_steps")
         for control in ("cheaper_attack", "carried_attack")
-        for trainer in ("standard", "fgsm_pgi", "free", "grad_align")
+        for trainer in ("standard", "fgsm_pgi", "free", "grad_align", "sora")
     ),
     # PGD-2 costs 7 an image; FGSM with a random start 5, as one carried step does.
     ("cheaper_attack", {"trainer": "fast"}, "cost 7 passes an image, no less .* \\(5\\)", "same_cost, same_steps"),

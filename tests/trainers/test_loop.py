@@ -18,7 +18,8 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.objectives.base import Batch, Outputs
+from advprune_core.objectives.base import Outputs
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, ScheduledPruner, Selection
 from advprune_core.pruners.random import Random
 from advprune_core.trainers.config import RunConfig
@@ -48,6 +49,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "momentum": {"trainer": "fgsm_pgi", "crop_padding": 1},
     "free": {"trainer": "free"},
     "grad_align": {"trainer": "grad_align"},
+    "sora": {"trainer": "sora", "crop_padding": 1},
     "sentinel": {"trainer": "fgsm", "best_every": 1, "on_collapse": "roll_back", "collapse_drop": 0.02, "epochs": 6},
 }
 
@@ -76,7 +78,7 @@ class Stop(Exception):
     """Stands for a killed process."""
 
 
-@pytest.mark.parametrize("name", ["plain", "carried", "BulletTrain", "budget", "momentum", "free"])
+@pytest.mark.parametrize("name", ["plain", "carried", "BulletTrain", "budget", "momentum", "free", "sora"])
 def test_same_bits_after_a_kill_in_the_middle_of_an_epoch(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,174 @@
+"""One page of studies that opens from a file: the answer, figures, tables, cost, and how to repeat them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import itables.options
+import matplotlib.pyplot as plt
+import pandas as pd
+import yaml
+from itables.javascript import generate_init_offline_itables_html, to_html_datatable
+from jinja2 import Environment, PackageLoader
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+
+from advprune_core.analysis.budgets import iso_cost_map
+from advprune_core.analysis.decomposition import decomposition, decomposition_figure
+from advprune_core.analysis.pages import compares_ways, findings_of, more_findings, rows_of
+from advprune_core.analysis.plots import accuracy_vs_fraction, robust_vs_cost
+from advprune_core.analysis.summaries import after_attacks, attacks_of, component_name, settings, threat
+from advprune_core.base.settings import ConfigError
+from advprune_core.study.archive import unfinished
+from advprune_core.study.records import RunRecord
+from advprune_core.study.store import RunStore
+from advprune_core.study.table import collect
+
+#: Columns of the table of all runs.
+_RUN = ("arm", "matched_fraction", "seed", "status", "clean", "robust", "cost", "key")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as it stands in the page: PNG in base64, and what it shows."""
+
+    caption: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One study of a report; texts and tables are HTML, but for `title`, `setting`, `ends`, `made` and `profile`."""
+
+    name: str
+    title: str
+    answer: str
+    setting: str
+    figures: list[Picture]
+    tables: dict[str, str]
+    findings: dict[str, str]
+    ends: str
+    made: str
+    profile: str
+
+
+def report(sources: Sequence[tuple[Path, str]]) -> str:
+    """An HTML page of studies, with all that it needs inside.
+
+    Parameters
+    ----------
+    sources : sequence of (Path, str)
+        Results folder, or that of an exported study, and the study's name.
+
+    Raises
+    ------
+    ConfigError
+        No study, one that is not there, or of which no run is finished.
+    """
+    if not sources:
+        raise ConfigError("name a study, or the folder of an exported one")
+    parts = [_part(folder, study) for folder, study in sources]
+    loader = PackageLoader("advprune_core.analysis", package_path="")
+    template = Environment(loader=loader, autoescape=True).get_template("report.html")
+    return template.render(
+        title=parts[0].title if len(parts) == 1 else "Data pruning for adversarial training",
+        written=f"Written by advprune from the records of its runs, {datetime.now(UTC):%d %B %Y}.",
+        tables_script=generate_init_offline_itables_html(itables.options.dt_bundle),
+        parts=parts,
+    )
+
+
+def _part(folder: Path, study: str) -> Part:
+    store = RunStore(folder, read_only=True)
+    manifest, table = store.manifest(study), collect(folder, study=study)
+    if not len(table) or table["robust"].isna().all():
+        raise ConfigError(f"no run of the study {study!r} in {folder} is finished and tested")
+    tables = {"In short": _sortable(rows_of(table, folder, study))}
+    if len(attacks_of(table, parts=True)) > 1:
+        tables["After each attack and all before it, %"] = _sortable(after_attacks(table))
+    runs = table[[name for name in _RUN if name in table]].round({"clean": 4, "robust": 4})
+    tables["Every run"] = _sortable(runs)
+    records = [record for key in table["key"].unique() if (record := store.run(key)) is not None]
+    return Part(
+        name=study,
+        title=study,
+        answer=_html(findings_of(table)),
+        setting=_setting(table),
+        figures=[_picture(caption, draw(table)) for caption, draw in _figures(table).items()],
+        tables=tables,
+        findings={title: _html(text) for title, text in more_findings(table).items()},
+        ends=_ends(table, len(unfinished(store, manifest))),
+        made=_made(records),
+        profile=f"# advprune study {study}.yaml, with this in {study}.yaml:\n"
+        + yaml.safe_dump(manifest.config, sort_keys=False, allow_unicode=True),
+    )
+
+
+def _html(markdown: str) -> str:
+    """Markdown of findings as HTML; names in it are escaped, and raw HTML stays text."""
+    return MarkdownIt("commonmark", {"html": False}).render(markdown)
+
+
+def _sortable(table: pd.DataFrame) -> str:
+    """A table that sorts and filters, without anything from elsewhere."""
+    return str(to_html_datatable(table, connected=False, showIndex=False, lengthMenu=[20, 100, 1000], maxBytes=0))
+
+
+def _figures(table: pd.DataFrame) -> dict[str, Callable[[pd.DataFrame], Figure]]:
+    """What there is to draw, by caption."""
+    first: dict[str, Callable[[pd.DataFrame], Figure]] = (
+        {"Robust accuracy against cost, by way of training.": robust_vs_cost}
+        if compares_ways(table)
+        else {"Accuracy against the share of the data kept; controls beside the runs that they match.": _by_fraction}
+    )
+    if len(decomposition(table)):
+        first["What the loss against all the data is made of."] = decomposition_figure
+    return first | {"Images visited and the cost of each; on a grey line all cost the same.": iso_cost_map}
+
+
+def _by_fraction(table: pd.DataFrame) -> Figure:
+    return accuracy_vs_fraction(table)
+
+
+def _picture(caption: str, figure: Figure) -> Picture:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=130)
+    plt.close(figure)
+    return Picture(caption, base64.b64encode(file.getvalue()).decode("ascii"))
+
+
+def _setting(table: pd.DataFrame) -> str:
+    """Data, network, threat model, attacks, seeds."""
+    threats = [f"{component_name(rows['dataset'].iloc[0])}, {threat(rows)}" for _, rows in settings(table)]
+    models = ", ".join(dict.fromkeys(map(component_name, table["model"])))
+    seeds, images = table["seed"].nunique(), table["test_images"].dropna().astype(int).unique()
+    tested = f"{', '.join(map(str, images))} test images" if len(images) else "no test images"
+    return (
+        f"{'; '.join(threats)}. {models}. Robust: right under {', '.join(attacks_of(table))}; {tested}. "
+        f"{seeds} seed{'s' * (seeds != 1)}."
+    )
+
+
+def _ends(table: pd.DataFrame, missing: int) -> str:
+    counts = Counter(table.drop_duplicates("key")["status"])
+    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    return f"Runs: {told}." + (f" {missing} points of the study have no run or no test yet." if missing else "")
+
+
+def _made(records: Sequence[RunRecord]) -> str:
+    """Machines, versions and commits of the runs, the most frequent first."""
+    places: Counter[str] = Counter()
+    for record in records:
+        facts, commit = record.environment, str(record.git.get("commit", ""))[:10]
+        where = ", ".join(str(facts[name]) for name in ("device", "system") if facts.get(name))
+        with_ = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "numpy") if facts.get(name))
+        places["; ".join(filter(None, [where, with_, commit and f"commit {commit}"]))] += 1
+    return " ".join(
+        f"{count} run{'s' * (count != 1)}: {place or 'not known'}." for place, count in places.most_common()
+    )

@@ -1,0 +1,74 @@
+"""The page of studies: everything is in it, nothing is loaded, and it says what the records say."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from advprune_core.analysis.pages import findings_of
+from advprune_core.analysis.report import report
+from advprune_core.base.settings import ConfigError
+from advprune_core.study.table import collect
+from tests.made_up import entry_point, write_manifest
+from tests.reference import REFERENCE
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report([(REFERENCE / study, study) for study in ("digits", "freshness")])
+
+
+def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+    own = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
+    assert not re.findall(r"<(?:script|img|iframe)[^>]+src=[\"']https?:", own)
+    assert not re.findall(r"<link[^>]+href=[\"']https?:", own)
+
+
+def test_every_figure_is_in_it(page: str) -> None:
+    pictures = re.findall(r'<img alt="([^"]+)" src="data:image/png;base64,([^"]+)">', page)
+    assert len(pictures) >= 5
+    for caption, data in pictures:
+        assert len(caption) > 20
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            assert image.format == "PNG"
+            assert min(image.size) > 300
+
+
+def test_it_says_what_the_findings_say(page: str) -> None:
+    for study in ("digits", "freshness"):
+        text = findings_of(collect(REFERENCE / study, study=study))
+        plain = re.sub(r"<[^>]+>", "", page)
+        for number in re.findall(r"[+-]\d+\.\d points \[[^]]+\]", text):
+            assert number in plain
+    for key in collect(REFERENCE / "digits", study="digits")["key"].unique():
+        assert key in page, "every run is in the table of all runs"
+    assert "<li>" in page
+
+
+def test_nothing_to_report_is_said(tmp_path: Path) -> None:
+    write_manifest(tmp_path, "mine", [])
+    with pytest.raises(ConfigError, match="no run of the study 'mine'"):
+        report([(tmp_path, "mine")])
+    with pytest.raises(ConfigError, match="name a study"):
+        report([])
+
+
+def test_the_command_takes_names_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    advprune, out = entry_point(monkeypatch, capsys), tmp_path / "page.html"
+    code, printed, _ = advprune("report", str(REFERENCE / "freshness"), "--out", str(out))
+    assert (code, printed) == (0, f"freshness in {out}\n")
+    assert "<title>freshness</title>" in out.read_text()
+    for arguments, message in (
+        (["--out", str(tmp_path / "page.pdf")], "must end in .html"),
+        (["nothing", "--results", str(tmp_path), "--out", str(out)], "nothing"),
+    ):
+        code, _, error = advprune("report", *arguments)
+        assert code != 0
+        assert message in error

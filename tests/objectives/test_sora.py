@@ -1,0 +1,77 @@
+"""SORA against a plain loop, and its coefficient by hand."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advprune_core.base.randomness import stream, uniform
+from advprune_core.base.settings import ConfigError
+from advprune_core.objectives.base import Outputs, Passes
+from advprune_core.objectives.sora import linearity
+from advprune_core.trainers.config import RunConfig
+from tests.objectives.test_carried import EPS, batch
+
+
+def test_linearity_by_hand() -> None:
+    first = torch.tensor([[1.0, -2.0], [1.0, -2.0], [1.0, -2.0], [1.0, -2.0], [0.0, 0.0]])[:, None, None]
+    second = torch.tensor([[1.0, -2.0], [0.5, -1.0], [-0.3, 0.6], [5.0, -9.0], [3.0, 1.0]])[:, None, None]
+    np.testing.assert_allclose(linearity(first, second), [1, 0.5, -0.3, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 4, [0.5, 2.0, 1.0, 0.5], [0.0, 2.0, 1.0, 1.0]])
+@pytest.mark.parametrize("first_average", [0.99, 0.6])
+def test_sora_against_a_plain_loop(network: nn.Module, weights: list[float], first_average: float) -> None:
+    config = RunConfig.flat(trainer="sora", eps=EPS)
+    ours, theirs = copy.deepcopy(network), copy.deepcopy(network)
+    optimisers = [torch.optim.SGD(model.parameters(), lr=0.5) for model in (ours, theirs)]
+    state, importance = config.objective.state(4, (2, 6, 5)), torch.tensor(weights)
+    assert state["sora.linearity"] == torch.tensor(0.99), "from there, full steps; from less, shorter ones"
+    state["sora.linearity"], average = torch.tensor(first_average), first_average
+
+    def update(passes: Passes) -> Outputs:
+        losses, logits = passes()
+        optimisers[0].zero_grad()
+        (losses * importance).mean().backward()
+        optimisers[0].step()
+        return Outputs(losses, logits)
+
+    def gradient(x: Tensor, y: Tensor) -> Tensor:
+        """Of each image's own loss, one at a time."""
+        rows = []
+        for image, label in zip(x, y, strict=True):
+            image = image[None].detach().requires_grad_()
+            rows.append(torch.autograd.grad(nn.functional.cross_entropy(theirs(image), label[None]), image)[0])
+        return torch.cat(rows)
+
+    for visit, ids in enumerate([[0, 1, 2, 3], [7, 8, 4, 5], [3, 1, 0, 9]]):
+        given = replace(batch(ids, visit), weights=importance)
+        bound = config.attack.bind(ours, seed=0, state=state)
+        start = bound.start(given)
+        config.objective.step(ours, given, bound, update)
+        first = gradient(start, given.y)
+        part = uniform(stream(0, "sora"), given.ids, given.epochs, (2, 6, 5))
+        x_adv = (start + 2 * EPS * min(1, 0.02 / (1 - average)) * part * first.sign()).clamp(0, 1)
+        second = gradient(x_adv, given.y)
+        optimisers[1].zero_grad()
+        losses = nn.functional.cross_entropy(theirs(x_adv), given.y, reduction="none")
+        (losses * importance).mean().backward()
+        optimisers[1].step()
+        values = [
+            1.0 if weight == 0 else float(np.clip((b * a.sign()).sum() / a.abs().sum(), -1, 1))
+            for a, b, weight in zip(first, second, weights, strict=True)
+        ]
+        average = 0.95 * average + 0.05 * float(np.mean(values))
+        assert float(state["sora.linearity"]) == pytest.approx(average, rel=1e-4)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_only_its_own_norm() -> None:
+    with pytest.raises(ConfigError, match="steps of the L-inf norm: norm = 'l2' does not fit"):
+        RunConfig.flat(trainer="sora", norm="l2", eps=0.5)
