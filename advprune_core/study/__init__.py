@@ -1,5 +1,6 @@
 """A grid of runs: what is in it, carrying it out, what is left on disk, one table of it.
 
-`study.StudyConfig` says what, `grid` lists the runs, `driver` carries them out on an `engines` engine; `store` keeps
+`study.StudyConfig` says what, `grid` lists the runs, `driver` carries them out on an `engines` engine,
+which hands data sets to its workers (`sharing`), or on a Ray `cluster`; `store` keeps
 records, and the driver alone writes them; `table.collect` reads them. Knows nothing of figures.
 """

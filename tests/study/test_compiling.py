@@ -154,10 +154,10 @@ def test_weights_that_compile_otherwise_get_an_exact_test(tmp_path: Path, monkey
     """The network compiles, but not as one of its runs was trained: known only when that is tested."""
     call = EvaluateTask.__call__
 
-    def refuse(task: EvaluateTask) -> Any:
+    def refuse(task: EvaluateTask, dataset: Dataset) -> Any:
         if task.evaluation.speed == "compiled":
             raise NotCompiled("other gradients")
-        return call(task)
+        return call(task, dataset)
 
     monkeypatch.setattr(EvaluateTask, "__call__", refuse)
     with pytest.warns(UserWarning, match="other gradients.*exact evaluation"):
