@@ -153,9 +153,9 @@ class RayEngine(Engine):
         task, dataset = args
         self._needs = needs(task, self._resources)
         if self._workers is None and not any(fitting(node, self._needs) for node in self._alive().values()):
+            there = [{name: node.get(name, 0.0) for name in self._needs} for node in self._alive().values()]
             raise ConfigError(
-                f"a run needs {self._needs}, and no node of the cluster has it: it has "
-                f"{[{k: v for k, v in node.items() if ':' not in k} for node in self._alive().values()]}; "
+                f"a run needs {self._needs}, and no node of the cluster has that: {there}; "
                 "set resources, or workers if nodes are still to come"
             )
         weights = Path(task.weights).read_bytes() if isinstance(task, EvaluateTask) else b""
