@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from advprune_core.analysis.markup import plain, with_names
-from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.plots import panels, point_label
 from advprune_core.analysis.summaries import points
 
 
@@ -58,28 +57,31 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
             else "not in half of the runs"
         )
         runs = f"{row['reached']} of {row['seeds']} runs get there"
-        lines.append(f"- **{point_label(row['arm'], row['fraction'])}**: {when}; {runs}.")
+        lines.append(f"- **{point_label(row['arm'], row['fraction'], whole=True)}**: {when}; {runs}.")
     head = f"{100 * share:g} % of the full run's last held-out robust accuracy (PGD-10 on val_stop):"
     return "\n".join([head, "", *lines]) if lines else "No run has checks: set best_every."
 
 
 def convergence_figure(courses: pd.DataFrame) -> Figure:
-    """Held-out robust accuracy against cost, in that of the full run: means over seeds, and single runs."""
-    courses = with_names(courses, plain)
-    figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    found = points(courses, by="fraction")
-    arms = [arm for arm, _ in found]
-    colours = sns.color_palette("colorblind", max(1, len(found)))
-    for colour, ((arm, fraction), rows) in zip(colours, found.items(), strict=False):
+    """Held-out robust accuracy against cost, in that of the full run: a panel for each arm, means and single runs."""
+    found = points(with_names(courses, plain), by="fraction")
+    fractions = sorted({fraction for _, fraction in found}, reverse=True)
+    colours = dict(zip(fractions, sns.color_palette("colorblind", max(1, len(fractions))), strict=False))
+    figure, axes = panels(
+        list(dict.fromkeys(arm for arm, _ in found)),
+        xlabel="cost so far / cost of the full run",
+        ylabel="held-out robust accuracy (PGD-10), %",
+    )
+    for (arm, fraction), rows in found.items():
         rows = rows.assign(share=rows["cost"] / rows["full_cost"])
         for _, run in rows.groupby("seed"):
-            axis.plot(run["share"], 100 * run["val_pgd"], color=colour, alpha=0.2, linewidth=0.8)
+            axes[arm].plot(run["share"], 100 * run["val_pgd"], color=colours[fraction], alpha=0.15, linewidth=0.7)
         mean = rows.groupby("epoch")[["share", "val_pgd"]].mean()
-        label = point_label(arm, fraction, arms)
-        axis.plot(mean["share"], 100 * mean["val_pgd"], color=colour, marker="o", markersize=3, label=label)
-    axis.set_xlabel("cost so far / cost of the full run")
-    axis.set_ylabel("held-out robust accuracy (PGD-10), %")
-    axis.grid(alpha=0.3)
-    if found:
+        marker = "os^Dv"[fractions.index(fraction) % 5]
+        label = f"{100 * fraction:g} % of the data"
+        axes[arm].plot(
+            mean["share"], 100 * mean["val_pgd"], color=colours[fraction], marker=marker, markersize=3, label=label
+        )
+    for axis in axes.values():
         axis.legend(frameon=False, fontsize=8)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from textwrap import fill
 from typing import Any
@@ -51,6 +52,25 @@ def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: b
         return f"{label}, {100 * fraction:g} %"
     way, colon, _ = label.rpartition(": ")
     return f"{way}{colon}all the data"
+
+
+def panels(arms: Sequence[str], *, xlabel: str, ylabel: str) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel for each arm, three in a row, of the same scale."""
+    columns, names = min(3, max(1, len(arms))), list(arms)
+    rows = max(1, math.ceil(len(names) / columns))
+    size = (9, 4.5) if len(names) < 2 else (3.4 * columns, 2.9 * rows + 0.4)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    axes = grid.ravel().tolist()
+    for axis in axes[max(1, len(names)) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes, names, strict=False):
+        axis.set_title(arm_label(name, names), fontsize=10)
+        axis.grid(alpha=0.3)
+    figure.supxlabel(xlabel, fontsize=10)
+    figure.supylabel(ylabel, fontsize=10)
+    return figure, dict(zip(names, axes, strict=False))
 
 
 def _arms(table: pd.DataFrame) -> list[str]:

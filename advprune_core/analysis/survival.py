@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -18,7 +17,7 @@ from scipy import stats
 
 from advprune_core.analysis.estimates import holm
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.plots import panels, point_label
 from advprune_core.analysis.summaries import Point, points
 from advprune_core.attacks.evaluate import wilson
 
@@ -99,22 +98,20 @@ def _log_rank(rows: pd.DataFrame, others: pd.DataFrame) -> float:
 
 
 def survival_figure(table: pd.DataFrame) -> Figure:
-    """Share of runs that have not collapsed against optimiser steps, a line for each arm and fraction."""
-    table = with_names(table, plain)
-    found = survivals(table)
-    figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    colours = sns.color_palette("colorblind", max(1, len(found)))
-    arms = [arm for arm, _ in found]
-    for colour, ((arm, fraction), life) in zip(colours, found.items(), strict=False):
-        label = f"{point_label(arm, fraction, arms)}: {life.collapsed} of {life.runs} collapsed"
-        axis.step(life.steps, 100 * life.share, where="post", color=colour, label=label)
-        axis.fill_between(life.steps, 100 * life.low, 100 * life.high, step="post", color=colour, alpha=0.12)
-    axis.set_xlabel("optimiser steps")
-    axis.set_ylabel("runs that have not collapsed, %")
-    axis.set_ylim(-3, 103)
-    axis.grid(alpha=0.3)
-    if found:
-        axis.legend(frameon=False, fontsize=8)
+    """Share of runs that have not collapsed against optimiser steps: a panel for each arm, a line for each fraction."""
+    found = survivals(with_names(table, plain))
+    fractions = sorted({fraction for _, fraction in found}, reverse=True)
+    colours = dict(zip(fractions, sns.color_palette("colorblind", max(1, len(fractions))), strict=False))
+    arms = list(dict.fromkeys(arm for arm, _ in found))
+    figure, axes = panels(arms, xlabel="optimiser steps", ylabel="runs that have not collapsed, %")
+    for (arm, fraction), life in found.items():
+        label = f"{100 * fraction:g} % of the data: {life.collapsed} of {life.runs} collapsed"
+        colour, style = colours[fraction], ("-", "--", ":", "-.")[fractions.index(fraction) % 4]
+        axes[arm].step(life.steps, 100 * life.share, style, where="post", color=colour, label=label)
+        axes[arm].fill_between(life.steps, 100 * life.low, 100 * life.high, step="post", color=colour, alpha=0.12)
+    for axis in axes.values():
+        axis.set_ylim(-3, 103)
+        axis.legend(frameon=False, fontsize=8, loc="lower left")
     return figure
 
 
@@ -134,7 +131,7 @@ def survival_findings(table: pd.DataFrame) -> str:
         collapsed, runs = int(rows["collapse_steps"].notna().sum()), len(rows)
         low, high = wilson(collapsed, runs)
         text = (
-            f"- **{point_label(arm, fraction)}**: {collapsed} of {runs} runs collapsed "
+            f"- **{point_label(arm, fraction, whole=True)}**: {collapsed} of {runs} runs collapsed "
             f"({100 * collapsed / runs:.0f} % [{100 * low:.0f}, {100 * high:.0f}]), in at most "
             f"{rows['optimiser_steps'].max():,.0f} steps"
         )

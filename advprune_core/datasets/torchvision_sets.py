@@ -53,8 +53,9 @@ class TorchvisionSource(DatasetSource):
             reason = str(error) or type(error).__name__
             raise DataError(f"{self.name} in {folder} is damaged ({reason}): delete its unpacked files") from None
         except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())  # of a download: a line for each place that was tried
             raise DataError(
-                f"{self.name} is not in {folder}, or damaged there, and cannot be downloaded to it ({error}); set "
+                f"{self.name} is not in {folder}, or damaged there, and cannot be downloaded to it ({reason}); set "
                 "ADVPRUNE_DATA to a folder that has it, or use the embedded 'digits'"
             ) from None
         return {

@@ -72,8 +72,8 @@ def test_the_figure_has_a_line_for_each_point() -> None:
         legend = figure.axes[0].get_legend()
         assert legend is not None
         assert [text.get_text() for text in legend.get_texts()] == [
-            "a, 100 %: 1 of 2 collapsed",
-            "a, 50 %: 0 of 1 collapsed",
+            "100 % of the data: 1 of 2 collapsed",
+            "50 % of the data: 0 of 1 collapsed",
         ]
         figure.canvas.draw()
     finally:

@@ -111,10 +111,12 @@ def test_missing_files_and_no_network_say_what_to_do(
 
     def download(self: Any) -> None:
         tried.append(name)
-        raise OSError("name resolution failed")
+        raise OSError("Tried:\n  name resolution\n\nfailed")
 
     monkeypatch.setattr(getattr(torchvision.datasets, DATASETS.classes()[name].torchvision_class), "download", download)
-    with pytest.raises(DataError, match=rf"{name} is not in .*name resolution failed.*ADVPRUNE_DATA.*'digits'"):
+    with pytest.raises(
+        DataError, match=rf"{name} is not in .*Tried: name resolution failed\).*ADVPRUNE_DATA.*'digits'"
+    ):
         load_dataset(name, folder=tmp_path)
     assert tried == [name]
 
