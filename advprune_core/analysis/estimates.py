@@ -34,7 +34,9 @@ class Estimate:
     seeds: int
 
     def text(self, scale: float = 100.0, digits: int = 1) -> str:
-        """``75.1 [74.0, 76.2]``, or the mean alone."""
+        """``75.1 [74.0, 76.2]``, or the mean alone; nothing of no seed."""
+        if np.isnan(self.mean):
+            return ""
         mean = f"{scale * self.mean:.{digits}f}"
         if np.isnan(self.low):
             return mean
@@ -42,6 +44,8 @@ class Estimate:
 
     def points(self) -> str:
         """A difference of accuracies in percentage points: ``+1.2 points [+0.2, +2.2]``."""
+        if np.isnan(self.mean):
+            return "not known"
         mean = f"{100 * self.mean:+.1f} points"
         return mean if np.isnan(self.low) else f"{mean} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 

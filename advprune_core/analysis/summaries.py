@@ -344,7 +344,8 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
     for _, row in summary(table).iterrows():
         shown = {"arm": row["arm"], **_kept(row, table)}
         here = means.loc[(row["arm"], row["matched_fraction"])]
-        rows.append(shown | {name: f"{100 * here[column]:.1f}" for column, name in columns.items()})
+        known = {name: here[column] for column, name in columns.items()}
+        rows.append(shown | {name: "" if pd.isna(value) else f"{100 * value:.1f}" for name, value in known.items()})
     return pd.DataFrame(rows)
 
 

@@ -178,3 +178,8 @@ def test_the_crossed_interval_covers(seeds: int, images: int, of_images: float, 
         low, high = crossed_bootstrap(first, second)
         covered += low <= 0 <= high
     assert covered / studies > 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies)
+
+
+def test_no_seed_has_no_number() -> None:
+    nothing = Estimate(float("nan"), float("nan"), float("nan"), 0)
+    assert (nothing.text(), nothing.points()) == ("", "not known")
