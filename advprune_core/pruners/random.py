@@ -65,6 +65,7 @@ class Full(Pruner):
     """All training images: the baseline (no cost)."""
 
     name = "full"
+    exact = False
 
     def select(self, context: Context) -> Selection:
         return Selection(np.arange(context.n))
