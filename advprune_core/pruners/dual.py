@@ -14,7 +14,7 @@ from torch import Tensor
 from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import PRUNERS, Context, Selection
-from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
+from advprune_core.pruners.history import History, HistoryPruner, completed, label_window, remembered, window_mean
 from advprune_core.pruners.keep_rules import Highest, Indices, Scores
 
 #: Concentration of the Beta density: its two shapes add up to this much.
@@ -25,20 +25,15 @@ _HARDEST = 10
 
 def note_difficulty(state: History, *, ids: Tensor, logits: Tensor, y: Tensor, window: int) -> None:
     """Take note of a batch: logits (B, classes) of the images `ids` (B,) with labels `y` (B,)."""
-    before = visit(state, ids)
-    recent, total = remembered(state, "recent", ids, width=window), remembered(state, "total", ids)
-    p = torch.softmax(logits.float(), 1).gather(1, y[:, None]).squeeze(1)
-    recent[ids, before % window] = p
-    total[ids] += p
-    own = recent[ids]
-    score = own.std(1, correction=1) * (1 - own.mean(1))
-    remembered(state, "dual", ids)[ids] += torch.where(before + 1 >= window, score, 0.0)
+    p, recent, complete = label_window(state, ids=ids, logits=logits, y=y, window=window)
+    remembered(state, "total", ids)[ids] += p
+    score = recent.std(1, correction=1) * (1 - recent.mean(1))
+    remembered(state, "dual", ids)[ids] += torch.where(complete, score, 0.0)
 
 
 def dual(state: History, n: int, *, window: int) -> Scores:
     """Mean over windows of epochs of ``std(p_y) (1 - mean(p_y))``, shape (n,): high is uncertain and difficult."""
-    windows = state["visits"] - window + 1
-    return completed(state["dual"] / windows, windows > 0, n)
+    return window_mean(state, "dual", n, window=window)
 
 
 def beta_shapes(mode: float, pruned: float, *, exponent: float) -> tuple[float, float]:

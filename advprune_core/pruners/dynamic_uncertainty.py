@@ -11,23 +11,19 @@ from torch import Tensor
 from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.pruners.history import History, HistoryPruner, completed, remembered, visit
+from advprune_core.pruners.history import History, HistoryPruner, label_window, remembered, window_mean
 from advprune_core.pruners.keep_rules import Scores
 
 
 def note_probability(state: History, *, ids: Tensor, logits: Tensor, y: Tensor, window: int) -> None:
     """Take note of a batch: logits (B, classes) of the images `ids` (B,) with labels `y` (B,)."""
-    before = visit(state, ids)
-    recent = remembered(state, "recent", ids, width=window)
-    recent[ids, before % window] = torch.softmax(logits.float(), 1).gather(1, y[:, None]).squeeze(1)
-    spread = recent[ids].std(1, correction=1)
-    remembered(state, "spreads", ids)[ids] += torch.where(before + 1 >= window, spread, 0.0)
+    _, recent, complete = label_window(state, ids=ids, logits=logits, y=y, window=window)
+    remembered(state, "spreads", ids)[ids] += torch.where(complete, recent.std(1, correction=1), 0.0)
 
 
 def dynamic_uncertainty(state: History, n: int, *, window: int) -> Scores:
     """Mean standard deviation of the label's probability in windows of epochs, shape (n,): high is uncertain."""
-    windows = state["visits"] - window + 1
-    return completed(state["spreads"] / windows, windows > 0, n)
+    return window_mean(state, "spreads", n, window=window)
 
 
 @PRUNERS.register

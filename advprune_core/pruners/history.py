@@ -52,6 +52,33 @@ def visit(state: History, ids: Tensor) -> Tensor:
     return before
 
 
+def label_window(
+    state: History, *, ids: Tensor, logits: Tensor, y: Tensor, window: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take note of the label's probability for a batch: logits (B, classes) of the images `ids` (B,), labels `y` (B,).
+
+    Returns
+    -------
+    p : Tensor, shape (B,)
+        That probability now.
+    recent : Tensor, shape (B, window)
+        The last ones of each image.
+    complete : Tensor of bool, shape (B,)
+        Whether that is a whole window.
+    """
+    before = visit(state, ids)
+    recent = remembered(state, "recent", ids, width=window)
+    p = torch.softmax(logits.float(), 1).gather(1, y[:, None]).squeeze(1)
+    recent[ids, before % window] = p
+    return p, recent[ids], before + 1 >= window
+
+
+def window_mean(state: History, name: str, n: int, *, window: int) -> Scores:
+    """The sums over windows that `name` has, divided by how many each image had, shape (n,)."""
+    windows = state["visits"] - window + 1
+    return completed(state[name] / windows, windows > 0, n)
+
+
 def completed(values: Tensor, known: Tensor, n: int) -> Scores:
     """Scores (n,), the median of the known ones where nothing is known.
 
