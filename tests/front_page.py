@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from textwrap import fill
 
@@ -23,6 +24,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "README.md"
 SHARES = (0.6, 0.2)
 
 
+@cache
 def of(study: str) -> pd.DataFrame:
     """The table of a committed study."""
     return collect(REFERENCE / study, study=study)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from advprune_core.analysis.markup import plain, with_names
@@ -65,19 +64,15 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
 def convergence_figure(courses: pd.DataFrame) -> Figure:
     """Held-out robust accuracy against cost, in that of the full run: a panel for each arm, means and single runs."""
     found = points(with_names(courses, plain), by="fraction")
-    fractions = sorted({fraction for _, fraction in found}, reverse=True)
-    colours = dict(zip(fractions, sns.color_palette("colorblind", max(1, len(fractions))), strict=False))
-    figure, axes = panels(
-        list(dict.fromkeys(arm for arm, _ in found)),
-        xlabel="cost so far / cost of the full run",
-        ylabel="held-out robust accuracy (PGD-10), %",
+    figure, axes, colours = panels(
+        found, xlabel="cost so far / cost of the full run", ylabel="held-out robust accuracy (PGD-10), %"
     )
     for (arm, fraction), rows in found.items():
         rows = rows.assign(share=rows["cost"] / rows["full_cost"])
         for _, run in rows.groupby("seed"):
             axes[arm].plot(run["share"], 100 * run["val_pgd"], color=colours[fraction], alpha=0.15, linewidth=0.7)
         mean = rows.groupby("epoch")[["share", "val_pgd"]].mean()
-        marker = "os^Dv"[fractions.index(fraction) % 5]
+        marker = "os^Dv"[list(colours).index(fraction) % 5]
         label = f"{100 * fraction:g} % of the data"
         axes[arm].plot(
             mean["share"], 100 * mean["val_pgd"], color=colours[fraction], marker=marker, markersize=3, label=label

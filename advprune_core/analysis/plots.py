@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.summaries import (
+    Point,
     attacks_of,
     component_name,
     frontier,
@@ -54,9 +55,23 @@ def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: b
     return f"{way}{colon}all the data"
 
 
-def panels(arms: Sequence[str], *, xlabel: str, ylabel: str) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel for each arm, three in a row, of the same scale."""
-    columns, names = min(3, max(1, len(arms))), list(arms)
+def panels(
+    found: Iterable[Point], *, xlabel: str, ylabel: str
+) -> tuple[Figure, dict[str, Axes], dict[float, tuple[float, float, float]]]:
+    """A figure with a panel for each arm, three in a row, of the same scale.
+
+    Returns
+    -------
+    figure : Figure
+    axes : dict of str to Axes
+        By arm.
+    colours : dict of float to tuple
+        By fraction, the largest first.
+    """
+    places = list(found)
+    names = list(dict.fromkeys(arm for arm, _ in places))
+    fractions = sorted({fraction for _, fraction in places}, reverse=True)
+    columns = min(3, max(1, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
     size = (9, 4.5) if len(names) < 2 else (3.4 * columns, 2.9 * rows + 0.4)
     figure, grid = plt.subplots(
@@ -70,7 +85,8 @@ def panels(arms: Sequence[str], *, xlabel: str, ylabel: str) -> tuple[Figure, di
         axis.grid(alpha=0.3)
     figure.supxlabel(xlabel, fontsize=10)
     figure.supylabel(ylabel, fontsize=10)
-    return figure, dict(zip(names, axes, strict=False))
+    colours = dict(zip(fractions, sns.color_palette("colorblind", len(fractions)), strict=True))
+    return figure, dict(zip(names, axes, strict=False)), colours
 
 
 def _arms(table: pd.DataFrame) -> list[str]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
@@ -100,13 +99,10 @@ def _log_rank(rows: pd.DataFrame, others: pd.DataFrame) -> float:
 def survival_figure(table: pd.DataFrame) -> Figure:
     """Share of runs that have not collapsed against optimiser steps: a panel for each arm, a line for each fraction."""
     found = survivals(with_names(table, plain))
-    fractions = sorted({fraction for _, fraction in found}, reverse=True)
-    colours = dict(zip(fractions, sns.color_palette("colorblind", max(1, len(fractions))), strict=False))
-    arms = list(dict.fromkeys(arm for arm, _ in found))
-    figure, axes = panels(arms, xlabel="optimiser steps", ylabel="runs that have not collapsed, %")
+    figure, axes, colours = panels(found, xlabel="optimiser steps", ylabel="runs that have not collapsed, %")
     for (arm, fraction), life in found.items():
         label = f"{100 * fraction:g} % of the data: {life.collapsed} of {life.runs} collapsed"
-        colour, style = colours[fraction], ("-", "--", ":", "-.")[fractions.index(fraction) % 4]
+        colour, style = colours[fraction], ("-", "--", ":", "-.")[list(colours).index(fraction) % 4]
         axes[arm].step(life.steps, 100 * life.share, style, where="post", color=colour, label=label)
         axes[arm].fill_between(life.steps, 100 * life.low, 100 * life.high, step="post", color=colour, alpha=0.12)
     for axis in axes.values():
