@@ -27,6 +27,7 @@ from advprune_core.analysis.summaries import (
     threat,
 )
 from advprune_core.base.settings import Component
+from advprune_core.objectives.base import TRAINERS
 from advprune_core.study.table import collect
 from advprune_core.trainers.config import RunConfig
 
@@ -75,10 +76,11 @@ def card(family: str, name: str, component: type[Component]) -> str:
     module = component.__module__
     text = as_rst(inspect.cleandoc(component.__doc__ or ""))
     parts = [f"# {name}", rst(f".. py:currentmodule:: {module}\n\n{text}")]
-    if family in OPTIONS and not any(field.is_required() for field in component.model_fields.values()):
-        parts.append(f"`advprune run --{OPTIONS[family]} {name}`, or `{OPTIONS[family]}: {name}` in a profile.")
+    option = "trainer" if family == "objectives" and name in TRAINERS.classes() else OPTIONS.get(family)
+    if option and not any(field.is_required() for field in component.model_fields.values()):
+        parts.append(f"`advprune run --{option} {name}`, or `{option}: {name}` in a profile.")
     if component.model_fields:
-        parts += ["## Settings", markdown(pd.DataFrame(_settings(component)))]
+        parts += ["## Settings", markdown(pd.DataFrame(settings_of(component)))]
     code = (inspect.getdoc(sys.modules[module]) or "").partition("\n\nTo add")[0]
     parts += ["## Code", rst(as_rst(code)), summaries([component.__name__, *functions(module)])]
     cited = [function for function in functions(module) if _cites(module, function)]
@@ -108,7 +110,8 @@ def functions(module: str) -> list[str]:
     return [function.__name__ for function in own if function.__module__ == module]
 
 
-def _settings(component: type[Component]) -> Iterator[dict[str, str]]:
+def settings_of(component: type[Component]) -> Iterator[dict[str, str]]:
+    """The rows of a component's table of settings."""
     for name, field in component.model_fields.items():
         default = "required" if field.is_required() else field.get_default(call_default_factory=True)
         default = default.spec() if isinstance(default, Component) else default
@@ -151,7 +154,7 @@ def printed(study: str) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
 
 def results(family: str, name: str) -> list[str]:
     """Its rows of the committed studies, each with the control beside it; nothing where no study has it."""
-    rows = [_rows(family, name, study) for study in STUDIES]
+    rows = [rows_with(family, name, study) for study in STUDIES]
     found = pd.concat(rows) if any(map(len, rows)) else pd.DataFrame()
     if not len(found):
         return []
@@ -160,7 +163,7 @@ def results(family: str, name: str) -> list[str]:
     return ["## Results", f"{said} From {links}.", raw(sortable_html(found, f"components/{family}/{name}.md"))]
 
 
-def _rows(family: str, name: str, study: str) -> pd.DataFrame:
+def rows_with(family: str, name: str, study: str) -> pd.DataFrame:
     """Its rows of one study as people read them."""
     parts = []
     for table, all_rows in printed(study):

@@ -38,9 +38,13 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
-# What this package defines is found, but for private classes and type variables.
+# What this package defines is found, but for private classes, type variables and a function in an annotation.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!advprune_core\.).*"), ("py:class", r"advprune_core\..*\.(_\w+|[A-Z])")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?s)(?!advprune_core\.).*"),
+    ("py:.*", r"advprune_core\..*\.(_\w+|[A-Z])"),
+    ("py:class", r"advprune_core\.base\.values\.ratio"),
+]
 
 html_theme = "furo"
 html_title = "advprune"

@@ -116,8 +116,9 @@ def toctree(pages: Sequence[str], *, options: str = ":maxdepth: 1") -> str:
 
 def write_texts(site: Site) -> None:
     """The README as front page, and what stands beside it."""
-    parts = ["gallery", "notebooks/README", "notebooks/course/README", "components/README", "commands", "own"]
-    contents = toctree([*parts, "CONTRIBUTING", "api/advprune_core", "CHANGELOG"], options=":hidden:")
+    parts = ["gallery", "notebooks/README", "Course <notebooks/course/README>", "components/README", "commands", "own"]
+    more = ["CONTRIBUTING", "Reference <api/advprune_core>", "CHANGELOG"]
+    contents = toctree([*parts, *more], options=":hidden:")
     site.page("index.md", f"{(ROOT / 'README.md').read_text()}\n{contents}\n")
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "results/README.md"):
         site.page(name, (ROOT / name).read_text())
@@ -130,7 +131,8 @@ def write_texts(site: Site) -> None:
 def write_results(site: Site) -> None:
     """The gallery, and a page for each folder of ``results/reference``."""
     cards, listed = [], []
-    for folder in sorted(path for path in REFERENCE.iterdir() if path.is_dir()):
+    folders = [path for path in REFERENCE.iterdir() if path.is_dir()]
+    for folder in sorted(folders, key=lambda path: (not any(path.glob("*.png")), path.name)):  # with figures first
         home, text = f"results/reference/{folder.name}", (folder / "README.md").read_text()
         title, _, rest = text.partition("\n")
         if folder.name in STUDIES:
@@ -144,12 +146,17 @@ def write_results(site: Site) -> None:
         for path in notebooks:
             site.notebook(f"{home}/{path.name}", nbformat.read(path, as_version=4))
         figure = next((f":img-top: {home}/{path.name}\n" for path in sorted(folder.glob("*.png"))), "")
-        link, about = f":link: {home}/README\n:link-type: doc", rest.strip().partition("\n\n")[0]
+        link, about = f":link: {home}/README\n:link-type: doc", _first_sentences(rest.strip().partition("\n\n")[0])
         cards.append(f":::{{grid-item-card}} {title.lstrip('# ')}\n{link}\n{figure}\n{about}\n:::")
         listed.append(f"{folder.name} <{home}/README>")
     grid = "\n\n".join(["::::{grid} 1 1 2 2\n:gutter: 3", *cards, "::::"])
-    contents = toctree([*listed, "results/README"], options=":hidden:")
+    contents = toctree([*listed, "About these files <results/README>"], options=":hidden:")
     site.write("gallery.md", f"{(HERE / 'gallery.md').read_text()}\n{grid}\n\n{contents}\n")
+
+
+def _first_sentences(paragraph: str) -> str:
+    """The first two sentences of a paragraph; nothing where it doesn't end as one, but leads to what follows."""
+    return " ".join(re.split(r"(?<=\.)\s", paragraph)[:2]) if paragraph.endswith(".") else ""
 
 
 def _with_tables(text: str, study: str, page: str) -> str:
