@@ -130,10 +130,10 @@ def sortable(table: pd.DataFrame) -> str:
     Works where `generate_init_offline_itables_html` of itables stands in the page, without anything from elsewhere.
     """
     estimates = [at for at, name in enumerate(table) if table[name].map(_is_estimate).any()]
-    by_mean = {"targets": estimates, "render": JavascriptFunction(_BY_MEAN)}
+    by_mean = [{"targets": estimates, "render": JavascriptFunction(_BY_MEAN)}] if estimates else []
     return str(
         to_html_datatable(
-            table, connected=False, showIndex=False, lengthMenu=[20, 100, 1000], maxBytes=0, columnDefs=[by_mean]
+            table, connected=False, showIndex=False, lengthMenu=[20, 100, 1000], maxBytes=0, columnDefs=by_mean
         )
     )
 
