@@ -81,6 +81,17 @@ def table_columns() -> dict[str, str]:
     return columns.descriptions(RunRecord)
 
 
+def settings_of(record: RunRecord) -> dict[str, Any]:
+    """Every setting of a run by its name, as a row of the table has it."""
+    found: dict[str, Any] = {}
+    for name, path in flat_fields().items():
+        value: Any = record.config
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[name] = value if not isinstance(value, dict) else json.dumps(value, sort_keys=True)
+    return found
+
+
 def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
     manifest = store.manifest(study)
     for entry in manifest.entries:
@@ -99,12 +110,7 @@ def _all_rows(store: RunStore) -> Iterator[dict[str, Any]]:
 
 
 def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"key": record.key, "status": record.status}
-    for name, path in flat_fields().items():
-        value: Any = record.config
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        row[name] = value if not isinstance(value, dict) else json.dumps(value, sort_keys=True)
+    row: dict[str, Any] = {"key": record.key, "status": record.status, **settings_of(record)}
     if evaluation is not None:
         named: tuple[tuple[Literal["clean", "robust"], Accuracy], ...] = (
             ("clean", evaluation.clean),
