@@ -129,7 +129,7 @@ def test_no_panel_has_two_threat_models(draw: Callable[[pd.DataFrame], Any], tab
     check(figure, both)
     sides = []
     for axis in figure.axes:
-        marks = [line for line in axis.lines if line.get_marker() not in ("None", None, "", ".")]
+        marks = [line for line in axis.lines if line.get_marker() not in ("None", None, "", ".", "|", "_")]
         values = np.concatenate([np.concatenate([np.ravel(part) for part in line.get_data()]) for line in marks])
         accuracies = values[(values >= 10) & (values < 85) & (np.abs(values - 90) > 1e-6)]
         if "clean" not in axis.get_title() and not axis.get_xlabel().startswith("cost"):
