@@ -10,8 +10,8 @@ from textwrap import fill
 import pandas as pd
 
 from advprune_core.analysis.claims import claims_table
-from advprune_core.analysis.pages import write_page
 from advprune_core.analysis.labels import arm_label
+from advprune_core.analysis.pages import write_page
 from advprune_core.analysis.rivals import at_equal_cost
 from advprune_core.analysis.summaries import markdown, printable
 from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, compare, judge

@@ -170,7 +170,9 @@ def iso_cost_map(table: pd.DataFrame) -> Figure:
     kinds = dict.fromkeys(kind for _, arms in found for kind in _kinds(arms))
     hollow: dict[str, Any] = {"color": "0.2", "markerfacecolor": "none", "linestyle": ""}
     legend(figure, [Line2D([], [], marker=_MARKS[kind][0], label=kind, **hollow) for kind in _MARKS if kind in kinds])
-    caption(figure, setting(table), f"{sample(table)}; cost in forward-equivalents; grey: equal cost, of the dearest run's")
+    caption(
+        figure, setting(table), f"{sample(table)}; cost in forward-equivalents; grey: equal cost, of the dearest run's"
+    )
     for axis, (_, arms) in zip(axes.ravel(), found, strict=False):
         if len(arms):
             label_lines(figure, axis, _lines(axis, arms), arms[["visits", "per_visit"]].to_numpy(np.float64))

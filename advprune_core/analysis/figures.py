@@ -22,7 +22,6 @@ from advprune_core.analysis.survival import survival_figure
 from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.table import collect, collect_timings
 
-
 #: Tables of what pruners keep.
 _OF_SELECTIONS = ("class_shares", "overlaps")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
-from advprune_core.analysis.markup import escape, with_names
 from advprune_core.analysis.labels import arm_label, point_label
+from advprune_core.analysis.markup import escape, with_names
 from advprune_core.analysis.summaries import component_name, frontier, speed_ups, way_labels, ways, with_accuracies
 from advprune_core.analysis.verdicts import (
     BETTER,

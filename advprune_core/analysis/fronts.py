@@ -224,6 +224,7 @@ def _same_costs(blocks: list[_Block]) -> str:
 
 def _draw(part: SubFigure, block: _Block, *, named: bool) -> Axes | None:
     """The panels of a setting; the axis of the cost."""
+    axis: Axes | None
     tall = [max(map(block.tall, pair)) for pair in block.pairs()]
     panels, parts = block.panels, _parts(block.rows)
     name = f"{block.name}\n" if named else ""
@@ -231,9 +232,10 @@ def _draw(part: SubFigure, block: _Block, *, named: bool) -> Axes | None:
         grid = part.add_gridspec(1, 1 + len(panels), width_ratios=(1.3, *[1] * len(panels)))
         axis, places = part.add_subplot(grid[0, 0]), [part.add_subplot(grid[0, 1 + n]) for n in range(len(panels))]
     else:
-        above, below = (None, part) if block.one_cost else part.subfigures(2, 1, height_ratios=[_COST, sum(tall)])
+        halves = [part] if block.one_cost else _halves(part, [_COST, sum(tall)])
+        below = halves[-1]
         grid = below.add_gridspec(len(tall), min(2, len(panels)), height_ratios=tall)
-        axis = above and above.subplots()
+        axis = None if block.one_cost else halves[0].subplots()
         places = [below.add_subplot(grid[n // 2, n % 2]) for n in range(len(panels))]
     if axis is not None:
         _cost(axis, block, parts)
@@ -243,6 +245,10 @@ def _draw(part: SubFigure, block: _Block, *, named: bool) -> Axes | None:
         share = "all the data" if fraction == 1 else f"{100 * fraction:g} % of the data"
         ranks.set_title(f"{name * (axis is None)}{share}")
     return axis
+
+
+def _halves(part: SubFigure, heights: list[float]) -> list[SubFigure]:
+    return list(np.ravel(part.subfigures(2, 1, squeeze=False, height_ratios=heights)))
 
 
 def _cost(axis: Axes, block: _Block, parts: list[float]) -> None:
@@ -287,7 +293,8 @@ def _keys(rows: list[_Row], *, shared: bool) -> list[Line2D]:
     """Families, fills and marks that occur."""
     families = {row.look.family: row.look for row in rows if not row.point["control"]}
     keys = [key(look, linestyle="") for look in families.values()] if len(families) > 1 else []
-    parts, grey = _parts(rows), {"color": GREY, "linestyle": "", "marker": "o"}
+    parts = _parts(rows)
+    grey: dict[str, Any] = {"color": GREY, "linestyle": "", "marker": "o"}
     shares = sorted({row.share for row in rows}, reverse=True)
     for share in shares if len(shares) > 1 else []:
         text = "all the data" if share == 1 else f"{100 * share:g} % of it"

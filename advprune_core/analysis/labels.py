@@ -39,7 +39,7 @@ def setting(table: pd.DataFrame) -> str:
 
     What a table has no columns for is left out.
     """
-    parts = []
+    parts: list[str] = []
     for column in ("dataset", "model", "objective"):
         found = dict.fromkeys(map(described, table[column].dropna())) if column in table else {}
         parts += map(plain, found) if len(found) == 1 else []
@@ -54,8 +54,9 @@ def setting(table: pd.DataFrame) -> str:
 def sample(table: pd.DataFrame) -> str:
     """``mean of 3 seeds on 497 test images``, and how many runs are in no mean."""
     seeds = table["seed"].nunique()
-    missing = table[table["robust"].isna()]["key"].nunique() if "robust" in table else 0
-    images = table["test_images"].dropna().unique() if "test_images" in table else []
+    lost = table[table["robust"].isna()] if "robust" in table else table[:0]
+    missing = lost["key"].nunique() if len(lost) else 0
+    images = list(table["test_images"].dropna().unique()) if "test_images" in table else []
     on = f" on {int(images[0]):,} test images" if len(images) == 1 else ""
     left_out = f" ({missing} run{'s' * (missing > 1)} without a result left out)" if missing else ""
     return f"mean of {seeds} seed{'s' * (seeds != 1)}{on}{left_out}"

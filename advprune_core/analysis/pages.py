@@ -65,7 +65,8 @@ def page(folder: Path, study: str) -> str:
         return f"{head}\n\nNo run is finished yet.\n"
     runs, seeds = table["key"].nunique(), table["seed"].nunique()
     parts = [
-        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. Data and threat model: {_threats(table)}. A control stands beside the run that it matches; accuracies "
+        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. Data and threat model: {_threats(table)}. "
+        "A control stands beside the run that it matches; accuracies "
         "in per cent with 95 % t intervals over seeds, costs in forward-equivalents. "
         "`table.csv` has a row for each run.",
         *map(_picture, sorted(folder.glob("*.png"))),

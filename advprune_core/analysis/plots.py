@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,16 +46,14 @@ from advprune_core.analysis.summaries import (
 from advprune_core.trainers.controls import CONTROLS
 
 #: What a phase is called, and how its bars are filled.
-_PHASES = {
+_PHASES: dict[str, tuple[str, dict[str, Any]]] = {
     "train": ("training", {"color": "0.75"}),
     "select": ("selection", {"color": BLUE, "hatch": "////", "fill": False}),
     "validate": ("validation attacks", {"color": BLACK, "hatch": "....", "fill": False}),
 }
 
 
-def panels(
-    found: Iterable[Point], *, xlabel: str, ylabel: str
-) -> tuple[Figure, dict[str, Axes], dict[float, Look]]:
+def panels(found: Iterable[Point], *, xlabel: str, ylabel: str) -> tuple[Figure, dict[str, Axes], dict[float, Look]]:
     """A figure with a panel for each arm, three in a row, of the same scale, and a legend of the fractions.
 
     Returns
@@ -206,7 +205,7 @@ def _seconds(axis: Axes, timings: pd.DataFrame, drawn: dict[str, Look]) -> None:
     for arm in dict.fromkeys(timings["arm"]):
         group, look = timings[timings["arm"] == arm], drawn[arm]
         seconds = group.groupby("fraction")["cpu_seconds"].median()
-        hollow = {"color": look.colour, "marker": look.mark, "markerfacecolor": "w", "linestyle": "--"}
+        hollow: dict[str, Any] = {"color": look.colour, "marker": look.mark, "markerfacecolor": "w", "linestyle": "--"}
         axis.plot(seconds.index, seconds, label=arm_label(arm, list(drawn)), **hollow)
         axis.plot(group["fraction"], group["cpu_seconds"], ".", color=look.colour, alpha=0.4, ms=3)
         if 1.0 in seconds.index:

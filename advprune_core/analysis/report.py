@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 from advprune_core.analysis.budgets import iso_cost_map
 from advprune_core.analysis.decomposition import decomposition, decomposition_figure
-from advprune_core.analysis.pages import compares_ways, findings_of, more_findings, rows_of
 from advprune_core.analysis.fronts import robust_vs_cost
+from advprune_core.analysis.pages import compares_ways, findings_of, more_findings, rows_of
 from advprune_core.analysis.plots import accuracy_vs_fraction
 from advprune_core.analysis.style import DPI
 from advprune_core.analysis.summaries import after_attacks, attacks_of, component_name, setting_of, settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
@@ -157,9 +158,7 @@ def canvas(
     rows: int = 1, columns: int = 1, *, height: float, width: float = PAGE, **settings: Any
 ) -> tuple[Figure, NDArray[Any]]:
     """A figure of a width of print with its axes, an array of shape (rows, columns); height in inches."""
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **settings
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **settings)
     for axis in axes.flat:
         tidy(axis)
     return figure, axes
@@ -226,7 +225,7 @@ def label_points(
     unit = figure.dpi / 72
     frame = axis.get_window_extent(renderer).padded(-2 * unit)
     marks, corners = (axis.transData.transform(part) if len(part) else np.zeros((0, 2)) for part in (drawn, line))
-    along = [a + (b - a) * t for a, b in zip(corners, corners[1:], strict=False) for t in np.linspace(0, 1, 100)]
+    along = [a + (b - a) * t for a, b in pairwise(corners) for t in np.linspace(0, 1, 100)]
     taken = [_around(mark, 4 * unit) for mark in marks] + [_around(place, unit) for place in along]
     owners = axis.transData.transform(np.array(list(texts)).reshape(-1, 2))
     crowds = [np.sum(np.hypot(*(marks - owner).T) < 40 * unit) for owner in owners]
@@ -321,8 +320,9 @@ def _away(box: Bbox, point: NDArray[np.float64]) -> float:
 
 def _from_line(point: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
     """How far a point is from the line between two; 0 for its start."""
-    along = np.clip((point - start) @ (end - start) / max(1e-9, (end - start) @ (end - start)), 0, 1)
-    return float(np.hypot(*(point - start - along * (end - start)))) if (point != start).any() else 0.0
+    way, own = end - start, point - start
+    along = min(1.0, max(0.0, float(own @ way) / max(1e-9, float(way @ way))))
+    return float(np.hypot(*(own - along * way))) if own.any() else 0.0
 
 
 def _within(inner: Bbox, outer: Bbox) -> bool:

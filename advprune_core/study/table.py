@@ -119,8 +119,8 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         for name, accuracy in named:
             row |= {name: accuracy.accuracy, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
             row[f"worst_class_{name}"] = evaluation.worst_class(name)
-        for name, accuracy in evaluation.attacks.items():
-            row[f"robust_{name}"] = accuracy.accuracy
+        for attack, accuracy in evaluation.attacks.items():
+            row[f"robust_{attack}"] = accuracy.accuracy
         row |= {
             "evaluation": evaluation.key,
             "checkpoint": evaluation.config["checkpoint"],
@@ -128,6 +128,6 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "outcomes": evaluation.robust.images,
             "warnings": "; ".join(evaluation.warnings),
         }
-    for name in ("passes", "seconds", "cpu_seconds"):
-        row |= {f"{name}_{phase}": value for phase, value in getattr(record, name).items()}
+    for unit in ("passes", "seconds", "cpu_seconds"):
+        row |= {f"{unit}_{phase}": value for phase, value in getattr(record, unit).items()}
     return row | columns.values(record)

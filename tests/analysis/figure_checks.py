@@ -107,7 +107,9 @@ def _clipped(axis: Axes) -> Iterator[str]:
         points = points[np.isfinite(points).all(1)] if len(points) else points
         for x, y in points:
             reach = half * unit
-            if not (frame.x0 <= x - reach and x + reach <= frame.x1 and frame.y0 <= y - reach and y + reach <= frame.y1):
+            if not (
+                frame.x0 <= x - reach and x + reach <= frame.x1 and frame.y0 <= y - reach and y + reach <= frame.y1
+            ):
                 yield f"a mark or an interval leaves the panel {axis.get_title()!r}"
                 return
 

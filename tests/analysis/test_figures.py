@@ -136,7 +136,9 @@ def test_no_panel_has_two_threat_models(draw: Callable[[pd.DataFrame], Any], tab
             sides.append({bool(value > 50) for value in accuracies})
     assert all(len(side) == 1 for side in sides)
     assert {True, False} == set().union(*sides)
-    lines = [line for axis in figure.axes for line in axis.lines if line.get_zorder() == 0 and len(line.get_xdata()) > 1]
+    lines = [
+        line for axis in figure.axes for line in axis.lines if line.get_zorder() == 0 and len(line.get_xdata()) > 1
+    ]
     assert not any(np.ptp(np.asarray(line.get_ydata(), float)) > 40 for line in lines), "no front leads across them"
 
 
@@ -204,8 +206,7 @@ def _one(change: Callable[[Any, Any], object]) -> Any:
         (lambda figure, axis: axis.set_xlim(0, 0.5), "leaves the panel"),
         (lambda figure, axis: (axis.set_ylim(-0.2, 1.2), axis.errorbar([0], [0], yerr=[5]), axis.set_ylim(-1, 2)),
          "leaves the panel"),
-        (lambda figure, axis: axis.plot([0.2], [0.8], "o-", color="#C24A4A") + axis.plot([0.4], [0.8], "o-", color="#8A7A45"),
-         "look alike"),
+        (lambda figure, axis: [axis.plot([0.2], [0.8], "o-", color=c) for c in ("#C24A4A", "#8A7A45")], "look alike"),
     ],
 )  # fmt: skip
 def test_the_checks_find_faults(change: Callable[[Any, Any], object], found: str) -> None:

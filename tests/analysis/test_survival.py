@@ -69,12 +69,10 @@ def test_fewer_steps_alone_are_no_survival() -> None:
 def test_the_figure_has_a_line_for_each_point() -> None:
     figure = survival_figure(pd.concat([runs("a", [10, None]), runs("a", [None], fraction=0.5)]))
     try:
-        legend = figure.axes[0].get_legend()
-        assert legend is not None
-        assert [text.get_text() for text in legend.get_texts()] == [
-            "100 % of the data: 1 of 2 collapsed",
-            "50 % of the data: 0 of 1 collapsed",
-        ]
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == ["100 % of the data", "50 % of the data"]
+        assert [line.get_label() for line in figure.axes[0].lines] == ["100 % of the data", "50 % of the data"]
+        assert figure.axes[0].get_title() == "a\ncollapsed: 1, 0 of 2, 1 runs"
         figure.canvas.draw()
     finally:
         plt.close(figure)
