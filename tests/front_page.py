@@ -74,9 +74,10 @@ def answer() -> str:
     assert dearest.says in (BETTER, BETTER_HERE), "the sentence says that it wins"
     return fill(
         "**At equal cost, a fixed random subset is no better than a shorter run on all the data** (robust accuracy on "
-        f"the digits, {told}; on CIFAR-10 by AutoAttack, {there}), **but pruning wins where many labels "
-        "are wrong** (40 % of the digits': half of them, chosen by their margins in a first phase without attacks, against the better of two ways to train on all of "
-        f"them, {dearest.comparison.difference.points()}, {dearest.says}), **and can win with a one-step "
+        f"the digits, {told}; on CIFAR-10 by AutoAttack, {there}), **but pruning wins where many labels are wrong** "
+        "(40 % of the digits': half of them, chosen by their margins in a first phase without attacks, against the "
+        "better of two ways to train on all of them, "
+        f"{dearest.comparison.difference.points()}, {dearest.says}), **and can win with a one-step "
         f"attack that goes on from the image's last perturbation** ({epochs.max():g} epochs on {100 * share:g} % of "
         f"Fashion-MNIST against {epochs.min():.2g} on all of it: {win.comparison.difference.points()}, {win.says}).",
         width=120,
