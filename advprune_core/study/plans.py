@@ -26,6 +26,8 @@ from advprune_core.trainers.loop import train
 
 #: Seconds that may be spent on timing a grid, all its ways of training together.
 TIMING = 5.0
+#: Of a network's ways of training so many are timed, those with the most to do; short timings tell little.
+TIMED = 3
 #: Images of the smallest batch that is timed: BatchNorm needs two.
 LEAST = 2
 #: Between what shares of the time that was measured training will take: processors change their clock, and share
@@ -110,16 +112,23 @@ def _resolved(entry: Entry, matched: RunRecord | None) -> RunConfig | None:
 
 def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -> str:
     """What training takes, between what and what, and how that is known."""
-    ways: dict[str, list[Entry]] = {}
+    kinds: dict[str, dict[str, list[Entry]]] = {}
     for entry in entries:
-        ways.setdefault(_way(entry.config), []).append(entry)
+        kinds.setdefault(_kind(entry.config), {}).setdefault(_way(entry.config), []).append(entry)
+    each = max(1, TIMED // len(kinds))
+    seconds = TIMING / sum(min(each, len(ways)) for ways in kinds.values())
     low = high = 0.0
     images = set()
-    for way in ways.values():
-        pace = measured_pace(way[0].config, datasets[way[0].config.dataset], seconds=TIMING / len(ways))
-        passes = expected_total(way, datasets)
-        low, high = low + passes * pace.low, high + passes * pace.high
-        images.add(pace.images)
+    for ways in kinds.values():
+        passes = {way: expected_total(own, datasets) for way, own in ways.items()}
+        paces = {}
+        for way in sorted(passes, key=lambda way: -passes[way])[:each]:
+            first = ways[way][0].config
+            paces[way] = measured_pace(first, datasets[first.dataset], seconds=seconds)
+            images.add(paces[way].images)
+        slowest, fastest = max(pace.high for pace in paces.values()), min(pace.low for pace in paces.values())
+        low += sum(passes[way] * (paces[way].low if way in paces else fastest) for way in ways)
+        high += sum(passes[way] * (paces[way].high if way in paces else slowest) for way in ways)
     about = math.sqrt(low * high)
     together = f"{duration(about / workers)} with {workers}, " if workers > 1 else ""
     seen = " or ".join(map(str, sorted(images)))
@@ -135,11 +144,15 @@ def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -
     return text
 
 
+def _kind(config: RunConfig) -> str:
+    """Equal for runs of about one pace, since passes are what is counted: network, images and how they are computed."""
+    shape = (config.optimisation.batch_size, config.precision, config.device, config.threads, config.speed)
+    return json.dumps([*shape, config.dataset.canonical(), config.model.canonical()], sort_keys=True)
+
+
 def _way(config: RunConfig) -> str:
     """Equal for runs of one pace."""
-    shape = (config.optimisation.batch_size, config.precision, config.device, config.threads, config.speed)
-    parts = (config.dataset, config.model, config.objective, config.attack)
-    return json.dumps([*shape, *(part.canonical() for part in parts)], sort_keys=True)
+    return json.dumps([config.objective.canonical(), config.attack.canonical()], sort_keys=True)
 
 
 def measured_pace(config: RunConfig, dataset: Dataset, *, seconds: float = TIMING) -> Pace:
