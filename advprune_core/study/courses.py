@@ -15,7 +15,7 @@ from advprune_core.study.table import settings_of
 #: What says which run a row is of; a table without rows has its columns too.
 _PLACE = ("key", "arm", "variant", "fraction", "seed")
 _SETTING = ("dataset", "model", "objective", "norm", "eps")
-_COURSE = (*_PLACE, *_SETTING, "full_cost", "full_val_pgd", "epoch", "steps", "cost", "val_pgd")
+_COURSE = (*_PLACE, *_SETTING, "full_cost", "full_val_pgd", "epoch", "steps", "cost", "val_pgd", "pert_align")
 _LIFETIME = (*_PLACE, *_SETTING, "status", "optimiser_steps", "collapse_steps")
 
 
@@ -28,7 +28,8 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
         ``key, arm, variant, fraction, seed`` of each run, controls aside, and its ``dataset, model,
         objective, norm, eps``; one row for each check: ``epoch``
         (from 1), ``steps`` of the optimiser and ``cost`` in forward-equivalents by then (selection
-        included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1], and
+        included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1],
+        ``pert_align`` in [-1, 1] (NaN where it was not measured; see `trainers.alignment`), and
         ``full_cost``, ``full_val_pgd``: cost and last check of the run on all the data of the same way
         of training and seed (NaN where there is none).
     """
@@ -89,4 +90,5 @@ def _checks(record: RunRecord) -> Iterator[dict[str, float]]:
         visited += row["images"]
         if "val_pgd" in row:
             cost = record.passes.get("select", 0) + record.passes["train"] * visited / record.images_visited
-            yield {"epoch": row["epoch"] + 1, "steps": visited / size, "cost": cost, "val_pgd": row["val_pgd"]}
+            measured = {name: row.get(name, float("nan")) for name in ("val_pgd", "pert_align")}
+            yield {"epoch": row["epoch"] + 1, "steps": visited / size, "cost": cost, **measured}
