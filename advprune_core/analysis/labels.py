@@ -25,6 +25,13 @@ def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
     return {"random": "static random subset", "redraw": "random subset, redrawn each epoch"}.get(arm, arm)
 
 
+def matched_arm(arm: str) -> str:
+    """The arm that a control matches, ``way: same_steps(random)``: ``way: random``; any other arm itself."""
+    way, colon, own = arm.rpartition(": ")
+    control, _, matched = own.partition("(")
+    return f"{way}{colon}{matched.removesuffix(')')}" if control in CONTROLS else arm
+
+
 def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: bool = False) -> str:
     """An arm at a fraction: ``static random subset, 40 %``; of the `whole` data, ``TRADES: all the data``."""
     label = arm_label(arm, arms)

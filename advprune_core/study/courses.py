@@ -52,12 +52,13 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        What `collect_courses` has of each run, ``status``; ``optimiser_steps`` of the whole run, and
-        ``collapse_steps``: those at the end of the epoch in which the sentinel saw a collapse (NaN: none).
+        What `collect_courses` has of each run, and of the controls of pruned ones; ``status``,
+        ``optimiser_steps`` of the whole run, and ``collapse_steps``: those at the end of the epoch in which
+        the sentinel saw a collapse (NaN: none).
     """
     rows: list[dict[str, Any]] = []
     for store in (RunStore(folder, read_only=True) for folder in results):
-        for entry, record in _runs(store, study):
+        for entry, record in _runs(store, study, controls=True):
             before = record.epochs if record.collapse_epoch is None else record.epochs[: record.collapse_epoch + 1]
             steps = sum(row["images"] for row in before) / record.config["optimisation"]["batch_size"]
             rows.append(
@@ -71,10 +72,11 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_LIFETIME)
 
 
-def _runs(store: RunStore, study: str) -> Iterator[tuple[ManifestEntry, RunRecord]]:
-    """Entries of a study, controls aside, with the records of those that were trained."""
+def _runs(store: RunStore, study: str, *, controls: bool = False) -> Iterator[tuple[ManifestEntry, RunRecord]]:
+    """Entries of a study with the records of those that were trained; controls of pruned runs if they are asked for."""
     for entry in store.manifest(study).entries:
-        record = store.run(entry.key) if entry.control is None else None
+        asked = entry.control is None or (controls and entry.fraction < 1)
+        record = store.run(entry.key) if asked else None
         if record is not None and record.trained:
             yield entry, record
 

@@ -52,7 +52,8 @@ def test_runs_whose_attack_has_several_steps_have_no_alignment() -> None:
 
 def test_lifetimes_end_with_the_epoch_of_the_collapse(results: Path) -> None:
     lifetimes, store = collect_lifetimes(results, study="tiny"), RunStore(results)
-    assert len(lifetimes) == 2
+    arms = lifetimes[["arm", "fraction"]].values.tolist()
+    assert arms == [["random", 1.0], ["random", 0.5], ["same_cost(random)", 0.5]], "a full run is its own control"
     for _, row in lifetimes.iterrows():
         record = store.run(row["key"])
         assert record is not None
