@@ -29,6 +29,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 from advprune_core.analysis.summaries import markdown
@@ -64,7 +65,7 @@ OUT = Path("results/reference/benchmarks")
 VERSIONS = ("torchattacks", "foolbox", "adversarial-robustness-toolbox", "pyautoattack", "torchvision")
 
 
-def carry_out(case: Case, readings: Readings, path: Path, *, device: str) -> Readings:
+def carry_out(case: Case, readings: Readings, path: Path, *, device: str) -> None:
     """Measure the rounds that a case lacks on this device, and keep each of them."""
     known = readings.of(case.name)
     if known.device != device:
@@ -72,16 +73,14 @@ def carry_out(case: Case, readings: Readings, path: Path, *, device: str) -> Rea
         readings = readings.replaced(case.name, known)
     left = missing_rounds(case, readings)
     if not left:
-        return readings
+        return
     print(f"{case.name}: {case.work}, {case.setting}; {len(left)} of {case.rounds} rounds", flush=True)
-    with case.begin() as measure:
+    with case.begin() as one_round:
         if case.warm_up:
-            measure(0)
+            one_round(0)
         for number in left:
-            known = known.added(number, measure(number))
-            readings = readings.replaced(case.name, known)
-            readings.write(path)
-    return readings
+            known = known.added(number, one_round(number))
+            readings.replaced(case.name, known).write(path)
 
 
 def printable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -143,6 +142,22 @@ def versions() -> dict[str, str]:
     return found
 
 
+def measure(cases: Sequence[Case], path: Path) -> list[str]:
+    """Carry out cases one after the other on one thread; sentences on those that failed."""
+    device, failed, threads = str(environment("cpu")["device"]), list[str](), torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peers warn of their own arithmetic
+        for case in cases:
+            try:
+                carry_out(case, read(path), path, device=device)
+            except Exception as error:
+                failed.append(f"{case.name} could not be measured: {error}")
+                print(failed[-1], flush=True)
+    torch.set_num_threads(threads)
+    return failed
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only cases whose names begin so")
@@ -159,27 +174,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         forgotten = chosen(CASES, options.again, long=options.long) if options.again else []
     except ValueError as error:
         parser.error(str(error))
-    path, device = work_folder() / "timings.csv", str(environment("cpu")["device"])
-    readings, failed = read(path), []
+    path = work_folder() / "timings.csv"
     if options.list:
         for case in CASES:
-            print(f"{case.name}{' (long)' if case.long else ''}: {len(missing_rounds(case, readings))} rounds left")
+            print(f"{case.name}{' (long)' if case.long else ''}: {len(missing_rounds(case, read(path)))} rounds left")
         return 0
-    for case in forgotten:
-        readings = readings.without(case.name)
-        readings.write(path)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # peers warn of their own arithmetic
-    with threadpool_limits(1):
-        for case in wanted:
-            part = case if options.rounds is None else case.with_rounds(options.rounds)
-            try:
-                readings = carry_out(part, readings, path, device=device)
-            except Exception as error:
-                failed.append(f"{case.name} could not be measured: {error}")
-                print(failed[-1], flush=True)
-                readings = read(path)
-    rows = publish(readings, options.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=0):
+            if forgotten:
+                read(path).without(*(case.name for case in forgotten)).write(path)
+            failed = measure([case.with_rounds(options.rounds or case.rounds) for case in wanted], path)
+            rows = publish(read(path), options.out)
+    except Timeout:
+        parser.error(f"another benchmark is under way in {path.parent}; it would be in the way of this one's seconds")
     facts = {**environment("cpu"), "threads": 1, "peers": versions(), **git_state()}
     write_text(options.out / "environment.json", json.dumps(facts, indent=1) + "\n")
     print(printable(rows).to_string(index=False))

@@ -40,9 +40,9 @@ class Readings:
         """With these rounds of a case, instead of whatever there was."""
         return Readings({**self.cases, case: rounds})
 
-    def without(self, case: str) -> Readings:
-        """As if a case had never been measured."""
-        return Readings({name: rounds for name, rounds in self.cases.items() if name != case})
+    def without(self, *cases: str) -> Readings:
+        """As if these cases had never been measured."""
+        return Readings({name: rounds for name, rounds in self.cases.items() if name not in cases})
 
     def over(self, older: Readings) -> Readings:
         """These, and of the cases that are not among them what was known before."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from benchmarks import bench
 from benchmarks.cases import COLUMNS, Case, Goal, OtherResults, table
@@ -104,6 +105,14 @@ def test_amounts_of_another_device_are_shown_and_not_taken_for_this_ones(tmp_pat
 def test_a_first_look_at_fewer_rounds_is_not_met(tmp_path: Path) -> None:
     assert run(tmp_path, "--only", "first", "--rounds", "1") == 0
     assert rows(tmp_path)["first"] == "after 1 rounds only"
+
+
+def test_two_at_a_time_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work_folder().mkdir(parents=True)
+    with FileLock(work_folder() / "timings.lock"), pytest.raises(SystemExit):
+        run(tmp_path)
+    assert "another benchmark is under way" in capsys.readouterr().err
+    assert DONE == []
 
 
 def test_a_misspelt_name_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
