@@ -21,22 +21,23 @@ IMAGES, BATCH, PADDING = 12_800, 128, 4
 def contenders() -> Iterator[Round]:
     """One epoch of each; the loader's processes are there already."""
     import torchvision
-    from torchvision.transforms import v2
+    from torchvision import transforms
 
     train = load_dataset({"cifar10": {"val_select": 0, "val_stop": 0}}).train
-    plain = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-    drawn = [v2.RandomCrop(train.images.shape[-1], PADDING), v2.RandomHorizontalFlip()]
+    drawn = [transforms.RandomCrop(train.images.shape[-1], PADDING), transforms.RandomHorizontalFlip()]
 
-    def loader(transforms: list[object]) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-        images = torchvision.datasets.CIFAR10(str(data_folder()), transform=v2.Compose(transforms))
+    def loader(*changes: object) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+        images = torchvision.datasets.CIFAR10(
+            str(data_folder()), transform=transforms.Compose([*changes, transforms.ToTensor()])
+        )
         few = Subset(images, range(IMAGES))
         return DataLoader(few, BATCH, num_workers=2, persistent_workers=True)
 
-    first, labels = next(iter(loader(plain)))
+    first, labels = next(iter(loader()))
     rows = slice(0, BATCH)
     if not (torch.equal(first, train.pixels(rows)) and torch.equal(labels, train.labels[rows])):
         raise OtherResults("torchvision's images are not ours")
-    batches = loader([*drawn, *plain])
+    batches = loader(*drawn)
 
     def theirs() -> None:
         for _ in batches:

@@ -70,7 +70,7 @@ def seconds(images: int, k: int) -> Iterator[Round]:
     found: dict[str, float] = {}
 
     def own() -> None:
-        picks = omp(gradients, target, k)
+        picks = omp(gradients[:], target, k)  # a copy with the bias stored, as `grad_match` makes it
         rows, weights = torch.from_numpy(picks.indices), torch.from_numpy(picks.weights).float()
         found["ours"] = float((gradients.combination(rows, weights) - target).norm() / target.norm())
 
@@ -94,7 +94,7 @@ def memory(images: int) -> Iterator[Round]:
     gradients = gradients_of(outputs(trained(config), load_dataset(config.dataset).train))
 
     def own() -> None:
-        omp(gradients, gradients.total(), FEW)
+        omp(gradients[:], gradients.total(), FEW)
 
     def written() -> None:
         matrix = dense(gradients)
