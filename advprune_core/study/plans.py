@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.grid import Datasets, Entry, check_entries
+from advprune_core.study.records import RunRecord
 from advprune_core.study.runner import expected_total
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
@@ -61,20 +63,22 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         check_entries(entries, data=execution.data, here=execution.engine != "ray"),
         RunStore(execution.root),
     )
-    rows, missing, plainly = [], {}, set()
+    rows, missing, plainly, impossible = [], {}, set(), []
     for entry in entries:
-        config: RunConfig | None = entry.config
-        dataset = datasets[entry.config.dataset]
-        matched, state = store.finished(entry.config.train_key(dataset)), "to do"
-        if entry.control is not None and entry.derived:
-            config = resolve(entry.control, entry.config, matched) if matched and matched.trained else None
-        if config is None:
-            state = "after the run it matches"
-        elif store.finished(config.train_key(dataset)) is not None:
-            state = "there"
-        elif store.finished(config.replace(speed="exact").train_key(dataset)) is not None:
-            plainly.add(entry.identity())
-        if state != "there":
+        dataset, config, state = datasets[entry.config.dataset], None, "to do"
+        try:
+            config = _resolved(entry, store.finished(entry.config.train_key(dataset)))
+        except ConfigError as error:
+            state = "not possible"
+            impossible.append(f"\n{entry.describe()} is not possible: {error}")
+        else:
+            if config is None:
+                state = "after the run it matches"
+            elif store.finished(config.train_key(dataset)) is not None:
+                state = "there"
+            elif store.finished(config.replace(speed="exact").train_key(dataset)) is not None:
+                plainly.add(entry.identity())
+        if state not in ("there", "not possible"):
             missing[entry.identity()] = entry
         passes = f"{expected_total([entry], datasets):,.0f}"
         kept = "" if config is None else config.fraction  # a control's is known when it is resolved
@@ -94,7 +98,14 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         text += (
             f"\n{len(plainly)} of them are there as exact runs, which is what they are where nothing can be compiled"
         )
-    return text
+    return "".join([text, *impossible])
+
+
+def _resolved(entry: Entry, matched: RunRecord | None) -> RunConfig | None:
+    """The run of an entry; None: a control of a run that is not finished."""
+    if entry.control is None or not entry.derived:
+        return entry.config
+    return resolve(entry.control, entry.config, matched) if matched else None
 
 
 def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -> str:

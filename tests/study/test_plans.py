@@ -14,6 +14,8 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.study import plans
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import COMPILED, duration, measured_pace, plan
+from advprune_core.study.records import RunRecord
+from advprune_core.study.store import RunStore
 from advprune_core.study.study import study_config
 from tests.tiny import TINY_STUDY, tiny_run
 
@@ -49,6 +51,22 @@ def test_plan_of_a_finished_study_has_nothing_to_do(trained: Path) -> None:
     text = plan(study_grid(config), config.execution)
     assert counts(text) == (4, 0, 0)
     assert text.endswith("0 forward-equivalents")
+
+
+def test_plan_says_which_controls_are_not_possible(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = RunStore.finished
+
+    def diverged(store: RunStore, key: str) -> RunRecord | None:
+        record = finished(store, key)
+        return None if record is None else record.model_copy(update={"status": "diverged"})
+
+    monkeypatch.setattr(RunStore, "finished", diverged)
+    config = study_config({**TINY_STUDY, "results": str(trained)})
+    text = plan(study_grid(config), config.execution)
+    assert counts(text) == (4, 0, 0)
+    assert [line.count("not possible") for line in text.splitlines()[1:5]] == [0, 0, 0, 1]
+    reason = "is not possible: the control 'same_cost': the run it matches has the status 'diverged'"
+    assert text.splitlines()[-1] == f"same_cost(random) 50 % seed 0 {reason}"
 
 
 def test_plan_compiles_nothing_and_names_exact_runs(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
