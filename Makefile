@@ -6,7 +6,7 @@ VENV ?= $(if $(PIN),.venv-pinned,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PIN),--constraint tests/known_good.txt)
 
-.PHONY: study test test-fast lab course lint reference-digits reference-cifar-cpu bench clean
+.PHONY: study test test-fast lab course lint reference-digits reference-cifar-cpu bench bench-long clean
 
 study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png, runtime.png
 	$(BIN)/advprune study notebooks/profiles/digits.yaml
@@ -45,9 +45,14 @@ reference-cifar-cpu: $(VENV)/.package  ## nights of two cores; the data are down
 	@$(call each,$(CIFAR_CPU),--dry-run)
 	@$(call each,$(CIFAR_CPU),)
 
-bench: $(VENV)/.tests  ## measurements side by side, alternating; minutes
-	$(BIN)/python benchmarks/attacks.py
-	$(BIN)/python benchmarks/engines.py
+# What is measured stays in results/benchmarks, and is not measured again; ONLY="pgd omp-memory" takes some, AGAIN=... anew.
+BENCH = OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY)) $(if $(AGAIN),--again $(AGAIN))
+
+bench: $(VENV)/.bench  ## beside other libraries, on a machine that does nothing else: half an hour of one core
+	$(BENCH)
+
+bench-long: $(VENV)/.bench  ## the rows that take hours
+	$(BENCH) --long
 
 clean:  ## the environment and caches; never results
 	rm -rf $(VENV) .venv-pinned build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -65,4 +70,9 @@ $(VENV)/.package: pyproject.toml $(if $(PIN),tests/known_good.txt) | $(VENV)/bin
 $(VENV)/.tests: tests/oracles.txt $(VENV)/.package
 	$(PIP) --editable '.[test]'
 	$(PIP) --no-deps --requirement tests/oracles.txt
+	touch $@
+
+$(VENV)/.bench: benchmarks/peers.txt $(VENV)/.tests
+	$(PIP) --editable '.[bench]'
+	$(PIP) --no-deps --requirement benchmarks/peers.txt
 	touch $@

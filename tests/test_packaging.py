@@ -145,7 +145,9 @@ def test_known_good_versions_are_taken_when_asked_for_and_only_then(target: str)
     assert all("--constraint tests/known_good.txt" in line and ".venv-pinned/" in line for line in pinned)
 
 
-@pytest.mark.parametrize("target", ["study", "test", "test-fast", "lab", "course", "lint", "bench", "clean"])
+@pytest.mark.parametrize(
+    "target", ["study", "test", "test-fast", "lab", "course", "lint", "bench", "bench-long", "clean"]
+)
 def test_make_has_the_target(target: str) -> None:
     recipe = rules()
     assert recipe.get(target), f"make {target} does nothing"
