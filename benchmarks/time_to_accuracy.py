@@ -66,7 +66,7 @@ RACES = {
             "model": {"small_cnn": {"width": 16}},
             "eps": 0.1,
             "batch_size": 128,
-            "lr": 0.05,
+            "lr": 0.02,
         },
         {"carried": {"trainer": "atta"}, "N-FGSM": {"trainer": "n_fgsm"}},
         (1, 2, 3, 4, 6, 8, 12),
