@@ -1,0 +1,112 @@
+"""Training as it happens: a curve of the runs under way, and a button that stops them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ipywidgets as widgets
+import seaborn as sns
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from advprune_core.analysis.markup import plain
+from advprune_core.explore.pictures import blank, png
+from advprune_core.study.driver import Driver
+
+#: Metrics of a run's epochs.
+Epochs = Sequence[Mapping[str, Any]]
+
+#: Seconds between two looks at what has been trained.
+EVERY = 2.0
+#: Runs that are over and still drawn, the last ones.
+KEPT = 8
+#: The toolbar's own command, on a button: what a widget sends waits until the cell is over.
+STOP = (
+    '<button class="jupyter-button widget-button mod-warning" data-commandlinker-command="notebook:interrupt-kernel" '
+    'data-commandlinker-args="{}">&#9632; Stop</button> '
+)
+HINT = "What is finished is kept, and the same cell goes on from there. (No effect? Interrupt the kernel in the menu.)"
+ALONE = "A run is timed alone: nothing is drawn meanwhile."
+
+
+def course_figure(running: Mapping[str, Epochs], over: Mapping[str, Epochs]) -> Figure:
+    """Loss and accuracy after each epoch: of the runs under way in colour, of those that are over in grey.
+
+    Parameters
+    ----------
+    running, over : mapping
+        Metrics of a run's epochs, by its name.
+    """
+    figure = blank(width=9, height=3)
+    axes = figure.subplots(1, 2)
+    panels = {"train_loss": ("loss in training", 1.0), "train_accuracy": ("accuracy in training, %", 100.0)}
+    colours = sns.color_palette("colorblind", max(1, len(running)))
+    drawn = [(name, epochs, "0.8", None) for name, epochs in over.items()]
+    drawn += [(name, *rest) for (name, *rest) in zip(running, running.values(), colours, running, strict=True)]
+    for axis, (metric, (title, scale)) in zip(axes, panels.items(), strict=True):
+        for number, (_, epochs, colour, label) in enumerate(drawn):
+            x = [row["epoch"] + 1 for row in epochs]
+            style = {"color": colour, "marker": "os^Dv"[number % 5] if label else "", "markersize": 3, "linewidth": 1.2}
+            axis.plot(x, [scale * row[metric] for row in epochs], label=label and plain(label), **style)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.3)
+    checks = [(row["epoch"] + 1, 100 * row["val_pgd"], c) for _, rows, c, _ in drawn for row in rows if "val_pgd" in row]
+    if checks:
+        x, y, shades = zip(*checks, strict=True)
+        axes[1].scatter(x, y, c=shades, marker="*", s=40, zorder=3)
+        axes[1].set_title("accuracy in training, % (stars: held-out images under PGD-10)", fontsize=10)
+    if running:
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+        )
+    return figure
+
+
+class Courses:
+    """What has been seen of the runs of a driver: those under way, and those that are over."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.running: dict[str, Epochs] = {}
+        self.over: dict[str, Epochs] = {}
+
+    def look(self) -> bool:
+        """Look again; whether there is something new to draw."""
+        found = {run.name: run.epochs for run in self.driver.under_way() if run.epochs}
+        new = {name: len(epochs) for name, epochs in found.items()}
+        if new == {name: len(epochs) for name, epochs in self.running.items()}:
+            return False
+        ended = {name: epochs for name, epochs in self.running.items() if name not in found}
+        self.over = dict(list({**self.over, **ended}.items())[-KEPT:])
+        self.running = found
+        return True
+
+
+@contextmanager
+def watching(driver: Driver) -> Iterator[None]:
+    """Draw what a driver trains during a block, below a button that interrupts it."""
+    courses, ended = Courses(driver), threading.Event()
+    said = widgets.HTML(HINT)
+    row = widgets.HBox([widgets.HTML(STOP), said])
+    picture = widgets.Image(format="png", layout={"display": "none", "max_width": "900px"})
+    display(widgets.VBox([row, picture]))
+
+    def follow() -> None:
+        while not ended.wait(EVERY):
+            said.value = ALONE if driver.timing else HINT
+            if not driver.timing and courses.look():
+                picture.value = png(course_figure(courses.running, courses.over))
+                picture.layout.display = ""
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        row.layout.display = "none"
