@@ -96,8 +96,8 @@ def attack_image(network: Network, place: int, *, attack: Attack, eps: float) ->
         threat = ThreatModel(norm=norm, eps=eps)
         after = attack.perturb(network.model, x, y, threat=threat, seed=0, ids=torch.tensor([place]))
         steps = steps_to_break(network.model, x, y, norm=norm, eps=eps, steps=STEPS)
-    logits = [quiet_logits(network.model, images)[0] for images in (x, after)]
-    return Attacked(x[0], after[0], *logits, label=int(y), eps=eps, steps_to_break=int(steps))
+    logits, logits_after = (quiet_logits(network.model, images)[0] for images in (x, after))
+    return Attacked(x[0], after[0], logits, logits_after, label=int(y), eps=eps, steps_to_break=int(steps))
 
 
 def attack_figure(found: Attacked) -> Figure:

@@ -46,9 +46,7 @@ def metrics_of(table: pd.DataFrame) -> dict[str, str]:
 
 def threats_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of each data set and threat model, named: across them nothing is comparable."""
-    return {
-        name or f"{described(rows['dataset'].iloc[0])}, {threat(rows)}": rows for name, rows in settings(table)
-    }
+    return {name or f"{described(rows['dataset'].iloc[0])}, {threat(rows)}": rows for name, rows in settings(table)}
 
 
 def arms_of(table: pd.DataFrame) -> dict[str, str]:

@@ -97,8 +97,8 @@ def sheet(network: Network, page: Sorted) -> Figure:
         shade = 1.0 if kept else 0.45
         extent = (x, x + 0.8, y + 0.8, y)
         axis.imshow(image.squeeze(), "gray", vmin=0, vmax=1, alpha=shade, extent=extent, interpolation="nearest")
-        frame = {"linestyle": "-", "edgecolor": "#0173b2"} if kept else {"linestyle": ":", "edgecolor": "#de8f05"}
-        axis.add_patch(Rectangle((x, y), 0.8, 0.8, fill=False, linewidth=2, **frame))
+        line, colour = ("-", "#0173b2") if kept else (":", "#de8f05")
+        axis.add_patch(Rectangle((x, y), 0.8, 0.8, fill=False, linewidth=2, linestyle=line, edgecolor=colour))
         told = f"{labels[page.ids[place]]}: {page.scores[place]:.3g}"
         axis.text(x + 0.4, y + 0.84, told, fontsize=7, ha="center", va="top")
     axis.set(xlim=(0, ROW), ylim=(rows * 1.25, 0))

@@ -41,28 +41,27 @@ def course_figure(running: Mapping[str, Epochs], over: Mapping[str, Epochs]) -> 
         Metrics of a run's epochs, by its name.
     """
     figure = blank(width=9, height=3)
-    axes = figure.subplots(1, 2)
-    panels = {"train_loss": ("loss in training", 1.0), "train_accuracy": ("accuracy in training, %", 100.0)}
+    loss, right = figure.subplots(1, 2)
+    looks: list[tuple[Epochs, dict[str, Any]]] = [(epochs, {"color": "0.8"}) for epochs in over.values()]
     colours = sns.color_palette("colorblind", max(1, len(running)))
-    drawn = [(name, epochs, "0.8", None) for name, epochs in over.items()]
-    drawn += [(name, *rest) for (name, *rest) in zip(running, running.values(), colours, running, strict=True)]
-    for axis, (metric, (title, scale)) in zip(axes, panels.items(), strict=True):
-        for number, (_, epochs, colour, label) in enumerate(drawn):
-            x = [row["epoch"] + 1 for row in epochs]
-            style = {"color": colour, "marker": "os^Dv"[number % 5] if label else "", "markersize": 3, "linewidth": 1.2}
-            axis.plot(x, [scale * row[metric] for row in epochs], label=label and plain(label), **style)
-        axis.set_title(title, fontsize=10)
+    for number, (name, epochs) in enumerate(running.items()):
+        look = {"color": colours[number], "marker": "os^Dv"[number % 5], "markersize": 3, "label": plain(name)}
+        looks.append((epochs, look))
+    for epochs, look in looks:
+        x = [row["epoch"] + 1 for row in epochs]
+        loss.plot(x, [row["train_loss"] for row in epochs], linewidth=1.2, **look)
+        right.plot(x, [100 * row["train_accuracy"] for row in epochs], linewidth=1.2, **look)
+        checks = [row for row in epochs if "val_pgd" in row]
+        stars = [100 * row["val_pgd"] for row in checks]
+        right.plot([row["epoch"] + 1 for row in checks], stars, "*", color=look["color"], markersize=8)
+    loss.set_title("loss in training", fontsize=10)
+    right.set_title("accuracy in training, % (stars: held-out images, PGD-10)", fontsize=10)
+    for axis in (loss, right):
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
-    checks = [(row["epoch"] + 1, 100 * row["val_pgd"], c) for _, rows, c, _ in drawn for row in rows if "val_pgd" in row]
-    if checks:
-        x, y, shades = zip(*checks, strict=True)
-        axes[1].scatter(x, y, c=shades, marker="*", s=40, zorder=3)
-        axes[1].set_title("accuracy in training, % (stars: held-out images under PGD-10)", fontsize=10)
     if running:
-        figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
-        )
+        named = loss.get_legend_handles_labels()
+        figure.legend(*named, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
@@ -76,7 +75,7 @@ class Courses:
 
     def look(self) -> bool:
         """Look again; whether there is something new to draw."""
-        found = {run.name: run.epochs for run in self.driver.under_way() if run.epochs}
+        found: dict[str, Epochs] = {run.name: run.epochs for run in self.driver.under_way() if run.epochs}
         new = {name: len(epochs) for name, epochs in found.items()}
         if new == {name: len(epochs) for name, epochs in self.running.items()}:
             return False

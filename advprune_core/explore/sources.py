@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from advprune_core.analysis.summaries import component_name
 from advprune_core.base.environment import results_root
 from advprune_core.base.settings import ConfigError, near_miss
 from advprune_core.study.notebooks import SHIPPED
@@ -39,10 +43,17 @@ class Source:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """Its table, see `collect`: without runs that are not tested, because of those there is nothing to show."""
+        """Its table, see `collect`: of the runs that are tested.
+
+        Raises
+        ------
+        ConfigError
+            None is.
+        """
         table = collect(self.folder, study=self.study)
-        tested = table[table["robust"].notna()] if "robust" in table else table.iloc[:0]
-        return tested.reset_index(drop=True)
+        if "robust" not in table or table["robust"].isna().all():
+            raise ConfigError(f"no run of the study {self.study!r} in {self.folder} is finished and tested yet")
+        return table[table["robust"].notna()].reset_index(drop=True)
 
     @cached_property
     def timings(self) -> pd.DataFrame:
@@ -72,18 +83,45 @@ def sources(results: str | Path | None = None) -> dict[str, Source]:
     return own | shipped
 
 
-def source(name: str, results: str | Path | None = None) -> Source:
-    """The study of a name; one that comes with a checkout also without ``(reference)``.
+def name_of(study: str, known: Mapping[str, Source]) -> str:
+    """The name of a study among those that are known; one that comes with a checkout also without ``(reference)``.
 
     Raises
     ------
     ConfigError
-        No such study, or none of its runs is tested.
+        No such study.
     """
-    known = sources(results)
-    found = known.get(name) or known.get(f"{name} (reference)")
-    if found is None:
-        raise ConfigError(f"unknown study {name!r}{near_miss(name, known)}")
-    if not len(found.table):
-        raise ConfigError(f"no run of the study {name!r} in {found.folder} is finished and tested yet")
-    return found
+    for name in (study, f"{study} (reference)"):
+        if name in known:
+            return name
+    raise ConfigError(f"unknown study {study!r}{near_miss(study, known)}")
+
+
+def overview(results: str | Path | None = None) -> pd.DataFrame:
+    """The studies that are here: a row for each, with its data, network, points and seeds.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
+    rows = []
+    for name, found in sources(results).items():
+        manifest = found.store.manifest(found.study)
+        config, points = manifest.config, {(entry.arm, entry.fraction) for entry in manifest.entries}
+        seeds = {entry.seed for entry in manifest.entries}
+        rows.append(
+            {
+                "study": name,
+                "data set": component_name(_cell(config.get("dataset", ""))),
+                "network": component_name(_cell(config.get("model", ""))),
+                "arms and fractions": len(points),
+                "seeds": len(seeds),
+            }
+        )
+    return pd.DataFrame(rows).set_index("study")
+
+
+def _cell(spec: Any) -> str:
+    """A component's specification as it stands in a table."""
+    return spec if isinstance(spec, str) else json.dumps(spec)
