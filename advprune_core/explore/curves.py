@@ -160,5 +160,5 @@ def curve_figure(
 def choices(table: pd.DataFrame, arms: Sequence[str]) -> dict[str, Point]:
     """The points of some arms by what they are called."""
     names = list(dict.fromkeys(table["arm"]))
-    found = [point for point in points(table) if point[0] in arms]
+    found = sorted((point for point in points(table) if point[0] in arms), key=lambda point: names.index(point[0]))
     return {point_label(*point, names): point for point in found}

@@ -94,7 +94,8 @@ def name_of(study: str, known: Mapping[str, Source]) -> str:
     for name in (study, f"{study} (reference)"):
         if name in known:
             return name
-    raise ConfigError(f"unknown study {study!r}{near_miss(study, known)}")
+    own_names = {name.removesuffix(" (reference)") for name in known}
+    raise ConfigError(f"unknown study {study!r}{near_miss(study, own_names)}")
 
 
 def overview(results: str | Path | None = None) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from advprune_core.analysis.budgets import best_within, budget_findings, costs
 from advprune_core.analysis.markup import plain
 from advprune_core.analysis.plots import point_label
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.explore.pictures import blank
 from advprune_core.explore.runs import config_of
@@ -49,10 +50,15 @@ def machine_time(source: Source, table: pd.DataFrame, budget: float) -> MachineT
 
     Raises
     ------
-    AdvpruneError
-        No arm costs so little; data that are not here and cannot be downloaded.
+    ConfigError
+        No arm costs so little.
+    DataError
+        Data that are not here and cannot be downloaded.
     """
-    best = best_within(table, (budget,)).iloc[0]
+    found = best_within(table, (budget,))
+    if not len(found):
+        raise ConfigError(f"no arm costs as little as {100 * budget:g} % of the dearest one's")
+    best = found.iloc[0]
     rows = table[(table["arm"] == best["arm"]) & (table["matched_fraction"] == best["matched_fraction"])]
     record = source.store.run(rows["key"].iloc[0])
     assert record is not None
