@@ -38,14 +38,19 @@ def page() -> Iterator[Page]:
         yield found
 
 
+def named(view: Locator, kind: str, name: str) -> Locator:
+    """The control of a kind with a name in a view."""
+    return view.locator(kind, has=view.page.locator(".widget-label").get_by_text(name, exact=True))
+
+
 def choose(view: Locator, control: str, label: str) -> None:
     """Choose by the label in a view's dropdown of that name."""
-    view.locator(".widget-dropdown", has_text=control).locator("select").first.select_option(label=label)
+    named(view, ".widget-dropdown", control).locator("select").select_option(label=label)
 
 
 def slide(view: Locator, control: str, value: str) -> None:
     """Type a number into the field beside a view's slider."""
-    field = view.locator(".widget-slider", has_text=control).locator(".widget-readout")
+    field = named(view, ".widget-slider", control).locator(".widget-readout")
     field.click()
     field.fill(value)
     field.press("Enter")
