@@ -74,11 +74,11 @@ class ImageExplorer(View):
             label=self.label.value,
             highest_first=self.highest.value,
         )
+        self.page.value, self.page.max = 1, self.sorted.pages
+        self._show_page()
         kept, count = self.sorted.counts
         of_class = "" if self.label.value is None else f" of class {self.label.value}"
         self.counts.value = f"{self.pruner.value} keeps {kept} of {count} images{of_class}; {len(self.sorted.ids)} fit."
-        self.page.value, self.page.max = 1, self.sorted.pages
-        self._show_page()
 
     def _show_page(self) -> None:
         page = self.sorted.page(self.page.value - 1)
@@ -96,5 +96,5 @@ class ImageExplorer(View):
             self.attacked.value, self.says.value = b"", "No image fits."
             return
         found = attack_image(self.network, self.image.value, attack=self.attack.value, eps=self.eps.value)
-        self.says.value = found.text()
         self.attacked.value = png(attack_figure(found))
+        self.says.value = found.text()

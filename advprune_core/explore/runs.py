@@ -69,10 +69,11 @@ def point_summary(table: pd.DataFrame, point: Point) -> pd.DataFrame:
     rows["forward-equivalents for each training image"] = estimate(runs["cost"] / runs["n"]).text(1.0, 0)
     statuses = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())
     rows["runs"] = f"{statuses}; seeds {', '.join(map(str, sorted(runs['seed'])))}"
-    return pd.DataFrame({"": rows.values()}, index=list(rows))
+    return pd.DataFrame({"measure": list(rows), "mean over seeds, 95 % interval": list(rows.values())})
 
 
 def cost_by_phase(record: RunRecord) -> pd.DataFrame:
     """What a run cost by phase: forward-equivalents and processor seconds."""
     seconds = {phase: value for phase, value in record.cpu_seconds.items() if phase in record.passes}
-    return pd.DataFrame({"forward-equivalents": record.passes, "processor seconds": seconds}).rename_axis("phase")
+    found = pd.DataFrame({"forward-equivalents": record.passes, "processor seconds": seconds})
+    return found.rename_axis("phase").reset_index()

@@ -107,7 +107,7 @@ class StudyExplorer(View):
             rows = self.table[(self.table["arm"] == arm) & (self.table["matched_fraction"] == fraction)]
             fill(self.run, [(f"seed {row['seed']} ({row['status']})", place) for place, row in rows.iterrows()])
             text = table_html(point_summary(self.table, self.point.value))
-            self.about_point.value = titled(f"{self.point.label}: mean over seeds, 95 % interval", text)
+            self.about_point.value = titled(self.point.label, text)
         self._draw()
         self._show_run()
 

@@ -109,7 +109,7 @@ def tick(name: str, value: bool) -> widgets.Checkbox:
 
 def table_html(table: pd.DataFrame) -> str:
     """A small table; its texts are escaped."""
-    return str(table.to_html(border=0, justify="left", float_format=lambda value: f"{value:,.1f}"))
+    return str(table.to_html(border=0, index=False, justify="left", float_format=lambda value: f"{value:,.1f}"))
 
 
 def titled(title: str, content: str) -> str:

@@ -55,13 +55,13 @@ def test_attacks_of_the_test_are_said_where_they_are_others() -> None:
 
 
 def test_cost_by_phase_and_a_points_summary() -> None:
-    phases = cost_by_phase(run_record("a"))
+    phases = cost_by_phase(run_record("a")).set_index("phase")
     assert phases.loc["select"].tolist() == [100, 0.25]
     assert phases.loc["validate"].tolist() == [7, 10.0]
     assert "save" not in phases.index, "a phase without passes"
     table = study_table({("random", 0.5): [(0.8, 0.5), (0.7, 0.6)]}).assign(n=10)
     table.loc[1, "status"] = "collapsed"
-    rows = point_summary(table, ("random", 0.5))[""]
+    rows = point_summary(table, ("random", 0.5)).set_index("measure")["mean over seeds, 95 % interval"]
     assert rows["clean"].startswith("75.0 [")
     assert rows["runs"] == "1 ok, 1 collapsed; seeds 0, 1"
     assert rows["forward-equivalents for each training image"] == "50"

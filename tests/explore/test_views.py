@@ -40,7 +40,7 @@ def test_the_study_explorer(results: Path) -> None:
     before = view.curve.value
     view.point.value = ("random", 0.4)
     assert view.curve.value != before, "the ring has moved"
-    assert "static random subset, 40 %: mean over seeds" in view.about_point.value
+    assert "static random subset, 40 %" in view.about_point.value
     assert "--fraction 0.4" in view.about_run.value
     view.run.value = view.run.options[1][1]
     assert "--seed 1" in view.about_run.value

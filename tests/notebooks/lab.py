@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,9 @@ def server(folder: Path, home: Path) -> Iterator[str]:
     """JupyterLab over a folder, without the user's settings; gives its address, to which a path is added."""
     own = {f"JUPYTER_{name}_DIR": str(home / name) for name in ("CONFIG", "DATA", "RUNTIME")}
     environment = os.environ | own | {"IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(ROOT)}
+    disabled = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # asks at every start
+    (home / "CONFIG" / "labconfig").mkdir(parents=True)
+    (home / "CONFIG" / "labconfig" / "page_config.json").write_text(json.dumps(disabled))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root"]
     command += ["--IdentityProvider.token=abc", f"--ServerApp.root_dir={folder}"]
     log = home / "lab.log"
@@ -94,6 +98,8 @@ class Notebook:
         self.page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
 
     def shoot(self, what: Any, path: Path) -> None:
-        """Take a picture."""
+        """Take a picture of what may be longer than a screen."""
+        self.page.set_viewport_size({"width": 1400, "height": 2000})
         what.scroll_into_view_if_needed()
         what.screenshot(path=path)
+        self.page.set_viewport_size({"width": 1400, "height": 1000})
