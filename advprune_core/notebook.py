@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,15 @@ class StudyInterrupted(KeyboardInterrupt):
         return [f"Interrupted: {self}"]
 
 
-def run_watched(config: StudyConfig) -> StudyResult:
+def run_watched(config: StudyConfig, *, only: Collection[tuple[str, float]] | None = None) -> StudyResult:
     """Carry a study out as `run_study` does, where it can be watched and stopped.
 
     In JupyterLab a curve is drawn while it trains, under a button that stops it; an executed copy has neither.
+
+    Parameters
+    ----------
+    config, only
+        As of `run_study`.
 
     Raises
     ------
@@ -104,7 +109,7 @@ def run_watched(config: StudyConfig) -> StudyResult:
             yield
 
     try:
-        return run_study(config, beside=beside)
+        return run_study(config, only=only, beside=beside)
     except KeyboardInterrupt:
         raise StudyInterrupted(_kept(driver)) from None
 
