@@ -26,7 +26,7 @@ def network() -> Network:
     """A network after a moment's training."""
     from advprune_core.datasets.base import load_dataset
 
-    config: RunConfig = tiny_run()
+    config: RunConfig = tiny_run(epochs=20)
     dataset: Dataset = load_dataset(config.dataset)
     model = build_model(config.model, dataset, seed=0)
     train(config, dataset, model=model)
