@@ -139,7 +139,7 @@ def test_a_study_is_watched_and_stopped_and_goes_on(address: str, page: Page, tm
     notebook.replace(1, "\n".join(f"{name} = {value!r}" for name, value in {**given, "figure_dpi": 50}.items()))
     notebook.run_all()
     training = notebook.cell("run_watched(").locator(".jp-OutputArea")
-    expect(training.get_by_role("progressbar")).to_be_visible()
+    expect(training.locator(".widget-hprogress")).to_be_visible()
     curve = training.locator("img:visible").first
     seen = str(curve.get_attribute("src"))
     changes(curve, seen)
