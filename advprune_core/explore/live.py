@@ -11,6 +11,7 @@ import ipywidgets as widgets
 import seaborn as sns
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from advprune_core.analysis.markup import plain
 from advprune_core.explore.pictures import blank, png
@@ -58,6 +59,7 @@ def course_figure(running: Mapping[str, Epochs], over: Mapping[str, Epochs]) -> 
     right.set_title("accuracy in training, % (stars: held-out images, PGD-10)", fontsize=10)
     for axis in (loss, right):
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     if running:
         named = loss.get_legend_handles_labels()
@@ -66,23 +68,29 @@ def course_figure(running: Mapping[str, Epochs], over: Mapping[str, Epochs]) -> 
 
 
 class Courses:
-    """What has been seen of the runs of a driver: those under way, and those that are over."""
+    """What has been seen of the runs of a driver: those under way, and the last ones that are over, by name."""
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.running: dict[str, Epochs] = {}
         self.over: dict[str, Epochs] = {}
+        self._keys: dict[str, str] = {}
 
     def look(self) -> bool:
         """Look again; whether there is something new to draw."""
-        found: dict[str, Epochs] = {run.name: run.epochs for run in self.driver.under_way() if run.epochs}
-        new = {name: len(epochs) for name, epochs in found.items()}
-        if new == {name: len(epochs) for name, epochs in self.running.items()}:
+        found = [run for run in self.driver.under_way() if run.epochs]
+        now: dict[str, Epochs] = {run.name: run.epochs for run in found}
+        if {name: len(epochs) for name, epochs in now.items()} == {name: len(e) for name, e in self.running.items()}:
             return False
-        ended = {name: epochs for name, epochs in self.running.items() if name not in found}
+        ended = {name: self._whole(name, seen) for name, seen in self.running.items() if name not in now}
         self.over = dict(list({**self.over, **ended}.items())[-KEPT:])
-        self.running = found
+        self.running, self._keys = now, {run.name: run.key for run in found}
         return True
+
+    def _whole(self, name: str, seen: Epochs) -> Epochs:
+        """The epochs of a run that is over: those of its record, where it got to its end."""
+        record = self.driver.store.finished(self._keys[name])
+        return seen if record is None else record.epochs
 
 
 @contextmanager
@@ -94,12 +102,16 @@ def watching(driver: Driver) -> Iterator[None]:
     picture = widgets.Image(format="png", layout={"display": "none", "max_width": "900px"})
     display(widgets.VBox([row, picture]))
 
+    def draw() -> None:
+        if courses.look():
+            picture.value = png(course_figure(courses.running, courses.over))
+            picture.layout.display = ""
+
     def follow() -> None:
         while not ended.wait(EVERY):
             said.value = ALONE if driver.timing else HINT
-            if not driver.timing and courses.look():
-                picture.value = png(course_figure(courses.running, courses.over))
-                picture.layout.display = ""
+            if not driver.timing:
+                draw()
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -108,4 +120,5 @@ def watching(driver: Driver) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        draw()
         row.layout.display = "none"

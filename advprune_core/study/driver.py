@@ -55,8 +55,9 @@ from advprune_core.trainers.controls import resolve
 
 @dataclass(frozen=True)
 class UnderWay:
-    """A run that is being trained: what it is, and the metrics of its epochs so far."""
+    """A run that is being trained: its key, what it is, and the metrics of its epochs so far."""
 
+    key: str
     name: str
     config: RunConfig
     epochs: list[dict[str, Any]]
@@ -158,7 +159,7 @@ class Driver:
                 rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
             except (OSError, ValueError):
                 continue
-            found.append(UnderWay(self.entries[self._sharing[key][0]].describe(), config, rows))
+            found.append(UnderWay(key, self.entries[self._sharing[key][0]].describe(), config, rows))
         return found
 
     def finished(self) -> tuple[int, int]:

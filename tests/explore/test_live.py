@@ -36,10 +36,15 @@ def test_the_figure_has_the_runs_under_way_in_colour_and_the_others_in_grey() ->
     assert not course_figure({}, {}).legends
 
 
-def driver_of(under_way: Callable[[], dict[str, int]]) -> Any:
+def driver_of(under_way: Callable[[], dict[str, int]], finished: Callable[[str], Any] = lambda key: None) -> Any:
     """A driver of which only this is known."""
-    runs = lambda: [SimpleNamespace(name=name, epochs=rows(count)) for name, count in under_way().items()]  # noqa: E731
-    return SimpleNamespace(under_way=runs, timing=False)
+
+    def runs() -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(key=f"key of {name}", name=name, epochs=rows(count)) for name, count in under_way().items()
+        ]
+
+    return SimpleNamespace(under_way=runs, timing=False, store=SimpleNamespace(finished=finished))
 
 
 def test_what_is_over_is_remembered_for_a_while() -> None:
@@ -60,6 +65,16 @@ def test_what_is_over_is_remembered_for_a_while() -> None:
     assert "a" not in courses.over
 
 
+def test_a_run_that_is_over_is_drawn_to_its_end() -> None:
+    now = {"a": 2}
+    records = {"key of a": SimpleNamespace(epochs=rows(3))}
+    courses = Courses(driver_of(lambda: now, records.get))
+    assert courses.look()
+    now.clear()
+    assert courses.look()
+    assert (courses.running, courses.over) == ({}, {"a": rows(3)})
+
+
 def test_nothing_is_drawn_while_a_run_is_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "EVERY", 0.01)
     looks: list[bool] = []
@@ -67,7 +82,7 @@ def test_nothing_is_drawn_while_a_run_is_timed_alone(monkeypatch: pytest.MonkeyP
     driver.timing = True
     with capture_output(), watching(driver):
         time.sleep(0.2)
-        assert not looks
+        assert not looks, "nothing keeps the process busy"
         driver.timing = False
         patience = time.monotonic() + 30
         while len(looks) < 3 and time.monotonic() < patience:
