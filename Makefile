@@ -17,9 +17,9 @@ test: $(VENV)/.tests  ## all tests
 test-fast: $(VENV)/.tests  ## without the slow ones
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-lab: $(VENV)/.package  ## JupyterLab on this machine only; it prints its address with the token
+lab: $(VENV)/.package  ## JupyterLab on this machine only, at its start page; it prints its address with the token
 	@$(BIN)/python -c 'import importlib.util as i, sys; sys.exit(None if i.find_spec("jupyterlab") else "make lab needs JupyterLab, which $(VENV) lacks: $(BIN)/python -m pip install --editable .[lab]")'
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/accuracy_vs_fraction.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/README.ipynb
 
 course: $(VENV)/.package  ## the course's editions for students and for instructors, in build/course
 	$(BIN)/python notebooks/course/editions.py build/course
