@@ -6,7 +6,7 @@ VENV ?= $(if $(PIN),.venv-pinned,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PIN),--constraint tests/known_good.txt)
 
-.PHONY: study test test-fast lab course lint reference-digits reference-cifar-cpu bench bench-long clean
+.PHONY: study test test-fast lab course docs lint reference-digits reference-cifar-cpu bench bench-long clean
 
 study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png, runtime.png
 	$(BIN)/advprune study notebooks/profiles/digits.yaml
@@ -23,6 +23,12 @@ lab: $(VENV)/.package  ## JupyterLab on this machine only, at its start page; it
 
 course: $(VENV)/.package  ## the course's editions for students and for instructors, in build/course
 	$(BIN)/python notebooks/course/editions.py build/course
+
+docs: $(VENV)/.docs  ## the site, in build/docs/html: results, components, course, and the package's reference
+	rm -rf build/docs
+	$(BIN)/python -m docs.pages build/docs/source
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 --conf-dir docs build/docs/source build/docs/html
+	@echo "open build/docs/html/index.html"
 
 lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 	$(BIN)/ruff check .
@@ -68,11 +74,15 @@ $(VENV)/.package: pyproject.toml $(if $(PIN),tests/known_good.txt) | $(VENV)/bin
 	touch $@
 
 $(VENV)/.tests: tests/oracles.txt $(VENV)/.package
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[docs,test]'
 	$(PIP) --no-deps --requirement tests/oracles.txt
 	touch $@
 
 $(VENV)/.bench: benchmarks/peers.txt $(VENV)/.tests
 	$(PIP) --editable '.[bench]'
 	$(PIP) --no-deps --requirement benchmarks/peers.txt
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.package
+	$(PIP) --editable '.[docs]'
 	touch $@

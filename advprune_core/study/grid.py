@@ -36,7 +36,7 @@ class Entry:
     ----------
     arm : str
         What a line in a figure stands for: a pruner's label, or ``control(pruner)``; after
-        ``variant: `` where there are several ways of training.
+        ``variant:`` where there are several ways of training.
     fraction, seed
         Of the run, or of the run that a control matches.
     config : RunConfig
