@@ -1,7 +1,7 @@
 """What to do with a budget: the way of training to take, whether to prune, and what to expect of it.
 
-What is known are the measured points of `fronts`. Of those settings the nearest to what is asked is taken, see `nearest`;
-in it, of all ways of training that the budget pays for, see `choose`. What is asked beyond what was measured is said.
+What is known are the measured points of `fronts`: of their settings the nearest to what is asked is taken (`nearest`),
+and in it one of the ways of training that the budget pays for (`choose`). What lies beyond what was measured is said.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-import numpy as np
 import pandas as pd
 from pydantic import BeforeValidator, Field, model_validator
 
 from advprune_core.analysis.estimates import Estimate
-from advprune_core.analysis.fronts import SETTING, Plan, ways_of
+from advprune_core.analysis.fronts import SETTING, Plan, spec_text, ways_of
 from advprune_core.base.settings import Settings
 from advprune_core.base.values import ratio, shown
 from advprune_core.datasets.splits import Dataset
@@ -28,8 +27,12 @@ from advprune_core.trainers.config import RunConfig
 
 #: Width of the widest interval that is given as an expectation, in [0, 1]; stated before anything was held back.
 WIDEST = 0.06
-#: Of PGD-7 on all the data for as long as the longest measured run: what `cost` is a share of.
-_FULL = RunConfig()
+#: Share of a budget that the dearest measured run must cost for the answer to hold for it.
+_ENOUGH = 0.5
+#: Times as many training images, or as few, that count as the measured number.
+_AS_MANY = 1.1
+#: What a full run takes for each image: 7 steps of PGD.
+_PGD = RunConfig()
 
 
 def seconds_of(value: Any) -> Any:
@@ -85,7 +88,7 @@ class Situation:
             wrong_labels=config.dataset.label_noise if wrong_labels is None else wrong_labels,
             images=len(dataset.train),
             shape="x".join(map(str, dataset.image_shape)),
-            model=config.model.name,
+            model=spec_text(config.model),
             norm=config.threat.norm,
             eps=config.threat.eps,
         )
@@ -94,8 +97,8 @@ class Situation:
 def nearest(points: pd.DataFrame, asked: Situation) -> pd.DataFrame:
     """The points of the measured setting that is nearest to what is asked.
 
-    First in the share of wrong labels, which is what the answer turns on; then the data set, else one of images of about
-    as many values; then norm, radius and network; then the one with most points.
+    First in the share of wrong labels, which is what the answer turns on; then the data set, else one of images of
+    about as many values; then norm, radius and network; then the one with most points.
     """
 
     def distance(place: tuple[Any, ...], count: int) -> tuple[float, ...]:
@@ -121,14 +124,14 @@ def _values(shape: str) -> int:
 def full_epochs(points: pd.DataFrame) -> float:
     """Epochs of the full run of a setting: those of its longest run that attacks all the data in every epoch."""
     whole = points[(points["pruner"] == '"full"') & ~points["trainer"].str.contains("plain_epochs")]
-    return float(whole["epochs"].max())
+    return float((whole if len(whole) else points)["epochs"].max())
 
 
 def choose(points: pd.DataFrame, budget: float) -> tuple[Plan, Plan | None] | None:
     """The plan to take for a budget, and the best of the other kind (pruned, or on all the data).
 
-    Of all plans whose expected robust accuracy lies in the interval of the best one's, the cheapest; at equal cost one on
-    all the data before a pruned one, then the more robust one.
+    Of all plans whose expected robust accuracy lies in the interval of the best one's, the cheapest; at equal cost
+    one on all the data before a pruned one, then the more robust one.
 
     Parameters
     ----------
@@ -169,71 +172,81 @@ def advise(
         Times a way of training on this machine.
     """
     asked = Situation.of(config, dataset, request.wrong_labels)
-    points = nearest(points, asked)
-    full = full_epochs(points) * _FULL.passes_per_image
+    points, images = nearest(points, asked), len(dataset.train)
+    full = full_epochs(points) * _PGD.passes_per_image
     batch = json.loads(points.iloc[0]["trainer"]).get("batch_size", config.optimisation.batch_size)
-    speed = pace(config.with_settings({"optimisation.batch_size": min(batch, len(dataset.train))}))
-    budget = full * request.cost if request.cost is not None else request.budget / (speed.high * len(dataset.train))
-    lines = [_budget(request, budget, full, full_epochs(points), speed, len(dataset.train)), ""]
-    found = choose(points, budget)
-    if found is None:
-        least = min(way.costs[0] for way in ways_of(points))
-        lines.append(
-            f"Cannot tell: the cheapest run that was measured costs {least:.3g} for each training image "
-            f"({_time(least, speed, dataset)}); the budget pays for less."
-        )
+    speed = pace(config.with_settings({"optimisation.batch_size": min(batch, images)}))
+    if request.budget is None:
+        budget, given = full * (request.cost or 0.0), f"{request.cost:g}"
     else:
-        lines += _told(*found, config, dataset, speed)
-    return "\n".join([*lines, "", "How far this reaches:", *_reach(points.iloc[0], asked, found and found[0], budget)])
-
-
-def _budget(request: Request, budget: float, full: float, epochs: float, speed: Pace, images: int) -> str:
-    whole = f"a full run ({epochs:.3g} epochs of 7 steps of PGD on all {images:,} images)"
-    took = f"{duration(full * speed.low * images)} to {duration(full * speed.high * images)} on this machine"
-    given = f"{request.cost:g} of" if request.cost is not None else f"{duration(request.budget or 0)}, {budget / full:.2g} of"
-    return f"Budget: {given} {whole}, which takes {took}."
-
-
-def _time(cost: float, speed: Pace, dataset: Dataset) -> str:
-    return f"{duration(cost * speed.low * len(dataset.train))} to {duration(cost * speed.high * len(dataset.train))}"
-
-
-def _told(plan: Plan, rival: Plan | None, config: RunConfig, dataset: Dataset, speed: Pace) -> list[str]:
-    """The answer, what is expected, and the command."""
-    if not plan.pruned:
-        answer = "Do not prune: train on all the data"
-    elif rival is None:
-        answer = f"Cannot tell whether to prune, for nothing on all the data was measured at this cost. Measured: {_kept(plan)}"
-    else:
-        answer = f"Prune: {_kept(plan)}"
+        budget = request.budget / (speed.high * images)
+        given = f"{duration(request.budget)}, {budget / full:.2g}"
+    beyond = _beyond(points.iloc[0], asked)
+    ways, found = ways_of(points), choose(points, budget)
+    least, most = min(way.costs[0] for way in ways), max(way.costs[-1] for way in ways)
     lines = [
-        f"{answer}, {_trainer(plan)}, {plan.epochs:.3g} epochs ({_time(plan.cost, speed, dataset)}).",
-        f"  expected: {_expected(plan.clean, 'clean')}, {_expected(plan.robust, 'robust')}",
+        f"Budget: {given} of a full run ({_epochs(full_epochs(points))} on all {images:,} images with 7 steps of PGD), "
+        f"which takes {_time(full, speed, images)} on this machine.",
+        "",
     ]
-    if not np.isnan(plan.spread):
-        lines.append(
-            f"  (means over seeds, 95 % intervals; single runs vary by {100 * plan.spread:.1f} points, one standard deviation)"
-        )
-    if rival is not None:
-        kind = f"the best on all the data, {rival.epochs:.3g} epochs" if plan.pruned else f"the best pruned: {_kept(rival)}"
-        lines.append(f"  instead of {kind}, {_trainer(rival)}: {_expected(rival.robust, 'robust')}")
-    return [*lines, f"  {command(plan, config)}"]
+    if found is None:
+        lines.append(f"Cannot tell: the cheapest run that was measured costs {least / budget:.1f} times as much.")
+    else:
+        plan, rival = found
+        lines += [
+            _answer(plan, rival, dearest=most / budget) + f" ({_time(plan.cost, speed, images)}).",
+            f"  {'reached there' if beyond else 'expected'}: {_expected(plan.clean, 'clean')}, "
+            f"{_expected(plan.robust, 'robust')}",
+            "  means over seeds on the measured test images, 95 % intervals; of single runs the standard deviation is "
+            f"{100 * plan.spread:.1f} points",
+            *([f"  against {_way(rival)}: {_expected(rival.robust, 'robust')}"] if rival is not None else []),
+            f"  {command(plan, config)}",
+        ]
+        if plan.between[0] != plan.between[1]:
+            beyond.append(
+                "a cost between {:.3g} and {:.3g} of a full run: interpolated".format(*(c / full for c in plan.between))
+            )
+        if budget > 1.01 * plan.cost:
+            beyond.append(f"{plan.cost / budget:.0%} of the budget: what costs more was not measured, or is not better")
+    return "\n".join([*lines, "", _measured(points.iloc[0]), *(f"  - {text}" for text in beyond)])
 
 
-def _kept(plan: Plan) -> str:
-    name = next(iter(plan.way.pruner)) if isinstance(plan.way.pruner, dict) else plan.way.pruner
-    return f"keep {100 * plan.fraction:.0f} % of the data by {name!r}"
+def _time(cost: float, speed: Pace, images: int) -> str:
+    return f"{duration(cost * speed.low * images)} to {duration(cost * speed.high * images)}"
+
+
+def _epochs(count: float) -> str:
+    return f"{count:.3g} epoch{'s' * (round(count, 2) != 1)}"
+
+
+def _answer(plan: Plan, rival: Plan | None, *, dearest: float) -> str:
+    """Whether to prune, and what to do; `dearest`: cost of the dearest measured run, as a share of the budget."""
+    if dearest < _ENOUGH:
+        most = f"no run that was measured costs more than {dearest:.1g} of it"
+        return f"Cannot tell: {most}. Of those the best is {_way(plan)}"
+    if not plan.pruned:
+        return f"Do not prune: {_way(plan)}"
+    if rival is None:
+        return f"Cannot tell whether to prune, for nothing on all the data was measured at this cost: {_way(plan)}"
+    return f"Prune: {_way(plan)}"
+
+
+def _way(plan: Plan) -> str:
+    pruner = plan.way.pruner
+    name = next(iter(pruner)) if isinstance(pruner, dict) else pruner
+    data = f"{100 * plan.fraction:.0f} % of the data, kept by {name!r}" if plan.pruned else "all the data"
+    return f"{data}, {_trainer(plan)}, {_epochs(plan.epochs)}"
 
 
 def _expected(value: Estimate, name: str) -> str:
     """An accuracy with its interval, or that this cannot be told closely enough."""
-    if not value.high - value.low <= WIDEST + 1e-9:
+    if not value.high - value.low <= WIDEST:
         return f"{name}: cannot tell within {100 * WIDEST:g} points (about {100 * value.mean:.0f} %)"
     return f"{value.text()} % {name}"
 
 
 def _trainer(plan: Plan) -> str:
-    """``trainer n_fgsm (1 attack step, label_smoothing 0.1)``, or the objective's name where there is no such preset."""
+    """``trainer n_fgsm (1 attack step, label smoothing 0.1)``; the objective's name where there is no such preset."""
     config = RunConfig.flat(**plan.way.trainer)
     objective, attack = config.objective, config.attack
     presets = {name: RunConfig.flat(trainer=name) for name in TRAINERS.classes()}
@@ -260,39 +273,41 @@ def command(plan: Plan, config: RunConfig) -> str:
     options |= plan.way.trainer | {"epochs": float(f"{plan.epochs:.4g}")}
     if plan.pruned:
         options |= {"pruner": plan.way.pruner, "fraction": float(f"{plan.fraction:.3g}")}
-    return "advprune run " + " ".join(f"--{key.replace('_', '-')} {shlex.quote(_spec(value))}" for key, value in options.items())
+    return "advprune run " + " ".join(
+        f"--{key.replace('_', '-')} {shlex.quote(_spec(value))}" for key, value in options.items()
+    )
 
 
 def _spec(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _reach(measured: pd.Series, asked: Situation, plan: Plan | None, budget: float) -> list[str]:
-    """What was measured, and each way in which what is asked lies outside of it."""
-    threat = f"{measured['norm']} {measured['eps']:.3g}"
-    wrong = f", {100 * measured['wrong_labels']:g} % of the labels wrong" if measured["wrong_labels"] else ""
-    attacks = measured["test"].replace("+", ", ")
-    lines = [
-        f"measured on {measured['dataset']} ({measured['images']:,} training images of {measured['shape']}{wrong}) with "
-        f"{measured['model']} in {threat}; robust: right under {attacks}"
-    ]
-    beyond = []
-    if measured["dataset"] != asked.dataset:
-        beyond.append(
-            f"the data set {asked.dataset} ({asked.images:,} images of {asked.shape}): the accuracies are those of "
-            f"{measured['dataset']}, and say nothing of yours; at best the choice carries over"
+def _measured(there: pd.Series) -> str:
+    wrong = f", {100 * there['wrong_labels']:g} % of the labels wrong" if there["wrong_labels"] else ""
+    return (
+        f"Measured: {there['dataset']} ({there['images']:,} training images of {there['shape']}{wrong}), "
+        f"{there['model']}, {there['norm']} {there['eps']:.3g}, robust under {there['test'].replace('+', ', ')}."
+    )
+
+
+def _beyond(there: pd.Series, asked: Situation) -> list[str]:
+    """Each way in which what is asked lies outside of what was measured."""
+    found = []
+    if there["dataset"] != asked.dataset:
+        found.append(
+            f"extrapolated to {asked.dataset}, {asked.images:,} images of {asked.shape}: accuracies say nothing of "
+            "yours, at best the choice carries over"
         )
-    elif abs(math.log(measured["images"] / asked.images)) > 0.1:
-        beyond.append(f"{asked.images:,} training images")
-    if measured["model"] != asked.model:
-        beyond.append(f"the network {asked.model}")
-    if measured["norm"] != asked.norm or not math.isclose(measured["eps"], asked.eps, rel_tol=1e-3):
-        beyond.append(f"{asked.norm} {asked.eps:.3g}; at a larger radius one-step attacks can fail suddenly")
-    if not math.isclose(measured["wrong_labels"], asked.wrong_labels, abs_tol=1e-9):
-        beyond.append(f"{100 * asked.wrong_labels:g} % of the labels wrong: the answer may turn between")
-    lines += [f"extrapolated to {text}" for text in beyond]
-    if plan is not None and plan.between[0] != plan.between[1]:
-        lines.append("interpolated between runs of {:.3g} and {:.3g} forward-equivalents an image".format(*plan.between))
-    if plan is not None and budget > plan.cost * 1.01:
-        lines.append(f"{plan.cost / budget:.0%} of the budget is used: what costs more was not measured, or is not better")
-    return [f"  - {line}" for line in lines]
+    elif abs(math.log(there["images"] / asked.images)) > math.log(_AS_MANY):
+        found.append(f"extrapolated to {asked.images:,} training images")
+    if there["model"] != asked.model:
+        found.append(f"extrapolated to the network {asked.model}")
+    if there["norm"] != asked.norm or not math.isclose(there["eps"], asked.eps, rel_tol=1e-3):
+        found.append(
+            f"extrapolated to {asked.norm} {asked.eps:.3g}; one-step attacks can fail suddenly at a larger radius"
+        )
+    if not math.isclose(there["wrong_labels"], asked.wrong_labels, abs_tol=1e-9):
+        found.append(
+            f"extrapolated to {100 * asked.wrong_labels:g} % of the labels wrong: whether to prune turns on this"
+        )
+    return found

@@ -1,8 +1,8 @@
 """What was measured: accuracy against cost of every way of training, in each setting; what advice is read from.
 
-The points are made from the records under ``results/reference`` and kept beside this file, so that an installed package
-has them. ``python -m advprune_core.analysis.fronts results/reference`` writes them anew; a test holds them against the
-records.
+The points are made from the records under ``results/reference`` and kept beside this file, so that an installed
+package has them. ``python -m advprune_core.analysis.fronts results/reference`` writes them anew; a test holds them
+against the records.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from advprune_core.analysis.estimates import Estimate, accuracy
-from advprune_core.analysis.summaries import attacks_of, component_name
+from advprune_core.analysis.summaries import attacks_of
 from advprune_core.analysis.verdicts import MIN_SEEDS
 from advprune_core.base.files import write_text
-from advprune_core.base.settings import Settings
+from advprune_core.base.settings import Component, Settings
 from advprune_core.study.runs import Run
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect
@@ -57,10 +57,10 @@ def measured_points(folders: Sequence[Path]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``dataset`` (name), ``wrong_labels`` (share), ``images`` (training images), ``shape`` (1x8x8), ``model``, ``norm``,
-        ``eps``, ``test`` (attacks); ``trainer`` (settings that are not the defaults, JSON), ``pruner`` (JSON; ``"full"``:
-        all the data), ``fraction``, ``epochs``; ``cost`` in forward-equivalents for each training image; ``clean,
-        robust``: a value in [0, 1] for each seed, JSON. Points of fewer than three seeds are left out.
+        ``dataset`` (name), ``wrong_labels`` (share), ``images`` (training images), ``shape`` (1x8x8), ``model``,
+        ``norm``, ``eps``, ``test`` (attacks); ``trainer`` (settings that are not the defaults, JSON), ``pruner``
+        (JSON; ``"full"``: all the data), ``fraction``, ``epochs``; ``cost`` in forward-equivalents for each training
+        image; ``clean, robust``: a value in [0, 1] for each seed, JSON. Points of fewer than three seeds are left out.
     """
     rows = pd.DataFrame([row for folder in folders for row in _runs(folder)])
     rows = rows.drop_duplicates([*SETTING, *POINT, "seed"])
@@ -91,7 +91,7 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
             "wrong_labels": config.dataset.label_noise,
             "images": record.n,
             "shape": "x".join(map(str, record.dataset["image_shape"])),
-            "model": component_name(str(row["model"])),
+            "model": spec_text(config.model),
             "norm": config.threat.norm,
             "eps": config.threat.eps,
             "test": test,
@@ -121,6 +121,12 @@ def _at(settings: Settings, path: str) -> Any:
     for part in path.split("."):
         value = value[part]
     return value
+
+
+def spec_text(component: Component) -> str:
+    """A component's specification in one word, or in JSON where it has settings."""
+    spec = component.spec()
+    return spec if isinstance(spec, str) else json.dumps(spec, sort_keys=True)
 
 
 def read_points() -> pd.DataFrame:
@@ -165,9 +171,9 @@ class Plan:
 class Way:
     """A way of training with its measured points: on all the data for more or fewer epochs, or on a share of it.
 
-    Between its points accuracy is expected on a monotone cubic (Fritsch and Carlson 1980, as in SciPy's PCHIP) through the
-    means over the logarithm of the cost. The interval is as wide as Student's 95 % intervals of the two neighbours,
-    interpolated, and on either side by what the curve differs from a straight line between them.
+    Between its points accuracy is expected on a monotone cubic (Fritsch and Carlson 1980, as SciPy's PCHIP) through
+    the means over the logarithm of the cost. The interval is as wide as Student's 95 % intervals of the two
+    neighbours, interpolated, and on either side by what the curve differs from a straight line between them.
 
     Attributes
     ----------

@@ -24,8 +24,8 @@ def advise(
 ) -> None:
     """Say which training to take for a budget, whether to prune, and what to expect: --budget '20 min', or --cost 0.3.
 
-    A few steps of training are timed on this machine; the rest is read from what the published studies measured, and what
-    lies outside of that is named.
+    A few steps of training are timed on this machine. The rest is read from what the published studies measured, and
+    what lies outside of that is named.
     """
     from advprune_core.analysis.advice import Request
     from advprune_core.analysis.advice import advise as advice

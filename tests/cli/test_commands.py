@@ -56,7 +56,17 @@ def test_help(command: str | None) -> None:
 
 
 def test_the_commands() -> None:
-    assert {"run", "study", "list", "collect", "evaluate", "export", "gc"} <= set(COMMANDS)
+    assert {"run", "study", "advise", "list", "collect", "evaluate", "export", "gc"} <= set(COMMANDS)
+
+
+def test_advise_times_this_machine_and_leaves_nothing(advprune: Command, tmp_path: Path) -> None:
+    code, out, _ = advprune("advise", "--cost", "0.3", "--dataset", "{digits: {limit: 400}}")
+    assert code == 0
+    assert re.search(r"Budget: 0\.3 of a full run .* takes \S+ \w+ to \S+ \w+ on this machine", out)
+    assert "Do not prune: all the data, trainer n_fgsm (1 attack step" in out
+    assert list(tmp_path.iterdir()) == []
+    refused(*advprune("advise", "--budget", "20"), "'20' is no length of time: a number and a unit")
+    refused(*advprune("advise"), "name one budget")
 
 
 def test_help_of_run_mentions_every_setting() -> None:
