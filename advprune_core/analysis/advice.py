@@ -268,7 +268,7 @@ def _trainer(plan: Plan) -> str:
 
 def command(plan: Plan, config: RunConfig) -> str:
     """The command that carries a plan out."""
-    options = {"dataset": config.dataset.spec(), "model": config.model.spec()}
+    options: dict[str, Any] = {"dataset": config.dataset.spec(), "model": config.model.spec()}
     options |= {"norm": config.threat.norm, "eps": round(config.threat.eps, 6)}
     options |= plan.way.trainer | {"epochs": float(f"{plan.epochs:.4g}")}
     if plan.pruned:

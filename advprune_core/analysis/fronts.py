@@ -235,14 +235,13 @@ def ways_of(points: pd.DataFrame) -> list[Way]:
 
     On all the data, the epochs differ from point to point; pruned, the share that is kept, up to all of it.
     """
-    ways = []
-    whole = points[points["pruner"] == json.dumps(_FULL)]
-    for trainer, rows in whole.groupby("trainer"):
-        ways.append(_way(str(trainer), _FULL, rows))
-    pruned = points[points["pruner"] != json.dumps(_FULL)]
-    for (trainer, pruner, epochs), rows in pruned.groupby(["trainer", "pruner", "epochs"]):
-        end = whole[(whole["trainer"] == trainer) & (whole["epochs"] == epochs)]
-        ways.append(_way(trainer, json.loads(pruner), pd.concat([rows, end])))
+    all_data = points["pruner"] == json.dumps(_FULL)
+    whole = points[all_data]
+    ways = [_way(str(trainer), _FULL, rows) for trainer, rows in whole.groupby("trainer")]
+    for _, rows in points[~all_data].groupby(["trainer", "pruner", "epochs"]):
+        first = rows.iloc[0]
+        end = whole[(whole["trainer"] == first["trainer"]) & (whole["epochs"] == first["epochs"])]
+        ways.append(_way(str(first["trainer"]), json.loads(first["pruner"]), pd.concat([rows, end])))
     return ways
 
 

@@ -57,10 +57,8 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     Nothing is compiled and nothing is written. Time is estimated from a few steps of training on this
     machine, see `measured_pace`.
     """
-    datasets, store = (
-        check_entries(entries, data=execution.data, here=execution.engine != "ray"),
-        RunStore(execution.root),
-    )
+    entries, datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
+    store = RunStore(execution.root)
     rows, missing, plainly = [], {}, set()
     for entry in entries:
         config: RunConfig | None = entry.config
