@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.summaries import (
@@ -97,9 +98,7 @@ def _arms(table: pd.DataFrame) -> list[str]:
 
 def _footnote(figure: Figure, table: pd.DataFrame) -> None:
     """Say under a figure what its evaluations warn of, and of how many runs."""
-    found = table["warnings"].dropna() if "warnings" in table else pd.Series(dtype=str)
-    if len(found := found[found != ""]):
-        text = f"{len(found)} of {len(table)} evaluations are in doubt: {'; '.join(dict.fromkeys(found))}"
+    if text := doubts(table):
         figure.supxlabel(fill(text, 150), fontsize=8, color="firebrick")
 
 

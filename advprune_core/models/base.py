@@ -130,5 +130,6 @@ def check_model(model: Any, dataset: Dataset) -> None:
     if logits.shape != (2, dataset.classes):
         raise ConfigError(
             f"the model gives outputs of shape {tuple(logits.shape)} for 2 images; "
-            f"{dataset.name} has {dataset.classes} classes, so it must be (2, {dataset.classes})"
+            f"{dataset.name} has {dataset.classes} classes, so it must be (2, {dataset.classes}); a factory is told "
+            f"as in {{torchvision.models:resnet18: {{num_classes: {dataset.classes}}}}}"
         )

@@ -95,7 +95,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes of a reader
         reason = str(error).partition("\n")[0]
-        raise ConfigError(f"{what}: {reason or type(error).__name__}") from None
+        raise ConfigError(f"{what}: {type(error).__name__}: {reason}") from None
     if not isinstance(state, dict):
         raise ConfigError(f"{what}: it holds a {type(state).__name__}")
     # A module may keep more than tensors there (`get_extra_state`).
