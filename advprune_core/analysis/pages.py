@@ -7,19 +7,23 @@ from pathlib import Path
 import pandas as pd
 
 from advprune_core.analysis.budgets import budget_findings
+from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
 from advprune_core.analysis.markup import escape
-from advprune_core.analysis.rivals import equal_cost_findings
+from advprune_core.analysis.rivals import equal_cost_findings, equal_robustness_findings
 from advprune_core.analysis.summaries import (
     after_attacks,
     attacks_of,
     markdown,
+    points,
     printable,
     printable_ways,
     pruner_table,
+    settings,
     way_labels,
+    with_accuracies,
 )
 from advprune_core.base.files import write_text
 from advprune_core.study.archive import unfinished
@@ -30,6 +34,8 @@ from advprune_core.study.table import collect, collect_timings
 ABOUT = "about.md"
 #: With more arms than this, controls aside, their differences are one table instead of a sentence each.
 _MANY = 6
+#: With more points than this they are not listed one by one.
+_LISTED = 20
 
 
 def write_tables(table: pd.DataFrame, folder: Path, name: str = "table") -> tuple[Path, Path]:
@@ -78,10 +84,22 @@ def page(folder: Path, study: str) -> str:
 
 def more_findings(table: pd.DataFrame) -> dict[str, str]:
     """Markdown by title: what follows for those who choose, where a part of the data was tried."""
-    if not (table["fraction"] < 1).any() or many_arms(table):
+    if not (table["fraction"] < 1).any():
         return {}
-    parts = {"What the loss is made of": decomposition_findings(table)} if len(decomposition(table)) else {}
+    parts = {}
+    if (reference := _reference(table)) and len(points(table)) <= _LISTED:
+        parts["Cheaper at equal robustness"] = equal_robustness_findings(table, reference=reference, margin=MARGIN)
+    if many_arms(table):
+        return parts
+    if len(decomposition(table)):
+        parts["What the loss is made of"] = decomposition_findings(table)
     return parts | {"With this budget, use ...": budget_findings(table)}
+
+
+def _reference(table: pd.DataFrame) -> str | None:
+    """The first arm that was tested on all the data, where all is one task: data set, threat model."""
+    whole = table[(table["matched_fraction"] == 1) & table["control"].isna() & table["robust"].notna()]
+    return str(whole["arm"].iloc[0]) if len(whole) and len(settings(with_accuracies(table))) == 1 else None
 
 
 def compares_ways(table: pd.DataFrame) -> bool:

@@ -72,6 +72,7 @@ def following(bar: tqdm[Any], position: Callable[[], float]) -> Iterator[None]:
 
     thread = threading.Thread(target=follow, daemon=True)
     if not bar.disable:
+        bar.n = bar.initial = min(position(), bar.total)  # what was done before says nothing of the pace now
         thread.start()
     try:
         yield

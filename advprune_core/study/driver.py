@@ -177,9 +177,6 @@ class Driver:
         """Resolve a control from the finished record that it matches."""
         entry = self.entries[number]
         assert entry.control is not None
-        if not record.trained:
-            self.failed[entry.describe()] = f"the run it matches has the status {record.status!r}"
-            return
         try:
             config = resolve(entry.control, entry.config, record)
         except ConfigError as error:  # of this control alone; the others go on

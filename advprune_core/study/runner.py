@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -72,7 +72,12 @@ class StudyResult:
 
 
 def run_study(
-    config: StudyConfig, *, progress: bool = True, shard: tuple[int, int] | None = None, retrain: bool = False
+    config: StudyConfig,
+    *,
+    progress: bool = True,
+    shard: tuple[int, int] | None = None,
+    retrain: bool = False,
+    only: Collection[tuple[str, float]] | None = None,
 ) -> StudyResult:
     """Carry a study out, or take up where it stopped.
 
@@ -85,13 +90,21 @@ def run_study(
         Only the i-th of n parts (from 1), for job arrays; a last call without it makes the table.
     retrain : bool
         Train runs again whose weights are not here, as those of an imported study.
+    only : collection of (str, float), optional
+        Of the grid, the arms at the shares of the data that were chosen elsewhere.
 
     Raises
     ------
     ConfigError
-        What cannot be run, before any work; a results folder that is not writable.
+        What cannot be run, before any work; an arm of `only` that the grid does not have; a results folder that
+        is not writable.
     """
     entries = study_grid(config, shard=shard)
+    if only is not None:
+        places = {(entry.arm, entry.fraction) for entry in entries}
+        if absent := sorted(set(only) - places):
+            raise ConfigError(f"only: the study {config.study!r} has no {absent}; it has {sorted(places)}")
+        entries = [entry for entry in entries if (entry.arm, entry.fraction) in only]
     execution = config.execution.replace(retrain=retrain)
     if shard is not None or execution.engine == "ray":
         # Jobs of an array, and of a cluster, share machines: their seconds would not be those of runs alone.

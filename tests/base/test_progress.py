@@ -14,9 +14,11 @@ def test_a_bar_follows_a_position_and_ends_where_it_ends(capsys: pytest.CaptureF
     with progress_bar("work", 100) as bar:
         bar.mininterval = 0.01
         seen = threading.Event()
+        beginning = threading.current_thread()
 
         def position() -> float:
-            seen.set()
+            if threading.current_thread() is not beginning:
+                seen.set()
             return positions[-1]
 
         with following(bar, position):
@@ -24,6 +26,16 @@ def test_a_bar_follows_a_position_and_ends_where_it_ends(capsys: pytest.CaptureF
             positions.append(250.0)
         assert bar.n == 100, "never beyond its end"
     assert "work: 100%" in capsys.readouterr().err
+
+
+def test_what_was_done_before_says_nothing_of_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    positions = iter([80.0, 90.0])
+    with progress_bar("work", 100) as bar:
+        bar.mininterval, bar.start_t = 60, 0.0
+        monkeypatch.setattr(bar, "_time", lambda: 20.0)
+        with following(bar, lambda: next(positions)):
+            pass
+        assert "90.0/100 passes [00:20 gone, 00:20 left]" in str(bar), "10 in 20 seconds, and 10 to go"
 
 
 def test_a_hidden_bar_asks_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ OPTIONS = {
     "trainers": {"reference", "compare"},
     "gradient_matching": {"reference", "margin"},
     "convergence_reliability": {"share"},
+    "speedrun": {"choice_seeds", "top", "textbook", "goals"},
 }
 GRIDS = {
     "trainers": {"study", "variants", "fractions", "controls", "settings"},
@@ -37,6 +38,7 @@ GRIDS = {
     "gradient_matching": {"study", "variants", "fractions", "controls", "parts"},
     "convergence_reliability": {"study", "variants", "fractions", "controls", "settings"},
     "when_pruning_wins": {"study", "variants", "fractions", "controls", "parts", "settings"},
+    "speedrun": {"study", "variants", "fractions", "controls", "settings", "epochs", "timed_repeats"},
 }
 FIGURES = {"accuracy_vs_fraction": "accuracy_vs_fraction.png", "runtime": "runtime.png"}
 TINY = STUDY | {"epochs": 1}
@@ -173,6 +175,20 @@ OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
             ],
         },
         ["when_pruning_wins"],
+    ),
+    "speedrun": (
+        {
+            "variants": {"PGD-1": {"trainer": "pgd_at"}, "N-FGSM": {"trainer": "n_fgsm"}},
+            "settings": {"optimisation.cost_budget": 5000, "best_every": 100},
+            "epochs": 100,
+            "fractions": [1.0, 0.5],
+            "controls": [],
+            "choice_seeds": [7],
+            "top": 2,
+            "textbook": ["PGD-1: random"],
+            "goals": [0.01, 0.999],
+        },
+        ["speedrun"],
     ),
 }
 
