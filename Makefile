@@ -38,8 +38,8 @@ lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 
 # The studies of results/reference again: first what all will take, then one after the other; what is finished stays.
 RESULTS ?= results
-DIGITS := digits digits_autoattack pruners trainers carried collapse when_pruning_wins convergence_reliability \
-          collapse_by_fraction gradient_matching
+DIGITS := digits digits_autoattack digits_n_fgsm pruners trainers carried collapse when_pruning_wins \
+          convergence_reliability collapse_by_fraction gradient_matching
 CIFAR_CPU := cifar10_cpu noise_cifar10_cpu gradient_matching_cifar10_cpu speedrun_cifar10_cpu
 each = set -e; for study in $(1); do $(BIN)/advprune study $$study --out $(RESULTS) $(2); done
 

@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from advprune_core.analysis.against_cost import robust_vs_cost
 from advprune_core.analysis.budgets import iso_cost_map
 from advprune_core.analysis.convergence import convergence_figure
 from advprune_core.analysis.decomposition import decomposition_figure
-from advprune_core.analysis.fronts import robust_vs_cost
 from advprune_core.analysis.gallery import selections_figure
 from advprune_core.analysis.plots import accuracy_vs_fraction, runtime
 from advprune_core.analysis.rivals import equal_cost_figure

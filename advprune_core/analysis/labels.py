@@ -67,11 +67,3 @@ def sample(table: pd.DataFrame) -> str:
     on = f" on {int(images[0]):,} test images" if len(images) == 1 else ""
     left_out = f" ({missing} run{'s' * (missing > 1)} without a result left out)" if missing else ""
     return f"mean of {seeds} seed{'s' * (seeds != 1)}{on}{left_out}"
-
-
-def doubts(table: pd.DataFrame) -> str:
-    """What the evaluations of a table warn of, and of how many runs; nothing where they do not."""
-    found = table["warnings"].dropna() if "warnings" in table else pd.Series(dtype=str)
-    if not len(found := found[found != ""]):
-        return ""
-    return f"{len(found)} of {len(table)} evaluations are in doubt: {'; '.join(dict.fromkeys(found))}"

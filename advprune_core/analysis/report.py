@@ -21,9 +21,9 @@ from jinja2 import Environment, PackageLoader
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
+from advprune_core.analysis.against_cost import robust_vs_cost
 from advprune_core.analysis.budgets import iso_cost_map
 from advprune_core.analysis.decomposition import decomposition, decomposition_figure
-from advprune_core.analysis.fronts import robust_vs_cost
 from advprune_core.analysis.pages import compares_ways, findings_of, more_findings, rows_of
 from advprune_core.analysis.plots import accuracy_vs_fraction
 from advprune_core.analysis.style import DPI

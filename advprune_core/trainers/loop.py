@@ -74,8 +74,9 @@ def train(
     Warns
     -----
     UserWarning
-        A compiled run that is carried out as an exact one.
+        A compiled run that is carried out as an exact one; a batch that is cut to the training set.
     """
+    config = config.fitted(dataset)
     config.check(dataset)
     try:
         with arithmetic(config), torch_stream(config.seed, "training"):
