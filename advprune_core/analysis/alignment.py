@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from advprune_core.analysis.labels import point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import panels, point_label
+from advprune_core.analysis.plots import panels
+from advprune_core.analysis.style import COLLAPSED_MARK, GREY, caption, styled
 from advprune_core.analysis.summaries import points
 
 NOT_MEASURED = (
@@ -90,19 +92,20 @@ def alignment_findings(courses: pd.DataFrame, lifetimes: pd.DataFrame, *, share:
     return "\n".join([head, "", *lines]) if lines else NOT_MEASURED
 
 
+@styled
 def alignment_figure(courses: pd.DataFrame, lifetimes: pd.DataFrame) -> Figure:
     """Alignment against optimiser steps: a panel for each arm, a line for each run, a cross where it collapsed."""
     ends = lifetimes.drop_duplicates("key").set_index("key")["collapse_steps"]
-    found = points(with_names(measured(courses), plain), by="fraction")
-    figure, axes, colours = panels(found, xlabel="optimiser steps", ylabel="alignment of the step's gradients")
+    courses = with_names(measured(courses), plain)
+    found = points(courses, by="fraction")
+    figure, axes, shares = panels(found, xlabel="optimiser steps", ylabel="alignment of the step's gradients")
     for (arm, fraction), rows in found.items():
-        label: str | None = f"{100 * fraction:g} % of the data"
+        look, axis = shares[fraction], axes[arm]
         for key, run in rows.groupby("key"):
-            axes[arm].plot(run["steps"], run["pert_align"], color=colours[fraction], linewidth=0.8, label=label)
+            axis.plot(run["steps"], run["pert_align"], color=look.colour, linestyle=look.line, linewidth=0.8)
             at = run[run["steps"] >= ends[key]].head(1)
-            axes[arm].plot(at["steps"], at["pert_align"], "x", color=colours[fraction], markersize=7)
-            label = None
+            axis.plot(at["steps"], at["pert_align"], COLLAPSED_MARK, color=look.colour)
     for axis in axes.values():
-        axis.axhline(0, color="0.6", linewidth=0.8)
-        axis.legend(frameon=False, fontsize=8, loc="upper right")
+        axis.axhline(0, color=GREY, linewidth=0.8)
+    caption(figure, setting(courses), "a line for each run; cross: collapsed")
     return figure

@@ -81,7 +81,7 @@ def test_findings() -> None:
 def test_the_figure_marks_collapses() -> None:
     figure = alignment_figure(*study(RUNS))
     try:
-        marks = [line for line in figure.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]  # type: ignore[arg-type]
+        marks = [line for line in figure.axes[0].lines if line.get_marker() == COLLAPSED_MARK and len(line.get_xdata())]  # type: ignore[arg-type]
         assert [float(line.get_xdata()[0]) for line in marks] == [60, 50, 40, 50]  # type: ignore[index]
         assert len(figure.axes) == 2
         figure.canvas.draw()
