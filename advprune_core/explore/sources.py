@@ -62,7 +62,7 @@ class Source:
 
 
 def sources(results: str | Path | None = None) -> dict[str, Source]:
-    """Studies by name: the user's, then those that come with a checkout, as ``digits (reference)``.
+    """Studies by name: the user's, if any run is tested; then those of a checkout, as ``digits (reference)``.
 
     Raises
     ------
@@ -70,17 +70,27 @@ def sources(results: str | Path | None = None) -> dict[str, Source]:
         There is none.
     """
     root = results_root(results)
-    own = {path.parent.name: Source(root, path.parent.name) for path in sorted(root.glob("*/manifest.json"))}
+    found = [Source(root, path.parent.name) for path in sorted(root.glob("*/manifest.json"))]
+    own = {source.study: source for source in found if _is_tested(source)}
     shipped = {
         f"{path.parent.name} (reference)": Source(path.parent, path.parent.name)
         for path in sorted(REFERENCE.glob("*/manifest.json"))
     }
     if not own and not shipped:
         raise ConfigError(
-            f"there is no study in {root} to explore: carry one out (`advprune study digits`, minutes), or open this "
-            "in a checkout, which has those of results/reference"
+            f"there is no study in {root} of which a run is tested: carry one out (`advprune study digits`, minutes), "
+            "or open this in a checkout, which has those of results/reference"
         )
     return own | shipped
+
+
+def _is_tested(source: Source) -> bool:
+    """Whether the test of any of its runs is there; of one with a damaged manifest that is not known."""
+    try:
+        entries = source.store.manifest(source.study).entries
+    except ConfigError:
+        return False
+    return any(source.store.evaluation_file(entry.key, entry.evaluation).exists() for entry in entries)
 
 
 def name_of(study: str, known: Mapping[str, Source]) -> str:

@@ -9,12 +9,19 @@ import pytest
 from advprune_core.base.settings import ConfigError
 from advprune_core.explore import overview, sources
 from advprune_core.explore.sources import Source, name_of
+from advprune_core.study.store import RunStore
 from tests.made_up import evaluation_record, run_record, write_finished, write_manifest
 from tests.reference import STUDIES
 
 
 def test_own_studies_and_those_of_the_checkout(tmp_path: Path) -> None:
-    write_manifest(tmp_path, "digits", [("random", 1.0, 0, None, "a", "b")])
+    for study in ("digits", "begun"):
+        write_manifest(tmp_path, study, [("random", 1.0, 0, None, study, "b")])
+    tested = evaluation_record("b", "digits", [1, 1], {"pgd": [1, 0]})
+    write_finished(RunStore(tmp_path), run_record("digits"), tested)
+    write_finished(RunStore(tmp_path), run_record("begun"))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "manifest.json").write_text("{")
     known = sources.sources(tmp_path)
     assert list(known) == ["digits", *(f"{study} (reference)" for study in STUDIES)]
     assert known["digits"].folder == tmp_path
@@ -30,7 +37,7 @@ def test_own_studies_and_those_of_the_checkout(tmp_path: Path) -> None:
 
 def test_without_any_study_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "REFERENCE", tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"there is no study in .* carry one out"):
+    with pytest.raises(ConfigError, match=r"there is no study in .* of which a run is tested: carry one out"):
         sources.sources(tmp_path)
 
 
