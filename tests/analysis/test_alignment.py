@@ -14,6 +14,7 @@ from advprune_core.analysis.alignment import (
     early_warnings,
     warned_at,
 )
+from advprune_core.analysis.style import COLLAPSED_MARK
 
 NAN = float("nan")
 # (alignment at checks after 10, 20, ... steps, share, steps of the warning)
@@ -81,7 +82,8 @@ def test_findings() -> None:
 def test_the_figure_marks_collapses() -> None:
     figure = alignment_figure(*study(RUNS))
     try:
-        marks = [line for line in figure.axes[0].lines if line.get_marker() == COLLAPSED_MARK and len(line.get_xdata())]  # type: ignore[arg-type]
+        crosses = [line for line in figure.axes[0].lines if line.get_marker() == COLLAPSED_MARK]
+        marks = [line for line in crosses if len(line.get_xdata())]  # type: ignore[arg-type]
         assert [float(line.get_xdata()[0]) for line in marks] == [60, 50, 40, 50]  # type: ignore[index]
         assert len(figure.axes) == 2
         figure.canvas.draw()
