@@ -27,7 +27,6 @@ EXTRAS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT
 #: Declared, but used without an import of ours: what uses it.
 UNSEEN = {
     "ipykernel": "papermill, to execute notebooks",
-    "ipywidgets": "notebooks",
     "jinja2": "pandas, for LaTeX tables",
     "torchvision": "imported in functions, where it is used",
 }
@@ -145,13 +144,19 @@ def test_known_good_versions_are_taken_when_asked_for_and_only_then(target: str)
     assert all("--constraint tests/known_good.txt" in line and ".venv-pinned/" in line for line in pinned)
 
 
-@pytest.mark.parametrize("target", ["study", "test", "test-fast", "lab", "course", "docs", "lint", "bench", "clean"])
+@pytest.mark.parametrize(
+    "target", ["study", "test", "test-fast", "lab", "course", "docs", "lint", "bench", "bench-long", "clean"]
+)
 def test_make_has_the_target(target: str) -> None:
     recipe = rules()
     assert recipe.get(target), f"make {target} does nothing"
     phony = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert target in phony[1].split()
+
+
+def test_make_lab_opens_the_start_page() -> None:
+    assert rules()["lab"][-1].endswith(" notebooks/README.ipynb")
 
 
 def test_make_clean_keeps_results_and_lab_stays_on_loopback() -> None:

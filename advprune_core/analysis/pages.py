@@ -7,17 +7,25 @@ from pathlib import Path
 import pandas as pd
 
 from advprune_core.analysis.budgets import budget_findings
+from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
+from advprune_core.analysis.doubts import doubts
+from advprune_core.analysis.figures import redraw
 from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
-from advprune_core.analysis.rivals import equal_cost_findings
+from advprune_core.analysis.markup import escape
+from advprune_core.analysis.rivals import equal_cost_findings, equal_robustness_findings
 from advprune_core.analysis.summaries import (
     after_attacks,
     attacks_of,
     markdown,
+    points,
     printable,
     printable_ways,
     pruner_table,
+    setting_of,
+    settings,
     way_labels,
+    with_accuracies,
 )
 from advprune_core.base.files import write_text
 from advprune_core.study.archive import unfinished
@@ -28,6 +36,8 @@ from advprune_core.study.table import collect, collect_timings
 ABOUT = "about.md"
 #: With more arms than this, controls aside, their differences are one table instead of a sentence each.
 _MANY = 6
+#: With more points than this they are not listed one by one.
+_LISTED = 20
 
 
 def write_tables(table: pd.DataFrame, folder: Path, name: str = "table") -> tuple[Path, Path]:
@@ -39,10 +49,11 @@ def write_tables(table: pd.DataFrame, folder: Path, name: str = "table") -> tupl
 
 
 def write_page(folder: Path, study: str) -> None:
-    """Write tables and the page of an exported study into its folder."""
+    """Write tables, figures that are there and the page of an exported study into its folder."""
     table = collect(folder, study=study)
     if len(table):
         write_tables(table, folder)
+        redraw(folder, study)
     write_text(folder / "README.md", page(folder, study))
 
 
@@ -60,10 +71,11 @@ def page(folder: Path, study: str) -> str:
         return f"{head}\n\nNo run is finished yet.\n"
     runs, seeds = table["key"].nunique(), table["seed"].nunique()
     parts = [
-        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. A control stands beside the run that it matches; accuracies "
+        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. Data and threat model: {_threats(table)}. "
+        "A control stands beside the run that it matches; accuracies "
         "in per cent with 95 % t intervals over seeds, costs in forward-equivalents. "
         "`table.csv` has a row for each run.",
-        *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in sorted(folder.glob("*.png"))),
+        *map(_picture, sorted(folder.glob("*.png"))),
         markdown(rows_of(table, folder, study)),
     ]
     if len(attacks_of(table, parts=True)) > 2:
@@ -74,12 +86,35 @@ def page(folder: Path, study: str) -> str:
     return "\n\n".join([head, *parts]) + "\n"
 
 
+def _threats(table: pd.DataFrame) -> str:
+    return "; ".join(escape(setting_of(rows)) for _, rows in settings(table))
+
+
+def _picture(path: Path) -> str:
+    """A figure of a page, and a link to it as SVG."""
+    vector = path.with_suffix(".svg")
+    link = f"\n\n[the same as SVG]({vector.name})" if vector.exists() else ""
+    return f"![{path.stem.replace('_', ' ')}]({path.name}){link}"
+
+
 def more_findings(table: pd.DataFrame) -> dict[str, str]:
     """Markdown by title: what follows for those who choose, where a part of the data was tried."""
-    if not (table["fraction"] < 1).any() or many_arms(table):
+    if not (table["fraction"] < 1).any():
         return {}
-    parts = {"What the loss is made of": decomposition_findings(table)} if len(decomposition(table)) else {}
+    parts = {}
+    if (reference := _reference(table)) and len(points(table)) <= _LISTED:
+        parts["Cheaper at equal robustness"] = equal_robustness_findings(table, reference=reference, margin=MARGIN)
+    if many_arms(table):
+        return parts
+    if len(decomposition(table)):
+        parts["What the loss is made of"] = decomposition_findings(table)
     return parts | {"With this budget, use ...": budget_findings(table)}
+
+
+def _reference(table: pd.DataFrame) -> str | None:
+    """The first arm that was tested on all the data, where all is one task: data set, threat model."""
+    whole = table[(table["matched_fraction"] == 1) & table["control"].isna() & table["robust"].notna()]
+    return str(whole["arm"].iloc[0]) if len(whole) and len(settings(with_accuracies(table))) == 1 else None
 
 
 def compares_ways(table: pd.DataFrame) -> bool:
@@ -101,7 +136,12 @@ def rows_of(table: pd.DataFrame, folder: Path, study: str) -> pd.DataFrame:
 
 
 def findings_of(table: pd.DataFrame) -> str:
-    """Markdown: what a study shows, by its kind."""
+    """Markdown: what a study shows, by its kind, and what is to be doubted in it."""
+    doubt = escape(doubts(table))
+    return _findings_of(table) + (f"\n\n**{doubt}.**" if doubt else "")
+
+
+def _findings_of(table: pd.DataFrame) -> str:
     if table["dataset"].astype(str).nunique() > 1:
         return equal_cost_findings(table)
     if compares_ways(table):

@@ -21,11 +21,13 @@ from jinja2 import Environment, PackageLoader
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
+from advprune_core.analysis.against_cost import robust_vs_cost
 from advprune_core.analysis.budgets import iso_cost_map
 from advprune_core.analysis.decomposition import decomposition, decomposition_figure
 from advprune_core.analysis.pages import compares_ways, findings_of, more_findings, rows_of
-from advprune_core.analysis.plots import accuracy_vs_fraction, robust_vs_cost
-from advprune_core.analysis.summaries import after_attacks, attacks_of, component_name, settings, threat
+from advprune_core.analysis.plots import accuracy_vs_fraction
+from advprune_core.analysis.style import DPI
+from advprune_core.analysis.summaries import after_attacks, attacks_of, component_name, setting_of, settings
 from advprune_core.base.settings import ConfigError
 from advprune_core.study.archive import unfinished
 from advprune_core.study.records import RunRecord
@@ -166,14 +168,14 @@ def _by_fraction(table: pd.DataFrame) -> Figure:
 
 def _picture(caption: str, figure: Figure) -> Picture:
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130)
+    figure.savefig(file, format="png", dpi=DPI)
     plt.close(figure)
     return Picture(caption, base64.b64encode(file.getvalue()).decode("ascii"))
 
 
 def _setting(table: pd.DataFrame) -> str:
     """Data, network, threat model, attacks, seeds."""
-    threats = [f"{component_name(rows['dataset'].iloc[0])}, {threat(rows)}" for _, rows in settings(table)]
+    threats = [setting_of(rows) for _, rows in settings(table)]
     models = ", ".join(dict.fromkeys(map(component_name, table["model"])))
     seeds, images = table["seed"].nunique(), table["test_images"].dropna().astype(int).unique()
     tested = f"{', '.join(map(str, images))} test images" if len(images) else "no test images"

@@ -94,6 +94,8 @@ class CarriedStart(Start):
         """Store the perturbation of each image that was attacked, in its own frame."""
         known = self._known(batch, state)
         attacked = torch.ones_like(known) if attacked is None else attacked
+        if not attacked.any():
+            return  # and perhaps no image has a row yet
         _make_room(state, batch, attacked)
         if self.momentum > 0:
             assert step is not None

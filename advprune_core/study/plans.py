@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.grid import Datasets, Entry, check_entries
+from advprune_core.study.records import RunRecord
 from advprune_core.study.runner import expected_total
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
@@ -24,6 +26,8 @@ from advprune_core.trainers.loop import train
 
 #: Seconds that may be spent on timing a grid, all its ways of training together.
 TIMING = 5.0
+#: Of a network's ways of training so many are timed, those with the most to do; short timings tell little.
+TIMED = 3
 #: Images of the smallest batch that is timed: BatchNorm needs two.
 LEAST = 2
 #: Between what shares of the time that was measured training will take: processors change their clock, and share
@@ -57,24 +61,24 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     Nothing is compiled and nothing is written. Time is estimated from a few steps of training on this
     machine, see `measured_pace`.
     """
-    datasets, store = (
-        check_entries(entries, data=execution.data, here=execution.engine != "ray"),
-        RunStore(execution.root),
-    )
-    rows, missing, plainly = [], {}, set()
+    entries, datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
+    store = RunStore(execution.root)
+    rows, missing, plainly, impossible = [], {}, set(), []
     for entry in entries:
-        config: RunConfig | None = entry.config
-        dataset = datasets[entry.config.dataset]
-        matched, state = store.finished(entry.config.train_key(dataset)), "to do"
-        if entry.control is not None and entry.derived:
-            config = resolve(entry.control, entry.config, matched) if matched and matched.trained else None
-        if config is None:
-            state = "after the run it matches"
-        elif store.finished(config.train_key(dataset)) is not None:
-            state = "there"
-        elif store.finished(config.replace(speed="exact").train_key(dataset)) is not None:
-            plainly.add(entry.identity())
-        if state != "there":
+        dataset, config, state = datasets[entry.config.dataset], None, "to do"
+        try:
+            config = _resolved(entry, store.finished(entry.config.train_key(dataset)))
+        except ConfigError as error:
+            state = "not possible"
+            impossible.append(f"\n{entry.describe()} is not possible: {error}")
+        else:
+            if config is None:
+                state = "after the run it matches"
+            elif store.finished(config.train_key(dataset)) is not None:
+                state = "there"
+            elif store.finished(config.replace(speed="exact").train_key(dataset)) is not None:
+                plainly.add(entry.identity())
+        if state not in ("there", "not possible"):
             missing[entry.identity()] = entry
         passes = f"{expected_total([entry], datasets):,.0f}"
         kept = "" if config is None else config.fraction  # a control's is known when it is resolved
@@ -94,21 +98,35 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         text += (
             f"\n{len(plainly)} of them are there as exact runs, which is what they are where nothing can be compiled"
         )
-    return text
+    return "".join([text, *impossible])
+
+
+def _resolved(entry: Entry, matched: RunRecord | None) -> RunConfig | None:
+    """The run of an entry; None: a control of a run that is not finished."""
+    if entry.control is None or not entry.derived:
+        return entry.config
+    return resolve(entry.control, entry.config, matched) if matched else None
 
 
 def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -> str:
     """What training takes, between what and what, and how that is known."""
-    ways: dict[str, list[Entry]] = {}
+    kinds: dict[str, dict[str, list[Entry]]] = {}
     for entry in entries:
-        ways.setdefault(_way(entry.config), []).append(entry)
+        kinds.setdefault(_kind(entry.config), {}).setdefault(_way(entry.config), []).append(entry)
+    each = max(1, TIMED // len(kinds))
+    seconds = TIMING / sum(min(each, len(ways)) for ways in kinds.values())
     low = high = 0.0
     images = set()
-    for way in ways.values():
-        pace = measured_pace(way[0].config, datasets[way[0].config.dataset], seconds=TIMING / len(ways))
-        passes = expected_total(way, datasets)
-        low, high = low + passes * pace.low, high + passes * pace.high
-        images.add(pace.images)
+    for ways in kinds.values():
+        passes = {way: expected_total(own, datasets) for way, own in ways.items()}
+        paces = {}
+        for way in sorted(passes, key=lambda way: -passes[way])[:each]:
+            first = ways[way][0].config
+            paces[way] = measured_pace(first, datasets[first.dataset], seconds=seconds)
+            images.add(paces[way].images)
+        slowest, fastest = max(pace.high for pace in paces.values()), min(pace.low for pace in paces.values())
+        low += sum(passes[way] * (paces[way].low if way in paces else fastest) for way in ways)
+        high += sum(passes[way] * (paces[way].high if way in paces else slowest) for way in ways)
     about = math.sqrt(low * high)
     together = f"{duration(about / workers)} with {workers}, " if workers > 1 else ""
     seen = " or ".join(map(str, sorted(images)))
@@ -124,11 +142,15 @@ def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -
     return text
 
 
+def _kind(config: RunConfig) -> str:
+    """Equal for runs of about one pace, since passes are what is counted: network, images and how they are computed."""
+    shape = (config.optimisation.batch_size, config.precision, config.device, config.threads, config.speed)
+    return json.dumps([*shape, config.dataset.canonical(), config.model.canonical()], sort_keys=True)
+
+
 def _way(config: RunConfig) -> str:
     """Equal for runs of one pace."""
-    shape = (config.optimisation.batch_size, config.precision, config.device, config.threads, config.speed)
-    parts = (config.dataset, config.model, config.objective, config.attack)
-    return json.dumps([*shape, *(part.canonical() for part in parts)], sort_keys=True)
+    return json.dumps([config.objective.canonical(), config.attack.canonical()], sort_keys=True)
 
 
 def measured_pace(config: RunConfig, dataset: Dataset, *, seconds: float = TIMING) -> Pace:

@@ -37,6 +37,14 @@ class Finished(Protocol):
         """Of the run."""
 
     @property
+    def status(self) -> str:
+        """How it ended."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has weights and a cost worth comparing."""
+
+    @property
     def n(self) -> int:
         """Training images."""
 
@@ -126,8 +134,11 @@ def resolve(control: Control, config: RunConfig, record: Finished) -> RunConfig:
     Raises
     ------
     ConfigError
-        Same step size, where the record does not say how long the steps were.
+        Where the run did not get to its end; same cost, where all of it would not pay for a plain phase on
+        all data; same step size, where the record does not say how long the steps were.
     """
+    if not record.trained:
+        raise ConfigError(f"the control {control!r}: the run it matches has the status {record.status!r}")
     epochs = config.optimisation.epochs
     if control == "same_step_size":
         return _with_steps_of(config, record)

@@ -248,3 +248,26 @@ def test_an_augmentation_that_cannot_be_undone_is_refused() -> None:
     resized = batch([1, 2], 1, x=torch.rand(2, 2, 9, 9))
     with pytest.raises(ConfigError, match="with no other augmentation"):
         begin(start, resized, state)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("visited", [[], [1, 3]])
+def test_a_batch_without_an_attacked_image_leaves_what_is_stored(
+    visited: list[int], norm: Norm, momentum: float
+) -> None:
+    start = CarriedStart(momentum=momentum)
+    state = start.state(12)
+
+    def end(ids: list[int], attacked: bool) -> None:
+        given = batch(ids)
+        step = (given.x, torch.ones_like(given.x)) if momentum else None
+        which = torch.full((len(ids),), attacked)
+        start.end(given, nudged(given.x, 3, norm), norm=norm, eps=EPS, state=state, attacked=which, step=step)
+
+    if visited:
+        end(visited, True)
+    before = {name: value.clone() for name, value in state.items()}
+    end([3, 0, 7], False)
+    assert state.keys() == before.keys()
+    assert all(torch.equal(state[name], value) for name, value in before.items())

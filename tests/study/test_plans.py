@@ -14,6 +14,8 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.study import plans
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import COMPILED, duration, measured_pace, plan
+from advprune_core.study.records import RunRecord
+from advprune_core.study.store import RunStore
 from advprune_core.study.study import study_config
 from tests.tiny import TINY_STUDY, tiny_run
 
@@ -51,6 +53,22 @@ def test_plan_of_a_finished_study_has_nothing_to_do(trained: Path) -> None:
     assert text.endswith("0 forward-equivalents")
 
 
+def test_plan_says_which_controls_are_not_possible(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = RunStore.finished
+
+    def diverged(store: RunStore, key: str) -> RunRecord | None:
+        record = finished(store, key)
+        return None if record is None else record.model_copy(update={"status": "diverged"})
+
+    monkeypatch.setattr(RunStore, "finished", diverged)
+    config = study_config({**TINY_STUDY, "results": str(trained)})
+    text = plan(study_grid(config), config.execution)
+    assert counts(text) == (4, 0, 0)
+    assert [line.count("not possible") for line in text.splitlines()[1:5]] == [0, 0, 0, 1]
+    reason = "is not possible: the control 'same_cost': the run it matches has the status 'diverged'"
+    assert text.splitlines()[-1] == f"same_cost(random) 50 % seed 0 {reason}"
+
+
 def test_plan_compiles_nothing_and_names_exact_runs(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("compiled in a dry run")
@@ -61,6 +79,36 @@ def test_plan_compiles_nothing_and_names_exact_runs(trained: Path, monkeypatch: 
     assert counts(text)[:2] == (4, 3)
     assert "not compiled" in text
     assert "\n2 of them are there as exact runs" in text  # the full one and the half; the control is not known yet
+
+
+def test_the_ways_of_training_with_the_most_to_do_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    paces = {"trades": plans.Pace(3.0, 3.0, 16), "mart": plans.Pace(2.0, 4.0, 8), "pgd_at": plans.Pace(1.0, 9.0, 16)}
+
+    def pace(config: Any, dataset: Any, *, seconds: float) -> plans.Pace:
+        asked.append(config.objective.name)
+        assert seconds == plans.TIMING / 3
+        return paces[config.objective.name]
+
+    monkeypatch.setattr(plans, "measured_pace", pace)
+    ways = {
+        "short": {"trainer": "fgsm"},
+        "c": {"trainer": "pgd_at", "optimisation.epochs": 3},
+        "a": {"trainer": "trades", "optimisation.epochs": 9},
+        "b": {"trainer": "mart", "optimisation.epochs": 6},
+    }
+    config = study_config(
+        {**TINY_STUDY, "variants": ways, "fractions": [1.0], "controls": [], "results": str(tmp_path)}
+    )
+    text = plan(study_grid(config), config.execution)
+    assert asked == ["trades", "mart", "pgd_at"]
+    entries = {entry.variant: entry for entry in study_grid(config)}
+    n = 254
+    passes = {way: entry.config.passes(n) for way, entry in entries.items()}
+    low = 3 * passes["a"] + 2 * passes["b"] + 1 * passes["c"] + 1 * passes["short"]
+    high = 3 * passes["a"] + 4 * passes["b"] + 9 * passes["c"] + 9 * passes["short"]
+    assert f"between {duration(low)} and {duration(high)} of one worker" in text
+    assert "by a few steps on 8 or 16 images" in text
 
 
 def test_every_way_of_training_has_its_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +122,7 @@ def test_every_way_of_training_has_its_pace(tmp_path: Path, monkeypatch: pytest.
     ways = {"a": {"trainer": "pgd_at"}, "b": {"trainer": "trades"}}
     config = study_config({**TINY_STUDY, "variants": ways, "seeds": [0, 1], "results": str(tmp_path)})
     text = plan(study_grid(config), config.execution)
-    assert asked == [("pgd_at", plans.TIMING / 2), ("trades", plans.TIMING / 2)]
+    assert asked == [("trades", plans.TIMING / 2), ("pgd_at", plans.TIMING / 2)], "the longer one first"
     total = counts(text)[2]
     assert f"about {duration(2 * total)} of one worker" in text
     assert f"between {duration(total)} and {duration(4 * total)} of one worker" in text

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from advprune_core.base.settings import ConfigError
+from advprune_core.study.runner import run_study
 from advprune_core.study.study import StudyConfig, study_config
 from tests.tiny import TINY_STUDY
 
@@ -15,3 +19,12 @@ def test_the_manifest_names_the_whole_study(trained: Path) -> None:
     assert arms == [(arm, f) for f in (1.0, 0.5) for arm in ("random", "same_cost(random)")]
     assert study_config(manifest["config"]) == StudyConfig(**{**TINY_STUDY, "engine": "processes"})
     assert str(trained) not in json.dumps(manifest)
+
+
+def test_of_a_study_only_what_was_chosen(trained: Path) -> None:
+    config = study_config({**TINY_STUDY, "study": "chosen", "results": str(trained)})
+    result = run_study(config, progress=False, only=[("random", 0.5)])
+    assert result.table[["arm", "fraction"]].values.tolist() == [["random", 0.5]]
+    assert (result.trained, result.evaluated) == (0, 0), "it was there"
+    with pytest.raises(ConfigError, match=r"no \[\('random', 0.25\)\]; it has .*\('random', 1.0\)"):
+        run_study(config, progress=False, only=[("random", 0.25)])

@@ -1,0 +1,163 @@
+"""The most robust network that a budget buys: chosen on held-out images of some seeds, tested with others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from advprune_core.analysis.estimates import accuracy
+from advprune_core.analysis.labels import point_label, sample, setting
+from advprune_core.analysis.markup import escape, plain, with_names
+from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
+from advprune_core.analysis.summaries import Point, points, with_accuracies
+from advprune_core.analysis.verdicts import compare, how_judged, judge
+
+_RANKED = ("arm", "fraction", "seeds", "held_out", "cost", "seconds")
+_RESULTS = ("arm", "fraction", "seeds", "clean", "robust", "low", "high", "cost", "seconds")
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """The points of a study by robust accuracy on `val_stop` at the end of training, the best first.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with a study whose runs had a check at their end (`best_every`).
+
+    Returns
+    -------
+    DataFrame
+        ``arm, fraction`` (share of the data that is kept), ``seeds``, ``held_out`` in [0, 1], ``cost`` in
+        forward-equivalents and processor ``seconds`` of training and selection (means).
+    """
+    rows = [
+        {
+            "arm": arm,
+            "fraction": fraction,
+            "seeds": runs["seed"].nunique(),
+            "held_out": runs["val_pgd_last"].mean(),
+            "cost": runs["cost"].mean(),
+            "seconds": runs["cost_seconds"].mean(),
+        }
+        for (arm, fraction), runs in points(table[table["val_pgd_last"].notna()]).items()
+    ]
+    found = pd.DataFrame(rows, columns=_RANKED)
+    return found.sort_values("held_out", ascending=False, kind="stable", ignore_index=True)
+
+
+def winners(ranking: pd.DataFrame, *, top: int, beside: Sequence[str] = ()) -> list[Point]:
+    """The first `top` points of a ranking, and the arms `beside` them on all the data."""
+    best = list(zip(ranking["arm"][:top], ranking["fraction"][:top], strict=True))
+    return list(dict.fromkeys([*best, *((arm, 1.0) for arm in beside)]))
+
+
+def results(table: pd.DataFrame) -> pd.DataFrame:
+    """What the points of a study reach on the test images, the most robust first.
+
+    Returns
+    -------
+    DataFrame
+        ``arm, fraction, seeds, clean, robust`` in [0, 1], ``low, high`` (Student's 95 % interval of robust
+        accuracy over seeds), ``cost`` and processor ``seconds``.
+    """
+    rows = []
+    for (arm, fraction), runs in points(with_accuracies(table[table["robust"].notna()])).items():
+        robust = accuracy(runs["robust"])
+        rows.append(
+            {
+                "arm": arm,
+                "fraction": fraction,
+                "seeds": robust.seeds,
+                "clean": runs["clean"].mean(),
+                "robust": robust.mean,
+                "low": robust.low,
+                "high": robust.high,
+                "cost": runs["cost"].mean(),
+                "seconds": runs["cost_seconds"].mean(),
+            }
+        )
+    found = pd.DataFrame(rows, columns=_RESULTS)
+    return found.sort_values("robust", ascending=False, kind="stable", ignore_index=True)
+
+
+@styled
+def speedrun_figure(table: pd.DataFrame) -> Figure:
+    """Robust accuracy of each point, the best on top, with 95 % t intervals; small dots: its runs."""
+    table = with_names(with_accuracies(table), plain)
+    found, runs = results(table), points(table[table["robust"].notna()])
+    figure, axes = canvas(height=1.3 + 0.2 * max(1, len(found)))
+    axis, looks = axes[0, 0], share_looks(found["fraction"])
+    tidy(axis, grid="x")
+    for place, row in found.iterrows():
+        own, look = runs[row["arm"], row["fraction"]], looks[row["fraction"]]
+        axis.plot(100 * own["robust"], [place] * len(own), ".", color=look.colour, alpha=0.5, markersize=4)
+        spread = reach(row["robust"], row["low"], row["high"])
+        axis.errorbar(100 * row["robust"], place, xerr=spread, color=look.colour, marker=look.mark)
+    axis.set_yticks(range(len(found)), [_named(row, found) for _, row in found.iterrows()])
+    axis.set_ylim(len(found) - 0.5, -0.5)
+    axis.set_xlabel("robust accuracy, %")
+    legend(figure, [key(look, linestyle="") for look in looks.values()])
+    caption(figure, setting(table), f"{sample(table)}, 95 % t interval; small dots: single runs")
+    return figure
+
+
+def speedrun_findings(table: pd.DataFrame, *, textbook: Sequence[str], goals: Sequence[float] = ()) -> str:
+    """Markdown: who leads, whether that is a pruned run, by how much it beats the textbook, which goals are reached.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `collect` with the study of the winners.
+    textbook : sequence of str
+        Arms that stand for the plain loops; the best of them is the rival.
+    goals : sequence of float
+        Robust accuracies in [0, 1]; reached if the interval over seeds lies above.
+    """
+    table = with_names(with_accuracies(table), escape)
+    found = results(table)
+    if not len(found):
+        return "No arm was tested, so nobody leads."
+    best, text = found.iloc[0], []
+    part = "all the data" if best["fraction"] == 1 else f"{100 * best['fraction']:g} % of the data"
+    text.append(
+        f"**{_named(best, found)}** leads: {accuracy(_runs(table, best)['robust']).text()} % robust and "
+        f"{100 * best['clean']:.1f} % clean, on {part}, in {_time(best['seconds'])} of one core."
+    )
+    pruned = found[found["fraction"] < 1]
+    comparisons = {}
+    if len(pruned) and len(pruned) < len(found):
+        ours, theirs = pruned.iloc[0], found[found["fraction"] == 1].iloc[0]
+        comparisons["pruned"] = (ours, theirs)
+    plain_loops = found[found["arm"].isin([escape(arm) for arm in textbook])]
+    if len(plain_loops) and plain_loops.index[0] != 0:
+        comparisons["textbook"] = (best, plain_loops.iloc[0])
+    verdicts = judge(
+        {
+            name: compare(
+                table, ours["arm"], theirs["arm"], fraction=ours["fraction"], reference_fraction=theirs["fraction"]
+            )
+            for name, (ours, theirs) in comparisons.items()
+        }
+    )
+    for name, (ours, theirs) in comparisons.items():
+        kind = "The best pruned run" if name == "pruned" else "The best of all"
+        text.append(f"- {kind}, *{_named(ours, found)}*, against *{_named(theirs, found)}*: {verdicts[name].text()}.")
+    for goal in goals:
+        sure = found[found["low"] >= goal]
+        reached = f"reached by *{_named(sure.iloc[0], found)}*" if len(sure) else "not reached for sure by any arm"
+        text.append(f"- {100 * goal:g} % robust: {reached}.")
+    return "\n".join(text) + (f"\n\n{how_judged(v.says for v in verdicts.values())}" if verdicts else "")
+
+
+def _runs(table: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
+    return points(table[table["robust"].notna()])[row["arm"], row["fraction"]]
+
+
+def _named(row: pd.Series, found: pd.DataFrame) -> str:
+    return point_label(row["arm"], row["fraction"], list(found["arm"]), whole=row["fraction"] == 1)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.1f} seconds"

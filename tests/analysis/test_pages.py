@@ -1,0 +1,46 @@
+"""What a page says beside its table, over the committed studies."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+
+from advprune_core.analysis.pages import more_findings
+from advprune_core.study.table import collect
+from tests.reference import REFERENCE
+
+SECTION = "Cheaper at equal robustness"
+
+
+def of(study: str) -> pd.DataFrame:
+    return collect(REFERENCE / study, study=study)
+
+
+@pytest.mark.parametrize(
+    ("study", "reason"),
+    [
+        ("collapse", "nothing is pruned"),
+        ("carried", "two threat models"),
+        ("when_pruning_wins", "data with different labels"),
+        ("pruners", "too many points"),
+    ],
+)
+def test_equal_robustness_is_left_out_where_it_means_nothing(study: str, reason: str) -> None:
+    assert SECTION not in more_findings(of(study)), reason
+
+
+def test_equal_robustness_is_that_of_the_runs() -> None:
+    table = of("gradient_matching")
+    text = more_findings(table)[SECTION]
+    by_arm = {arm: rows.set_index("seed") for arm, rows in table[table["matched_fraction"] == 0.3].groupby("arm")}
+    full = table[(table["arm"] == "TRADES: random") & (table["matched_fraction"] == 1)].set_index("seed")
+    said = re.findall(r"robust: (TRADES.*), 30 %: ([\d.]+)x cheaper, ([+-][\d.]+) points", text)
+    assert {arm for arm, *_ in said} == set(by_arm)
+    for arm, times, points in said:
+        own = by_arm[arm]
+        assert float(times) == pytest.approx((full["cost"] / own["cost"]).mean(), abs=0.006)
+        assert float(points) == pytest.approx(100 * (own["robust"] - full["robust"]).mean(), abs=0.06)
+    assert text.count("TRADES, BulletTrain: random: ") == 1
+    assert "TRADES, BulletTrain: same_cost(random): " not in text, "the full run itself"
