@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -67,8 +68,15 @@ def _signature(app: Sphinx, what: str, name: str, obj: object, *rest: object) ->
     return ("(**settings)", None) if isinstance(obj, type) and issubclass(obj, Settings) else None
 
 
+def _navigation(app: Sphinx, page: str, template: str, context: dict[str, Any], *rest: object) -> None:
+    # The way to a page and what is beside it: all of the tree on each of hundreds of pages would be most of them.
+    if tree := context.get("toctree"):
+        context["toctree"] = lambda **options: tree(**options | {"collapse": True})
+
+
 def setup(app: Sphinx) -> None:
     """Docstrings are NumPy style; the script of tables that sort is among what `pages.py` has written."""
     app.connect("autodoc-process-docstring", _docstring)
     app.connect("autodoc-process-signature", _signature)
+    app.connect("html-page-context", _navigation, priority=400)  # before furo
     app.connect("config-inited", lambda app, config: config.html_static_path.append(str(app.srcdir / "_static")))
