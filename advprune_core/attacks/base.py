@@ -91,8 +91,8 @@ class PGD(Attack):
     """Projected gradient descent (Madry et al. 2018), with restarts; stops at the first success.
 
     From a point of the ball k times a step along the sign of the gradient (L2: along the gradient), each followed by
-    the projection onto ball and box. Cost: at most 2k forward-equivalents an image and restart; an image that is
-    broken costs no more.
+    the projection onto ball and box. Cost: at most 2k forward-equivalents an image, and 2k + 1 for each start more; an
+    image that is broken costs no more.
 
     References
     ----------

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.attacks import ATTACKS, FGSM, PGD, ThreatModel, fgsm, pgd
+from advprune_core.attacks.geometry import Norm
 from advprune_core.attacks.losses import AttackLoss
+from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import AdvpruneError, ConfigError
 
 Network = Callable[[str], nn.Module]
@@ -202,3 +204,30 @@ def test_components_call_the_functions(norm: str, loss: Any, network: Network, i
 def test_what_is_refused(spec: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ATTACKS.parse(spec)
+
+
+#: Attacks, and the cost of an image that withstands them as their docstrings say, in forward-equivalents.
+COSTS: list[tuple[Any, int]] = [
+    ("fgsm", 2),
+    ({"pgd": {"steps": 7}}, 2 * 7),
+    ({"pgd": {"steps": 7, "restarts": 3}}, 2 * 7 + 2 * (2 * 7 + 1)),
+    ({"apgd": {"steps": 9}}, 2 * 9 + 1),
+    ({"apgd": {"steps": 9, "restarts": 2}}, 2 * (2 * 9 + 1)),
+    ({"apgd_t": {"steps": 9, "targets": 4}}, 4 * (2 * 9 + 1) + 1),
+    ({"fab_t": {"steps": 5, "targets": 4}}, 4 * 3 * 5 + 1),
+    ({"square": {"queries": 30}}, 30),
+]
+
+
+@pytest.mark.parametrize("norm", THREATS)
+@pytest.mark.parametrize(("spec", "most"), COSTS, ids=str)
+def test_costs_are_those_of_the_docstrings(spec: Any, most: int, norm: Norm, network: Network, images: Images) -> None:
+    model, (x, _) = network("small_cnn"), images(8)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    ledger = Ledger()
+    with ledger.watch(model):
+        ATTACKS.parse(spec).perturb(model, x, y, threat=ThreatModel(norm=norm, eps=1e-4), seed=0)
+    cost = sum(ledger.passes.values()) / len(x)
+    # Square may run out of questions; nothing else stops while an image stands.
+    assert cost == most or ("square" in spec and 0 < cost <= most)
