@@ -83,19 +83,16 @@ def card(family: str, name: str, component: type[Component]) -> str:
         parts += ["## Settings", markdown(pd.DataFrame(settings_of(component)))]
     code = (inspect.getdoc(sys.modules[module]) or "").partition("\n\nTo add")[0]
     parts += ["## Code", rst(as_rst(code)), summaries([component.__name__, *functions(module)])]
-    cited = [function for function in functions(module) if _cites(module, function)]
-    parts += [rst(f".. autofunction:: {function}\n   :no-index:") for function in cited]
+    told = {function: inspect.getdoc(getattr(sys.modules[module], function)) or "" for function in functions(module)}
+    # Those that say where they are from have the formula, too.
+    cited = [f".. rubric:: {function}\n\n{as_rst(text)}" for function, text in told.items() if "\nReferences\n" in text]
+    parts += map(rst, cited)
     return "\n\n".join([*parts, *results(family, name)]) + "\n"
 
 
 def rst(text: str) -> str:
     """ReStructuredText inside Markdown."""
     return f"````{{eval-rst}}\n{text}\n````"
-
-
-def _cites(module: str, function: str) -> bool:
-    """Whether a function's docstring says where it is from; then it has the formula, too."""
-    return "\nReferences\n" in (inspect.getdoc(getattr(sys.modules[module], function)) or "")
 
 
 def summaries(names: list[str]) -> str:
