@@ -27,7 +27,8 @@ course: $(VENV)/.package  ## the course's editions for students and for instruct
 docs: $(VENV)/.docs  ## the site, in build/docs/html: results, components, course, and the package's reference
 	rm -rf build/docs
 	$(BIN)/python -m docs.pages build/docs/source
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 --conf-dir docs build/docs/source build/docs/html
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 \
+	  --conf-dir docs --doctree-dir build/docs/doctrees build/docs/source build/docs/html
 	@echo "open build/docs/html/index.html"
 
 lint: $(VENV)/.tests  ## style, formatting and types, notebooks included

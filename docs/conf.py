@@ -34,6 +34,8 @@ myst_heading_anchors = 3
 # In docstrings, `name` is a link where it can be one, and code elsewhere.
 default_role = "py:obj"
 autosummary_generate = False
+# What pydantic and the registries put into every class says nothing about one.
+autodoc_default_options = {"exclude-members": "model_config, model_post_init, registered"}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
@@ -47,6 +49,7 @@ nitpick_ignore_regex = [
 ]
 
 html_theme = "furo"
+pygments_dark_style = "monokai"
 html_title = "advprune"
 html_static_path = [str(Path(__file__).with_name("site.css"))]
 html_css_files = ["site.css"]

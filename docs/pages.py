@@ -105,7 +105,7 @@ def parsed(html: str) -> pd.DataFrame | None:
     if soup.find("table", class_="dataframe") is None or soup.find(attrs={"rowspan": True}) is not None:
         return None
     head, *rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in soup.find_all("tr")]
-    return pd.DataFrame(rows, columns=head)
+    return pd.DataFrame(rows, columns=head).replace({"NaN": "", "None": ""})  # or numbers would sort as words
 
 
 def toctree(pages: Sequence[str], *, options: str = ":maxdepth: 1") -> str:

@@ -135,7 +135,13 @@ def sortable(table: pd.DataFrame) -> str:
     by_mean = [{"targets": estimates, "render": JavascriptFunction(_BY_MEAN)}] if estimates else []
     return str(
         to_html_datatable(
-            table, connected=False, showIndex=False, lengthMenu=[20, 100, 1000], maxBytes=0, columnDefs=by_mean
+            table,
+            connected=False,
+            showIndex=False,
+            lengthMenu=[20, 100, 1000],
+            maxBytes=0,
+            columnDefs=by_mean,
+            text_in_header_can_be_selected=False,  # a click on it sorts
         )
     )
 
