@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from advprune_core.analysis.pages import write_tables
-from advprune_core.base.files import write_atomically
+from advprune_core.analysis.style import write
 from advprune_core.base.frontend import attended
 from advprune_core.base.settings import check_names
 from advprune_core.study.driver import Driver
@@ -126,10 +126,8 @@ def _kept(driver: Driver | None) -> str:
 
 
 def save_figure(figure: Figure, config: StudyConfig, name: str, *, dpi: int = 150) -> Path:
-    """Write a figure to ``results/<study>/<name>.png``."""
-    path = config.folder / f"{name}.png"
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
-    return path
+    """Write a figure to ``results/<study>/<name>.png``, and beside it as SVG."""
+    return write(figure, config.folder / f"{name}.png", dpi=dpi)
 
 
 def save_table(table: pd.DataFrame, config: StudyConfig, name: str = "table") -> tuple[Path, Path]:

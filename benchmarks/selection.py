@@ -1,6 +1,6 @@
 """Gradient matching against the number of candidates: seconds, memory, and how near the gradient comes.
 
-    python benchmarks/selection.py [--most N] [--work FOLDER] [--out FOLDER]
+    python -m benchmarks.selection [--most N] [--work FOLDER] [--out FOLDER]
 
 Candidates are Fashion-MNIST's 60,000 training images, beyond that shifted and mirrored views of them,
 as a small network with 512 features sees them after an epoch of PGD-7 on 10,000 images. Every row, a
@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +23,27 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from advprune_core.analysis.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    SMALL,
+    VERMILLION,
+    Look,
+    canvas,
+    caption,
+    key,
+    legend,
+    styled,
+    write,
+)
 from advprune_core.base.environment import environment, git_state
 from advprune_core.base.files import write_text
 from advprune_core.datasets.base import load_dataset
@@ -41,6 +59,7 @@ from advprune_core.pruners.omp import Pursuit
 from advprune_core.pruners.outputs import branch
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
+from benchmarks.memory import apart, peak
 
 FEATURES, CLASSES, IMAGES, FRACTION = 512, 10, 60_000, 0.1
 SIZES = (2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 300_000, 1_000_000)
@@ -65,6 +84,10 @@ WAYS = {
     "blocks of 512, float16": Way({"per_class": False, "block": 512}, half=True),
     "random": Way({}),
 }
+
+_LOOKS = (
+    (BLUE, "o"), (ORANGE, "v"), (GREEN, "^"), (VERMILLION, "D"), (PURPLE, "h"), (SKY, "<", "--"), (BLACK, "*", ":"),
+)  # fmt: skip
 
 
 def network(dataset: Dataset) -> tuple[nn.Module, float]:
@@ -131,12 +154,6 @@ def outputs(work: Path, n: int, *, half: bool) -> SplitOutputs:
     return SplitOutputs(labels, None, Branch(logits, features))
 
 
-def gigabytes() -> float:
-    """Largest resident set so far, in 10^9 bytes; of Linux: `getrusage` would count the parent process as well."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
-
-
 def measure(work: Path, n: int, name: str) -> dict[str, Any]:
     """One row: what a selection takes, and the residual ||sum of w g - sum of all g|| / ||sum of all g||."""
     way, k, rng = WAYS[name], round(FRACTION * n), np.random.default_rng(0)
@@ -159,35 +176,36 @@ def measure(work: Path, n: int, name: str) -> dict[str, Any]:
         "picks": len(picks.indices),
         "n_filled": picks.n_filled,
         "cpu_seconds": round(seconds, 3),
-        "peak_gb": round(gigabytes(), 3),
+        "peak_gb": round(peak() / 1e9, 3),
         "residual": round(residual, 5),
     }
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a process of its own, whose memory nothing else has been in."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-def draw(table: pd.DataFrame, path: Path) -> None:
+@styled
+def draw(table: pd.DataFrame) -> Figure:
     """Seconds, memory and residual against the number of candidates."""
     panels = {"cpu_seconds": "processor seconds", "peak_gb": "peak memory of the process, GB", "residual": "residual"}
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
-    for axis, (column, title) in zip(axes, panels.items(), strict=True):
-        for name in WAYS:
+    figure, ((seconds, memory, residual),) = canvas(1, 3, height=2.6)
+    looks = {name: Look(name, *look) for name, look in zip(WAYS, _LOOKS, strict=True)}
+    for axis, (column, title) in zip((seconds, memory, residual), panels.items(), strict=True):
+        for name, look in looks.items():
             own = table[table["way"] == name].sort_values("candidates")
             if column != "cpu_seconds" or name != "random":
-                axis.plot(own["candidates"], own[column], marker="o", markersize=4, label=name)
+                axis.plot(
+                    own["candidates"], own[column], color=look.colour, marker=look.mark, linestyle=look.line, ms=3.5
+                )
         axis.set(xscale="log", yscale="linear" if column == "peak_gb" else "log", xlabel="candidates", title=title)
-        axis.grid(alpha=0.3)
-    axes[0].axhline(60, color="grey", linestyle=":")
-    axes[0].text(2_000, 55, "a minute", color="grey", va="top")
-    axes[1].axhline(4, color="grey", linestyle=":")
-    axes[1].set_ylim(bottom=0)
-    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    seconds.axhline(60, color=GREY, linestyle=":")
+    seconds.text(0.03, 58, "a minute", color=GREY, va="top", fontsize=SMALL, transform=seconds.get_yaxis_transform())
+    memory.axhline(4, color=GREY, linestyle=":")
+    memory.set_ylim(bottom=0)
+    legend(figure, [key(look) for look in looks.values()])
+    caption(
+        figure,
+        "Fashion-MNIST as mnist_cnn sees it after an epoch of PGD-7, L-inf 0.1",
+        "a tenth of the candidates by gradient matching, each number once, one thread",
+    )
+    return figure
 
 
 def most_candidates(own: pd.DataFrame, seconds: float) -> str:
@@ -284,7 +302,9 @@ def main() -> None:
             write_text(path, table.to_csv(index=False))
             write_text(options.out / "environment.json", json.dumps(facts, indent=1) + "\n")
             write_text(options.out / "README.md", readme(table, seconds, facts["device"]))
-            draw(table, options.out / "selection.png")
+            figure = draw(table)
+            write(figure, options.out / "selection.png")
+            plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def test_save_figure_writes_a_png(tmp_path: Path) -> None:
         assert data[:8] == b"\x89PNG\r\n\x1a\n"
         sizes.append((int.from_bytes(data[16:20]), int.from_bytes(data[20:24])))
     assert sizes == [(100, 50), (200, 100)]
-    assert [file.name for file in path.parent.iterdir()] == ["line.png"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["line.png", "line.svg"]
 
 
 def test_save_table_writes_csv_and_latex(tmp_path: Path) -> None:

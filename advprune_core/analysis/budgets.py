@@ -6,10 +6,11 @@ do; a cheaper attack by the second. On logarithmic axes all that costs the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,15 +19,19 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
+from numpy.typing import NDArray
 
 from advprune_core.analysis.estimates import Estimate, accuracy
+from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, label_lines, legend, styled, tidy
 from advprune_core.analysis.summaries import points, settings, with_accuracies
 from advprune_core.analysis.verdicts import Verdict, compare, how_judged, judge
 
 #: Shares of the dearest run's cost that advice is given for.
 BUDGETS = (0.1, 0.2, 0.4, 0.6, 1.0)
+#: Marks of the map with their sizes: a control lies where the run is that it matches, larger and below it.
+_MARKS = {"control": ("s", 60), "all the data": ("o", 20), "part of the data": ("^", 20)}
 _OF_RUN = ("fraction", "control", "variant")
 _COSTS = ("arm", "matched_fraction", *_OF_RUN, "visits", "per_visit", "cost", "robust", "low", "high", "seeds")
 
@@ -141,21 +146,48 @@ def _named(row: pd.Series) -> str:
     return point_label(row["arm"], row["matched_fraction"], [row["arm"]], whole=row["fraction"] == 1)
 
 
+@styled
 def iso_cost_map(table: pd.DataFrame) -> Figure:
     """Images visited against the cost of each, coloured by robust accuracy; grey lines: all that costs the same.
 
     A panel for each data set and threat model.
     """
-    panels = [(name, costs(rows)) for name, rows in settings(with_names(table, plain))]
-    panels = [(name, found) for name, found in panels if len(found)] or [("no arm was tested", costs(table))]
-    figure, axes = plt.subplots(1, len(panels), figsize=(7.5 * len(panels), 5), squeeze=False, layout="constrained")
-    for axis, (name, found) in zip(axes[0], panels, strict=True):
-        axis.set_title(f"{name}\n" * bool(name) + "grey: equal cost, as a share of the dearest run's", fontsize=10)
-        axis.set_xlabel("images visited for each training image: epochs x fraction")
-        axis.set_ylabel("forward-equivalents for each image visited")
-        if len(found):
-            _draw(axis, found)
+    table = with_names(with_accuracies(table), plain)
+    found = [(name, costs(rows)) for name, rows in settings(table)]
+    found = [(name, rows) for name, rows in found if len(rows)] or [("no arm was tested", costs(table))]
+    columns = min(2, len(found))
+    rows = math.ceil(len(found) / columns)
+    width = COLUMN if columns == 1 else PAGE
+    figure, axes = canvas(rows, columns, width=width, height=2.5 * rows + 0.9)
+    for axis in axes.ravel()[len(found) :]:
+        axis.set_visible(False)
+    for axis, (name, arms) in zip(axes.ravel(), found, strict=False):
+        axis.set_title(fill(name, 46))
+        axis.set_xlabel("images visited / training images")
+        axis.set_ylabel("cost of each image visited")
+        if len(arms):
+            _draw(axis, arms)
+    kinds = dict.fromkeys(kind for _, arms in found for kind in _kinds(arms))
+    hollow: dict[str, Any] = {"color": "0.2", "markerfacecolor": "none", "linestyle": ""}
+    legend(figure, [Line2D([], [], marker=_MARKS[kind][0], label=kind, **hollow) for kind in _MARKS if kind in kinds])
+    caption(
+        figure, setting(table), f"{sample(table)}; cost in forward-equivalents; grey: equal cost, of the dearest run's"
+    )
+    for axis, (_, arms) in zip(axes.ravel(), found, strict=False):
+        if len(arms):
+            label_lines(figure, axis, _lines(axis, arms), arms[["visits", "per_visit"]].to_numpy(np.float64))
     return figure
+
+
+def _lines(axis: Axes, found: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """The lines of equal cost within the axis, by the share of the dearest run's cost, from their lower ends."""
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    x, lines = np.geomspace(right, left, 200), {}
+    for budget in BUDGETS:
+        y = budget * found["cost"].max() / x
+        inside = (y > low) & (y < high)
+        lines[f"{100 * budget:g} %"] = np.stack([x[inside], y[inside]], axis=1)
+    return lines
 
 
 def _draw(axis: Axes, found: pd.DataFrame) -> None:
@@ -163,31 +195,22 @@ def _draw(axis: Axes, found: pd.DataFrame) -> None:
     axis.set(xscale="log", yscale="log", xlim=wide, ylim=high)
     for budget in BUDGETS:
         x = np.geomspace(*wide, 50)
-        y = budget * found["cost"].max() / x
-        axis.plot(x, y, color="0.75", linewidth=0.8, zorder=0)
-        inside = (y > high[0]) & (y < high[1])
-        if inside.any():
-            at = int(np.flatnonzero(inside)[3 * inside.sum() // 4])
-            text = f"{100 * budget:g} %"
-            axis.annotate(text, (x[at], y[at]), fontsize=7, color="0.4", backgroundcolor="w", zorder=0.5)
+        axis.plot(x, budget * found["cost"].max() / x, color="0.75", linewidth=0.8, zorder=0)
     colours = ScalarMappable(Normalize(100 * found["robust"].min(), 100 * found["robust"].max()), "viridis")
-    # A control lies where the run is that it matches: larger, and below it.
-    markers = {"control": ("s", 150), "all the data": ("o", 55), "part of the data": ("^", 55)}
     found = found.sort_values("robust")  # of what lies at one place, the best is on top
-    looks: dict[str, Any] = {"color": "0.2", "markerfacecolor": "none", "linestyle": ""}
-    handles = []
-    for kind, (marker, size) in markers.items():
+    for kind, (marker, size) in _MARKS.items():
         own = found[_kinds(found) == kind]
         if len(own):
             shades = colours.to_rgba(100 * own["robust"].to_numpy())
-            axis.scatter(own["visits"], own["per_visit"], c=shades, marker=marker, edgecolors="0.2", s=size)
-            handles.append(Line2D([], [], marker=marker, label=kind, **looks))
-    axis.figure.colorbar(colours, ax=axis, label="robust accuracy, %")
+            look: dict[str, Any] = {"c": shades, "marker": marker, "edgecolors": "0.2", "linewidths": 0.6}
+            axis.scatter(own["visits"], own["per_visit"], s=size, **look)
+    bar = axis.figure.colorbar(colours, ax=axis, label="robust accuracy, %")
+    tidy(bar.ax, grid=None)
     for scale in (axis.xaxis, axis.yaxis):
         scale.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
         scale.set_major_formatter("{x:g}")
         scale.set_minor_locator(NullLocator())
-    axis.legend(handles=handles, frameon=False, fontsize=8)
+    tidy(axis, grid=None)
 
 
 def _kinds(found: pd.DataFrame) -> np.ndarray:

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from advprune_core.analysis.labels import point_label, setting
 from advprune_core.analysis.markup import plain, with_names
-from advprune_core.analysis.plots import panels, point_label
+from advprune_core.analysis.plots import panels
+from advprune_core.analysis.style import caption, styled
 from advprune_core.analysis.summaries import points
 
 
@@ -61,22 +63,20 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
     return "\n".join([head, "", *lines]) if lines else "No run has checks: set best_every."
 
 
+@styled
 def convergence_figure(courses: pd.DataFrame) -> Figure:
     """Held-out robust accuracy against cost, in that of the full run: a panel for each arm, means and single runs."""
-    found = points(with_names(courses, plain), by="fraction")
-    figure, axes, colours = panels(
-        found, xlabel="cost so far / cost of the full run", ylabel="held-out robust accuracy (PGD-10), %"
-    )
+    courses = with_names(courses, plain)
+    found = points(courses, by="fraction")
+    figure, axes, shares = panels(found, xlabel="cost so far / full run's", ylabel="held-out robust accuracy, %")
     for (arm, fraction), rows in found.items():
+        look, axis = shares[fraction], axes[arm]
         rows = rows.assign(share=rows["cost"] / rows["full_cost"])
         for _, run in rows.groupby("seed"):
-            axes[arm].plot(run["share"], 100 * run["val_pgd"], color=colours[fraction], alpha=0.15, linewidth=0.7)
+            axis.plot(run["share"], 100 * run["val_pgd"], color=look.colour, alpha=0.15, linewidth=0.6)
         mean = rows.groupby("epoch")[["share", "val_pgd"]].mean()
-        marker = "os^Dv"[list(colours).index(fraction) % 5]
-        label = f"{100 * fraction:g} % of the data"
-        axes[arm].plot(
-            mean["share"], 100 * mean["val_pgd"], color=colours[fraction], marker=marker, markersize=3, label=label
-        )
-    for axis in axes.values():
-        axis.legend(frameon=False, fontsize=8)
+        drawn = {"color": look.colour, "linestyle": look.line, "marker": look.mark, "markersize": 2.5}
+        axis.plot(mean["share"], 100 * mean["val_pgd"], label=look.family, **drawn)
+    seeds = courses["seed"].nunique()
+    caption(figure, setting(courses), f"PGD-10 on val_stop, mean of {seeds} seeds; thin: single runs")
     return figure

@@ -7,17 +7,38 @@ steps of a weighted selection, and the rule in place of chance is *selection*. T
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from advprune_core.analysis.estimates import estimate
+from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import point_label
-from advprune_core.analysis.rivals import SAME_COST, is_random
-from advprune_core.analysis.summaries import Point, points, ways, with_accuracies
+from advprune_core.analysis.rivals import is_random
+from advprune_core.analysis.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    Look,
+    canvas,
+    caption,
+    key,
+    legend,
+    reach,
+    styled,
+    tidy,
+)
+from advprune_core.analysis.summaries import SAME_COST, Point, points, settings, ways, with_accuracies
+
+#: Width of a bar in points.
+BAR = 4.0
+_LOOKS = {"steps": (BLUE, "o"), "data": (ORANGE, "s"), "optimiser": (GREEN, "D"), "selection": (PURPLE, "^")}
 
 
 def decomposition(table: pd.DataFrame) -> pd.DataFrame:
@@ -128,31 +149,49 @@ def _seeds(rows: pd.DataFrame) -> str:
     return f"{count} seed{'s' * (count != 1)}"
 
 
+@styled
 def decomposition_figure(table: pd.DataFrame) -> Figure:
-    """From the robust accuracy on all the data to that of each pruned arm, part by part, with 95 % t intervals."""
-    table = with_names(table, plain)
-    parts = decomposition(table)
-    groups = _by_arm(parts)
-    figure, axis = plt.subplots(figsize=(9, 1.4 + 0.75 * max(1, len(groups))), layout="constrained")
-    kinds = list(dict.fromkeys(parts["part"]))
-    styles = {kind: (f"C{number}", marker) for number, (kind, marker) in enumerate(zip(kinds, "osD^vP*", strict=False))}
-    for place, rows in enumerate(groups):
-        axis.plot(2 * [100 * rows["before"].iloc[0]], [place - 0.4, place + 0.4], color="0.4", linewidth=2)
-        for step, (_, row) in enumerate(rows.iterrows()):
-            height = place - 0.3 + 0.6 * (step + 0.5) / len(rows)
-            colour, marker = styles[row["part"]]
-            ends = [100 * row["before"], 100 * row["after"]]
-            axis.plot(ends, 2 * [height], color=colour, linewidth=5, alpha=0.5, solid_capstyle="butt")
-            reach = np.nan_to_num([row["change"] - row["low"], row["high"] - row["change"]])
-            axis.errorbar(
-                100 * row["after"], height, xerr=100 * reach[:, None], color=colour, marker=marker, ms=5, capsize=3
-            )
-    axis.set_yticks(range(len(groups)), [_name(rows) for rows in groups], fontsize=8)
-    axis.invert_yaxis()
-    axis.set_xlabel("robust accuracy, %")
-    axis.set_title("grey: all the data; each bar: what one part takes away or gives back, 95 % t interval", fontsize=9)
-    axis.grid(alpha=0.3, axis="x")
-    handles = [Line2D([], [], color=c, marker=m, linewidth=4, alpha=0.8, label=kind) for kind, (c, m) in styles.items()]
-    if handles:
-        axis.legend(handles=handles, frameon=False, fontsize=8, loc="best")
+    """From the robust accuracy on all the data to that of each pruned arm, part by part, with 95 % t intervals.
+
+    A panel for each data set and threat model; what loses least is at the top.
+    """
+    table = with_names(with_accuracies(table), plain)
+    found = [(name, _ranked(decomposition(rows))) for name, rows in settings(table)]
+    tall = [0.55 + 0.36 * max(1, len(groups)) for _, groups in found]
+    figure, axes = canvas(len(found), height=sum(tall) + 0.9, height_ratios=tall)
+    for axis, (name, groups) in zip(axes[:, 0], found, strict=True):
+        for place, rows in enumerate(groups):
+            _waterfall(axis, rows, place)
+        axis.set_yticks(range(len(groups)), [fill(_name(rows), 48) for rows in groups])
+        axis.set_ylim(len(groups) - 0.5, -0.5)
+        axis.set_title(name)
+        tidy(axis)
+    axes[-1, 0].set_xlabel("robust accuracy, %")
+    named = dict.fromkeys(str(part) for _, groups in found for rows in groups for part in rows["part"])
+    keys = [key(_look(part), part, linewidth=3, linestyle="-") for part in named]
+    legend(figure, [Line2D([], [], color=GREY, linewidth=1.5, label="all the data"), *keys])
+    how = f"{sample(table)}; each bar: what one part takes away or gives back, 95 % t interval"
+    caption(figure, setting(table), how)
     return figure
+
+
+def _ranked(parts: pd.DataFrame) -> list[pd.DataFrame]:
+    """The parts of each arm, those of the highest robust accuracy first."""
+    return sorted(_by_arm(parts), key=lambda rows: -float(rows["after"].iloc[-1]))
+
+
+def _look(part: str) -> Look:
+    """One for each of the parts, and of what is not taken apart for the last of them."""
+    colour, mark = _LOOKS[part.rpartition(" and ")[2]]
+    return Look(part, colour, mark)
+
+
+def _waterfall(axis: Axes, rows: pd.DataFrame, place: int) -> None:
+    """The parts of one arm below each other, from the run on all the data."""
+    axis.plot(2 * [100 * rows["before"].iloc[0]], [place - 0.4, place + 0.4], color=GREY, linewidth=1.5)
+    for step, (_, row) in enumerate(rows.iterrows()):
+        height, look = place - 0.36 + 0.72 * (step + 0.5) / len(rows), _look(row["part"])
+        ends = [100 * row["before"], 100 * row["after"]]
+        axis.plot(ends, 2 * [height], color=look.colour, linewidth=BAR, alpha=0.4, solid_capstyle="butt")
+        spread = reach(row["change"], row["low"], row["high"])
+        axis.errorbar(100 * row["after"], height, xerr=spread, color=look.colour, marker=look.mark)

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
+from advprune_core.analysis.labels import arm_label, point_label
 from advprune_core.analysis.markup import escape, with_names
-from advprune_core.analysis.plots import arm_label, point_label
 from advprune_core.analysis.summaries import component_name, frontier, speed_ups, way_labels, ways, with_accuracies
 from advprune_core.analysis.verdicts import (
     BETTER,
@@ -214,8 +214,10 @@ def _rivals(point: pd.Series, full: pd.DataFrame, reference: str) -> dict[str, s
     """Ways of training on all the data that a point is compared with.
 
     For all the data the ``"reference"``, for a part of it the same way of training on the ``"whole"``;
-    then, unless it is that one, the highest mean of those that are ``"cheaper"`` or cost the same.
+    then, unless it is that one, the highest mean of those that are ``"cheaper"`` or cost the same. All
+    of the point's own data set and threat model.
     """
+    full = full[full["setting"] == point["setting"]]
     kind, name = ("reference", reference) if point["matched_fraction"] == 1 else ("whole", str(point["way"]))
     found = (
         {kind: name} if (full["way"] == name).any() and (point["way"], point["matched_fraction"]) != (name, 1.0) else {}

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from advprune_core.analysis.labels import arm_label, setting
+from advprune_core.analysis.markup import plain
+from advprune_core.analysis.style import PAGE, SMALL, canvas, caption, styled, tidy
 from advprune_core.base.randomness import generator
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Split
 from advprune_core.pruners.base import Selection
 
 
-def gallery(split: Split, selection: Selection, *, classes: int = 10, columns: int = 6, seed: int = 0) -> Figure:
-    """Some kept images (left) and some dropped ones (right) of each class, a row a class.
+@styled
+def gallery(
+    split: Split, selection: Selection, *, classes: int = 10, columns: int = 6, seed: int = 0, title: str = ""
+) -> Figure:
+    """Some kept images (left) and some dropped ones (right) of each class, a row a class, as wide as a page.
 
     Kept images are those of the largest weight, heaviest first, where weights differ; else, and
     where images are dropped, they are random ones. A class that lacks images leaves blanks.
@@ -35,6 +41,8 @@ def gallery(split: Split, selection: Selection, *, classes: int = 10, columns: i
         Images of each kind in a row.
     seed : int
         Of the random choice.
+    title : str
+        What chose.
 
     Raises
     ------
@@ -54,8 +62,10 @@ def gallery(split: Split, selection: Selection, *, classes: int = 10, columns: i
     weights = np.full(len(labels), np.nan)
     weights[selection.indices] = selection.weights
     order = generator(seed, "gallery").permutation(len(labels))
-    figure, axes = plt.subplots(1, 2, figsize=(1.2 * columns, 0.6 * len(shown) + 0.8), layout="constrained")
-    for axis, kept in zip(axes, (True, False), strict=True):
+    row = (PAGE / 2 - 0.25) / columns * split.images.shape[2] / split.images.shape[3]
+    figure, axes = canvas(1, 2, height=row * len(shown) + 0.35 + 0.2 * bool(title))
+    for axis, kept in zip(axes[0], (True, False), strict=True):
+        tidy(axis, grid=None)
         rows = []
         for label in shown:
             members = order[(labels[order] == label) & (np.isnan(weights[order]) != kept)]
@@ -67,8 +77,9 @@ def gallery(split: Split, selection: Selection, *, classes: int = 10, columns: i
         axis.set_yticks([height * (row + 0.5) for row in range(len(shown))], [f"{label}" for label in shown])
         axis.set_xticks([])
         count = len(selection) if kept else len(labels) - len(selection)
-        axis.set_title(f"{'kept' if kept else 'dropped'}: {count} of {len(labels)}", fontsize=10)
-    axes[0].set_ylabel("class")
+        axis.set_title(f"{'kept' if kept else 'dropped'}: {count} of {len(labels)}")
+    axes[0, 0].set_ylabel("class")
+    caption(figure, plain(title))
     return figure
 
 
@@ -111,3 +122,43 @@ def overlaps(selections: Mapping[str, Selection]) -> pd.DataFrame:
     sets = {name: set(selection.indices.tolist()) for name, selection in selections.items()}
     table = [[len(a & b) / len(a | b) for b in sets.values()] for a in sets.values()]
     return pd.DataFrame(table, index=list(sets), columns=list(sets))
+
+
+@styled
+def selections_figure(shares: pd.DataFrame, common: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """What pruners keep of each class, and how much each pair has in common, in per cent: two maps below each other.
+
+    Parameters
+    ----------
+    shares : DataFrame
+        From `class_shares`.
+    common : DataFrame
+        From `overlaps`.
+    runs : DataFrame
+        From `collect`: the runs that they are of, those of one seed at one fraction.
+    """
+    names = [plain(arm_label(str(name), [])) for name in common.index]
+    numbers = [str(number) for number in range(1, len(names) + 1)]
+    rows = 0.165 * len(names)
+    figure, axes = canvas(2, 1, height=2 * rows + 1.3)
+    numbered = [f"{name}  {number}" for name, number in zip(names, numbers, strict=True)]
+    itself = np.eye(len(names), dtype=bool)
+    maps = {
+        "kept of each class, %": (shares.to_numpy(np.float64), [str(label) for label in shares.columns], "class"),
+        "in common with each of the others, % of what either keeps": (
+            np.where(itself, np.nan, common.to_numpy(np.float64)), numbers, "pruner, by its number",
+        ),
+    }  # fmt: skip
+    for axis, (title, (values, columns, label)) in zip(axes[:, 0], maps.items(), strict=True):
+        sns.heatmap(
+            100 * values, ax=axis, cmap="viridis", vmin=0, cbar=False, annot=True, fmt=".0f",
+            annot_kws={"size": SMALL}, xticklabels=columns, yticklabels=numbered,
+        )  # fmt: skip
+        axis.tick_params(axis="y", rotation=0)
+        tidy(axis, grid=None)
+        axis.set_xlabel(label)
+        axis.set_title(title)
+    share, seed = float(runs["fraction"].iloc[0]), runs["seed"].iloc[0]
+    chance = f"two random subsets have {100 * share / (2 - share):.0f} % in common"
+    caption(figure, setting(runs), f"{100 * share:g} % of the data, seed {seed}; {chance}")
+    return figure

@@ -9,7 +9,10 @@ import pandas as pd
 from advprune_core.analysis.budgets import budget_findings
 from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
+from advprune_core.analysis.doubts import doubts
+from advprune_core.analysis.figures import redraw
 from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
+from advprune_core.analysis.markup import escape
 from advprune_core.analysis.rivals import equal_cost_findings, equal_robustness_findings
 from advprune_core.analysis.summaries import (
     after_attacks,
@@ -19,6 +22,7 @@ from advprune_core.analysis.summaries import (
     printable,
     printable_ways,
     pruner_table,
+    setting_of,
     settings,
     way_labels,
     with_accuracies,
@@ -45,10 +49,11 @@ def write_tables(table: pd.DataFrame, folder: Path, name: str = "table") -> tupl
 
 
 def write_page(folder: Path, study: str) -> None:
-    """Write tables and the page of an exported study into its folder."""
+    """Write tables, figures that are there and the page of an exported study into its folder."""
     table = collect(folder, study=study)
     if len(table):
         write_tables(table, folder)
+        redraw(folder, study)
     write_text(folder / "README.md", page(folder, study))
 
 
@@ -66,10 +71,11 @@ def page(folder: Path, study: str) -> str:
         return f"{head}\n\nNo run is finished yet.\n"
     runs, seeds = table["key"].nunique(), table["seed"].nunique()
     parts = [
-        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. A control stands beside the run that it matches; accuracies "
+        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. Data and threat model: {_threats(table)}. "
+        "A control stands beside the run that it matches; accuracies "
         "in per cent with 95 % t intervals over seeds, costs in forward-equivalents. "
         "`table.csv` has a row for each run.",
-        *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in sorted(folder.glob("*.png"))),
+        *map(_picture, sorted(folder.glob("*.png"))),
         markdown(rows_of(table, folder, study)),
     ]
     if len(attacks_of(table, parts=True)) > 2:
@@ -78,6 +84,17 @@ def page(folder: Path, study: str) -> str:
     for title, text in more_findings(table).items():
         parts += [f"## {title}", text]
     return "\n\n".join([head, *parts]) + "\n"
+
+
+def _threats(table: pd.DataFrame) -> str:
+    return "; ".join(escape(setting_of(rows)) for _, rows in settings(table))
+
+
+def _picture(path: Path) -> str:
+    """A figure of a page, and a link to it as SVG."""
+    vector = path.with_suffix(".svg")
+    link = f"\n\n[the same as SVG]({vector.name})" if vector.exists() else ""
+    return f"![{path.stem.replace('_', ' ')}]({path.name}){link}"
 
 
 def more_findings(table: pd.DataFrame) -> dict[str, str]:
@@ -119,7 +136,12 @@ def rows_of(table: pd.DataFrame, folder: Path, study: str) -> pd.DataFrame:
 
 
 def findings_of(table: pd.DataFrame) -> str:
-    """Markdown: what a study shows, by its kind."""
+    """Markdown: what a study shows, by its kind, and what is to be doubted in it."""
+    doubt = escape(doubts(table))
+    return _findings_of(table) + (f"\n\n**{doubt}.**" if doubt else "")
+
+
+def _findings_of(table: pd.DataFrame) -> str:
     if table["dataset"].astype(str).nunique() > 1:
         return equal_cost_findings(table)
     if compares_ways(table):

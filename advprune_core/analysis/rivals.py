@@ -10,19 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
+from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import point_label
-from advprune_core.analysis.summaries import Point, described, points, with_accuracies
+from advprune_core.analysis.style import canvas, caption, pruner_look, reach, styled, tidy
+from advprune_core.analysis.summaries import SAME_COST, Point, points, setting_of, with_accuracies
 from advprune_core.analysis.verdicts import Comparison, Verdict, compare, how_judged, judge
-
-#: Runs within this share of each other's cost cost the same.
-SAME_COST = 0.05
 
 
 def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
@@ -109,32 +106,44 @@ def _method(verdicts: Mapping[tuple[Point, Point], Verdict]) -> str:
     return f"\n\n{text}" if text else ""
 
 
+@styled
 def equal_cost_figure(table: pd.DataFrame) -> Figure:
     """Difference in robust accuracy of each pruned point to each rival of its cost, with 95 % t intervals.
 
-    A panel for each data set; right of the line pruning wins.
+    A panel for each data set and threat model; right of the line pruning wins. The rivals stand below the
+    pruned point, that which it gains most on at the top.
     """
     table = with_names(with_accuracies(table), plain)
     found, tested = at_equal_cost(table), _tested(table)
-    panels: dict[str, list[tuple[Point, Point]]] = {}
-    for pair in found:
-        panels.setdefault(str(tested[pair[0]]["dataset"].iloc[0]), []).append(pair)
-    heights = [max(1, len(pairs)) for pairs in panels.values()] or [1]
-    figure, axes = plt.subplots(
-        len(heights), 1, figsize=(10, 1.0 + 0.4 * sum(heights)), sharex=True, squeeze=False, layout="constrained",
-        height_ratios=heights,
-    )  # fmt: skip
-    for axis, (data, pairs) in zip(axes[:, 0], panels.items(), strict=False):
-        for place, pair in enumerate(reversed(pairs)):
-            gain = found[pair].difference
-            low, high = np.nan_to_num([gain.mean - gain.low, gain.high - gain.mean])
-            axis.errorbar(100 * gain.mean, place, xerr=[[100 * low], [100 * high]], marker="o", color="C0", capsize=3)
-        names = [f"{_named(ours, tested)}\nagainst {_named(rival, tested)}" for ours, rival in reversed(pairs)]
-        axis.set_yticks(range(len(pairs)), names, fontsize=7)
+    blocks: dict[str, dict[Point, list[Point]]] = {}
+    for ours, rival in sorted(found, key=lambda pair: -found[pair].difference.mean):
+        blocks.setdefault(setting_of(tested[ours]), {}).setdefault(ours, []).append(rival)
+    names = [name for name in dict.fromkeys(map(setting_of, tested.values())) if name in blocks] or [""]
+    rows = [sum(1.25 + len(rivals) for rivals in blocks.get(name, {}).values()) or 1.0 for name in names]
+    tall = [0.17 * count + 0.35 for count in rows]
+    figure, axes = canvas(len(names), height=sum(tall) + 0.7, sharex=True, height_ratios=tall)
+    for axis, name, count in zip(axes[:, 0], names, rows, strict=True):
+        tidy(axis, grid="x")
+        ticks: dict[float, str] = {}
+        place = -0.3
+        for ours, rivals in blocks.get(name, {}).items():
+            look = pruner_look(ours[0])
+            place += 1.25
+            ticks[place] = _named(ours, tested)
+            for rival in rivals:
+                gain, place = found[ours, rival].difference, place + 1
+                spread = reach(gain.mean, gain.low, gain.high)
+                axis.errorbar(100 * gain.mean, place, xerr=spread, marker=look.mark, color=look.colour)
+                ticks[place] = f"against {_named(rival, tested)}"
+        axis.set_yticks(list(ticks), list(ticks.values()))
+        for tick, text in zip(axis.yaxis.get_major_ticks(), ticks.values(), strict=True):
+            tick.label1.set_fontweight("normal" if text.startswith("against ") else "bold")
+            tick.tick1line.set_visible(text.startswith("against "))
+        axis.set_ylim(count + 0.5, 0)
         axis.axvline(0, color="0.4", linewidth=0.8)
-        axis.set_title(described(data), fontsize=9, loc="left")
-        axis.grid(alpha=0.3, axis="x")
-    axes[-1, 0].set_xlabel("robust accuracy minus the rival's, points; right: pruning wins")
+        axis.set_title(name, loc="left")
+    axes[-1, 0].set_xlabel("robust accuracy minus the rival's, points\n(right: pruning wins)")
+    caption(figure, setting(table), f"paired by seed, {sample(table)}, 95 % t interval")
     return figure
 
 

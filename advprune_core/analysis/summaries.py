@@ -12,6 +12,9 @@ from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.verdicts import Verdict, compare, judge, was_run
 
+#: Runs within this share of each other's cost cost the same.
+SAME_COST = 0.05
+
 #: An arm at a fraction.
 Point = tuple[str, float]
 
@@ -39,14 +42,25 @@ def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, 
 def settings(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The rows of each data set and threat model, named where there are several: across them nothing is comparable."""
     groups = [rows for _, rows in table.groupby(["dataset", "norm", "eps"], sort=False, dropna=False)]
-    names = [f"{described(rows['dataset'].iloc[0])}, {threat(rows)}" for rows in groups]
+    names = [setting_of(rows) for rows in groups]
     return list(zip(names if len(groups) > 1 else [""], groups, strict=False))
 
 
+def setting_of(rows: pd.DataFrame) -> str:
+    """``digits, L-inf 2/16``: data set and threat model of a table's first row."""
+    return f"{described(rows['dataset'].iloc[0])}, {threat(rows)}"
+
+
 def threat(table: pd.DataFrame) -> str:
-    """``L-inf 0.125``: norm and radius of a table's first row."""
+    """``L-inf 8/255``: norm and radius of a table's first row, in grey levels where it is a number of them."""
     norm, eps = table["norm"].iloc[0], float(table["eps"].iloc[0])
-    return f"{ {'linf': 'L-inf', 'l2': 'L2'}.get(str(norm), '') } {eps:.3g}"
+    radius = f"{eps:.3g}"
+    for levels, least in ((16, 0.5), (255, 1.0)) if norm == "linf" or float(radius) != eps else ():
+        count = least * round(eps * levels / least) if eps == eps else 0.0
+        if count and abs(count / levels - eps) < 1e-6:
+            radius = f"{count:g}/{levels}"
+            break
+    return f"{ {'linf': 'L-inf', 'l2': 'L2'}.get(str(norm), '') } {radius}"
 
 
 def _way(table: pd.DataFrame) -> pd.Series:
@@ -88,11 +102,12 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
     Returns
     -------
     DataFrame
-        ``way`` (the variant; with several pruners or controls the arm), ``objective, fraction,
+        ``way`` (the variant; with several pruners or controls the arm), ``setting`` (data set and threat
+        model), ``objective, start`` without their settings, ``steps`` of the attack, ``fraction,
         matched_fraction, control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
         ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
         the runs timed alone, else NaN); ``collapsed``: so many of its ``runs``; ``on_frontier``: no
-        mean of what costs as much or less is as high, which is no verdict.
+        mean of what costs as much or less in the same setting is as high, which is no verdict.
     """
     table, rows = with_accuracies(table), []
     for (way, matched), group in table.groupby([way_labels(table), "matched_fraction"], sort=False):
@@ -103,7 +118,10 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
         rows.append(
             {
                 "way": way,
+                "setting": setting_of(group),
                 "objective": component_name(group["objective"].iloc[0]),
+                "start": component_name(group["start"].iloc[0]) if "start" in group else "",
+                "steps": str(group["steps"].iloc[0]) if "steps" in group else "",
                 "fraction": group["fraction"].iloc[0],
                 "matched_fraction": matched,
                 "control": bool(group["control"].notna().any()),
@@ -119,12 +137,13 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
             }
         )
     points = pd.DataFrame(rows)
-    better = [
-        ((points["cost_per_image"] <= point["cost_per_image"]) & (points["robust"] > point["robust"])).any()
-        | ((points["cost_per_image"] < point["cost_per_image"]) & (points["robust"] >= point["robust"])).any()
-        for _, point in points.iterrows()
-    ]
-    points["on_frontier"] = points["robust"].notna() & ~np.array(better)
+    beaten = []
+    for _, point in points.iterrows():
+        rivals = points[points["setting"] == point["setting"]]
+        cheaper, dearer = (f(rivals["cost_per_image"], point["cost_per_image"]) for f in (np.less, np.greater))
+        better, worse = (f(rivals["robust"], point["robust"]) for f in (np.greater, np.less))
+        beaten.append(((~dearer & better) | (cheaper & ~worse & rivals["robust"].notna())).any())
+    points["on_frontier"] = points["robust"].notna() & ~np.array(beaten)
     return points
 
 
@@ -142,7 +161,9 @@ def printable_ways(
     for way, group in points.groupby("way", sort=False):
         full = group[group["matched_fraction"] == 1].iloc[0]
         cost = full["cost_per_image"] / base.iloc[0] if len(base) else np.nan
-        row: dict[str, object] = {"way of training": way, f"cost / {reference}": f"{cost:.2f}"}
+        row: dict[str, object] = {"way of training": way}
+        row |= {"threat model": full["setting"]} if points["setting"].nunique() > 1 else {}
+        row |= {f"cost / {reference}": f"{cost:.2f}"}
         row |= {"seconds": "" if np.isnan(full["cpu_seconds"]) else f"{full['cpu_seconds']:.1f}"}
         row |= {"clean, %": f"{100 * full['clean']:.1f}"}
         for _, point in group.sort_values("matched_fraction", ascending=False).iterrows():

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from advprune_core.analysis.estimates import holm
+from advprune_core.analysis.labels import matched_arm, point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import panels, point_label
+from advprune_core.analysis.plots import panels
+from advprune_core.analysis.style import caption, styled
 from advprune_core.analysis.summaries import Point, points
 from advprune_core.attacks.evaluate import wilson
 
@@ -96,30 +98,39 @@ def _log_rank(rows: pd.DataFrame, others: pd.DataFrame) -> float:
     return float(stats.logrank(_lifetimes(rows), _lifetimes(others)).pvalue)
 
 
+@styled
 def survival_figure(table: pd.DataFrame) -> Figure:
-    """Share of runs that have not collapsed against optimiser steps: a panel for each arm, a line for each fraction."""
-    found = survivals(with_names(table, plain))
-    figure, axes, colours = panels(found, xlabel="optimiser steps", ylabel="runs that have not collapsed, %")
+    """Share of runs that have not collapsed against optimiser steps: a panel for each arm, a line for each fraction.
+
+    Marks stand where a line's last run ends.
+    """
+    table = with_names(table, plain)
+    found = survivals(table)
+    figure, axes, shares = panels(found, xlabel="optimiser steps", ylabel="runs that have not collapsed, %")
     for (arm, fraction), life in found.items():
-        label = f"{100 * fraction:g} % of the data: {life.collapsed} of {life.runs} collapsed"
-        colour, style = colours[fraction], ("-", "--", ":", "-.")[list(colours).index(fraction) % 4]
-        axes[arm].step(life.steps, 100 * life.share, style, where="post", color=colour, label=label)
-        axes[arm].fill_between(life.steps, 100 * life.low, 100 * life.high, step="post", color=colour, alpha=0.12)
-    for axis in axes.values():
-        axis.set_ylim(-3, 103)
-        axis.legend(frameon=False, fontsize=8, loc="lower left")
+        look, axis = shares[fraction], axes[arm]
+        drawn = {"color": look.colour, "linestyle": look.line, "marker": look.mark, "markevery": [-1]}
+        axis.step(life.steps, 100 * life.share, where="post", label=look.family, **drawn)
+        axis.fill_between(life.steps, 100 * life.low, 100 * life.high, step="post", color=look.colour, alpha=0.12)
+    for arm, axis in axes.items():
+        lives = [life for (name, _), life in found.items() if name == arm]
+        told, runs = ([str(getattr(life, name)) for life in lives] for name in ("collapsed", "runs"))
+        of = f"{', '.join(told)} of {runs[0] if len(set(runs)) == 1 else ', '.join(runs)}"
+        axis.set_title(f"{axis.get_title()}\ncollapsed: {of} runs")
+        axis.set_ylim(-4, 104)
+    caption(figure, setting(table), "95 % interval (Kaplan and Meier); titles: collapsed runs, all the data first")
     return figure
 
 
 def survival_findings(table: pd.DataFrame) -> str:
     """Markdown: how many runs collapsed, and whether a part of the data delays it beyond taking fewer steps.
 
-    Every pruned point is compared with the same arm on all the data, by a log-rank test over steps;
-    all tests of the text together at 5 % (Holm).
+    Every pruned point, and every control of one, is compared with the same arm on all the data, by a log-rank
+    test over steps; all tests of the text together at 5 % (Holm).
     """
     lives, lines, tests = _lives(with_names(table, escape)), [], {}
     for (arm, fraction), rows in lives.items():
-        full = lives.get((arm, 1.0))
+        full = lives.get((matched_arm(arm), 1.0))
         if fraction < 1 and full is not None:
             tests[arm, fraction] = _log_rank(rows, full)
     corrected = dict(zip(tests, holm(np.array(list(tests.values()))), strict=True)) if tests else {}

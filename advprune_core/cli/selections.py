@@ -62,6 +62,6 @@ def select(
         from advprune_core.analysis.gallery import gallery
         from advprune_core.base.files import write_atomically
 
-        figure = gallery(split, selection)
+        figure = gallery(split, selection, title=f"{pruner}, {fraction} of the images")
         write_atomically(Path(picture), lambda file: figure.savefig(file, format="png", dpi=150))
         print(f"some that are kept and dropped: {picture}")

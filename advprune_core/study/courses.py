@@ -10,11 +10,13 @@ import pandas as pd
 
 from advprune_core.study.records import ManifestEntry, RunRecord, val_pgd_last
 from advprune_core.study.store import RunStore
+from advprune_core.study.table import settings_of
 
 #: What says which run a row is of; a table without rows has its columns too.
 _PLACE = ("key", "arm", "variant", "fraction", "seed")
-_COURSE = (*_PLACE, "full_cost", "full_val_pgd", "epoch", "steps", "cost", "val_pgd")
-_LIFETIME = (*_PLACE, "status", "optimiser_steps", "collapse_steps")
+_SETTING = ("dataset", "model", "objective", "norm", "eps")
+_COURSE = (*_PLACE, *_SETTING, "full_cost", "full_val_pgd", "epoch", "steps", "cost", "val_pgd", "pert_align")
+_LIFETIME = (*_PLACE, *_SETTING, "status", "optimiser_steps", "collapse_steps")
 
 
 def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
@@ -23,9 +25,11 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``key, arm, variant, fraction, seed`` of each run, controls aside; one row for each check: ``epoch``
+        ``key, arm, variant, fraction, seed`` of each run, controls aside, and its ``dataset, model,
+        objective, norm, eps``; one row for each check: ``epoch``
         (from 1), ``steps`` of the optimiser and ``cost`` in forward-equivalents by then (selection
-        included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1], and
+        included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1],
+        ``pert_align`` in [-1, 1] (NaN where it was not measured; see `trainers.alignment`), and
         ``full_cost``, ``full_val_pgd``: cost and last check of the run on all the data of the same way
         of training and seed (NaN where there is none).
     """
@@ -35,7 +39,7 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
         full = {(entry.variant, entry.seed): record for entry, record in runs if entry.fraction == 1}
         for entry, record in runs:
             whole = full.get((entry.variant, entry.seed))
-            place = _place(entry)
+            place = _place(entry, record)
             place["full_cost"] = float("nan") if whole is None else whole.cost
             place["full_val_pgd"] = float("nan") if whole is None else val_pgd_last(whole)
             rows += [{**place, **check} for check in _checks(record)]
@@ -48,17 +52,18 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``key, arm, variant, fraction, seed, status``; ``optimiser_steps`` of the whole run, and
-        ``collapse_steps``: those at the end of the epoch in which the sentinel saw a collapse (NaN: none).
+        What `collect_courses` has of each run, and of the controls of pruned ones; ``status``,
+        ``optimiser_steps`` of the whole run, and ``collapse_steps``: those at the end of the epoch in which
+        the sentinel saw a collapse (NaN: none).
     """
     rows: list[dict[str, Any]] = []
     for store in (RunStore(folder, read_only=True) for folder in results):
-        for entry, record in _runs(store, study):
+        for entry, record in _runs(store, study, controls=True):
             before = record.epochs if record.collapse_epoch is None else record.epochs[: record.collapse_epoch + 1]
             steps = sum(row["images"] for row in before) / record.config["optimisation"]["batch_size"]
             rows.append(
                 {
-                    **_place(entry),
+                    **_place(entry, record),
                     "status": record.status,
                     "optimiser_steps": record.steps,
                     "collapse_steps": float("nan") if record.collapse_epoch is None else steps,
@@ -67,16 +72,18 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_LIFETIME)
 
 
-def _runs(store: RunStore, study: str) -> Iterator[tuple[ManifestEntry, RunRecord]]:
-    """Entries of a study, controls aside, with the records of those that were trained."""
+def _runs(store: RunStore, study: str, *, controls: bool = False) -> Iterator[tuple[ManifestEntry, RunRecord]]:
+    """Entries of a study with the records of those that were trained; controls of pruned runs if they are asked for."""
     for entry in store.manifest(study).entries:
-        record = store.run(entry.key) if entry.control is None else None
+        asked = entry.control is None or (controls and entry.fraction < 1)
+        record = store.run(entry.key) if asked else None
         if record is not None and record.trained:
             yield entry, record
 
 
-def _place(entry: ManifestEntry) -> dict[str, Any]:
-    return entry.model_dump(include=set(_PLACE))
+def _place(entry: ManifestEntry, record: RunRecord) -> dict[str, Any]:
+    known = settings_of(record)
+    return entry.model_dump(include=set(_PLACE)) | {name: known[name] for name in _SETTING}
 
 
 def _checks(record: RunRecord) -> Iterator[dict[str, float]]:
@@ -85,4 +92,5 @@ def _checks(record: RunRecord) -> Iterator[dict[str, float]]:
         visited += row["images"]
         if "val_pgd" in row:
             cost = record.passes.get("select", 0) + record.passes["train"] * visited / record.images_visited
-            yield {"epoch": row["epoch"] + 1, "steps": visited / size, "cost": cost, "val_pgd": row["val_pgd"]}
+            measured = {name: row.get(name, float("nan")) for name in ("val_pgd", "pert_align")}
+            yield {"epoch": row["epoch"] + 1, "steps": visited / size, "cost": cost, **measured}

@@ -56,7 +56,7 @@ def run_entries(
         What cannot be run, before any work; a results folder that is not writable.
     """
     check_writable(execution.root)
-    datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
+    entries, datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
     settled = settle_speed(entries, datasets, RunStore(execution.root), retrain=execution.retrain)
     total = expected_total(settled.entries, datasets)
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:

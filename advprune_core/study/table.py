@@ -81,6 +81,17 @@ def table_columns() -> dict[str, str]:
     return columns.descriptions(RunRecord)
 
 
+def settings_of(record: RunRecord) -> dict[str, Any]:
+    """Every setting of a run by its name, as a row of the table has it."""
+    found: dict[str, Any] = {}
+    for name, path in flat_fields().items():
+        value: Any = record.config
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[name] = value if not isinstance(value, dict) else json.dumps(value, sort_keys=True)
+    return found
+
+
 def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
     manifest = store.manifest(study)
     for entry in manifest.entries:
@@ -99,12 +110,7 @@ def _all_rows(store: RunStore) -> Iterator[dict[str, Any]]:
 
 
 def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"key": record.key, "status": record.status}
-    for name, path in flat_fields().items():
-        value: Any = record.config
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        row[name] = value if not isinstance(value, dict) else json.dumps(value, sort_keys=True)
+    row: dict[str, Any] = {"key": record.key, "status": record.status, **settings_of(record)}
     if evaluation is not None:
         named: tuple[tuple[Literal["clean", "robust"], Accuracy], ...] = (
             ("clean", evaluation.clean),
@@ -113,8 +119,8 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
         for name, accuracy in named:
             row |= {name: accuracy.accuracy, f"{name}_low": accuracy.low, f"{name}_high": accuracy.high}
             row[f"worst_class_{name}"] = evaluation.worst_class(name)
-        for name, accuracy in evaluation.attacks.items():
-            row[f"robust_{name}"] = accuracy.accuracy
+        for attack, accuracy in evaluation.attacks.items():
+            row[f"robust_{attack}"] = accuracy.accuracy
         row |= {
             "evaluation": evaluation.key,
             "checkpoint": evaluation.config["checkpoint"],
@@ -122,6 +128,6 @@ def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, An
             "outcomes": evaluation.robust.images,
             "warnings": "; ".join(evaluation.warnings),
         }
-    for name in ("passes", "seconds", "cpu_seconds"):
-        row |= {f"{name}_{phase}": value for phase, value in getattr(record, name).items()}
+    for unit in ("passes", "seconds", "cpu_seconds"):
+        row |= {f"{unit}_{phase}": value for phase, value in getattr(record, unit).items()}
     return row | columns.values(record)

@@ -58,8 +58,7 @@ def test_findings_say_what_never_gets_there() -> None:
 def test_the_figure_has_a_line_for_each_point() -> None:
     figure = convergence_figure(COURSES)
     try:
-        legend = figure.axes[0].get_legend()
-        assert legend is not None
+        (legend,) = figure.legends
         assert len(legend.get_texts()) == 3
         figure.canvas.draw()
     finally:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from advprune_core.analysis.decomposition import decomposition, decomposition_figure, decomposition_findings
+from advprune_core.analysis.decomposition import BAR, decomposition, decomposition_figure, decomposition_findings
 
 FULL, SHORTER, CHANCE, LONGER_STEPS, CHOSEN = (
     np.array(values) for values in ([0.80, 0.78, 0.79], [0.70, 0.71, 0.69], [0.60, 0.62, 0.64], [0.58, 0.63, 0.66],
@@ -29,7 +29,7 @@ def rows(arm: str, fraction: float, robust: Any, **facts: Any) -> pd.DataFrame:
             "clean": 0.9,
             "robust": robust,
         }
-    ).assign(**facts)
+    ).assign(dataset="digits", norm="linf", eps=0.125, **facts)
 
 
 def study(*parts: pd.DataFrame) -> pd.DataFrame:
@@ -123,8 +123,9 @@ def test_nothing_to_take_apart_is_said() -> None:
 def test_the_figure_ends_where_the_arms_are() -> None:
     figure = decomposition_figure(study(*BASE, COST, STEP))
     (axis,) = figure.axes
-    bars = [line.get_xdata() for line in axis.lines if line.get_linewidth() == 5]
+    bars = [line.get_xdata() for line in axis.lines if line.get_linewidth() == BAR]
     ends = {round(float(values[-1]), 6) for values in bars}
     assert {round(100 * CHANCE.mean(), 6), round(100 * CHOSEN.mean(), 6)} <= ends
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["steps", "data", "optimiser", "selection"]
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["all the data", "steps", "data", "optimiser", "selection"]
     plt.close(figure)

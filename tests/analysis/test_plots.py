@@ -89,7 +89,7 @@ def test_runs_that_are_in_no_mean_are_counted() -> None:
     assert "mean of 3 seeds (2 runs without a result left out)" in accuracy_vs_fraction(table).get_suptitle()
     ways = trainers_table(WAYS)
     ways.loc[(ways["variant"] == "carried") & (ways["seed"] == 1), ["status", "robust"]] = ["diverged", np.nan]
-    assert robust_vs_cost(ways).get_suptitle().endswith("mean of 2 seeds (1 run without a result left out)")
+    assert "mean of 2 seeds (1 run without a result left out)" in robust_vs_cost(ways).get_suptitle()
     assert "left out" not in robust_vs_cost(trainers_table(WAYS)).get_suptitle()
 
 
@@ -100,7 +100,7 @@ def test_arms_differ_in_colour_and_axes_say_what_they_are() -> None:
     assert len(colours) == 2
     assert {text.get_text() for text in robust.figure.legends[0].get_texts()} == set(errorbars(robust))
     assert "clean" in clean.get_title()
-    assert "L-inf 0.125" in robust.get_title()
+    assert "L-inf 2/16" in robust.get_title()
     assert "pgd40" in robust.get_title()
 
     assert "low" not in robust.get_title()
@@ -209,24 +209,27 @@ def test_robust_vs_cost() -> None:
     table = trainers_table(WAYS)
     table.loc[table["variant"] == "carried", "status"] = "collapsed"
     figure = robust_vs_cost(table)
-    left, right = figure.axes
-    drawn = {float(line.get_xdata()[0]): line for line in left.lines if line.get_marker() not in ("None", None)}
+    cost, whole = figure.axes
+    drawn = {float(line.get_xdata()[0]): line for line in cost.lines if line.get_marker() not in ("None", None)}
     assert {x: float(line.get_ydata()[0]) for x, line in drawn.items()} == pytest.approx(
         {3.0: 12.0, 17.0: 72.0, 6.8: 60.0, 5.0: 72.0}
     )
-    assert [drawn[x].get_marker() for x in (3.0, 17.0, 6.8, 5.0)] == ["o", "o", "o", "X"]
-    filled = [drawn[x].get_markerfacecolor() == drawn[x].get_markeredgecolor() for x in (3.0, 17.0, 6.8, 5.0)]
-    assert filled == [True, True, False, True]
-    (best,) = [line for line in left.lines if line.get_marker() in ("None", None)]
+    assert drawn[17.0].get_marker() == drawn[6.8].get_marker() != drawn[3.0].get_marker()
+    assert [x for x, line in drawn.items() if line.get_marker() == "X"] == [5.0]
+    pairs = [(line.get_markerfacecolor(), line.get_markeredgecolor()) for line in drawn.values()]
+    filled = [bool(np.allclose(*map(mpl.colors.to_rgb, pair))) for pair in pairs]
+    assert dict(zip(drawn, filled, strict=True)) == {3.0: True, 17.0: True, 6.8: False, 5.0: True}
+    (best,) = [line for line in cost.lines if line.get_marker() in ("None", None)]
     assert list(best.get_xdata()) == [3.0, 5.0]
-    assert [text.get_text() for text in left.texts] == ["standard", "carried"]
-    assert left.get_xscale() == "log"
-    assert "no test" in left.get_title()
-    assert [label.get_text() for label in right.get_yticklabels()] == ["standard", "PGD-AT", "carried"]
-    assert "40 % of it" in right.get_title()
+    assert {text.get_text() for text in cost.texts} == {"standard", "carried", "PGD-AT", "PGD-AT, 40 %"}
+    assert cost.get_xscale() == "log"
+    assert "line: no mean is as high" in " ".join(figure.get_suptitle().split())
+    ranked = [label.get_text() for label in whole.get_yticklabels()]
+    assert ranked == ["PGD-AT", "carried", "PGD-AT", "standard"], "the highest mean first"
+    assert whole.get_title() == "40 % of the data"
     # Intervals: t with two seeds.
     half = 12.7062 * 2
-    bars = [bar for collection in right.collections for bar in collection.get_segments()]
+    bars = [bar for collection in whole.collections for bar in collection.get_segments()]
     ends = sorted({tuple(np.round(segment[:, 0], 1)) for segment in bars})
     assert (round(72 - half, 1), round(72 + half, 1)) in ends
 
@@ -289,9 +292,10 @@ def test_speed_ups_pair_by_seed() -> None:
 
 
 @pytest.mark.parametrize("draw", [accuracy_vs_fraction, robust_vs_cost])
-def test_doubts_stand_under_the_figure(draw: Any) -> None:
+def test_doubts_stand_above_the_figure(draw: Any) -> None:
     table = study_table(POINTS) if draw is accuracy_vs_fraction else trainers_table(WAYS)
-    assert draw(table.assign(warnings="")).get_supxlabel() == draw(table).get_supxlabel() == ""
+    assert "in doubt" not in draw(table).get_suptitle()
+    assert draw(table.assign(warnings="")).get_suptitle() == draw(table).get_suptitle()
     table["warnings"] = ["gradients are masked"] * 2 + [""] * (len(table) - 3) + [None]
-    found = " ".join(draw(table).get_supxlabel().split())
-    assert found == f"2 of {len(table)} evaluations are in doubt: gradients are masked"
+    found = " ".join(draw(table).get_suptitle().split())
+    assert found.endswith(f"2 of {len(table)} evaluations are in doubt: gradients are masked")

@@ -97,12 +97,16 @@ def test_findings_say_who_wins_and_what_is_kept_wrongly() -> None:
 
 def test_the_figure_has_a_panel_for_each_data_set_and_a_point_for_each_pair() -> None:
     more = study(TABLE, rows("noise: aum", 0.4, fraction=0.5, dataset="noisy", pruner="aum"))
+    more = more.assign(norm="linf", eps=0.125)
     figure = equal_cost_figure(more)
     try:
-        assert [axis.get_title(loc="left") for axis in figure.axes] == ["digits", "noisy"]
+        assert [axis.get_title(loc="left") for axis in figure.axes] == ["digits, L-inf 2/16", "noisy, L-inf 2/16"]
         labels = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
-        assert [len(names) for names in labels] == [5, 1]
+        assert [sum(name.startswith("against ") for name in names) for names in labels] == [5, 1]
         assert "noise: aum, 50 %" in labels[1][0]
+        for axis in figure.axes:
+            gains = [line.get_xdata()[0] for line in axis.lines if line.get_marker() in ("o", "^", "v", "p")]
+            assert len(gains) == sum(label.get_text().startswith("against ") for label in axis.get_yticklabels())
         figure.canvas.draw()
     finally:
         plt.close(figure)

@@ -153,7 +153,7 @@ OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "settings": {"best_every": 1},
             "epochs": 4,
         },
-        ["convergence", "survival"],
+        ["convergence", "survival", "alignment"],
     ),
     "when_pruning_wins": (
         {

@@ -1,0 +1,69 @@
+"""What figures and findings call arms, and what figures say above and below of data, threat model and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from advprune_core.analysis.markup import plain
+from advprune_core.analysis.summaries import attacks_of, described, threat
+from advprune_core.trainers.controls import CONTROLS
+
+
+def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
+    """What a legend says of an arm; controls are described, pruners named."""
+    way, colon, rest = arm.partition(": ")
+    if colon and way in {other.partition(": ")[0] for other in arms or [arm]} and "=" not in way:
+        own = [other.removeprefix(way + colon) for other in arms if other.startswith(way + colon)]
+        return f"{way}: {arm_label(rest, own)}"
+    control, bracket, matched = arm.partition("(")
+    if bracket and control in CONTROLS:
+        several = len({other.partition("(")[2] for other in arms if other.startswith(f"{control}(")}) > 1
+        text = CONTROLS[control]
+        return f"{text} (as {matched.rstrip(')')})" if several else text
+    return {"random": "static random subset", "redraw": "random subset, redrawn each epoch"}.get(arm, arm)
+
+
+def matched_arm(arm: str) -> str:
+    """The arm that a control matches, ``way: same_steps(random)``: ``way: random``; any other arm itself."""
+    way, colon, own = arm.rpartition(": ")
+    control, _, matched = own.partition("(")
+    return f"{way}{colon}{matched.removesuffix(')')}" if control in CONTROLS else arm
+
+
+def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: bool = False) -> str:
+    """An arm at a fraction: ``static random subset, 40 %``; of the `whole` data, ``TRADES: all the data``."""
+    label = arm_label(arm, arms)
+    if not whole or fraction < 1:
+        return f"{label}, {100 * fraction:g} %"
+    way, colon, _ = label.rpartition(": ")
+    return f"{way}{colon}all the data"
+
+
+def setting(table: pd.DataFrame) -> str:
+    """Data, network and objective where there is one of each, the threat models, the attacks of the test.
+
+    What a table has no columns for is left out.
+    """
+    parts: list[str] = []
+    for column in ("dataset", "model", "objective"):
+        found = dict.fromkeys(map(described, table[column].dropna())) if column in table else {}
+        parts += map(plain, found) if len(found) == 1 else []
+    if {"norm", "eps"} <= set(table):
+        known = table.dropna(subset=["norm", "eps"])
+        models = [threat(rows) for _, rows in known.groupby(["norm", "eps"], sort=False)]
+        parts += [" and ".join(models)] if models else []
+    attacks = attacks_of(table)
+    return ", ".join(parts) + (f"; robust: right under {', '.join(attacks)}" if attacks else "")
+
+
+def sample(table: pd.DataFrame) -> str:
+    """``mean of 3 seeds on 497 test images``, and how many runs are in no mean."""
+    seeds = table["seed"].nunique()
+    lost = table[table["robust"].isna()] if "robust" in table else table[:0]
+    missing = lost["key"].nunique() if len(lost) else 0
+    images = list(table["test_images"].dropna().unique()) if "test_images" in table else []
+    on = f" on {int(images[0]):,} test images" if len(images) == 1 else ""
+    left_out = f" ({missing} run{'s' * (missing > 1)} without a result left out)" if missing else ""
+    return f"mean of {seeds} seed{'s' * (seeds != 1)}{on}{left_out}"

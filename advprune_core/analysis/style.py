@@ -1,0 +1,346 @@
+"""How every figure looks: sizes as printed, text, colours with marks, captions, labels that cover nothing.
+
+A figure is as wide as a column or a page of print, and its text has its size there. What is of one family, a way of
+training or a kind of pruner, has one colour in all figures; whoever sees no colours has the mark and the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from textwrap import fill
+from typing import Any, Literal
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+from advprune_core.base.files import write_atomically
+from advprune_core.trainers.controls import CONTROLS
+
+#: Widths of a column and of a page of print, in inches.
+COLUMN, PAGE = 3.3, 6.8
+#: Text, and what stands at ticks, in legends and beside points, in points at that width.
+TEXT, SMALL = 8.0, 7.0
+#: Pixels of an inch, of figures in notebooks and files.
+DPI = 150
+#: Characters of `TEXT` on an inch of a line.
+_ON_AN_INCH = 16
+
+#: A figure is drawn under it: ``@styled``.
+styled = mpl.rc_context(
+    {
+        "figure.dpi": DPI,
+        "font.family": "DejaVu Sans",  # comes with matplotlib: figures are the same everywhere
+        "font.size": TEXT,
+        **dict.fromkeys(("axes.titlesize", "axes.labelsize", "figure.titlesize", "figure.labelsize"), TEXT),
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize"), SMALL),
+        "axes.linewidth": 0.6,
+        "lines.linewidth": 1.1,
+        "lines.markersize": 4.5,
+        "lines.markeredgewidth": 0.9,
+        "errorbar.capsize": 1.5,
+        "legend.frameon": False,
+        "legend.columnspacing": 1.2,
+        "legend.handlelength": 2.4,
+    }
+)
+
+# Okabe and Ito's colours (2008), which deuteranopes, protanopes and tritanopes tell apart.
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+GREY = "#7F7F7F"
+#: Squares and crosses are taken: by controls, and by runs that collapsed.
+_MARKS, _LINES = "o^Dv<>hPp*", ("-", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1)))
+CONTROL_MARK, COLLAPSED_MARK = "s", "X"
+#: Points between a mark and its text beyond which a line has to lead there.
+_NEAR = 10
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, mark and line of what belongs together, and what a legend calls it."""
+
+    family: str
+    colour: str
+    mark: str
+    line: Any = "-"
+
+
+_OWN = Look("other", GREY, "p")
+_CONTROL = Look("control", BLACK, CONTROL_MARK, "--")
+_PRUNERS = {
+    Look("random subset", BLUE, "o"): ("full", "random", "redraw"),
+    Look("one score of a network", ORANGE, "v"): (
+        "keep_easy",
+        "keep_hard",
+        "keep_middle",
+        "keep_fragile",
+        "puma",
+        "score",
+    ),
+    Look("course of training", GREEN, "^"): ("aum", "dual", "dynamic_uncertainty", "forgetting", "tdds"),
+    Look("gradients", VERMILLION, "D"): ("aign", "craig", "glister", "grad_match", "grad_match_pb", "rcs"),
+    Look("features", PURPLE, "h"): ("d2", "herding", "k_center", "moderate"),
+    Look("loss, in each epoch", SKY, "<"): ("infobatch", "loss_top"),
+    Look("true labels", BLACK, "*"): ("oracle",),
+}
+_TRAINERS = {
+    Look("standard", BLACK, "p"): "standard",
+    Look("PGD-AT", BLUE, "o"): "pgd_at",
+    Look("one fresh step", ORANGE, "v"): "one step",
+    Look("one carried step", SKY, "<"): "one carried step",
+    Look("TRADES", GREEN, "^"): "trades",
+    Look("MART", VERMILLION, "D"): "mart",
+    Look("FGSM-PGI", PURPLE, "P"): "fgsm_pgi",
+    Look("Free AT", GREY, "h"): "free",
+    Look("GradAlign", BLACK, "*"): "grad_align",
+    Look("SORA", PURPLE, ">"): "sora",
+}
+_OF_PRUNER = {name: look for look, names in _PRUNERS.items() for name in names}
+_OF_TRAINER = {name: look for look, name in _TRAINERS.items()}
+#: Of shares of the data, the largest first.
+_OF_SHARE = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", ":"), (PURPLE, "D", "-."), (BLACK, "v", (0, (5, 1))))
+
+
+def pruner_look(arm: str) -> Look:
+    """The look of an arm by its pruner; ``way: same_cost(random)`` is a control."""
+    own = arm.rpartition(": ")[2]
+    if own.partition("(")[0] in CONTROLS:
+        return _CONTROL
+    return _OF_PRUNER.get(own.split(" ")[0], _OWN)
+
+
+def trainer_look(objective: str, start: str, steps: str) -> Look:
+    """The look of a way of training by objective, start and steps as a table has them, without their settings."""
+    if objective == "pgd_at" and (start == "carried" or "bullet" not in steps) and _count(steps) == 1:
+        return _OF_TRAINER["one carried step" if start == "carried" else "one step"]
+    return _OF_TRAINER.get(objective, _OWN)
+
+
+def _count(steps: str) -> int:
+    digits = "".join(c if c.isdigit() else " " for c in steps).split()
+    return int(digits[0]) if digits else 0
+
+
+def looks(arms: Sequence[str]) -> dict[str, Look]:
+    """A look for each arm: of one family in its colour, with marks and lines of their own."""
+    found: dict[str, Look] = {}
+    for arm in arms:
+        look = pruner_look(arm)
+        nth = sum(other.family == look.family for other in found.values())
+        if nth and look is _CONTROL:
+            look = replace(look, mark=_MARKS[-nth % len(_MARKS)])
+        elif nth:
+            first = _MARKS.index(look.mark)
+            look = replace(look, mark=_MARKS[(first + nth) % len(_MARKS)], line=_LINES[nth % len(_LINES)])
+        found[arm] = look
+    return found
+
+
+def share_looks(fractions: Iterable[float]) -> dict[float, Look]:
+    """A look for each share of the data, the largest first."""
+    ordered = sorted(set(fractions), reverse=True)
+    return {
+        fraction: Look(f"{100 * fraction:g} % of the data", *_OF_SHARE[place % len(_OF_SHARE)])
+        for place, fraction in enumerate(ordered)
+    }
+
+
+def paler(colour: str, share: float) -> tuple[float, float, float]:
+    """A colour mixed with white: 1 is the colour, 0 white."""
+    red, green, blue = (1 - share * (1 - part) for part in mpl.colors.to_rgb(colour))
+    return red, green, blue
+
+
+def canvas(
+    rows: int = 1, columns: int = 1, *, height: float, width: float = PAGE, **settings: Any
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure of a width of print with its axes, an array of shape (rows, columns); height in inches."""
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **settings)
+    for axis in axes.flat:
+        tidy(axis)
+    return figure, axes
+
+
+def tidy(axis: Axes, *, grid: Literal["both", "x", "y"] | None = "both") -> None:
+    """Ticks and grid as in all figures; they are made late, when a figure's own settings no longer hold."""
+    axis.tick_params(labelsize=SMALL, width=0.6, length=2.5)
+    axis.set_axisbelow(True)
+    axis.grid(False)
+    if grid:
+        axis.grid(axis=grid, color="0.88", linewidth=0.5)
+
+
+def caption(figure: Figure, *texts: str) -> None:
+    """What a figure is of, above it: data, threat model, seeds."""
+    line = int(_ON_AN_INCH * figure.get_figwidth())
+    figure.suptitle("\n".join(fill(text, line) for text in texts if text))
+
+
+def legend(figure: Figure, handles: Sequence[Any]) -> None:
+    """A legend below a figure, in as many columns as its texts leave room for."""
+    if handles:
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        columns = max(1, int(_ON_AN_INCH * figure.get_figwidth() / (longest + 9)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+def key(look: Look, label: str | None = None, **settings: Any) -> Line2D:
+    """A line of a legend: mark and line of a look."""
+    drawn = {"color": look.colour, "marker": look.mark, "linestyle": look.line, **settings}
+    return Line2D([], [], label=look.family if label is None else label, **drawn)
+
+
+def reach(mean: float, low: float, high: float) -> NDArray[np.float64]:
+    """Lengths of an interval's arms in points of per cent, shape (2, 1); none where it is not known."""
+    return 100 * np.nan_to_num([[mean - low], [high - mean]])
+
+
+def label_points(
+    figure: Figure,
+    axis: Axes,
+    texts: Mapping[tuple[float, float], str],
+    drawn: NDArray[np.float64],
+    line: NDArray[np.float64],
+) -> None:
+    """Write texts beside points of an axis, so that none covers another, a point or the line: the last thing to draw.
+
+    Parameters
+    ----------
+    texts : mapping of (x, y) to str
+    drawn : array of float, shape (n, 2)
+        All points of the axis.
+    line : array of float, shape (m, 2)
+        Corners of a line; none: no line.
+
+    Notes
+    -----
+    The nearest free place of a fan around the point is taken, those in the thick of it first; a thin line leads to
+    a text that stands apart.
+    """
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    unit = figure.dpi / 72
+    frame = axis.get_window_extent(renderer).padded(-2 * unit)
+    marks, corners = (axis.transData.transform(part) if len(part) else np.zeros((0, 2)) for part in (drawn, line))
+    along = [a + (b - a) * t for a, b in pairwise(corners) for t in np.linspace(0, 1, 100)]
+    taken = [_around(mark, 4 * unit) for mark in marks] + [_around(place, unit) for place in along]
+    owners = axis.transData.transform(np.array(list(texts)).reshape(-1, 2))
+    crowds = [np.sum(np.hypot(*(marks - owner).T) < 40 * unit) for owner in owners]
+    for nth in sorted(range(len(owners)), key=lambda place: -crowds[place]):
+        point, owner = list(texts)[nth], owners[nth]
+        written: dict[str, Any] = {
+            "textcoords": "offset points", "ha": "center", "va": "center", "fontsize": SMALL, "linespacing": 1.0,
+        }  # fmt: skip
+        trial = axis.annotate(texts[point], point, xytext=(0, 0), **written)
+        box = trial.get_window_extent(renderer)
+        trial.remove()
+        best, least = (0.0, 0.0), np.inf
+        for dx, dy in _fan(box.width / unit, box.height / unit):
+            there = box.translated(dx * unit, dy * unit)
+            cover = sum(_shared(there, other) for other in taken) + 1e6 * (not _within(there, frame))
+            gap = _away(there, owner)
+            cover += sum(9.0 for other in owners if (other != owner).any() and _away(there, other) < gap + 4 * unit)
+            if gap > _NEAR * unit:  # a thin line leads there
+                middle = np.array([(there.x0 + there.x1) / 2, (there.y0 + there.y1) / 2])
+                cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, middle) < 4 * unit)
+            if cover < least:
+                best, least = (dx, dy), cover
+            if not cover:
+                break
+        taken.append(box.translated(best[0] * unit, best[1] * unit))
+        apart = _away(taken[-1], owner) > _NEAR * unit
+        lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+        note = axis.annotate(texts[point], point, xytext=best, arrowprops=lead if apart else None, **written)
+        note.set_in_layout(False)
+
+
+def label_lines(
+    figure: Figure, axis: Axes, lines: Mapping[str, NDArray[np.float64]], drawn: NDArray[np.float64]
+) -> None:
+    """Write a text on each line, at its first place that is free of points and other texts: the last thing to draw.
+
+    Parameters
+    ----------
+    lines : mapping of str to array of float, shape (k, 2)
+        Places along each line. One without a free place stays without its text.
+    drawn : array of float, shape (n, 2)
+        All points of the axis.
+    """
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    unit = figure.dpi / 72
+    frame = axis.get_window_extent(renderer).padded(-2 * unit)
+    taken = [_around(mark, 6 * unit) for mark in axis.transData.transform(drawn)]
+    for text, places in lines.items():
+        note = axis.annotate(
+            text, (0, 0), xycoords="axes fraction", ha="center", va="center", fontsize=SMALL, color="0.35", zorder=0.5,
+            bbox={"facecolor": "w", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
+        note.set_in_layout(False)
+        box = note.get_window_extent(renderer)
+        start = axis.transAxes.transform((0, 0))
+        for place in places:
+            there = box.translated(*(axis.transData.transform(place) - start))
+            if _within(there, frame) and not any(_shared(there, other) for other in taken):
+                note.xy = tuple(axis.transAxes.inverted().transform(axis.transData.transform(place)))
+                note.set_position(note.xy)
+                taken.append(there)
+                break
+        else:
+            note.remove()
+
+
+def _around(point: NDArray[np.float64], half: float) -> Bbox:
+    return Bbox.from_bounds(point[0] - half, point[1] - half, 2 * half, 2 * half)
+
+
+def _fan(width: float, height: float) -> Iterable[tuple[float, float]]:
+    """Places of a text's middle around a point, in points, the nearest first: beside, above, below, askew."""
+    for gap in (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 64.0):
+        across, up = width / 2 + gap, height / 2 + gap
+        yield from ((across, 0), (-across, 0), (0, up), (0, -up))
+        for part in (0.5, 1.0):
+            yield from ((across, part * up), (across, -part * up), (-across, part * up), (-across, -part * up))
+
+
+def _shared(a: Bbox, b: Bbox) -> float:
+    """Area that two boxes share."""
+    common = Bbox.intersection(a, b)
+    return 0.0 if common is None else float(common.width * common.height)
+
+
+def _away(box: Bbox, point: NDArray[np.float64]) -> float:
+    """How far a box is from a point."""
+    nearest = np.clip(point, (box.x0, box.y0), (box.x1, box.y1))
+    return float(np.hypot(*(point - nearest)))
+
+
+def _from_line(point: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
+    """How far a point is from the line between two; 0 for its start."""
+    way, own = end - start, point - start
+    along = min(1.0, max(0.0, float(own @ way) / max(1e-9, float(way @ way))))
+    return float(np.hypot(*(own - along * way))) if own.any() else 0.0
+
+
+def _within(inner: Bbox, outer: Bbox) -> bool:
+    return bool(outer.x0 <= inner.x0 and inner.x1 <= outer.x1 and outer.y0 <= inner.y0 and inner.y1 <= outer.y1)
+
+
+def write(figure: Figure, path: Path, *, dpi: int = DPI) -> Path:
+    """Write a figure to `path`, a PNG, and beside it as SVG; the same figure gives the same files."""
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
+    with mpl.rc_context({"svg.hashsalt": "advprune"}):
+        write_atomically(
+            path.with_suffix(".svg"), lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
+        )
+    return path
