@@ -47,7 +47,7 @@ def _close() -> Iterator[None]:
 
 
 def says(figure: Any) -> str:
-    return " ".join(text.get_text() for text in texts(figure))
+    return " ".join(" ".join(text.get_text() for text in texts(figure)).split())
 
 
 def check(figure: Any, table: pd.DataFrame) -> None:
