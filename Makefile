@@ -6,7 +6,7 @@ VENV ?= $(if $(PIN),.venv-pinned,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PIN),--constraint tests/known_good.txt)
 
-.PHONY: study test test-fast lab course lint reference-digits reference-cifar-cpu bench clean
+.PHONY: study test test-fast lab course docs lint reference-digits reference-cifar-cpu bench bench-long clean
 
 study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png, runtime.png
 	$(BIN)/advprune study notebooks/profiles/digits.yaml
@@ -17,12 +17,18 @@ test: $(VENV)/.tests  ## all tests
 test-fast: $(VENV)/.tests  ## without the slow ones
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-lab: $(VENV)/.package  ## JupyterLab on this machine only; it prints its address with the token
+lab: $(VENV)/.package  ## JupyterLab on this machine only, at its start page; it prints its address with the token
 	@$(BIN)/python -c 'import importlib.util as i, sys; sys.exit(None if i.find_spec("jupyterlab") else "make lab needs JupyterLab, which $(VENV) lacks: $(BIN)/python -m pip install --editable .[lab]")'
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/accuracy_vs_fraction.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/README.ipynb
 
 course: $(VENV)/.package  ## the course's editions for students and for instructors, in build/course
 	$(BIN)/python notebooks/course/editions.py build/course
+
+docs: $(VENV)/.docs  ## the site, in build/docs/html: results, components, course, and the package's reference
+	rm -rf build/docs
+	$(BIN)/python -m docs.pages build/docs/source
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 --conf-dir docs build/docs/source build/docs/html
+	@echo "open build/docs/html/index.html"
 
 lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 	$(BIN)/ruff check .
@@ -32,8 +38,8 @@ lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 
 # The studies of results/reference again: first what all will take, then one after the other; what is finished stays.
 RESULTS ?= results
-DIGITS := digits digits_autoattack pruners trainers carried collapse when_pruning_wins convergence_reliability \
-          collapse_by_fraction gradient_matching
+DIGITS := digits digits_autoattack digits_n_fgsm pruners trainers carried collapse when_pruning_wins \
+          convergence_reliability collapse_by_fraction gradient_matching
 CIFAR_CPU := cifar10_cpu noise_cifar10_cpu gradient_matching_cifar10_cpu speedrun_cifar10_cpu
 each = set -e; for study in $(1); do $(BIN)/advprune study $$study --out $(RESULTS) $(2); done
 
@@ -45,9 +51,14 @@ reference-cifar-cpu: $(VENV)/.package  ## nights of two cores; the data are down
 	@$(call each,$(CIFAR_CPU),--dry-run)
 	@$(call each,$(CIFAR_CPU),)
 
-bench: $(VENV)/.tests  ## measurements side by side, alternating; minutes
-	$(BIN)/python benchmarks/attacks.py
-	$(BIN)/python benchmarks/engines.py
+# What is measured stays in results/benchmarks, and is not measured again; ONLY="pgd omp-memory" takes some, AGAIN=... anew.
+BENCH = OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY)) $(if $(AGAIN),--again $(AGAIN))
+
+bench: $(VENV)/.bench  ## beside other libraries, on a machine that does nothing else: half an hour of one core
+	$(BENCH)
+
+bench-long: $(VENV)/.bench  ## the rows that take hours
+	$(BENCH) --long
 
 clean:  ## the environment and caches; never results
 	rm -rf $(VENV) .venv-pinned build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -63,6 +74,15 @@ $(VENV)/.package: pyproject.toml $(if $(PIN),tests/known_good.txt) | $(VENV)/bin
 	touch $@
 
 $(VENV)/.tests: tests/oracles.txt $(VENV)/.package
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[docs,test]'
 	$(PIP) --no-deps --requirement tests/oracles.txt
+	touch $@
+
+$(VENV)/.bench: benchmarks/peers.txt $(VENV)/.tests
+	$(PIP) --editable '.[bench]'
+	$(PIP) --no-deps --requirement benchmarks/peers.txt
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.package
+	$(PIP) --editable '.[docs]'
 	touch $@

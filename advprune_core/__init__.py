@@ -82,7 +82,7 @@ _HOMES = {
     "trainers.loop": ("train",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = {"analysis", "attacks", "base", "datasets", "models", "objectives", "pruners", "study", "trainers"}
+_ROOMS = {"analysis", "attacks", "base", "datasets", "explore", "models", "objectives", "pruners", "study", "trainers"}
 
 
 def __getattr__(name: str) -> Any:

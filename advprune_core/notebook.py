@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from matplotlib.figure import Figure
 
 from advprune_core.analysis.pages import write_tables
 from advprune_core.analysis.style import write
+from advprune_core.base.frontend import attended
 from advprune_core.base.settings import check_names
+from advprune_core.study.driver import Driver
+from advprune_core.study.runner import StudyResult, run_study
 from advprune_core.study.study import NOTEBOOKS, StudyConfig, study_config
 
 
@@ -65,6 +69,60 @@ def config_of_notebook(namespace: Mapping[str, Any], *, options: Sequence[str] =
     cells = namespace.get("In", [])
     check_names([*injected_names(cells), *typed_names(cells)], known, what="parameter")
     return study_config({name: namespace[name] for name in StudyConfig.model_fields if name in namespace})
+
+
+class StudyInterrupted(KeyboardInterrupt):
+    """A study was interrupted; the message says what is kept."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the sentence alone."""
+        return [f"Interrupted: {self}"]
+
+
+def run_watched(config: StudyConfig, *, only: Collection[tuple[str, float]] | None = None) -> StudyResult:
+    """Carry a study out as `run_study` does, where it can be watched and stopped.
+
+    In JupyterLab a curve is drawn while it trains, under a button that stops it; an executed copy has neither.
+
+    Parameters
+    ----------
+    config, only
+        As of `run_study`.
+
+    Raises
+    ------
+    StudyInterrupted
+        Instead of the interruption, which is what the button makes.
+    """
+    driver: Driver | None = None
+
+    @contextmanager
+    def beside(started: Driver) -> Iterator[None]:
+        nonlocal driver
+        driver = started
+        if attended():
+            from advprune_core.explore.live import watching
+
+            with watching(started):
+                yield
+        else:
+            yield
+
+    try:
+        return run_study(config, only=only, beside=beside)
+    except KeyboardInterrupt:
+        raise StudyInterrupted(_kept(driver)) from None
+
+
+def _kept(driver: Driver | None) -> str:
+    """What an interruption leaves."""
+    if driver is None:
+        return "nothing was trained yet; run the cell again to begin"
+    finished, planned = driver.finished()
+    return (
+        f"{finished} of {planned} runs are trained and kept, with what was tested of them; run the cell again to go on "
+        "from there (a run that was under way: from its last checkpoint)"
+    )
 
 
 def save_figure(figure: Figure, config: StudyConfig, name: str, *, dpi: int = 150) -> Path:

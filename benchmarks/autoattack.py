@@ -1,6 +1,6 @@
 """AutoAttack (standard) side by side with pyautoattack: robust accuracy image by image, and seconds.
 
-    python benchmarks/autoattack.py [--images N] [--models NAME ...] [--seeds N] [--train-only] [--out FOLDER]
+    python -m benchmarks.autoattack [--images N] [--models NAME ...] [--seeds N] [--train-only] [--out FOLDER]
 
 Trains the models of `MODELS` (kept in results/benchmarks/autoattack/, as is every finished
 evaluation: a killed comparison goes on where it was), then attacks the first test images of each,
@@ -21,6 +21,8 @@ import json
 import statistics
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -33,13 +35,16 @@ from torch import Tensor, nn
 
 from advprune_core.analysis.summaries import markdown
 from advprune_core.attacks import autoattack
+from advprune_core.attacks.compiled import compiled_passes
 from advprune_core.attacks.evaluate import pack_bits, predictions, unpack_bits
 from advprune_core.base.environment import environment, git_state
-from advprune_core.base.files import write_atomically, write_text
+from advprune_core.base.files import write_text
 from advprune_core.datasets.base import load_dataset
-from advprune_core.study.runs import load_model
+from advprune_core.study.tasks import SEARCH_SIZE
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.loop import train
+from benchmarks.cases import Case, Goal, OtherResults, installed
+from benchmarks.networks import NETWORKS, trained
+from benchmarks.timing import Round, alternating
 
 FASHION = {
     "dataset": {"fashion_mnist": {"limit": 11000, "test_limit": 2000}},
@@ -77,16 +82,6 @@ ARMS: dict[str, dict[str, Any]] = {
 REFERENCE = "reference"
 
 
-def trained(config: RunConfig, path: Path) -> nn.Module:
-    """The model of a run, trained if it is not there."""
-    dataset = load_dataset(config.dataset)
-    if not path.exists():
-        result = train(config, dataset)
-        assert result.last is not None
-        write_atomically(path, partial(torch.save, result.last))
-    return load_model(config, dataset, path)
-
-
 def ours(model: nn.Module, x: Tensor, y: Tensor, *, norm: Any, eps: float, seed: int, **options: Any) -> Tensor:
     return autoattack(model, x, y, norm=norm, eps=eps, seed=seed, **options).x_adv
 
@@ -117,7 +112,7 @@ def compare(name: str, images: int | None, seeds: int, work: Path, *, variants: 
     """All evaluations of a model: rows of arm, seed, seconds, robust."""
     options, most = MODELS[name]
     config = RunConfig.flat(**options)
-    dataset, model = load_dataset(config.dataset), trained(config, work / f"{name}.pt")
+    dataset, model = load_dataset(config.dataset), trained(config, work)
     rows = slice(0, min(images or most, most))
     x, y, threat = dataset.test.pixels(rows), dataset.test.labels[rows], config.threat
     results = []
@@ -132,6 +127,39 @@ def compare(name: str, images: int | None, seeds: int, work: Path, *, variants: 
             print(f"{name} {label}, seed {seed}: {found['robust'].mean():.4f}, {found['seconds']:.1f} s", flush=True)
             results.append({"model": name, "arm": arm, "seed": seed, **found})
     return results
+
+
+@contextmanager
+def contenders(config: RunConfig, images: int, *, compiled: bool) -> Iterator[Round]:
+    """Ours and the reference on the same images, a seed a round; ours may leave no more of them right, but one."""
+    model, test = trained(config), load_dataset(config.dataset).test
+    x, y = test.pixels(slice(0, images)), test.labels[:images]
+    common: dict[str, Any] = {"norm": config.threat.norm, "eps": config.threat.eps}
+    attacks: dict[str, Callable[..., Tensor]] = {"exact": ours}
+    if compiled:
+        passes = compiled_passes(model, x[:SEARCH_SIZE], training=False)
+
+        def search(*arguments: Any, **options: Any) -> Tensor:
+            with passes.instead_of(model):
+                return ours(*arguments, **options)
+
+        attacks["compiled"] = search
+    if installed("pyautoattack"):
+        attacks["pyautoattack"] = reference
+    standing: dict[str, int] = {}
+
+    def attacked(name: str, seed: int) -> None:
+        x_adv = attacks[name](model, x, y, seed=seed, **common)
+        standing[name] = int((predictions(model, x_adv) == y).sum())
+
+    def measured(number: int) -> Any:
+        amounts = alternating({name: partial(attacked, name, number) for name in attacks})(number)
+        theirs = standing.get("pyautoattack", images)
+        if max(count for name, count in standing.items() if name != "pyautoattack") > theirs + 1:
+            raise OtherResults(f"images left right by each, of {images}: {standing}")
+        return amounts
+
+    yield measured
 
 
 def tables(results: list[dict[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -209,6 +237,26 @@ other did not.
 """
 
 
+def _case(name: str, config: RunConfig, images: int, setting: str, *, residual: bool) -> Case:
+    goals = [Goal("exact", "pyautoattack", 2.5)] + residual * [Goal("compiled", "pyautoattack", 4.0)]
+    begin = partial(contenders, config, images, compiled=residual)
+    setting = f"{setting}, {images} images"
+    return Case(f"autoattack-{name}", "AutoAttack", setting, tuple(goals), begin, warm_up=False, long=residual)
+
+
+def _network_case(name: str, images: int, *, residual: bool) -> Case:
+    network = NETWORKS[name]
+    return _case(name, network.config(), images, f"{network.title}, {network.data}", residual=residual)
+
+
+CASES = [
+    _case("digits", RunConfig.flat(**MODELS["digits_pgd_at"][0]), 100, "small CNN, digits", residual=False),
+    _network_case("small_cnn", 40, residual=False),
+    _network_case("width_8", 128, residual=True),
+    _network_case("cpu_network", 128, residual=True),
+]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="AutoAttack against pyautoattack.")
     parser.add_argument("--images", type=int, help="at most so many images of each model")
@@ -227,7 +275,7 @@ def main() -> None:
     results = []
     for name in options.models:
         if options.train_only:
-            trained(RunConfig.flat(**MODELS[name][0]), options.work / f"{name}.pt")
+            trained(RunConfig.flat(**MODELS[name][0]), options.work)
             continue
         results += compare(name, options.images, options.seeds, options.work, variants=name in options.variants)
         comparison, disagreements, every = tables(results)

@@ -1,6 +1,6 @@
 """What a step of the compact network costs on CIFAR-10: compiled against exact, and what surrounds its passes.
 
-    python benchmarks/compiled_steps.py [--rounds N] [--out FOLDER]
+    python -m benchmarks.compiled_steps [--rounds N] [--out FOLDER]
 
 Batches of 128, PGD-7, one thread. Steps are timed in training, processor seconds of a run of a few
 batches each, alternating; `channels last` is the exact step in the layout that compiled passes have, by
@@ -13,8 +13,6 @@ $ADVPRUNE_DATA.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,18 +31,10 @@ from advprune_core.objectives.starts import RandomStart
 from advprune_core.study.tasks import few_steps
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
+from benchmarks.timing import Work, alternating, medians
 
 SIZE, STEPS, KEY = 128, 4, 1
 THREAT = {"norm": "linf", "eps": 8 / 255}
-
-
-def medians(work: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Median of what each piece of work returns, alternating; a first round warms up."""
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds + 1):
-        for name, call in work.items():
-            times[name].append(call())
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 def step(config: RunConfig, dataset: Dataset, *, channels_last: bool = False) -> float:
@@ -58,16 +48,7 @@ def step(config: RunConfig, dataset: Dataset, *, channels_last: bool = False) ->
     )
 
 
-def timed(call: Callable[[], object]) -> Callable[[], float]:
-    def seconds() -> float:
-        start = time.process_time()
-        call()
-        return time.process_time() - start
-
-    return seconds
-
-
-def surroundings(dataset: Dataset) -> dict[str, Callable[[], float]]:
+def surroundings(dataset: Dataset) -> dict[str, Work]:
     """Augmentation of a batch; noise of a random start; what carried perturbations take instead of it."""
     ids = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(0))[:SIZE]
     epochs = torch.ones_like(ids)
@@ -89,9 +70,9 @@ def surroundings(dataset: Dataset) -> dict[str, Callable[[], float]]:
         carried.end(batch, x_adv, state=state, **THREAT)
 
     return {
-        "augmentation": timed(augmented),
-        "noise of a random start": timed(lambda: start.begin(batch, key=KEY, state={}, **THREAT)),
-        "carried perturbations, instead": timed(carry),
+        "augmentation": augmented,
+        "noise of a random start": lambda: start.begin(batch, key=KEY, state={}, **THREAT),
+        "carried perturbations, instead": carry,
     }
 
 
@@ -110,8 +91,10 @@ def main() -> None:
         "step, compiled": lambda: step(compiled, dataset),
         "step, compiled, PGD-1": lambda: step(compiled.with_settings({"attack.steps": 1}), dataset),
     }
-    found = medians(steps, options.rounds)
-    found |= medians(surroundings(dataset), 4 * options.rounds)
+    # The first round of each warms up.
+    passes = [{name: call() for name, call in steps.items()} for _ in range(options.rounds + 1)]
+    around = [*map(alternating(surroundings(dataset)), range(4 * options.rounds + 1))]
+    found = medians(passes[1:]) | medians(around[1:])
     table = pd.DataFrame(
         {
             "what": list(found),

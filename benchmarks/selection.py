@@ -1,6 +1,6 @@
 """Gradient matching against the number of candidates: seconds, memory, and how near the gradient comes.
 
-    python benchmarks/selection.py [--most N] [--work FOLDER] [--out FOLDER]
+    python -m benchmarks.selection [--most N] [--work FOLDER] [--out FOLDER]
 
 Candidates are Fashion-MNIST's 60,000 training images, beyond that shifted and mirrored views of them,
 as a small network with 512 features sees them after an epoch of PGD-7 on 10,000 images. Every row, a
@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,6 +59,7 @@ from advprune_core.pruners.omp import Pursuit
 from advprune_core.pruners.outputs import branch
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
+from benchmarks.memory import apart, peak
 
 FEATURES, CLASSES, IMAGES, FRACTION = 512, 10, 60_000, 0.1
 SIZES = (2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 300_000, 1_000_000)
@@ -154,12 +154,6 @@ def outputs(work: Path, n: int, *, half: bool) -> SplitOutputs:
     return SplitOutputs(labels, None, Branch(logits, features))
 
 
-def gigabytes() -> float:
-    """Largest resident set so far, in 10^9 bytes; of Linux: `getrusage` would count the parent process as well."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
-
-
 def measure(work: Path, n: int, name: str) -> dict[str, Any]:
     """One row: what a selection takes, and the residual ||sum of w g - sum of all g|| / ||sum of all g||."""
     way, k, rng = WAYS[name], round(FRACTION * n), np.random.default_rng(0)
@@ -182,15 +176,9 @@ def measure(work: Path, n: int, name: str) -> dict[str, Any]:
         "picks": len(picks.indices),
         "n_filled": picks.n_filled,
         "cpu_seconds": round(seconds, 3),
-        "peak_gb": round(gigabytes(), 3),
+        "peak_gb": round(peak() / 1e9, 3),
         "residual": round(residual, 5),
     }
-
-
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a process of its own, whose memory nothing else has been in."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 @styled

@@ -1,4 +1,4 @@
-"""What the README and the pages of committed studies show of their records; run as a module, it writes them anew."""
+"""What README, pages of committed studies and advice show of their records; run as a module, it writes them anew."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from textwrap import fill
 
 import pandas as pd
 
+from advprune_core.analysis import fronts
 from advprune_core.analysis.claims import claims_table
 from advprune_core.analysis.labels import arm_label
 from advprune_core.analysis.pages import write_page
 from advprune_core.analysis.rivals import at_equal_cost
 from advprune_core.analysis.summaries import markdown, printable
 from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, compare, judge
+from advprune_core.base.files import write_text
 from advprune_core.study.table import collect, table_columns
 from tests.reference import REFERENCE, STUDIES
 
@@ -123,3 +125,4 @@ if __name__ == "__main__":
         write_page(REFERENCE / committed, committed)
     for file in SHOWN:
         file.write_text(filled(file))
+    write_text(fronts.KEPT, fronts.measured_points([REFERENCE / study for study in STUDIES]).to_csv(index=False))

@@ -17,13 +17,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from tests.made_up import study_table
+from tests.tiny import tiny_study
 
 mpl.use("agg")
 
 import matplotlib.pyplot as plt
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.notebook import config_of_notebook, injected_names, save_figure, save_table, shown
+from advprune_core.notebook import config_of_notebook, injected_names, run_watched, save_figure, save_table, shown
 from advprune_core.study.study import StudyConfig, study_config
 
 DEFAULTS: dict[str, Any] = {"study": "mine", "epochs": 30, "seeds": [0, 1], "figure_dpi": 150}
@@ -100,6 +101,37 @@ def test_an_error_is_one_sentence_in_a_notebook() -> None:
     assert isinstance(result.error_in_exec, ConfigError)
     assert shown.stdout.strip().startswith("ConfigError: unknown parameter 'epoch' (did you mean 'epochs'?)")
     assert len(shown.stdout.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_an_interruption_is_one_sentence_that_says_what_is_kept(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Ctrl-C, the kernel's interruption, or the button, which is that."""
+    from advprune_core.study import driver, runner
+
+    config = tiny_study(tmp_path, seeds=[0], epochs=1)
+    place, name = (runner, "settle_speed") if when == "before" else (driver, "carry_out")
+    real, calls = getattr(place, name), []
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if when == "before" or sum(isinstance(task, driver.TrainTask) for task, *_ in calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    shell = InteractiveShell.instance()
+    shell.push({"run_watched": run_watched, "config": config})
+    with monkeypatch.context() as patch, capture_output() as shown:
+        patch.setattr(place, name, interrupted)
+        result = shell.run_cell("run_watched(config)")
+    assert isinstance(result.error_in_exec, KeyboardInterrupt)
+    (said,) = [line for line in shown.stdout.splitlines() if line.startswith("Interrupted: ")]
+    kept = "nothing was trained yet" if when == "before" else "1 of 3 runs are trained and kept"
+    assert kept in said
+    assert "run the cell again" in said
+    assert "Traceback" not in shown.stdout + shown.stderr
+    assert run_watched(config).trained == (3 if when == "before" else 2), "what was finished is not trained again"
 
 
 def test_injected_names_of_all_injected_cells() -> None:

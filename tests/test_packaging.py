@@ -27,7 +27,6 @@ EXTRAS = {name: [Requirement(text) for text in texts] for name, texts in PROJECT
 #: Declared, but used without an import of ours: what uses it.
 UNSEEN = {
     "ipykernel": "papermill, to execute notebooks",
-    "ipywidgets": "notebooks",
     "jinja2": "pandas, for LaTeX tables",
     "torchvision": "imported in functions, where it is used",
 }
@@ -50,7 +49,7 @@ def test_environment_and_pyproject_agree() -> None:
     target = re.fullmatch(r"(?:-e|--editable) \.\[([\w,-]+)\]", pip[0])
     assert target is not None
     extras = target[1].split(",")
-    assert {"lab", "test"} <= set(extras)
+    assert {"docs", "lab", "test"} <= set(extras)
     assert set(extras) <= set(EXTRAS)
     bounds = {Requirement(entry).name: str(Requirement(entry).specifier) for entry in conda}
     assert bounds.pop("python") == PROJECT["requires-python"]
@@ -126,14 +125,14 @@ def test_known_good_versions_are_of_everything_and_within_range() -> None:
     lines = [line for line in (ROOT / "tests" / "known_good.txt").read_text().splitlines() if not line.startswith("#")]
     known = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     assert len(known) == len(lines)
-    for requirement in [*RUNTIME, *EXTRAS["test"], *EXTRAS["cluster"], *EXTRAS["lab"]]:
+    for requirement in [*RUNTIME, *EXTRAS["test"], *EXTRAS["cluster"], *EXTRAS["docs"], *EXTRAS["lab"]]:
         assert requirement.specifier.contains(known[canonicalize_name(requirement.name)]), requirement
     assert {"cloudpickle", "papermill", "pydantic-core", "torchattacks"} <= set(known)
     assert not any("nvidia" in name or "cuda" in name for name in known), "that depends on the machine"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
-@pytest.mark.parametrize("target", ["study", "test", "lint"])
+@pytest.mark.parametrize("target", ["study", "test", "lint", "docs"])
 def test_known_good_versions_are_taken_when_asked_for_and_only_then(target: str) -> None:
     def steps(*options: str) -> str:
         command = ["make", "--dry-run", "--always-make", "-C", str(ROOT), target, *options]
@@ -145,13 +144,19 @@ def test_known_good_versions_are_taken_when_asked_for_and_only_then(target: str)
     assert all("--constraint tests/known_good.txt" in line and ".venv-pinned/" in line for line in pinned)
 
 
-@pytest.mark.parametrize("target", ["study", "test", "test-fast", "lab", "course", "lint", "bench", "clean"])
+@pytest.mark.parametrize(
+    "target", ["study", "test", "test-fast", "lab", "course", "docs", "lint", "bench", "bench-long", "clean"]
+)
 def test_make_has_the_target(target: str) -> None:
     recipe = rules()
     assert recipe.get(target), f"make {target} does nothing"
     phony = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert target in phony[1].split()
+
+
+def test_make_lab_opens_the_start_page() -> None:
+    assert rules()["lab"][-1].endswith(" notebooks/README.ipynb")
 
 
 def test_make_clean_keeps_results_and_lab_stays_on_loopback() -> None:
@@ -187,7 +192,7 @@ def test_every_room_is_packaged() -> None:
 def test_forks_and_hooks_run_the_gate_and_nothing_else() -> None:
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
     steps = [step for job in jobs.values() for step in job["steps"]]
-    assert [step["run"] for step in steps if "run" in step] == ["make lint", "make test"]
+    assert [step["run"] for step in steps if "run" in step] == ["make lint", "make test", "make docs"]
     assert all(step["uses"].startswith("actions/") for step in steps if "run" not in step)
     (hooks,) = [repo["hooks"] for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]]
     assert [hook["entry"] for hook in hooks] == ["make lint"]
@@ -199,7 +204,7 @@ def test_gate_is_executable_and_runs_the_tests() -> None:
     assert os.access(gate, os.X_OK)
     lines = [line.strip() for line in gate.read_text().splitlines()]
     assert lines[0].startswith("#!")
-    assert "make test" in lines
+    assert [line for line in lines if line.startswith("make")] == ["make lint", "make test", "make docs"]
     assert any("set -e" in line for line in lines)
 
 

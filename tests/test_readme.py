@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import runpy
 import tomllib
 from pathlib import Path
 from textwrap import dedent
@@ -20,6 +19,7 @@ from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.study.notebooks import find_notebook, find_profile, is_profile
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
+from benchmarks import autoattack
 from tests.front_page import SHOWN, filled
 from tests.reference import REFERENCE
 
@@ -89,8 +89,7 @@ def test_it_can_be_read_in_one_sitting() -> None:
 
 def test_the_comparison_of_autoattack_is_the_committed_one() -> None:
     tables = [pd.read_csv(REFERENCE / "autoattack" / f"{name}.csv") for name in ("comparison", "seeds")]
-    script = runpy.run_path(str(ROOT / "benchmarks" / "autoattack.py"))
-    assert (REFERENCE / "autoattack" / "README.md").read_text() == script["page"](*tables)
+    assert (REFERENCE / "autoattack" / "README.md").read_text() == autoattack.page(*tables)
 
 
 def test_every_notebook_and_result_is_in_the_table() -> None:

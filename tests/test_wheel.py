@@ -51,7 +51,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_carries_the_package_its_notebooks_and_its_types(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     package = {
-        path for kind in ("*.py", "*.json", "*.html", "py.typed") for path in (ROOT / "advprune_core").rglob(kind)
+        path
+        for kind in ("*.py", "*.csv", "*.json", "*.html", "py.typed")
+        for path in (ROOT / "advprune_core").rglob(kind)
     }
     notebooks = {path for kind in ("*.ipynb", "*.yaml") for path in (ROOT / "notebooks").rglob(kind)}
     wanted = {path.relative_to(ROOT).as_posix() for path in package}

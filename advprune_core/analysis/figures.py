@@ -10,13 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from advprune_core.analysis.against_cost import robust_vs_cost
 from advprune_core.analysis.budgets import iso_cost_map
 from advprune_core.analysis.convergence import convergence_figure
 from advprune_core.analysis.decomposition import decomposition_figure
-from advprune_core.analysis.fronts import robust_vs_cost
 from advprune_core.analysis.gallery import selections_figure
 from advprune_core.analysis.plots import accuracy_vs_fraction, runtime
 from advprune_core.analysis.rivals import equal_cost_figure
+from advprune_core.analysis.speedrun import speedrun_figure
 from advprune_core.analysis.style import DPI, write
 from advprune_core.analysis.survival import survival_figure
 from advprune_core.study.courses import collect_courses, collect_lifetimes
@@ -54,6 +55,7 @@ FIGURES: dict[str, Callable[[Path, str], Figure]] = {
     "pruners": _pruners,
     "selections": _selections,
     "when_pruning_wins": _of_table(equal_cost_figure),
+    "speedrun": _of_table(speedrun_figure),
     "convergence": lambda folder, study: convergence_figure(collect_courses(folder, study=study)),
     "survival": lambda folder, study: survival_figure(collect_lifetimes(folder, study=study)),
 }

@@ -25,6 +25,13 @@ def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
     return {"random": "static random subset", "redraw": "random subset, redrawn each epoch"}.get(arm, arm)
 
 
+def matched_arm(arm: str) -> str:
+    """The arm that a control matches, ``way: same_steps(random)``: ``way: random``; any other arm itself."""
+    way, colon, own = arm.rpartition(": ")
+    control, _, matched = own.partition("(")
+    return f"{way}{colon}{matched.removesuffix(')')}" if control in CONTROLS else arm
+
+
 def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: bool = False) -> str:
     """An arm at a fraction: ``static random subset, 40 %``; of the `whole` data, ``TRADES: all the data``."""
     label = arm_label(arm, arms)
@@ -60,11 +67,3 @@ def sample(table: pd.DataFrame) -> str:
     on = f" on {int(images[0]):,} test images" if len(images) == 1 else ""
     left_out = f" ({missing} run{'s' * (missing > 1)} without a result left out)" if missing else ""
     return f"mean of {seeds} seed{'s' * (seeds != 1)}{on}{left_out}"
-
-
-def doubts(table: pd.DataFrame) -> str:
-    """What the evaluations of a table warn of, and of how many runs; nothing where they do not."""
-    found = table["warnings"].dropna() if "warnings" in table else pd.Series(dtype=str)
-    if not len(found := found[found != ""]):
-        return ""
-    return f"{len(found)} of {len(table)} evaluations are in doubt: {'; '.join(dict.fromkeys(found))}"

@@ -9,6 +9,7 @@ import pandas as pd
 from advprune_core.analysis.budgets import budget_findings
 from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
+from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.figures import redraw
 from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
 from advprune_core.analysis.markup import escape
@@ -135,7 +136,12 @@ def rows_of(table: pd.DataFrame, folder: Path, study: str) -> pd.DataFrame:
 
 
 def findings_of(table: pd.DataFrame) -> str:
-    """Markdown: what a study shows, by its kind."""
+    """Markdown: what a study shows, by its kind, and what is to be doubted in it."""
+    doubt = escape(doubts(table))
+    return _findings_of(table) + (f"\n\n**{doubt}.**" if doubt else "")
+
+
+def _findings_of(table: pd.DataFrame) -> str:
     if table["dataset"].astype(str).nunique() > 1:
         return equal_cost_findings(table)
     if compares_ways(table):

@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from advprune_core.analysis.against_cost import robust_vs_cost as robust_vs_cost
+from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
-from advprune_core.analysis.fronts import robust_vs_cost as robust_vs_cost
 from advprune_core.analysis.labels import arm_label as arm_label
-from advprune_core.analysis.labels import doubts, sample, setting
 from advprune_core.analysis.labels import point_label as point_label
+from advprune_core.analysis.labels import sample, setting
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.style import (
     BLACK,

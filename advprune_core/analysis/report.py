@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ import itables.options
 import matplotlib.pyplot as plt
 import pandas as pd
 import yaml
+from itables import JavascriptFunction
 from itables.javascript import generate_init_offline_itables_html, to_html_datatable
 from jinja2 import Environment, PackageLoader
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
+from advprune_core.analysis.against_cost import robust_vs_cost
 from advprune_core.analysis.budgets import iso_cost_map
 from advprune_core.analysis.decomposition import decomposition, decomposition_figure
-from advprune_core.analysis.fronts import robust_vs_cost
 from advprune_core.analysis.pages import compares_ways, findings_of, more_findings, rows_of
 from advprune_core.analysis.plots import accuracy_vs_fraction
 from advprune_core.analysis.style import DPI
@@ -34,6 +36,9 @@ from advprune_core.study.table import collect
 
 #: Columns of the table of all runs.
 _RUN = ("arm", "matched_fraction", "seed", "status", "clean", "robust", "cost", "key")
+
+#: Of a column of estimates, for DataTables: what is shown and filtered stays as it is.
+_BY_MEAN = 'function (data, type) { return type === "sort" || type === "type" ? parseFloat(data) : data; }'
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,10 @@ def _part(folder: Path, study: str) -> Part:
     manifest, table = store.manifest(study), collect(folder, study=study)
     if not len(table) or table["robust"].isna().all():
         raise ConfigError(f"no run of the study {study!r} in {folder} is finished and tested")
-    tables = {"In short": _sortable(rows_of(table, folder, study))}
+    tables = {"In short": sortable(rows_of(table, folder, study))}
     if len(attacks_of(table, parts=True)) > 1:
-        tables["After each attack and all before it, %"] = _sortable(after_attacks(table))
-    runs = table[[name for name in _RUN if name in table]].round({"clean": 4, "robust": 4})
-    tables["Every run"] = _sortable(runs)
+        tables["After each attack and all before it, %"] = sortable(after_attacks(table))
+    tables["Every run"] = sortable(every_run(table))
     records = [record for key in table["key"].unique() if (record := store.run(key)) is not None]
     return Part(
         name=study,
@@ -117,9 +121,27 @@ def _html(markdown: str) -> str:
     return MarkdownIt("commonmark", {"html": False}).render(markdown)
 
 
-def _sortable(table: pd.DataFrame) -> str:
-    """A table that sorts and filters, without anything from elsewhere."""
-    return str(to_html_datatable(table, connected=False, showIndex=False, lengthMenu=[20, 100, 1000], maxBytes=0))
+def every_run(table: pd.DataFrame) -> pd.DataFrame:
+    """What a page shows of each run: which it is, how it ended, what it reached and cost."""
+    return table[[name for name in _RUN if name in table]].round({"clean": 4, "robust": 4})
+
+
+def sortable(table: pd.DataFrame) -> str:
+    """A table that sorts and filters, as HTML; estimates, ``97.3 [96.9, 97.6]``, by their means.
+
+    Works where `generate_init_offline_itables_html` of itables stands in the page, without anything from elsewhere.
+    """
+    estimates = [at for at, name in enumerate(table) if table[name].map(_is_estimate).any()]
+    by_mean = [{"targets": estimates, "render": JavascriptFunction(_BY_MEAN)}] if estimates else []
+    return str(
+        to_html_datatable(
+            table, connected=False, showIndex=False, lengthMenu=[20, 100, 1000], maxBytes=0, columnDefs=by_mean
+        )
+    )
+
+
+def _is_estimate(cell: object) -> bool:
+    return isinstance(cell, str) and re.match(r"[+-]?[0-9.]+ \[", cell) is not None
 
 
 def _figures(table: pd.DataFrame) -> dict[str, Callable[[pd.DataFrame], Figure]]:

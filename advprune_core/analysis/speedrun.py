@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
 from advprune_core.analysis.estimates import accuracy
+from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
 from advprune_core.analysis.summaries import Point, points, with_accuracies
 from advprune_core.analysis.verdicts import compare, how_judged, judge
 
@@ -82,26 +82,24 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("robust", ascending=False, kind="stable", ignore_index=True)
 
 
+@styled
 def speedrun_figure(table: pd.DataFrame) -> Figure:
-    """Robust accuracy of each point, the best on top, with 95 % t intervals; grey: its runs."""
+    """Robust accuracy of each point, the best on top, with 95 % t intervals; small dots: its runs."""
     table = with_names(with_accuracies(table), plain)
-    found = results(table)
-    figure, axis = plt.subplots(figsize=(6.8, 1.2 + 0.35 * max(1, len(found))), layout="constrained")
-    runs = points(table[table["robust"].notna()])
-    for place, (_, row) in enumerate(found[::-1].iterrows()):
-        own = runs[row["arm"], row["fraction"]]
-        axis.plot(100 * own["robust"], [place] * len(own), "|", color="0.6")
-        axis.errorbar(
-            100 * row["robust"],
-            place,
-            xerr=[[100 * (row["robust"] - row["low"])], [100 * (row["high"] - row["robust"])]],
-            marker="o" if row["fraction"] == 1 else "^",
-            color="C0" if row["fraction"] == 1 else "C1",
-            capsize=3,
-        )
-    axis.set_yticks(range(len(found)), [_named(row, found) for _, row in found[::-1].iterrows()])
-    axis.set_xlabel("robust accuracy, % (circle: all the data, triangle: a part)")
-    axis.grid(alpha=0.3, axis="x")
+    found, runs = results(table), points(table[table["robust"].notna()])
+    figure, axes = canvas(height=1.3 + 0.2 * max(1, len(found)))
+    axis, looks = axes[0, 0], share_looks(found["fraction"])
+    tidy(axis, grid="x")
+    for place, row in found.iterrows():
+        own, look = runs[row["arm"], row["fraction"]], looks[row["fraction"]]
+        axis.plot(100 * own["robust"], [place] * len(own), ".", color=look.colour, alpha=0.5, markersize=4)
+        spread = reach(row["robust"], row["low"], row["high"])
+        axis.errorbar(100 * row["robust"], place, xerr=spread, color=look.colour, marker=look.mark)
+    axis.set_yticks(range(len(found)), [_named(row, found) for _, row in found.iterrows()])
+    axis.set_ylim(len(found) - 0.5, -0.5)
+    axis.set_xlabel("robust accuracy, %")
+    legend(figure, [key(look, linestyle="") for look in looks.values()])
+    caption(figure, setting(table), f"{sample(table)}, 95 % t interval; small dots: single runs")
     return figure
 
 

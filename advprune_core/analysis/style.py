@@ -79,9 +79,16 @@ _OWN = Look("other", GREY, "p")
 _CONTROL = Look("control", BLACK, CONTROL_MARK, "--")
 _PRUNERS = {
     Look("random subset", BLUE, "o"): ("full", "random", "redraw"),
-    Look("one score of a network", ORANGE, "v"): ("keep_easy", "keep_hard", "keep_middle", "keep_fragile", "score"),
+    Look("one score of a network", ORANGE, "v"): (
+        "keep_easy",
+        "keep_hard",
+        "keep_middle",
+        "keep_fragile",
+        "puma",
+        "score",
+    ),
     Look("course of training", GREEN, "^"): ("aum", "dual", "dynamic_uncertainty", "forgetting", "tdds"),
-    Look("gradients", VERMILLION, "D"): ("aign", "craig", "glister", "grad_match", "grad_match_pb"),
+    Look("gradients", VERMILLION, "D"): ("aign", "craig", "glister", "grad_match", "grad_match_pb", "rcs"),
     Look("features", PURPLE, "h"): ("d2", "herding", "k_center", "moderate"),
     Look("loss, in each epoch", SKY, "<"): ("infobatch", "loss_top"),
     Look("true labels", BLACK, "*"): ("oracle",),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from advprune_core.analysis.estimates import holm
-from advprune_core.analysis.labels import point_label, setting
+from advprune_core.analysis.labels import matched_arm, point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
 from advprune_core.analysis.style import caption, styled
@@ -125,12 +125,12 @@ def survival_figure(table: pd.DataFrame) -> Figure:
 def survival_findings(table: pd.DataFrame) -> str:
     """Markdown: how many runs collapsed, and whether a part of the data delays it beyond taking fewer steps.
 
-    Every pruned point is compared with the same arm on all the data, by a log-rank test over steps;
-    all tests of the text together at 5 % (Holm).
+    Every pruned point, and every control of one, is compared with the same arm on all the data, by a log-rank
+    test over steps; all tests of the text together at 5 % (Holm).
     """
     lives, lines, tests = _lives(with_names(table, escape)), [], {}
     for (arm, fraction), rows in lives.items():
-        full = lives.get((arm, 1.0))
+        full = lives.get((matched_arm(arm), 1.0))
         if fraction < 1 and full is not None:
             tests[arm, fraction] = _log_rank(rows, full)
     corrected = dict(zip(tests, holm(np.array(list(tests.values()))), strict=True)) if tests else {}

@@ -262,7 +262,16 @@ def _random_start(given: Inputs, jobs: Jobs, *, seed: int) -> Tensor:
 
 @ATTACKS.register
 class APGD(Attack):
-    """Auto-PGD (Croce and Hein 2020b): momentum, and a step size that halves itself."""
+    """Auto-PGD (Croce and Hein 2020b): momentum, and a step size that halves itself.
+
+    The step begins at 2 eps, and halves where too few of the last steps went up, from the best point so far. Cost: at
+    most 2k + 1 forward-equivalents an image and restart; an image that is broken costs no more.
+
+    References
+    ----------
+    Croce and Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks,
+    ICML 2020 (2003.01690), alg. 1; the loss `dlr` is eq. (5).
+    """
 
     name = "apgd"
     loss: Annotated[Untargeted, Field(description="what is maximised")] = "cross_entropy"
@@ -278,7 +287,15 @@ class APGD(Attack):
 
 @ATTACKS.register
 class APGDT(Attack):
-    """Auto-PGD on the targeted DLR loss, at the nine likeliest wrong classes (Croce and Hein 2020b)."""
+    """Auto-PGD on the targeted DLR loss, at the nine likeliest wrong classes (Croce and Hein 2020b).
+
+    Cost: at most 2k + 1 forward-equivalents an image and target, and 1 for the targets; an image that is broken costs
+    no more.
+
+    References
+    ----------
+    As `APGD`; the loss is eq. (6).
+    """
 
     name = "apgd_t"
     version = 2

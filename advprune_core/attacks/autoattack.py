@@ -59,7 +59,17 @@ def parts(
 
 @ATTACKS.register
 class AutoAttack(Attack):
-    """AutoAttack (Croce and Hein 2020b): four attacks in turn, the number the field compares by."""
+    """AutoAttack (Croce and Hein 2020b): four attacks in turn, the number the field compares by.
+
+    APGD on cross-entropy, targeted APGD, targeted FAB and 5,000 queries of Square, each on the images that withstood
+    those before. Cost: what these cost; about 9,700 forward-equivalents an image that withstands all, less what
+    `give_up` saves.
+
+    References
+    ----------
+    Croce and Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse Parameter-free Attacks,
+    ICML 2020 (2003.01690).
+    """
 
     name = "autoattack"
     version = 2

@@ -129,6 +129,11 @@ def inspected(
             "every image is misclassified without an attack, so there was nothing to attack; check the labels, and "
             "that images and model go together",
         )
+    elif wilson(int(outcome.clean.sum()), len(outcome.clean))[0] <= 1 / classes:
+        doubts += (
+            f"clean accuracy is at chance: {100 * outcome.clean.mean():.1f} % of {len(outcome.clean)} images, where "
+            f"guessing one of {classes} classes is right for {100 / classes:.1f} %; robust accuracy says nothing then",
+        )
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=3)
     return replace(outcome, warnings=doubts)

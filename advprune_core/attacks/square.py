@@ -137,7 +137,16 @@ def square(
 
 @ATTACKS.register
 class Square(Attack):
-    """Square attack (Andriushchenko et al. 2020): random search, no gradients."""
+    """Square attack (Andriushchenko et al. 2020): random search, no gradients.
+
+    Finds what hides from gradients. Cost: at most one forward-equivalent a query and image; less where no query is left
+    whose answer is unknown, and none for an image that is broken.
+
+    References
+    ----------
+    Andriushchenko et al., Square Attack: a Query-efficient Black-box Adversarial Attack via Random Search, ECCV 2020
+    (1912.00049).
+    """
 
     name = "square"
     version = 2

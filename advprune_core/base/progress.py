@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm
 
-_FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} passes [{elapsed} gone, {remaining} left{postfix}]"
+from advprune_core.base.frontend import attended, kernel
 
-_ATTACKS = "{desc}: {percentage:3.0f}%|{bar:20}| [{elapsed} gone, {remaining} left{postfix}]"
+_TIME = "[{elapsed} gone, {remaining} left{postfix}]"
+_ENDED = "[took {elapsed}]"
+_PASSES = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} passes "
+_ATTACKS = "{desc}: {percentage:3.0f}%|{bar:20}| "
 _LISTENER: ContextVar[Callable[[int, float], None] | None] = ContextVar("listener", default=None)
 
 
@@ -34,27 +37,31 @@ def listening(listener: Callable[[int, float], None]) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
-def _interval() -> float:
-    """Seconds between updates: few where no one watches a terminal."""
-    return 1.0 if sys.stderr.isatty() else 10.0
+@contextmanager
+def _bar(name: str, total: float, counts: str, *, show: bool, **options: Any) -> Iterator[tqdm[Any]]:
+    """A bar that says how long it took, if it gets to its end.
 
-
-def progress_bar(name: str, total: float, *, show: bool = True) -> tqdm[Any]:
-    """A bar that counts forward-equivalents.
-
-    Plain text, also in notebooks: it stays readable in executed copies and does not fill them.
+    A widget where somebody watches. Else plain text, which stays readable in executed copies and does not fill
+    them; there it is ordinary output and no error, whose background is red.
     """
-    interval = _interval()
-    return tqdm(
-        total=total,
-        desc=name,
-        unit_scale=True,
-        mininterval=interval,
-        maxinterval=interval,
-        disable=not show,
-        bar_format=_FORMAT,
-        dynamic_ncols=True,
-    )
+    kind: Callable[..., tqdm[Any]] = tqdm
+    seen, place = attended(), sys.stderr if kernel() is None else sys.stdout
+    if seen:
+        from advprune_core.base.widget_bar import WidgetBar
+
+        kind, counts = WidgetBar, counts.replace("{bar:20}", "{bar}")
+    # Few updates where no one watches.
+    interval = 1.0 if seen or place.isatty() else 10.0
+    settings = {"mininterval": interval, "maxinterval": interval, "disable": not show, "file": place}
+    with kind(total=total, desc=name, bar_format=counts + _TIME, **settings, **options) as bar:
+        yield bar
+        if bar.n >= bar.total:
+            bar.bar_format = counts + _ENDED
+
+
+def progress_bar(name: str, total: float, *, show: bool = True) -> AbstractContextManager[tqdm[Any]]:
+    """A bar that counts forward-equivalents."""
+    return _bar(name, total, _PASSES, show=show, unit_scale=True, dynamic_ncols=True)
 
 
 @contextmanager
@@ -107,7 +114,7 @@ class AttackBar:
 @contextmanager
 def attack_bar(total: int, *, show: bool = True) -> Iterator[AttackBar]:
     """A bar over images times attacks that listens to the searches of a block."""
-    with tqdm(total=total, desc="evaluate", mininterval=_interval(), disable=not show, bar_format=_ATTACKS) as bar:
+    with _bar("evaluate", total, _ATTACKS, show=show) as bar:
         shown = AttackBar(bar)
         with listening(shown.hear):
             yield shown

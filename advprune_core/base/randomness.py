@@ -85,13 +85,13 @@ def random_bits(key: int, ids: Tensor, epochs: Tensor, count: int) -> Tensor:
 
 
 def uniform(key: int, ids: Tensor, epochs: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Per-image uniform noise in [0, 1): float32, shape (B, *shape)."""
+    """Per-image uniform noise in [0, 1): float32, shape ``(B, *shape)``."""
     bits = random_bits(key, ids, epochs, math.prod(shape))
     return _shift_right(bits, 40).to(torch.float32).mul_(2.0**-24).view(-1, *shape)
 
 
 def normal(key: int, ids: Tensor, epochs: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Per-image standard normal noise by Box-Muller: float32, shape (B, *shape)."""
+    """Per-image standard normal noise by Box-Muller: float32, shape ``(B, *shape)``."""
     size = math.prod(shape)
     first, second = uniform(key, ids, epochs, (2, size)).unbind(1)
     radius = torch.sqrt(-2.0 * torch.log1p(-first))

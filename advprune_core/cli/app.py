@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from advprune_core.cli.advice import advise
 from advprune_core.cli.catalogue import list_components
 from advprune_core.cli.interrupts import interruptible
 from advprune_core.cli.options import RunCommand
@@ -40,6 +41,7 @@ app.command()(study)
 app.command()(collect)
 app.command()(evaluate)
 app.command()(select)
+app.command()(advise)
 app.command()(report)
 app.command()(export)
 app.command("import")(import_)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 from advprune_core.cli.interrupts import interruptible, listen
 
 
 def main() -> None:
     """Entry point: a mistake is one message and exit code 2, what the machine refuses 1, a signal 128 + its number."""
+    warnings.formatwarning = lambda message, *_args, **_line: f"warning: {message}\n"  # without a line of our code
     sys.path.insert(0, os.getcwd())  # "module:factory" may lie beside the shell, as for python -m
     with interruptible("what was written before is kept"):
         listen()

@@ -69,6 +69,8 @@ def run(
         found = store.evaluation(key, driver.evaluation_key(number))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:24} {value.text()}")
+        for doubt in found.warnings if found else ():
+            print(f"  in doubt: {doubt}")
         print(f"  in {shown(store.folder(key))}")
     report_left_out(driver.without_weights)
     report_failures(driver.failed)
@@ -117,4 +119,6 @@ def evaluate(
     for name, value in {"clean": record.clean, **record.attacks, "robust (all)": record.robust}.items():
         fallen = f", broke {broken[name]} of {record.n} images" if name in broken else ""
         print(f"{name:24} {value.text()}{fallen}")
+    for doubt in record.warnings:
+        print(f"in doubt: {doubt}")
     print(f"{record.n} test images, in {shown(path)}")

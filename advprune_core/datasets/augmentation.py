@@ -60,8 +60,10 @@ def _window(crops: Crops, height: int, width: int) -> tuple[Tensor, Tensor, Tens
 def apply(padded: Tensor, crops: Crops) -> Tensor:
     """Take each image's crop: (B, C, H + 2p, W + 2p) -> (B, C, H, W)."""
     height, width = padded.shape[2] - 2 * crops.padding, padded.shape[3] - 2 * crops.padding
-    images, rows, columns = _window(crops, height, width)
-    return padded[images, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+    images = torch.arange(len(padded), device=padded.device)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: rows are copied whole, not pixel by pixel
+    cropped = windows[images, :, crops.top, crops.left]
+    return torch.where(crops.flip[:, None, None, None], cropped.flip(3), cropped)
 
 
 def invert(cropped: Tensor, crops: Crops, *, onto: Tensor) -> Tensor:

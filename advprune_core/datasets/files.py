@@ -6,10 +6,10 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
 
 from advprune_core.base.files import digest_of
@@ -17,6 +17,9 @@ from advprune_core.datasets.arrays import Array, DataError, Layout
 from advprune_core.datasets.base import DATASETS, DatasetSource
 from advprune_core.datasets.class_folders import Skipped, class_files, some
 from advprune_core.datasets.npz import four_arrays, own_path, read_npz
+
+#: How images that are not square become so.
+Fit = Literal["crop", "pad"]
 
 
 @DATASETS.register
@@ -49,14 +52,21 @@ class Npz(DatasetSource):
 
 @DATASETS.register
 class ImageFolder(DatasetSource):
-    """Your own images: PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, all of one size.
+    """Your own images: PATH/train/CLASS/*.png and PATH/test/CLASS/*.png, of one size, or brought to `size`.
 
-    Any mode becomes 8-bit RGB; 16-bit grey is scaled to it, with a warning. Hidden files and folders,
-    and files that are no images, are left out and counted.
+    Brought to a size, an image is scaled (bicubic) until its shorter side fits, and its middle cut out (crop), or
+    until its longer side fits, and black put around it (pad). Any mode becomes 8-bit RGB; 16-bit grey is scaled to
+    it, with a warning. Hidden files and folders, and files that are no images, are left out and counted.
     """
 
     name = "folder"
     path: Annotated[str, Field(description="the folder with train/ and test/ inside")]
+    size: Annotated[
+        int | None, Field(ge=4, le=4096, description="side in pixels that all images are brought to; none: as they are")
+    ] = None
+    fit: Annotated[Fit, Field(description="what becomes of images that are not square, with size: crop or pad")] = (
+        "crop"
+    )
 
     def stamp(self) -> tuple[int, ...]:
         """Time of the newest file or folder, and how many there are."""
@@ -86,7 +96,7 @@ class ImageFolder(DatasetSource):
             raise DataError(f"{root}: train and test must have the same class folders, but {differ}")
         skipped.warn(root)
         files = [path for part in (train, test) for paths in part.values() for path in paths]
-        images = _read_all(files)
+        images = _read_all(files, self.size, self.fit)
         labels = [np.repeat(np.arange(len(part)), [len(paths) for paths in part.values()]) for part in (train, test)]
         count = len(labels[0])
         return {"x_train": images[:count], "y_train": labels[0], "x_test": images[count:], "y_test": labels[1]}
@@ -101,14 +111,14 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_mtime_ns, found.st_size
 
 
-def _read_all(paths: Sequence[Path]) -> Array:
+def _read_all(paths: Sequence[Path], size: int | None, fit: Fit) -> Array:
     """All images as uint8 (n, H, W, 3); every one that cannot be read is found before any is refused."""
     images, bad, deep = [], [], 0
     for path in paths:
         try:
             with Image.open(path) as image:
                 deep += image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
-                images.append(_rgb(image))
+                images.append(_rgb(image) if size is None else _square(_rgb(image), size, fit))
         except Exception as error:  # whatever a damaged file makes of a decoder
             bad.append(f"{path} ({str(error).partition(chr(10))[0] or type(error).__name__})")
     if bad:
@@ -116,10 +126,19 @@ def _read_all(paths: Sequence[Path]) -> Array:
     sizes, places = np.unique([image.shape[:2] for image in images], axis=0, return_index=True)
     if len(sizes) != 1:
         first = [f"{shape[0]}x{shape[1]} as {paths[at]}" for shape, at in zip(sizes, places, strict=True)]
-        raise DataError(f"all images must have one shape (height x width), and these have {len(sizes)}: {some(first)}")
+        raise DataError(
+            f"all images must have one shape (height x width), and these have {len(sizes)}: {some(first)}; "
+            "size: 32 (or another) brings them to one"
+        )
     if deep:
         warnings.warn(f"{deep} of {len(paths)} images have 16 bits: scaled to 8, white being 65535", stacklevel=2)
     return np.stack(images)
+
+
+def _square(pixels: Array, size: int, fit: Fit) -> Array:
+    """An image brought to a square."""
+    bring = ImageOps.fit if fit == "crop" else ImageOps.pad
+    return np.asarray(bring(Image.fromarray(pixels), (size, size), method=Image.Resampling.BICUBIC))
 
 
 def _rgb(image: Image.Image) -> Array:

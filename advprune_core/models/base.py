@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -131,29 +130,6 @@ def check_model(model: Any, dataset: Dataset) -> None:
     if logits.shape != (2, dataset.classes):
         raise ConfigError(
             f"the model gives outputs of shape {tuple(logits.shape)} for 2 images; "
-            f"{dataset.name} has {dataset.classes} classes, so it must be (2, {dataset.classes})"
+            f"{dataset.name} has {dataset.classes} classes, so it must be (2, {dataset.classes}); a factory is told "
+            f"as in {{torchvision.models:resnet18: {{num_classes: {dataset.classes}}}}}"
         )
-
-
-def with_weights(model: nn.Module, weights: Path) -> nn.Module:
-    """Load a state dict into a network, and put it in eval mode.
-
-    Raises
-    ------
-    ConfigError
-        What is no state dict, or does not fit.
-    """
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise TypeError(f"it holds a {type(state).__name__}")
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"{weights} is not a state dict saved by torch.save: {reason}") from None
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(f"{weights} does not fit the model: {error}") from None
-    if not all(bool(value.isfinite().all()) for value in state.values() if isinstance(value, torch.Tensor)):
-        raise ConfigError(f"{weights} has weights that are not finite (NaN or infinity): there is nothing to evaluate")
-    return model.eval()

@@ -82,10 +82,11 @@ def check_classes(logits: Tensor, classes: int) -> None:
         )
 
 
-def gradient_of(losses: Tensor, x: Tensor) -> Tensor:
+def gradient_of(losses: Tensor, x: Tensor, *, again: bool = False) -> Tensor:
     """Gradient of each image's loss with respect to that image, shape of `x`.
 
-    The losses (B,) are summed, not averaged: what an image gets does not depend on its company.
+    The losses (B,) are summed, not averaged: what an image gets does not depend on its company. With `again` the
+    graph stays, for another loss of the same pass.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def gradient_of(losses: Tensor, x: Tensor) -> Tensor:
     gradient = None
     if losses.requires_grad:
         try:
-            (gradient,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
+            (gradient,) = torch.autograd.grad(losses.sum(), x, allow_unused=True, retain_graph=again)
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, NotImplementedError) as error:

@@ -22,7 +22,15 @@ class Standard(Objective):
 
 @OBJECTIVES.register
 class PGDAT(Objective):
-    """Cross-entropy on PGD images (Madry et al. 2018): 2k + 3 forward-equivalents with k steps."""
+    """Cross-entropy on PGD images (Madry et al. 2018): 2k + 3 forward-equivalents with k steps.
+
+    ``CE(f(x'), y)`` at the point x' of the ball that the attack policy finds: the outer problem of the robust
+    optimisation whose inner one is the attack.
+
+    References
+    ----------
+    Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018 (1706.06083), eq. (2.1).
+    """
 
     name = "pgd_at"
 

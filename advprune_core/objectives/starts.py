@@ -61,7 +61,11 @@ class Start(Component):
 
 @STARTS.register
 class RandomStart(Start):
-    """A random point of the ball: uniform for L-inf, uniform direction and radius for L2 (mean 1/2 eps)."""
+    """A random point of the ball: uniform for L-inf, uniform direction and radius for L2 (mean 1/2 eps).
+
+    No cost. Where PGD-AT (Madry et al. 2018, 1706.06083) and, with one longer step, Fast AT (Wong et al. 2020,
+    2001.03994) start.
+    """
 
     name = "random"
     uniform: UniformSetting = "radius"
@@ -76,7 +80,10 @@ class RandomStart(Start):
 
 @STARTS.register
 class CleanStart(Start):
-    """The clean image."""
+    """The clean image.
+
+    No cost. Where FGSM (Goodfellow et al. 2015, 1412.6572) and GradAlign start; KL has no gradient there.
+    """
 
     name = "clean"
     clean = True
@@ -88,7 +95,10 @@ class CleanStart(Start):
 
 @STARTS.register
 class NearStart(Start):
-    """Beside the clean image, where TRADES and MART start: Gaussian noise of `sigma`, in the ball."""
+    """Beside the clean image, where TRADES and MART start: Gaussian noise of `sigma`, in the ball.
+
+    No cost. At the clean image itself the KL of TRADES (Zhang et al. 2019) has no gradient.
+    """
 
     name = "near"
     sigma: Annotated[Pixels, Field(gt=0, le=1, description="standard deviation of the noise")] = 0.001
@@ -102,7 +112,10 @@ class NearStart(Start):
 
 @STARTS.register
 class CornerStart(Start):
-    """A random corner of the L-inf ball, or a random point of the L2 sphere (FGSM-PGI's first)."""
+    """A random corner of the L-inf ball, or a random point of the L2 sphere (FGSM-PGI's first).
+
+    No cost. The first perturbation of FGSM-PGI (Jia et al. 2022, 2207.08859), which later ones lead on from.
+    """
 
     name = "corner"
 
@@ -118,7 +131,7 @@ class NoiseStart(Start):
     """A noisy image that the attack takes for the image itself (N-FGSM, de Jorge et al. 2022).
 
     Noise of `radius` eps is added and the attack moves by up to eps from there: the result is not
-    projected onto the ball around the clean image, which is the point of N-FGSM (2202.01181).
+    projected onto the ball around the clean image, which is the point of N-FGSM (2202.01181). No cost.
     """
 
     name = "noise"

@@ -164,8 +164,8 @@ class GradMatch(WeightingPruner):
 class GradMatchPB(WeightingPruner):
     """Adv-GRAD-MATCH with whole batches as candidates (reconstruction, as `grad_match`); 2k + 1 an image.
 
-    Faster to pursue, and coarser: the last batch is cut so that the number of images is exact. On
-    `weights` see `grad_match`.
+    The per-batch form of GRAD-MATCH (Killamsetty et al. 2021, 2103.00123). Faster to pursue, and
+    coarser: the last batch is cut so that the number of images is exact. On `weights` see `grad_match`.
     """
 
     name = "grad_match_pb"

@@ -12,7 +12,8 @@ from advprune_core.base.files import write_atomically
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.npz import own_path, read_npz
 from advprune_core.datasets.splits import Split
-from advprune_core.models.base import MODELS, build_model, with_weights
+from advprune_core.models.base import MODELS, build_model
+from advprune_core.models.weights import with_weights
 from advprune_core.pruners.base import Pruner, Selection
 from advprune_core.pruners.selecting import parsed, select, whole
 

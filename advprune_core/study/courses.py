@@ -15,7 +15,7 @@ from advprune_core.study.table import settings_of
 #: What says which run a row is of; a table without rows has its columns too.
 _PLACE = ("key", "arm", "variant", "fraction", "seed")
 _SETTING = ("dataset", "model", "objective", "norm", "eps")
-_COURSE = (*_PLACE, *_SETTING, "full_cost", "full_val_pgd", "epoch", "steps", "cost", "val_pgd")
+_COURSE = (*_PLACE, *_SETTING, "full_cost", "full_val_pgd", "epoch", "steps", "cost", "val_pgd", "pert_align")
 _LIFETIME = (*_PLACE, *_SETTING, "status", "optimiser_steps", "collapse_steps")
 
 
@@ -28,7 +28,8 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
         ``key, arm, variant, fraction, seed`` of each run, controls aside, and its ``dataset, model,
         objective, norm, eps``; one row for each check: ``epoch``
         (from 1), ``steps`` of the optimiser and ``cost`` in forward-equivalents by then (selection
-        included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1], and
+        included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1],
+        ``pert_align`` in [-1, 1] (NaN where it was not measured; see `trainers.alignment`), and
         ``full_cost``, ``full_val_pgd``: cost and last check of the run on all the data of the same way
         of training and seed (NaN where there is none).
     """
@@ -51,12 +52,13 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        What `collect_courses` has of each run, ``status``; ``optimiser_steps`` of the whole run, and
-        ``collapse_steps``: those at the end of the epoch in which the sentinel saw a collapse (NaN: none).
+        What `collect_courses` has of each run, and of the controls of pruned ones; ``status``,
+        ``optimiser_steps`` of the whole run, and ``collapse_steps``: those at the end of the epoch in which
+        the sentinel saw a collapse (NaN: none).
     """
     rows: list[dict[str, Any]] = []
     for store in (RunStore(folder, read_only=True) for folder in results):
-        for entry, record in _runs(store, study):
+        for entry, record in _runs(store, study, controls=True):
             before = record.epochs if record.collapse_epoch is None else record.epochs[: record.collapse_epoch + 1]
             steps = sum(row["images"] for row in before) / record.config["optimisation"]["batch_size"]
             rows.append(
@@ -70,10 +72,11 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_LIFETIME)
 
 
-def _runs(store: RunStore, study: str) -> Iterator[tuple[ManifestEntry, RunRecord]]:
-    """Entries of a study, controls aside, with the records of those that were trained."""
+def _runs(store: RunStore, study: str, *, controls: bool = False) -> Iterator[tuple[ManifestEntry, RunRecord]]:
+    """Entries of a study with the records of those that were trained; controls of pruned runs if they are asked for."""
     for entry in store.manifest(study).entries:
-        record = store.run(entry.key) if entry.control is None else None
+        asked = entry.control is None or (controls and entry.fraction < 1)
+        record = store.run(entry.key) if asked else None
         if record is not None and record.trained:
             yield entry, record
 
@@ -89,4 +92,5 @@ def _checks(record: RunRecord) -> Iterator[dict[str, float]]:
         visited += row["images"]
         if "val_pgd" in row:
             cost = record.passes.get("select", 0) + record.passes["train"] * visited / record.images_visited
-            yield {"epoch": row["epoch"] + 1, "steps": visited / size, "cost": cost, "val_pgd": row["val_pgd"]}
+            measured = {name: row.get(name, float("nan")) for name in ("val_pgd", "pert_align")}
+            yield {"epoch": row["epoch"] + 1, "steps": visited / size, "cost": cost, **measured}

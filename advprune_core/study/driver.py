@@ -15,6 +15,7 @@ from bisect import insort
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -52,6 +53,16 @@ from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import resolve
 
 
+@dataclass(frozen=True)
+class UnderWay:
+    """A run that is being trained: its key, what it is, and the metrics of its epochs so far."""
+
+    key: str
+    name: str
+    config: RunConfig
+    epochs: list[dict[str, Any]]
+
+
 class Driver:
     """A grid under way.
 
@@ -79,6 +90,8 @@ class Driver:
         How much was done now, and by this driver: what another one has written meanwhile is not counted.
     without_weights : list of str
         What could not be tested, because its weights are not here and it was not to be trained again.
+    timing : bool
+        Whether a run is being timed alone, so that nothing else should keep this process busy.
     """
 
     def __init__(
@@ -99,6 +112,7 @@ class Driver:
         self.failed: dict[str, str] = {}
         self.trained = self.evaluated = 0
         self.without_weights: list[str] = []
+        self.timing = False
         self._ready: list[tuple[int, float, int, Task]] = []
         self._waiting: dict[str, list[int]] = {}
         self._sharing: dict[str, list[int]] = {}
@@ -136,17 +150,26 @@ class Driver:
             if not self.failed:
                 self._passes = self.bar.total  # what runs were expected to cost is not quite what they did
 
-    def _position(self) -> float:
-        """Forward-equivalents that are done, runs under way included."""
-        passes = self._passes
+    def under_way(self) -> list[UnderWay]:
+        """The runs that are being trained."""
+        found = []
         for key, config in list(self._training.items()):
             try:
                 text = (self.store.work(key) / "metrics.jsonl").read_text()
                 rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
             except (OSError, ValueError):
                 continue
-            passes += self.passes(config) * config.share(rows)
-        return passes
+            found.append(UnderWay(key, self.entries[self._sharing[key][0]].describe(), config, rows))
+        return found
+
+    def finished(self) -> tuple[int, int]:
+        """How many runs of the grid are trained, by now or before, and how many there are."""
+        trained = sum(self.store.finished(key) is not None for key in set(self.keys.values()))
+        return trained, len({entry.identity() for entry in self.entries})
+
+    def _position(self) -> float:
+        """Forward-equivalents that are done, runs under way included."""
+        return self._passes + sum(self.passes(run.config) * run.config.share(run.epochs) for run in self.under_way())
 
     def dataset(self, config: RunConfig) -> Dataset:
         """The data that a run is trained and tested on."""
@@ -383,7 +406,11 @@ class Driver:
             self._passes += self.passes(entry.config)
 
     def _alone(self, task: Task) -> Future[Any]:
-        return SerialEngine().submit(carry_out, task, self.dataset(task.config))
+        self.timing = True
+        try:
+            return SerialEngine().submit(carry_out, task, self.dataset(task.config))
+        finally:
+            self.timing = False
 
 
 def _message(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from advprune_core.base.files import write_text
-from advprune_core.base.settings import check_names
+from advprune_core.base.settings import ConfigError, check_names
 from advprune_core.study.study import StudyConfig, study_config
 
 
@@ -20,9 +20,11 @@ def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
     Raises
     ------
     ConfigError
-        A parameter that the notebook does not have; values out of range.
+        A notebook without parameters; a parameter that it does not have; values out of range.
     """
     known = parameters_of(notebook)
+    if not known:
+        raise ConfigError(f"{notebook} is no experiment: none of its cells is tagged 'parameters' and sets any")
     check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}")
     values = known | parameters
     return study_config({name: value for name, value in values.items() if name in StudyConfig.model_fields})

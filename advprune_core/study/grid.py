@@ -36,7 +36,7 @@ class Entry:
     ----------
     arm : str
         What a line in a figure stands for: a pruner's label, or ``control(pruner)``; after
-        ``variant: `` where there are several ways of training.
+        ``variant:`` where there are several ways of training.
     fraction, seed
         Of the run, or of the run that a control matches.
     config : RunConfig
@@ -159,8 +159,12 @@ def _shard(entries: list[Entry], shard: tuple[int, int] | None) -> list[Entry]:
     return [e for e in entries if runs.index(replace(e, control=None).identity()) % parts == part - 1]
 
 
-def check_entries(entries: Sequence[Entry], *, data: str | None = None, here: bool = True) -> Datasets:
+def check_entries(
+    entries: Sequence[Entry], *, data: str | None = None, here: bool = True
+) -> tuple[list[Entry], Datasets]:
     """Load the data and refuse a grid of which any run cannot be trained or tested, before any work.
+
+    Batches larger than the training set are cut to it.
 
     Parameters
     ----------
@@ -169,13 +173,21 @@ def check_entries(entries: Sequence[Entry], *, data: str | None = None, here: bo
 
     Returns
     -------
+    list of Entry
+        The entries as they can be carried out.
     mapping of DatasetSource to Dataset
         The data sets of all entries.
+
+    Warns
+    -----
+    UserWarning
+        Batches that are cut.
     """
     for entry in entries if here else ():
         entry.config.check_machine()
     sources = dict.fromkeys(entry.config.dataset for entry in entries)
     datasets = {source: load_dataset(source, folder=data) for source in sources}
+    entries = [replace(entry, config=entry.config.fitted(datasets[entry.config.dataset])) for entry in entries]
     for entry in entries:
         dataset = datasets[entry.config.dataset]
         try:
@@ -184,13 +196,21 @@ def check_entries(entries: Sequence[Entry], *, data: str | None = None, here: bo
         except ConfigError as error:
             raise ConfigError(f"{entry.describe()}: {error}") from None
     configs = (entry.config for entry in entries)
-    networks = {json.dumps([c.model.spec(), c.dataset.spec(), c.precision], sort_keys=True): c for c in configs}
+    networks = {_network(config): config for config in configs}
     for config in networks.values():
         dataset = datasets[config.dataset]
         model = build_model(config.model, dataset)
         check_model(model, dataset)
         check_precision(config, model, dataset.train.pixels(slice(0, 2)))
-    return datasets
+        if config.init is not None:
+            config.init.load(model)
+    return entries, datasets
+
+
+def _network(config: RunConfig) -> str:
+    """Equal for runs of one network with the same data and initial weights."""
+    weights = None if config.init is None else config.init.sha256
+    return json.dumps([config.model.spec(), config.dataset.spec(), config.precision, weights], sort_keys=True)
 
 
 def timed_entries(entries: Sequence[Entry], repeats: int) -> list[Entry]:

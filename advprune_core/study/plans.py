@@ -61,10 +61,8 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     Nothing is compiled and nothing is written. Time is estimated from a few steps of training on this
     machine, see `measured_pace`.
     """
-    datasets, store = (
-        check_entries(entries, data=execution.data, here=execution.engine != "ray"),
-        RunStore(execution.root),
-    )
+    entries, datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
+    store = RunStore(execution.root)
     rows, missing, plainly, impossible = [], {}, set(), []
     for entry in entries:
         dataset, config, state = datasets[entry.config.dataset], None, "to do"

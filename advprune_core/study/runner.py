@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,6 +22,9 @@ from advprune_core.study.store import RunStore, read_manifest
 from advprune_core.study.study import Execution, StudyConfig
 from advprune_core.study.table import collect
 from advprune_core.trainers.controls import expected_passes
+
+#: What goes on beside a driver's work, from its beginning to its end: somebody watches it, say.
+Beside = Callable[[Driver], AbstractContextManager[object]]
 
 
 def expected_total(entries: Sequence[Entry], datasets: Datasets) -> float:
@@ -42,6 +46,7 @@ def run_entries(
     name: str = "runs",
     progress: bool = True,
     on_key: Callable[[Driver], None] = lambda driver: None,
+    beside: Beside = nullcontext,
 ) -> Driver:
     """Carry out any grid.
 
@@ -51,12 +56,13 @@ def run_entries(
         What cannot be run, before any work; a results folder that is not writable.
     """
     check_writable(execution.root)
-    datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
+    entries, datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
     settled = settle_speed(entries, datasets, RunStore(execution.root), retrain=execution.retrain)
     total = expected_total(settled.entries, datasets)
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
         driver = Driver(settled.entries, datasets, execution, bar, on_key, plain_tests=settled.plain_tests)
-        driver.run()
+        with beside(driver):
+            driver.run()
     return driver
 
 
@@ -78,6 +84,7 @@ def run_study(
     shard: tuple[int, int] | None = None,
     retrain: bool = False,
     only: Collection[tuple[str, float]] | None = None,
+    beside: Beside = nullcontext,
 ) -> StudyResult:
     """Carry a study out, or take up where it stopped.
 
@@ -92,6 +99,8 @@ def run_study(
         Train runs again whose weights are not here, as those of an imported study.
     only : collection of (str, float), optional
         Of the grid, the arms at the shares of the data that were chosen elsewhere.
+    beside : callable
+        From the driver to a context that its work is done in.
 
     Raises
     ------
@@ -115,6 +124,7 @@ def run_study(
         name=config.study,
         progress=progress,
         on_key=partial(write_manifest, config, shard=shard),
+        beside=beside,
     )
     table = collect(config.execution.root, study=config.study) if shard is None else pd.DataFrame()
     return StudyResult(table, driver.failed, driver.trained, driver.evaluated, driver.without_weights)

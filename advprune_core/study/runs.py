@@ -9,7 +9,8 @@ from torch import nn
 from advprune_core.base.environment import results_root
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
-from advprune_core.models.base import build_model, with_weights
+from advprune_core.models.base import build_model
+from advprune_core.models.weights import with_weights
 from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.config import RunConfig

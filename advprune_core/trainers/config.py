@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from advprune_core.attacks.compiled import Speed
@@ -24,6 +25,7 @@ from advprune_core.datasets.digits import Digits
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import MODELS, ModelSettings
 from advprune_core.models.cnns import SmallCNN
+from advprune_core.models.weights import InitialWeights
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
 from advprune_core.objectives.pgd_at import PGDAT, Standard
 from advprune_core.objectives.policy import AttackPolicy
@@ -97,6 +99,11 @@ class RunConfig(Settings):
 
     dataset: Annotated[DatasetSource, *component_field(DATASETS), Field(description="data set")] = Digits()
     model: Annotated[ModelSettings, *component_field(MODELS), Field(description="network")] = SmallCNN()
+    init: Annotated[
+        InitialWeights | None,
+        BeforeValidator(InitialWeights.parse),
+        Field(description="state dict (.pt) of the network to start from, for fine-tuning; none: random weights"),
+    ] = None
     objective: Annotated[Objective, *component_field(OBJECTIVES), Field(description="training objective")] = PGDAT()
     attack: AttackPolicy = AttackPolicy()
     pruner: Annotated[Pruner, *component_field(PRUNERS), Field(description="what chooses the training images")] = Full()
@@ -296,13 +303,31 @@ class RunConfig(Settings):
         Raises
         ------
         ConfigError
-            No GPU; more than four threads for each core.
+            No GPU; more than four threads for each core; initial weights that are not there, or changed.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
         cores = os.cpu_count() or 1
         if self.threads > 4 * cores:
             raise ConfigError(f"threads = {self.threads}, but this machine has {cores} cores: at most {4 * cores}")
+        if self.init is not None:
+            self.init.check()
+
+    def fitted(self, dataset: Dataset) -> RunConfig:
+        """The run with a batch that is no larger than the training set.
+
+        Warns
+        -----
+        UserWarning
+            If it was.
+        """
+        n, size = len(dataset.train), self.optimisation.batch_size
+        if size <= n:
+            return self
+        warnings.warn(
+            f"batch_size = {size}, but there are only {n} training images: the batch is all of them", stacklevel=3
+        )
+        return self.with_settings({"optimisation.batch_size": n})
 
     def check(self, dataset: Dataset) -> None:
         """Refuse what cannot be trained on this data set, or on this machine, before any work.

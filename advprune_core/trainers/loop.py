@@ -27,6 +27,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import Outputs, Passes
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, keep
+from advprune_core.trainers.alignment import has_one_step, perturbation_alignment
 from advprune_core.trainers.arithmetic import arithmetic, autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.batches import epoch_order
@@ -73,8 +74,9 @@ def train(
     Warns
     -----
     UserWarning
-        A compiled run that is carried out as an exact one.
+        A compiled run that is carried out as an exact one; a batch that is cut to the training set.
     """
+    config = config.fitted(dataset)
     config.check(dataset)
     try:
         with arithmetic(config), torch_stream(config.seed, "training"):
@@ -103,6 +105,7 @@ class _Run:
         self.state = RunState(config, dataset, model)
         self.scout = copy.deepcopy(self.state.model) if config.pruner.scout_epochs() else None
         self.split = dataset.train.to(self.state.device)
+        self.last_batch: Batch | None = None
         check_precision(config, self.state.model, self.split.pixels(slice(0, 2)))
 
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
@@ -243,6 +246,7 @@ class _Run:
         config, state, size = self.config, self.state, self.config.optimisation.batch_size
         budget = config.optimisation.cost_budget
         state.model.train()
+        self.last_batch = None
         n, whole = len(self.dataset.train), len(state.selection)
         ids = epoch_order(config.seed, epoch, n, state.selection, share)
         state.queue.add(ids, epoch, state.selection)
@@ -271,6 +275,7 @@ class _Run:
                 batch_ids = batch.ids.cpu().numpy()
             with autocast(config):
                 outputs = objective.step(state.model, batch, attack, partial(self._update, batch))
+            self.last_batch = batch
             if not plain:
                 config.attack.steps.observe(batch, outputs.logits, state.policy)
             self.observer.observe(batch, outputs, state.pruner)
@@ -328,16 +333,23 @@ class _Run:
         return Outputs(losses.detach(), logits.detach())
 
     def _validate(self, epoch: int) -> dict[str, float]:
-        """PGD-10 on val_stop, of the weights that are evaluated, the best so far being kept, and of those trained."""
-        state, counters = self.state, self.state.counters
+        """PGD-10 on val_stop, of the weights that are evaluated, the best so far being kept, and of those trained.
+
+        Of the latter as well, after a training attack of one step, the alignment of its gradients on the last batch.
+        """
+        state, counters, config = self.state, self.state.counters, self.config
 
         def robust(model: nn.Module) -> float:
-            held_out, threat = self.dataset.val_stop, self.config.threat
-            return accuracy_under(model, held_out, PGD(steps=10), threat=threat, seed=self.config.seed)
+            held_out, threat = self.dataset.val_stop, config.threat
+            return accuracy_under(model, held_out, PGD(steps=10), threat=threat, seed=config.seed)
 
         found = {"val_pgd": robust(state.final_model)}
         if found["val_pgd"] > counters.best:
             counters.best, counters.best_epoch, state.best = found["val_pgd"], epoch, state.weights()
         if state.average is not None:
             found["val_pgd_trained"] = robust(state.model)
+        attacked = epoch >= config.optimisation.plain_epochs and has_one_step(config.objective, config.attack)
+        if attacked and self.last_batch is not None:
+            attack = config.attack.bind(state.model, seed=config.seed, state=state.policy, remembers=False)
+            found["pert_align"] = perturbation_alignment(state.model, self.last_batch, attack, config.objective)
         return found

@@ -95,6 +95,8 @@ class RunState:
             model = build_model(config.model, dataset, seed=config.seed)
         else:
             check_model(model, dataset)
+        if config.init is not None:
+            config.init.load(model)
         self.model = model.to(self.device)
         self.optimiser = torch.optim.SGD(
             self.model.parameters(),

@@ -47,7 +47,7 @@ def _close() -> Iterator[None]:
 
 
 def says(figure: Any) -> str:
-    return " ".join(" ".join(text.get_text() for text in texts(figure)).split())
+    return " ".join(" ".join(text.get_text() for text in texts(figure)).split())  # wherever a line ends
 
 
 def check(figure: Any, table: pd.DataFrame) -> None:

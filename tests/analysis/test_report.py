@@ -7,11 +7,12 @@ import io
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from advprune_core.analysis.pages import findings_of
-from advprune_core.analysis.report import report
+from advprune_core.analysis.report import report, sortable
 from advprune_core.base.settings import ConfigError
 from advprune_core.study.table import collect
 from tests.made_up import entry_point, write_manifest
@@ -72,3 +73,11 @@ def test_the_command_takes_names_and_folders(
         code, _, error = advprune("report", *arguments)
         assert code != 0
         assert message in error
+
+
+def test_estimates_sort_by_their_means_and_other_columns_as_they_are() -> None:
+    rows = {"arm": ["a", "b"], "robust": ["9.5 [9.0, 10.0]", "10.1 [9.0, 11.2]"], "gain": ["", "-5.9 [-7.7, -4.2]"]}
+    table = sortable(pd.DataFrame(rows | {"data kept": ["100 %", "20 %"]}))
+    (targets,) = re.findall(r'parseFloat.*?"targets": \[([0-9, ]*)\]', table)
+    assert targets == "1, 2"
+    assert "parseFloat" not in sortable(pd.DataFrame({"arm": ["a"], "n": ["[2] a"]}))

@@ -66,6 +66,16 @@ def test_fewer_steps_alone_are_no_survival() -> None:
     assert "step for step otherwise than on all the data" in survival_findings(pd.concat([full, longer]))
 
 
+def test_a_control_is_held_against_the_full_runs_of_what_it_matches() -> None:
+    full = runs("FGSM: random", [40 + number for number in range(20)])
+    other = runs("Fast AT: random", [None] * 20)
+    control = runs("FGSM: same_steps(random)", [None] * 20, fraction=0.2)
+    text = survival_findings(pd.concat([full, other, control]))
+    line = next(line for line in text.splitlines() if "as many steps" in line)
+    assert line.startswith("- **FGSM: the same subset, as many steps as the full run, 20 %**: 0 of 20 runs collapsed")
+    assert "step for step otherwise than on all the data" in line
+
+
 def test_the_figure_has_a_line_for_each_point() -> None:
     figure = survival_figure(pd.concat([runs("a", [10, None]), runs("a", [None], fraction=0.5)]))
     try:

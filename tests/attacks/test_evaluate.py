@@ -377,3 +377,29 @@ def test_short_texts(digits: Dataset, split: Split) -> None:
         assert len(repr(thing)) < 150
         assert "tensor(" not in repr(thing)
         assert "array(" not in repr(thing)
+
+
+@pytest.mark.parametrize(("right", "doubted"), [(6, True), (8, True), (9, False), (20, False)])
+def test_clean_accuracy_at_chance_is_said(right: int, doubted: bool) -> None:
+    """Of 20 images in four classes: Wilson's interval of 9 right begins at 25.8 %, a little above a quarter."""
+    low = wilson(right, 20)[0]
+    logits = torch.eye(4)[torch.arange(20) % 4] * 3
+    labels = torch.where(torch.arange(20) < right, torch.arange(20) % 4, (torch.arange(20) + 1) % 4)
+
+    class Fixed(nn.Module):
+        """Knows each image by its one pixel."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            place = (x.flatten(1)[:, 0] * 19).round().long().clamp(0, 19)
+            return logits[place] + 0 * x.sum()
+
+    images = (torch.arange(20) / 19).view(20, 1, 1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcome = evaluate(Fixed(), Split(images, labels), [FGSM()], eps=1e-4)
+    assert outcome.clean.sum() == right
+    said = [text for text in outcome.warnings if "clean accuracy is at chance" in text]
+    assert bool(said) == doubted == (low <= 0.25)
+    assert all(
+        f"{5 * right:.1f} % of 20 images, where guessing one of 4 classes is right for 25.0 %" in s for s in said
+    )

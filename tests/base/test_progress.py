@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from advprune_core.base import progress
 from advprune_core.base.progress import attack_bar, following, progress_bar, tell
 
 
@@ -26,6 +27,50 @@ def test_a_bar_follows_a_position_and_ends_where_it_ends(capsys: pytest.CaptureF
             positions.append(250.0)
         assert bar.n == 100, "never beyond its end"
     assert "work: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reached", "says"), [(100, "took 00:00"), (60, "gone")])
+def test_a_bar_that_gets_to_its_end_says_how_long_it_took(
+    reached: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_bar("work", 100) as bar:
+        bar.update(reached)
+    last = capsys.readouterr().err.strip().split("\r")[-1]
+    assert f"{reached}%" in last
+    assert says in last
+    assert ("took" in last) == (reached == 100)
+
+
+def test_in_an_executed_copy_a_bar_is_ordinary_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "kernel", object)
+    with progress_bar("work", 100) as bar:
+        bar.update(100)
+    printed = capsys.readouterr()
+    assert "work: 100%" in printed.out
+    assert printed.err == ""
+
+
+def test_where_somebody_watches_a_bar_is_a_widget_whose_total_may_grow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "attended", lambda: True)
+    with progress_bar("work", 100) as bar:
+        left, widget, right = bar.container.children
+        bar.total += 50
+        bar.update(75)
+        bar.refresh()
+        assert (widget.value, widget.max) == (75, 150)
+        bar.update(75)
+    assert (widget.value, widget.bar_style) == (150, "success")
+    assert "100%" in left.value
+    assert "took" in right.value
+    with progress_bar("nothing", 0) as bar:
+        pass
+    with progress_bar("hidden", 10, show=False) as bar:
+        bar.update(10)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_was_done_before_says_nothing_of_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import typer
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from advprune_core.attacks import ATTACKS
@@ -56,7 +58,17 @@ def test_help(command: str | None) -> None:
 
 
 def test_the_commands() -> None:
-    assert {"run", "study", "list", "collect", "evaluate", "export", "gc"} <= set(COMMANDS)
+    assert {"run", "study", "advise", "list", "collect", "evaluate", "export", "gc"} <= set(COMMANDS)
+
+
+def test_advise_times_this_machine_and_leaves_nothing(advprune: Command, tmp_path: Path) -> None:
+    code, out, _ = advprune("advise", "--cost", "0.3", "--dataset", "{digits: {limit: 400}}")
+    assert code == 0
+    assert re.search(r"Budget: 0\.3 of a full run .* takes \S+ \w+ to \S+ \w+ on this machine", out)
+    assert "Do not prune: all the data, trainer n_fgsm (1 attack step" in out
+    assert list(tmp_path.iterdir()) == []
+    refused(*advprune("advise", "--budget", "20"), "'20' is no length of time: a number and a unit")
+    refused(*advprune("advise"), "name one budget")
 
 
 def test_help_of_run_mentions_every_setting() -> None:
@@ -274,3 +286,36 @@ def test_study_executes_its_notebooks_and_prints_the_table(advprune: Command, tm
     assert code == 0
     assert "0 runs trained and 0 evaluated" in again
     assert again.splitlines()[:3] == out.splitlines()[:3]
+
+
+@pytest.mark.slow(seconds=15)
+def test_own_photographs_a_torchvision_network_and_weights_to_start_from(advprune: Command, tmp_path: Path) -> None:
+    """README's command, on images of mixed sizes; then once more from what it has learnt."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 8)):
+        for label in range(3):
+            folder = tmp_path / "mine" / part / f"class {label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.zeros((*rng.integers(20, 60, 2), 3), np.uint8)
+                pixels[..., label] = rng.integers(100, 200)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    model = "{torchvision.models:resnet18: {num_classes: 3}}"
+    brief = ["--epochs", "1", "--steps", "1", "--evaluation", "{pgd: {steps: 2}}", "--out", str(tmp_path / "r")]
+    data = {size: f"{{folder: {{path: {tmp_path / 'mine'}, size: {size}, fit: pad}}}}" for size in (32, 64)}
+    with pytest.warns(UserWarning, match="batch_size = 64, but there are only 52 training images"):
+        code, out, _ = advprune("run", "--dataset", data[32], "--model", model, *brief)
+    assert code == 0
+    assert "in doubt: clean accuracy is at chance" in out  # one step of training
+    (weights,) = (tmp_path / "r" / "runs").glob("*/last.pt")
+    start = ["--init", str(weights), "--batch-size", "26"]
+    code, out, _ = advprune("run", "--dataset", data[64], "--model", model, *start, *brief)
+    assert (code, "status ok" in out) == (0, True)
+    refused(
+        *advprune("run", "--dataset", data[32], "--init", str(weights), *brief, "--batch-size", "26"),
+        "does not fit the model: it lacks",
+    )
+    refused(
+        *advprune("run", "--dataset", data[32], "--model", "torchvision.models:resnet18", "--batch-size", "26"),
+        "num_classes: 3",
+    )

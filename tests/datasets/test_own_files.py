@@ -177,6 +177,55 @@ def test_class_folders_become_labels(tmp_path: Path) -> None:
     assert (dataset.train.images[:, 2] == 7).all()
 
 
+@pytest.mark.parametrize(
+    ("fit", "shape", "expected"),
+    [
+        # A red middle between blue ends, 24 x 8: cropped to the middle, or shrunk to a third between black bars.
+        ("crop", (24, 8), np.tile([255, 0, 0], (8, 8, 1))),
+        ("crop", (8, 24), np.tile([255, 0, 0], (8, 8, 1))),
+        ("pad", (24, 8), None),
+        ("pad", (8, 24), None),
+    ],
+)
+def test_images_of_mixed_sizes_are_brought_to_one(
+    fit: str, shape: tuple[int, int], expected: np.ndarray | None, tmp_path: Path
+) -> None:
+    source = image_folder(tmp_path)
+    pixels = np.zeros((24, 8, 3), np.uint8)
+    pixels[8:16, :, 0] = pixels[:8, :, 2] = pixels[16:, :, 2] = 255
+    pixels = pixels if shape == (24, 8) else pixels.transpose(1, 0, 2)
+    Image.fromarray(pixels).save(tmp_path / "train" / "cat" / "0.png")
+    with pytest.raises(DataError, match="size: 32"):
+        load_dataset(source)
+    dataset = load_dataset({"folder": {**source["folder"], "size": 8, "fit": fit}})
+    assert dataset.image_shape == (3, 8, 8)
+    assert len(dataset.train) == 12
+    found = dataset.train.images[0].permute(1, 2, 0).numpy()
+    if expected is not None:
+        assert np.array_equal(found, expected)
+    else:
+        upright = found if shape == (24, 8) else found.transpose(1, 0, 2)
+        assert (upright[:, [0, 1, 6, 7]] == 0).all()  # 8 / 3 pixels are left of its width: 3, in the middle
+        assert upright[4, 3, 0] > 200
+        assert upright[0, 3, 2] > 200
+    # An image that is square already and of that size is as it was.
+    plain = load_dataset({"folder": {**image_folder(tmp_path / "square")["folder"], "size": 8, "fit": fit}})
+    assert plain.train.images[1, 0, 4, 4] == 10
+
+
+def test_how_a_size_is_reached_makes_other_data(tmp_path: Path) -> None:
+    source = image_folder(tmp_path)["folder"]
+    hashes = {
+        load_dataset({"folder": {**source, "size": n, "fit": fit}}).train_hash
+        for n in (4, 8)
+        for fit in ("crop", "pad")
+    }
+    assert len(hashes) == 4
+    for wrong in ({"size": 3}, {"size": 8, "fit": "stretch"}):
+        with pytest.raises(ConfigError, match=r"size = 3|'crop' or 'pad'"):
+            load_dataset({"folder": {**source, **wrong}})
+
+
 BAD_FOLDERS = {
     "other sizes": (lambda root: picture(root / "train" / "cat" / "9.png", 0, size=(7, 5)), "one shape"),
     "other classes": (lambda root: picture(root / "test" / "eel" / "0.png", 0), "only test has eel"),

@@ -1,10 +1,11 @@
-"""Every notebook is stored clean, has the study's parameters, and runs on a tiny grid."""
+"""Every experiment is stored clean, has the study's parameters, and runs on a tiny grid; so do the other notebooks."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,9 @@ from advprune_core.study.study import StudyConfig, read_profile, study_config
 from tests.tiny import STUDY
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+#: Notebooks that are no experiments, and what their executed copies say.
+OTHERS = {"README": "trainers (reference)", "explore": "With 40 % of the dearest run"}
+NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.stem not in OTHERS]
 PROFILES = sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))
 #: What a notebook asks beyond a study, and the fields in which its grid differs from the usual one.
 OPTIONS = {
@@ -150,7 +153,7 @@ OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "settings": {"best_every": 1},
             "epochs": 4,
         },
-        ["convergence", "survival"],
+        ["convergence", "survival", "alignment"],
     ),
     "when_pruning_wins": (
         {
@@ -219,6 +222,36 @@ def test_every_notebook_is_executed() -> None:
     assert {path.stem for path in NOTEBOOKS} == set(FIGURES) | set(OWN_GRIDS)
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_experiment_can_be_watched_and_stopped(notebook: Path) -> None:
+    source = "\n".join("".join(cell["source"]) for cell in cells(notebook))
+    assert "result = run_watched(config" in source
+    assert "run_study" not in source
+
+
+@pytest.mark.slow(seconds=30)
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_other_notebooks_run_from_top_to_bottom(name: str, tmp_path: Path) -> None:
+    executed = tmp_path / f"{name}.ipynb"
+    papermill.execute_notebook(str(ROOT / "notebooks" / executed.name), str(executed), progress_bar=False)
+    outputs = [output for cell in cells(executed) for output in cell["outputs"]]
+    assert OTHERS[name] in json.dumps(outputs)
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert kinds.count("image/png") == (0 if name == "README" else 5), "figures are pictures"
+    assert not [kind for kind in kinds if "widget" in kind], "nothing that only a kernel could fill"
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert executed.stat().st_size < 1_000_000
+
+
+def test_the_start_page_leads_everywhere() -> None:
+    text = "".join("".join(cell["source"]) for cell in cells(ROOT / "notebooks" / "README.ipynb", "markdown"))
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert all((ROOT / "notebooks" / link).is_file() for link in links)
+    lessons = (ROOT / "notebooks" / "course").glob("*.ipynb")
+    wanted = {path.name for path in NOTEBOOKS} | {"explore.ipynb"} | {f"course/{path.name}" for path in lessons}
+    assert set(links) == wanted
+
+
 @pytest.mark.slow
 def test_plain_papermill_runs_a_profile_and_refuses_unknown_names(tmp_path: Path) -> None:
     profile = tmp_path / "tiny.yaml"
@@ -235,7 +268,7 @@ def test_plain_papermill_runs_a_profile_and_refuses_unknown_names(tmp_path: Path
     assert not [
         cell
         for cell in bad["cells"]
-        if "run_study" in "".join(cell["source"]) and cell.get("execution_count", 0) and not cell["outputs"]
+        if "run_watched" in "".join(cell["source"]) and cell.get("execution_count", 0) and not cell["outputs"]
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.pruners.glister import Glister, after_step, gains, glister
 from advprune_core.pruners.gradients import last_layer_gradients, objective_outputs
 from tests.contexts import blobs, context
@@ -104,6 +106,43 @@ def test_random_candidates_do_nearly_as_well() -> None:
         assert len(set(picks.tolist())) == 20
         values[greedy] = float(first[picks].sum())
     assert 0.6 * values["naive"] < values["stochastic"] < values["naive"]
+
+
+@pytest.mark.parametrize("name", ["pgd_at", "trades"])
+def test_each_class_is_picked_from_and_judged_by_its_own(name: str) -> None:
+    """As if there were no others; the last class, of which no image is held out, is judged by all."""
+    made = context(objective=name)
+    judges = made.dataset.val_select
+    kept = judges.take((judges.labels != 3).nonzero().squeeze(1))
+    made = replace(made, dataset=replace(made.dataset, val_select=kept))
+    pruner = Glister(greedy="naive", eta=2.0)
+    objective, held_out = pruner.outputs(made, kept)
+    gradients = pruner.gradients(made)
+    assert len(held_out) < len(judges)
+    expected: list[int] = []
+    for label in range(4):
+        members = np.flatnonzero(made.labels == label)
+        own = held_out if label == 3 else held_out[(held_out.labels == label).nonzero().squeeze(1)]
+        quota, alone = int(made.quotas()[label]), gradients[torch.from_numpy(members)]
+        picks = glister(alone, objective, own, quota, eta=2.0, greedy="naive", rng=np.random.default_rng(7))
+        expected += members[picks].tolist()
+    assert pruner.select(made).indices.tolist() == sorted(expected)
+
+
+def test_jointly_a_short_step_keeps_to_the_classes_that_fare_worst() -> None:
+    """Which is why it is not the default: what is picked is nearly all of the largest held-out losses."""
+    images = np.random.default_rng(0).random((400, 6, 6), dtype=np.float32)
+    labels = np.arange(400) % 4
+    made = context(0.25, dataset=dataset_from_arrays(images, labels, images, labels, val_select=40, val_stop=0))
+    with torch.no_grad():  # a network that says 0 and 1 of everything, so that 2 and 3 fare badly
+        made.network[-1].bias += torch.tensor([4.0, 4.0, 0.0, 0.0])
+    pruners = Glister(per_class=False), Glister(per_class=False, eta=30.0), Glister()
+    short, long, by_class = (
+        np.bincount(made.labels[pruner.select(made).indices], minlength=4) / made.k for pruner in pruners
+    )
+    assert short[2:].sum() > 0.9
+    assert long[:2].sum() > 0.2
+    assert by_class == pytest.approx(0.25, abs=0.01)
 
 
 def test_held_out_images_are_needed() -> None:

@@ -12,6 +12,7 @@ from advprune_core.analysis.convergence import convergence_figure, convergence_f
 from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
+from tests.reference import REFERENCE
 from tests.tiny import tiny_study
 
 
@@ -31,6 +32,7 @@ def test_courses_are_the_checks_of_the_records(results: Path) -> None:
         assert record is not None
         assert rows["epoch"].tolist() == [1, 2, 3, 4]
         assert rows["val_pgd"].tolist() == [row["val_pgd"] for row in record.epochs]
+        assert rows["pert_align"].tolist() == [row["pert_align"] for row in record.epochs], "PGD-1 has one step"
         assert rows["steps"].iloc[-1] == record.steps
         assert rows["cost"].iloc[-1] == pytest.approx(record.cost)
         # PGD-1 costs 5 an image; an epoch leaves less than a batch to the next.
@@ -41,9 +43,17 @@ def test_courses_are_the_checks_of_the_records(results: Path) -> None:
         assert rows["cost"].max() / rows["full_cost"].max() == pytest.approx(float(fraction), abs=0.05)  # type: ignore[arg-type]
 
 
+def test_runs_whose_attack_has_several_steps_have_no_alignment() -> None:
+    """Nor have records of earlier versions, which say nothing of it either."""
+    courses = collect_courses(REFERENCE / "collapse", study="collapse")
+    assert courses.loc[courses["variant"] == "PGD-AT", "pert_align"].isna().all()
+    assert not courses[courses["variant"] == "PGD-AT"].empty
+
+
 def test_lifetimes_end_with_the_epoch_of_the_collapse(results: Path) -> None:
     lifetimes, store = collect_lifetimes(results, study="tiny"), RunStore(results)
-    assert len(lifetimes) == 2
+    arms = lifetimes[["arm", "fraction"]].values.tolist()
+    assert arms == [["random", 1.0], ["random", 0.5], ["same_cost(random)", 0.5]], "a full run is its own control"
     for _, row in lifetimes.iterrows():
         record = store.run(row["key"])
         assert record is not None

@@ -13,7 +13,7 @@ import pytest
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.study.executed import execute, parameters_of, study_of
-from advprune_core.study.notebooks import DEFAULT_NOTEBOOKS
+from advprune_core.study.notebooks import DEFAULT_NOTEBOOKS, find_notebook
 from advprune_core.study.study import StudyConfig, study_config
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -53,6 +53,14 @@ def test_parameters_that_a_notebook_lacks_are_refused(tmp_path: Path) -> None:
 def test_parameters_are_those_that_papermill_finds(name: str) -> None:
     theirs = papermill.inspect_notebook(str(NOTEBOOKS / name))
     assert parameters_of(NOTEBOOKS / name) == {key: ast.literal_eval(each["default"]) for key, each in theirs.items()}
+
+
+@pytest.mark.parametrize("name", ["README", "explore"])
+def test_what_is_no_experiment_is_not_taken_for_one(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}.ipynb is no experiment"):
+        study_of(NOTEBOOKS / f"{name}.ipynb", {})
+    with pytest.raises(ConfigError, match=f"unknown notebook '{name}'.*allowed: accuracy_vs_fraction, "):
+        find_notebook(name)
 
 
 def test_a_notebook_without_parameters_has_none(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -266,6 +267,19 @@ def test_checks_against_the_data(options: dict[str, Any], message: str | None) -
     else:
         with pytest.raises(ConfigError, match=message):
             config.check(rare())
+
+
+def test_a_batch_larger_than_the_data_is_all_of_them() -> None:
+    """With a warning; and it is another run than that of the batch that was asked for."""
+    asked, dataset = RunConfig.flat(batch_size=101), rare()
+    with pytest.warns(UserWarning, match="batch_size = 101, but there are only 100 training images"):
+        config = asked.fitted(dataset)
+    assert config == RunConfig.flat(batch_size=100)
+    assert config.train_key(dataset) != asked.train_key(dataset)
+    config.check(dataset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert config.fitted(dataset) is config
 
 
 def test_classes_without_training_images_are_no_loss() -> None:

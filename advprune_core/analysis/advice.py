@@ -1,0 +1,313 @@
+"""What to do with a budget: the way of training to take, whether to prune, and what to expect of it.
+
+What is known are the measured points of `fronts`: of their settings the nearest to what is asked is taken (`nearest`),
+and in it one of the ways of training that the budget pays for (`choose`). What lies beyond what was measured is said.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+import pandas as pd
+from pydantic import BeforeValidator, Field, model_validator
+
+from advprune_core.analysis.estimates import Estimate
+from advprune_core.analysis.fronts import SETTING, Plan, spec_text, ways_of
+from advprune_core.base.settings import Settings
+from advprune_core.base.values import ratio, shown
+from advprune_core.datasets.splits import Dataset
+from advprune_core.objectives.base import TRAINERS
+from advprune_core.study.plans import Pace, duration
+from advprune_core.trainers.config import RunConfig
+
+#: Width of the widest interval that is given as an expectation, in [0, 1]; stated before anything was held back.
+WIDEST = 0.06
+#: Share of a budget that the dearest measured run must cost for the answer to hold for it.
+_ENOUGH = 0.5
+#: Times as many training images, or as few, that count as the measured number.
+_AS_MANY = 1.1
+#: What a full run takes for each image: 7 steps of PGD.
+_PGD = RunConfig()
+
+
+def seconds_of(value: Any) -> Any:
+    """``"20 min"``, ``"1.5 hours"`` in seconds."""
+    if not isinstance(value, str):
+        return value
+    try:
+        if not any(letter.isalpha() for letter in value):
+            raise ValueError
+        seconds = pd.Timedelta(value.lower()).total_seconds()
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise ValueError(f"{shown(value)} is no length of time: a number and a unit, as in '20 min', '2 h' or '90 s'")
+    return seconds
+
+
+Seconds = Annotated[float, BeforeValidator(seconds_of)]
+Share = Annotated[float, BeforeValidator(ratio)]
+
+
+class Request(Settings):
+    """A budget: of time on this machine, or a share of what training on all the data costs."""
+
+    budget: Annotated[Seconds | None, Field(gt=0, description="time to train: '20 min', '2 h'")] = None
+    cost: Annotated[Share | None, Field(gt=0, le=1000, description="share of a full run's cost: 0.3")] = None
+    wrong_labels: Annotated[Share | None, Field(ge=0, lt=1, description="share of labels that are wrong")] = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.budget is None) == (self.cost is None):
+            raise ValueError("name one budget: --budget '20 min', or --cost 0.3 of a full run")
+        return self
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What advice is asked for; the fields are those of a measured setting, its test aside."""
+
+    dataset: str
+    wrong_labels: float
+    images: int
+    shape: str
+    model: str
+    norm: str
+    eps: float
+
+    @classmethod
+    def of(cls, config: RunConfig, dataset: Dataset, wrong_labels: float | None = None) -> Situation:
+        """That of a run; its data are as wrong as is said, or as they were made."""
+        return cls(
+            dataset=config.dataset.name,
+            wrong_labels=config.dataset.label_noise if wrong_labels is None else wrong_labels,
+            images=len(dataset.train),
+            shape="x".join(map(str, dataset.image_shape)),
+            model=spec_text(config.model),
+            norm=config.threat.norm,
+            eps=config.threat.eps,
+        )
+
+
+def nearest(points: pd.DataFrame, asked: Situation) -> pd.DataFrame:
+    """The points of the measured setting that is nearest to what is asked.
+
+    First in the share of wrong labels, which is what the answer turns on; then the data set, else one of images of
+    about as many values; then norm, radius and network; then the one with most points.
+    """
+
+    def distance(place: tuple[Any, ...], count: int) -> tuple[float, ...]:
+        there = dict(zip(SETTING, place, strict=True))
+        return (
+            round(abs(there["wrong_labels"] - asked.wrong_labels), 9),
+            there["dataset"] != asked.dataset,
+            abs(math.log(_values(there["shape"]) / _values(asked.shape))),
+            there["norm"] != asked.norm,
+            abs(math.log(there["eps"] / asked.eps)),
+            there["model"] != asked.model,
+            -count,
+        )
+
+    groups = [(distance(place, len(rows)), rows) for place, rows in points.groupby(list(SETTING))]
+    return min(groups, key=lambda group: group[0])[1]
+
+
+def _values(shape: str) -> int:
+    return math.prod(map(int, shape.split("x")))
+
+
+def full_epochs(points: pd.DataFrame) -> float:
+    """Epochs of the full run of a setting: those of its longest run that attacks all the data in every epoch."""
+    whole = points[(points["pruner"] == '"full"') & ~points["trainer"].str.contains("plain_epochs")]
+    return float((whole if len(whole) else points)["epochs"].max())
+
+
+def choose(points: pd.DataFrame, budget: float) -> tuple[Plan, Plan | None] | None:
+    """The plan to take for a budget, and the best of the other kind (pruned, or on all the data).
+
+    Of all plans whose expected robust accuracy lies in the interval of the best one's, the cheapest; at equal cost
+    one on all the data before a pruned one, then the more robust one.
+
+    Parameters
+    ----------
+    points : DataFrame
+        Of one setting, from `measured_points`.
+    budget : float
+        In forward-equivalents for each training image.
+
+    Returns
+    -------
+    (Plan, Plan or None) or None
+        None where the budget pays for no measured way of training.
+    """
+    plans = [plan for way in ways_of(points) if (plan := way.at(budget)) is not None]
+    if not plans:
+        return None
+    best = max(plans, key=lambda plan: plan.robust.mean)
+    near = [plan for plan in plans if plan is best or plan.robust.mean >= best.robust.low]
+    taken = min(near, key=lambda plan: (round(math.log(plan.cost), 2), plan.pruned, -plan.robust.mean))
+    others = [plan for plan in plans if plan.pruned != taken.pruned]
+    return taken, max(others, key=lambda plan: plan.robust.mean, default=None)
+
+
+def advise(
+    points: pd.DataFrame, config: RunConfig, dataset: Dataset, request: Request, pace: Callable[[RunConfig], Pace]
+) -> str:
+    """Advice in words.
+
+    Parameters
+    ----------
+    points : DataFrame
+        From `read_points`.
+    config : RunConfig
+        Data set, network and threat model that are asked about.
+    dataset : Dataset
+    request : Request
+    pace : callable
+        Times a way of training on this machine.
+    """
+    asked = Situation.of(config, dataset, request.wrong_labels)
+    points, images = nearest(points, asked), len(dataset.train)
+    full = full_epochs(points) * _PGD.passes_per_image
+    batch = json.loads(points.iloc[0]["trainer"]).get("batch_size", config.optimisation.batch_size)
+    speed = pace(config.with_settings({"optimisation.batch_size": min(batch, images)}))
+    if request.budget is None:
+        budget, given = full * (request.cost or 0.0), f"{request.cost:g}"
+    else:
+        budget = request.budget / (speed.high * images)
+        given = f"{duration(request.budget)}, {budget / full:.2g}"
+    beyond = _beyond(points.iloc[0], asked)
+    ways, found = ways_of(points), choose(points, budget)
+    least, most = min(way.costs[0] for way in ways), max(way.costs[-1] for way in ways)
+    lines = [
+        f"Budget: {given} of a full run ({_epochs(full_epochs(points))} on all {images:,} images with 7 steps of PGD), "
+        f"which takes {_time(full, speed, images)} on this machine.",
+        "",
+    ]
+    if found is None:
+        lines.append(f"Cannot tell: the cheapest run that was measured costs {least / budget:.1f} times as much.")
+    else:
+        plan, rival = found
+        lines += [
+            _answer(plan, rival, dearest=most / budget) + f" ({_time(plan.cost, speed, images)}).",
+            f"  {'reached there' if beyond else 'expected'}: {_expected(plan.clean, 'clean')}, "
+            f"{_expected(plan.robust, 'robust')}",
+            "  means over seeds on the measured test images, 95 % intervals; of single runs the standard deviation is "
+            f"{100 * plan.spread:.1f} points",
+            *([f"  against {_way(rival)}: {_expected(rival.robust, 'robust')}"] if rival is not None else []),
+            f"  {command(plan, config)}",
+        ]
+        if plan.between[0] != plan.between[1]:
+            beyond.append(
+                "a cost between {:.3g} and {:.3g} of a full run: interpolated".format(*(c / full for c in plan.between))
+            )
+        if budget > 1.01 * plan.cost:
+            beyond.append(f"{plan.cost / budget:.0%} of the budget: what costs more was not measured, or is not better")
+    return "\n".join([*lines, "", _measured(points.iloc[0]), *(f"  - {text}" for text in beyond)])
+
+
+def _time(cost: float, speed: Pace, images: int) -> str:
+    return f"{duration(cost * speed.low * images)} to {duration(cost * speed.high * images)}"
+
+
+def _epochs(count: float) -> str:
+    return f"{count:.3g} epoch{'s' * (round(count, 2) != 1)}"
+
+
+def _answer(plan: Plan, rival: Plan | None, *, dearest: float) -> str:
+    """Whether to prune, and what to do; `dearest`: cost of the dearest measured run, as a share of the budget."""
+    if dearest < _ENOUGH:
+        most = f"no run that was measured costs more than {dearest:.1g} of it"
+        return f"Cannot tell: {most}. Of those the best is {_way(plan)}"
+    if not plan.pruned:
+        return f"Do not prune: {_way(plan)}"
+    if rival is None:
+        return f"Cannot tell whether to prune, for nothing on all the data was measured at this cost: {_way(plan)}"
+    return f"Prune: {_way(plan)}"
+
+
+def _way(plan: Plan) -> str:
+    pruner = plan.way.pruner
+    name = next(iter(pruner)) if isinstance(pruner, dict) else pruner
+    data = f"{100 * plan.fraction:.0f} % of the data, kept by {name!r}" if plan.pruned else "all the data"
+    return f"{data}, {_trainer(plan)}, {_epochs(plan.epochs)}"
+
+
+def _expected(value: Estimate, name: str) -> str:
+    """An accuracy with its interval, or that this cannot be told closely enough."""
+    if not value.high - value.low <= WIDEST:
+        return f"{name}: cannot tell within {100 * WIDEST:g} points (about {100 * value.mean:.0f} %)"
+    return f"{value.text()} % {name}"
+
+
+def _trainer(plan: Plan) -> str:
+    """``trainer n_fgsm (1 attack step, label smoothing 0.1)``; the objective's name where there is no such preset."""
+    config = RunConfig.flat(**plan.way.trainer)
+    objective, attack = config.objective, config.attack
+    presets = {name: RunConfig.flat(trainer=name) for name in TRAINERS.classes()}
+    name = next(
+        (
+            name
+            for name, preset in presets.items()
+            if (preset.objective.name, preset.attack.start, preset.attack.steps)
+            == (objective.name, attack.start, attack.steps)
+        ),
+        f"{objective.name} from a {attack.start.name} start",
+    )
+    steps = attack.steps.expected()
+    told = {key: value for key, value in plan.way.trainer.items() if key not in ("objective", "start", "steps")}
+    told |= objective.model_dump(mode="json", exclude_defaults=True)
+    more = "".join(f", {key.replace('_', ' ')} {_spec(value)}" for key, value in told.items())
+    return f"trainer {name} ({steps:g} attack step{'s' * (steps != 1)}{more})"
+
+
+def command(plan: Plan, config: RunConfig) -> str:
+    """The command that carries a plan out."""
+    options: dict[str, Any] = {"dataset": config.dataset.spec(), "model": config.model.spec()}
+    options |= {"norm": config.threat.norm, "eps": round(config.threat.eps, 6)}
+    options |= plan.way.trainer | {"epochs": float(f"{plan.epochs:.4g}")}
+    if plan.pruned:
+        options |= {"pruner": plan.way.pruner, "fraction": float(f"{plan.fraction:.3g}")}
+    return "advprune run " + " ".join(
+        f"--{key.replace('_', '-')} {shlex.quote(_spec(value))}" for key, value in options.items()
+    )
+
+
+def _spec(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _measured(there: pd.Series) -> str:
+    wrong = f", {100 * there['wrong_labels']:g} % of the labels wrong" if there["wrong_labels"] else ""
+    return (
+        f"Measured: {there['dataset']} ({there['images']:,} training images of {there['shape']}{wrong}), "
+        f"{there['model']}, {there['norm']} {there['eps']:.3g}, robust under {there['test'].replace('+', ', ')}."
+    )
+
+
+def _beyond(there: pd.Series, asked: Situation) -> list[str]:
+    """Each way in which what is asked lies outside of what was measured."""
+    found = []
+    if there["dataset"] != asked.dataset:
+        found.append(
+            f"extrapolated to {asked.dataset}, {asked.images:,} images of {asked.shape}: accuracies say nothing of "
+            "yours, at best the choice carries over"
+        )
+    elif abs(math.log(there["images"] / asked.images)) > math.log(_AS_MANY):
+        found.append(f"extrapolated to {asked.images:,} training images")
+    if there["model"] != asked.model:
+        found.append(f"extrapolated to the network {asked.model}")
+    if there["norm"] != asked.norm or not math.isclose(there["eps"], asked.eps, rel_tol=1e-3):
+        found.append(
+            f"extrapolated to {asked.norm} {asked.eps:.3g}; one-step attacks can fail suddenly at a larger radius"
+        )
+    if not math.isclose(there["wrong_labels"], asked.wrong_labels, abs_tol=1e-9):
+        found.append(
+            f"extrapolated to {100 * asked.wrong_labels:g} % of the labels wrong: whether to prune turns on this"
+        )
+    return found

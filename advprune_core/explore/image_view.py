@@ -1,0 +1,100 @@
+"""The image explorer: which images a pruner keeps, by score, and what an attack does to one of them."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+
+from advprune_core.explore.attacked import ATTACKS, attack_figure, attack_image
+from advprune_core.explore.images import SCORES, sheet, sort_images
+from advprune_core.explore.networks import CHOOSERS, Network
+from advprune_core.explore.pictures import png
+from advprune_core.explore.views import View, dropdown, fill, picture, slider, tick
+
+
+class ImageExplorer(View):
+    """Look at training images as a network and a pruner see them, and attack one.
+
+    Parameters
+    ----------
+    network : Network
+        From `tiny_network` or `network_of_run`.
+    pruner : str
+        The one that is shown first.
+    fraction : float
+        Share that it keeps, in (0, 1].
+
+    Raises
+    ------
+    ConfigError
+        An unknown pruner.
+    """
+
+    def __init__(self, network: Network, *, pruner: str = "keep_easy", fraction: float = 0.4) -> None:
+        self.network = network
+        names = list(CHOOSERS) if pruner in CHOOSERS else [*CHOOSERS, pruner]
+        self.pruner = dropdown("pruner", names, value=pruner)
+        self.fraction = slider("kept, %", low=5, high=100, step=5, value=100 * fraction, form=".0f")
+        self.score = dropdown("score", [(text, name) for name, text in SCORES.items()])
+        self.shown = dropdown("images", ["all", "kept", "dropped"])
+        classes = [("all", None), *((str(label), label) for label in range(network.dataset.classes))]
+        self.label = dropdown("class", classes, value=None)
+        self.highest = tick("highest score first", True)
+        self.page = widgets.IntSlider(description="page", min=1, max=1, continuous_update=False)
+        self.page.style, self.page.layout.width = {"description_width": "110px"}, "440px"
+        self.sheet, self.counts = picture(), widgets.HTML()
+        self.image, self.attack = dropdown("image", []), dropdown("attack", list(ATTACKS.items()))
+        eps = network.config.threat.eps
+        self.eps = slider("eps", low=0, high=3 * eps, step=eps / 4, value=eps, form=".4f")
+        self.attacked, self.says = picture(), widgets.HTML()
+        left = widgets.VBox([self.pruner, self.fraction, self.shown, self.label])
+        right = widgets.VBox([self.score, self.highest, self.page])
+        super().__init__(
+            [
+                widgets.HTML(f"The network: {network.origin}."),
+                widgets.HBox([left, right]),
+                self.counts,
+                self.sheet,
+                widgets.HBox([self.image, widgets.VBox([self.attack, self.eps])]),
+                self.says,
+                self.attacked,
+            ]
+        )
+        self.watch(self._sort, self.pruner, self.fraction, self.score, self.shown, self.label, self.highest)
+        self.watch(self._show_page, self.page)
+        self.watch(self._show_attack, self.image, self.attack, self.eps)
+        self.carry_out(self._sort)
+
+    def _sort(self) -> None:
+        self.sorted = sort_images(
+            self.network,
+            pruner=self.pruner.value,
+            fraction=self.fraction.value / 100,
+            score=self.score.value,
+            shown=self.shown.value,
+            label=self.label.value,
+            highest_first=self.highest.value,
+        )
+        self.page.value, self.page.max = 1, self.sorted.pages
+        self._show_page()
+        kept, count = self.sorted.counts
+        of_class = "" if self.label.value is None else f" of class {self.label.value}"
+        self.counts.value = f"{self.pruner.value} keeps {kept} of {count} images{of_class}; {len(self.sorted.ids)} fit."
+
+    def _show_page(self) -> None:
+        page = self.sorted.page(self.page.value - 1)
+        self.sheet.value = png(sheet(self.network, page))
+        labels = self.network.dataset.train.labels
+        named = [
+            (f"{id_}: class {int(labels[id_])}, score {score:.3g}", int(id_))
+            for id_, score in zip(page.ids, page.scores, strict=True)
+        ]
+        fill(self.image, named)
+        self._show_attack()
+
+    def _show_attack(self) -> None:
+        if self.image.value is None:
+            self.attacked.value, self.says.value = b"", "No image fits."
+            return
+        found = attack_image(self.network, self.image.value, attack=self.attack.value, eps=self.eps.value)
+        self.attacked.value = png(attack_figure(found))
+        self.says.value = found.text()

@@ -1,0 +1,24 @@
+"""Figures as pictures, made without the state that pyplot shares between a cell and the callbacks of widgets."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib.pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def blank(*, width: float, height: float) -> Figure:
+    """An empty figure, its size in inches, that pyplot knows nothing of."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure, *, dpi: int = 100) -> bytes:
+    """A figure as PNG; afterwards pyplot does not know it any more."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    plt.close(figure)
+    return file.getvalue()

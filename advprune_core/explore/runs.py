@@ -1,0 +1,79 @@
+"""A point of a study, and a single run of it: settings, cost by phase, and the command that repeats it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pandas as pd
+
+from advprune_core.analysis.estimates import accuracy, estimate
+from advprune_core.analysis.summaries import Point
+from advprune_core.attacks.base import ATTACKS, Attack
+from advprune_core.base.settings import Component, ConfigError
+from advprune_core.explore.curves import metrics_of
+from advprune_core.explore.sources import Source
+from advprune_core.study.records import RunRecord
+from advprune_core.study.tasks import PGD_40
+from advprune_core.trainers.config import RunConfig, flat_fields
+
+
+def options_of(config: RunConfig) -> dict[str, Any]:
+    """The flat settings that a run needs to be told: without any of them it would be another one."""
+    values = {}
+    for name, path in flat_fields().items():
+        value: Any = config
+        for part in path.split("."):
+            value = getattr(value, part)
+        values[name] = value.spec() if isinstance(value, Component) else value
+    for name in list(values):
+        rest = {other: value for other, value in values.items() if other != name}
+        with suppress(ConfigError):  # what cannot be without it
+            values = rest if RunConfig.flat(**rest) == config else values
+    return values
+
+
+def command(config: RunConfig, attacks: Sequence[Attack] = PGD_40) -> str:
+    """The command that trains a run, and tests it with some attacks."""
+    words = ["advprune", "run"]
+    for name, value in options_of(config).items():
+        words += [f"--{name.replace('_', '-')}", _typed(value)]
+    for attack in attacks if tuple(attacks) != PGD_40 else ():
+        words += ["--evaluation", _typed(attack.spec())]
+    return shlex.join(words)
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed on the command line: a word as it is, else JSON, which is YAML."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def config_of(record: RunRecord) -> RunConfig:
+    """The settings of a run; older records know one speed."""
+    return RunConfig.create(**{"speed": "exact", **record.config})
+
+
+def attacks_of_row(source: Source, row: pd.Series) -> tuple[Attack, ...]:
+    """The attacks that a row of a study's table was tested with."""
+    found = source.store.evaluation(row["key"], row["evaluation"])
+    return PGD_40 if found is None else tuple(map(ATTACKS.parse, found.config["attacks"]))
+
+
+def point_summary(table: pd.DataFrame, point: Point) -> pd.DataFrame:
+    """What an arm reaches and costs at a (matched) fraction, as people read it: a row for each measure."""
+    runs = table[(table["arm"] == point[0]) & (table["matched_fraction"] == point[1])]
+    rows = {label: f"{accuracy(runs[column].dropna()).text()} %" for label, column in metrics_of(table).items()}
+    rows["forward-equivalents for each training image"] = estimate(runs["cost"] / runs["n"]).text(1.0, 0)
+    statuses = ", ".join(f"{count} {status}" for status, count in runs["status"].value_counts().items())
+    rows["runs"] = f"{statuses}; seeds {', '.join(map(str, sorted(runs['seed'])))}"
+    return pd.DataFrame({"measure": list(rows), "mean over seeds, 95 % interval": list(rows.values())})
+
+
+def cost_by_phase(record: RunRecord) -> pd.DataFrame:
+    """What a run cost by phase: forward-equivalents and processor seconds."""
+    seconds = {phase: value for phase, value in record.cpu_seconds.items() if phase in record.passes}
+    found = pd.DataFrame({"forward-equivalents": record.passes, "processor seconds": seconds})
+    return found.rename_axis("phase").reset_index()

@@ -1,0 +1,154 @@
+"""Weights from a file: what a state dict must be, and whether it fits a network."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from advprune_core.base.files import digest_of
+from advprune_core.base.settings import ConfigError, Settings
+
+#: Names shown of those that do not fit.
+_SHOWN = 5
+
+
+class InitialWeights(Settings):
+    """Weights that training starts from, instead of random ones; a run's key has their content, not their path."""
+
+    path: Annotated[str, Field(description="state dict saved by torch.save")]
+    sha256: Annotated[
+        str | None, Field(pattern="^[0-9a-f]{64}$", description="of the file; by default what it is now")
+    ] = None
+
+    @classmethod
+    def parse(cls, spec: Any) -> Any:
+        """A path alone as ``{path: ...}``."""
+        return {"path": spec} if isinstance(spec, str) else spec
+
+    @model_validator(mode="after")
+    def _of_the_file(self) -> Self:
+        if self.sha256 is None:
+            self.__dict__["sha256"] = self.digest()  # the instance is frozen
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """What a key is hashed from: the content."""
+        return {"sha256": self.sha256}
+
+    def digest(self) -> str:
+        """SHA-256 of the file as it is now.
+
+        Raises
+        ------
+        ConfigError
+            No such file.
+        """
+        path = Path(self.path).expanduser()
+        if "\0" in self.path or not os.path.isfile(path):
+            raise ConfigError(f"there is no file {self.path!r}")
+        found = path.stat()
+        return _digest(path, found.st_mtime_ns, found.st_size)
+
+    def check(self) -> None:
+        """Refuse a file that is not there, or no longer the one that it was when it was named.
+
+        Raises
+        ------
+        ConfigError
+        """
+        found = self.digest()
+        if found != self.sha256:
+            raise ConfigError(f"{self.path} has the SHA-256 {found}, not {self.sha256}: another file than was named")
+
+    def load(self, model: nn.Module) -> None:
+        """Put them into a network.
+
+        Raises
+        ------
+        ConfigError
+            See `load_weights`.
+        """
+        load_weights(model, Path(self.path).expanduser())
+
+
+@lru_cache(maxsize=8)
+def _digest(path: Path, time: int, size: int) -> str:
+    return digest_of(path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file; nothing is unpickled.
+
+    Raises
+    ------
+    ConfigError
+        What is no dictionary of tensors, or has some that are not finite.
+    """
+    what = f"{path} is not a state dict saved by torch.save"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged file makes of a reader
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"{what}: {type(error).__name__}: {reason}") from None
+    if not isinstance(state, dict):
+        raise ConfigError(f"{what}: it holds a {type(state).__name__}")
+    # A module may keep more than tensors there (`get_extra_state`).
+    if state and not any(isinstance(value, Tensor) for value in state.values()):
+        raise ConfigError(f"{what}: under {_some(list(state))} it holds no tensors; save model.state_dict() alone")
+    if not all(bool(value.isfinite().all()) for value in state.values() if isinstance(value, Tensor)):
+        raise ConfigError(f"{path} has weights that are not finite (NaN or infinity): they are of no use")
+    return state
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a state dict into a network, all of it.
+
+    Raises
+    ------
+    ConfigError
+        What `read_weights` refuses, or does not fit: missing or unexpected names, other shapes.
+    """
+    state, own = read_weights(path), model.state_dict()
+    shapes = [
+        f"{name} is {_shape(state[name])}, the model's {_shape(own[name])}"
+        for name in own
+        if name in state and _shape(state[name]) != _shape(own[name])
+    ]
+    wrong = {
+        "it lacks": [name for name in own if name not in state],
+        "it has, and the model has not,": [name for name in state if name not in own],
+        "of other shapes:": shapes,
+    }
+    if told := "; ".join(f"{what} {_some(names)}" for what, names in wrong.items() if names):
+        raise ConfigError(f"{path} does not fit the model: {told}")
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:  # a module with rules of its own
+        raise ConfigError(f"{path} does not fit the model: {' '.join(str(error).split())}") from None
+
+
+def with_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Load a state dict into a network, and put it in eval mode.
+
+    Raises
+    ------
+    ConfigError
+        See `load_weights`.
+    """
+    load_weights(model, path)
+    return model.eval()
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _some(names: list[Any]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(str, names[:_SHOWN])) + more

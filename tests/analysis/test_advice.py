@@ -1,0 +1,209 @@
+"""Advice: against budgets that were held back, and against choices made by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from advprune_core.analysis.advice import WIDEST, Request, Situation, advise, choose, nearest
+from advprune_core.analysis.fronts import SETTING, Plan, Way, read_points, ways_of
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import load_dataset
+from advprune_core.study.plans import Pace
+from advprune_core.trainers.config import RunConfig
+from tests.analysis.test_fronts import points
+
+DIGITS = Situation("digits", 0.0, 1100, "1x8x8", "small_cnn", "linf", 0.125)
+
+
+def _name(way: Way) -> tuple[Any, ...]:
+    return way.trainer, way.pruner, None if way.pruner == "full" else way.points["epochs"].iloc[0]
+
+
+def held_back() -> Iterator[tuple[str, Plan, float]]:
+    """Each trainer of each setting by itself, asked for each of its costs without the points that have it.
+
+    Of those within what is left: a budget below that is answered by "cannot tell", one above by a cheaper plan.
+    """
+    for place, rows in read_points().groupby([*SETTING, "trainer"]):
+        for cost in sorted(set(rows["cost"])):
+            found = choose(rows[rows["cost"] != cost], cost)
+            if found is None or found[0].between[0] == found[0].between[1]:
+                continue
+            (way,) = [way for way in ways_of(rows) if _name(way) == _name(found[0].way)]
+            if cost in way.costs:
+                robust = json.loads(way.points["robust"][list(way.costs).index(cost)])
+                yield f"{place[0]}, {place[-1]}, {cost:.0f}", found[0], float(np.mean(robust))
+
+
+def test_held_back_budgets_lie_within_the_advised_interval() -> None:
+    """At least ten budgets, eight of ten within; every interval is narrow enough to be given."""
+    asked = list(held_back())
+    assert len(asked) >= 10
+    outside = [name for name, plan, truth in asked if not plan.robust.low <= truth <= plan.robust.high]
+    assert len(outside) <= 0.2 * len(asked), outside
+    assert all(plan.robust.high - plan.robust.low <= WIDEST for _, plan, _ in asked)
+
+
+FULL, HALF = ("{}", "full", 1.0, 30.0, 100.0, 0.60), ("{}", "random", 0.5, 30.0, 50.0, 0.50)
+SHORT = ("{}", "full", 1.0, 15.0, 50.0, 0.55)
+
+
+@pytest.mark.parametrize(
+    ("rows", "budget", "expected"),
+    [
+        ([FULL, HALF, SHORT], 100, ("full", 100, "random")),
+        ([FULL, HALF, SHORT], 50, ("full", 50, "random")),
+        ([FULL, HALF], 50, ("random", 50, None)),  # nothing on all the data costs so little
+        ([FULL, HALF, SHORT], 49, None),
+        # Clearly better than all the data: pruned. Not to be told apart from it: all the data.
+        ([FULL, ("{}", "aum", 0.5, 60.0, 100.0, 0.65)], 100, ("aum", 100, "full")),
+        ([FULL, ("{}", "aum", 0.5, 60.0, 100.0, 0.61)], 100, ("full", 100, "aum")),
+        # As good and cheaper; better, and dearer.
+        ([FULL, ('{"steps": 1}', "full", 1.0, 30.0, 30.0, 0.59)], 100, ("full", 30, None)),
+        ([FULL, ('{"steps": 1}', "full", 1.0, 30.0, 30.0, 0.55)], 100, ("full", 100, None)),
+    ],
+)
+def test_the_cheapest_of_the_best(rows: list[Any], budget: float, expected: tuple[str, float, str] | None) -> None:
+    found = choose(points(rows), budget)
+    if found is None:
+        assert expected is None
+    else:
+        plan, rival = found
+        assert (plan.way.pruner, plan.cost, rival and rival.way.pruner) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        (DIGITS, ("digits", 0.0, 0.125)),
+        (replace(DIGITS, eps=0.2), ("digits", 0.0, 0.1875)),
+        (replace(DIGITS, wrong_labels=0.4), ("digits", 0.4, 0.125)),
+        (replace(DIGITS, dataset="folder", shape="3x32x32", wrong_labels=0.5), ("digits", 0.4, 0.125)),
+        (replace(DIGITS, dataset="folder", shape="3x64x64"), ("cifar10", 0.0, 8 / 255)),
+        (replace(DIGITS, dataset="npz", shape="1x28x28"), ("fashion_mnist", 0.0, 0.1)),
+    ],
+)
+def test_the_nearest_setting(asked: Situation, place: tuple[str, float, float]) -> None:
+    found = nearest(read_points(), asked)
+    assert len(found.drop_duplicates(list(SETTING))) == 1
+    row = found.iloc[0]
+    assert (row["dataset"], row["wrong_labels"]) == place[:2]
+    assert row["eps"] == pytest.approx(place[2])
+
+
+def told(request: Request, measured: pd.DataFrame | None = None, **settings: Any) -> str:
+    """Advice on a machine that takes 0.1 to 0.2 ms for a forward-equivalent: a full run takes 56 to 112 seconds."""
+    config = RunConfig.flat(**settings)
+    dataset = load_dataset(config.dataset)
+    table = read_points() if measured is None else measured
+    return advise(table, config, dataset, request, lambda _: Pace(1e-4, 2e-4, 64))
+
+
+def test_what_is_said_of_the_digits() -> None:
+    text = told(Request.create(cost=0.3))
+    assert "Do not prune: all the data, trainer n_fgsm (1 attack step" in text
+    assert "  expected: " in text
+    assert "advprune run --dataset digits --model small_cnn" in text
+    assert "extrapolated" not in text
+    # The budget in seconds buys what the slower pace surely ends in: 112 seconds are the full run.
+    whole = told(Request.create(budget="112.2 s"))
+    assert "Budget: 1.9 minutes, 1 of a full run (30 epochs on all 1,100 images" in whole
+    assert "which takes 56 seconds to 1.9 minutes on this machine" in whole
+    assert told(Request.create(cost="1")).splitlines()[2:] == whole.splitlines()[2:]
+
+
+def test_with_many_wrong_labels_pruning_is_advised() -> None:
+    text = told(Request.create(cost=0.3, wrong_labels=0.4))
+    assert "Prune: 50 % of the data, kept by 'aum'" in text
+    assert "against all the data" in text
+    assert "40 % of the labels wrong" in text
+    assert "extrapolated" not in text
+    assert told(Request.create(cost=0.3), dataset={"digits": {"label_noise": 0.4}}).count("Prune: 50 %") == 1
+    some = told(Request.create(cost=0.3, wrong_labels=0.1))
+    assert "Do not prune" in some
+    assert "extrapolated to 10 % of the labels wrong" in some
+    assert "reached there" in some
+
+
+def test_the_command_is_one_that_runs() -> None:
+    """Its options make the very run that was measured."""
+    import shlex
+
+    from advprune_core.cli.options import value_of
+
+    text = told(Request.create(cost=0.3, wrong_labels=0.4))
+    (line,) = [line for line in text.splitlines() if line.strip().startswith("advprune run")]
+    words = shlex.split(line)[2:]
+    options = {name[2:].replace("-", "_"): value_of(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+    config = RunConfig.flat(**options)
+    assert (config.pruner.name, config.fraction, config.optimisation.plain_epochs) == ("aum", 0.5, 10)
+    assert (config.attack.start.name, config.optimisation.epochs) == ("noise", 58)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"eps": "1/16"}, "extrapolated to linf 0.0625"),
+        ({"norm": "l2"}, "extrapolated to l2 0.5"),
+        ({"model": {"small_cnn": {"width": 4}}}, 'extrapolated to the network {"small_cnn": {"width": 4}}'),
+        ({"dataset": {"digits": {"limit": 500}}}, "extrapolated to 424 training images"),
+    ],
+)
+def test_what_was_not_measured_is_named(settings: dict[str, Any], said: str) -> None:
+    text = told(Request.create(cost=0.3), **settings)
+    assert said in text
+    assert "reached there" in text
+    assert "expected:" not in text
+
+
+def test_more_and_less_than_was_measured_cannot_be_told() -> None:
+    rows = points([FULL, HALF, SHORT])
+    full = 17 * 30  # a full run of 30 epochs; the made-up ones cost 50 to 100
+    assert "Cannot tell: the cheapest run that was measured costs 2.0 times as much." in told(
+        Request.create(cost=25 / full), rows
+    )
+    much = told(Request.create(cost=1000 / full), rows)
+    assert "Cannot tell: no run that was measured costs more than 0.1 of it. Of those the best is all the data" in much
+    assert "10% of the budget" in much
+    only = told(Request.create(cost=50 / full), points([FULL, HALF]))
+    assert "Cannot tell whether to prune, for nothing on all the data was measured at this cost: 50 % of" in only
+    between = told(Request.create(cost=75 / full), rows)
+    assert "a cost between 0.098 and 0.196 of a full run: interpolated" in between
+
+
+def test_an_interval_that_is_too_wide_is_no_expectation() -> None:
+    wide = points([FULL]).assign(robust="[0.5, 0.6, 0.7]")
+    text = told(Request.create(cost=1), wide)
+    assert "robust: cannot tell within 6 points (about 60 %)" in text
+    assert "70.0 [" in text  # clean accuracy is known
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [("20 min", 1200), ("2 h", 7200), ("90s", 90), ("1.5 hours", 5400), ("20 MIN", 1200)]
+)
+def test_lengths_of_time(given: str, seconds: float) -> None:
+    assert Request.create(budget=given).budget == seconds
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "name one budget"),
+        ({"budget": "1 h", "cost": 0.3}, "name one budget"),
+        *(({"budget": text}, "no length of time") for text in ("20", "", "soon", "-3 min", "0 s", "nan", "1e300 days")),
+        ({"cost": 0}, "greater than 0"),
+        ({"cost": "much"}, "not a number"),
+        ({"cost": 0.3, "wrong_labels": 40}, "less than 1"),
+    ],
+)
+def test_what_is_no_budget_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        Request.create(**given)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,31 @@
+"""What the tests of a study's runs warn of, said once."""
+
+from __future__ import annotations
+
+import pytest
+
+from advprune_core.analysis.doubts import doubts
+from advprune_core.analysis.pages import findings_of
+from tests.made_up import study_table
+
+TABLE = study_table({("random", 1.0): [(0.9, 0.5), (0.9, 0.6)]})
+
+
+@pytest.mark.parametrize(
+    ("warned", "said"),
+    [
+        (["", ""], ""),
+        ([None, None], ""),
+        (["at chance", ""], "1 of 2 evaluations are in doubt: at chance"),
+        (["at chance", "at chance"], "2 of 2 evaluations are in doubt: at chance"),
+        (["at chance", "masked"], "2 of 2 evaluations are in doubt: at chance; masked"),
+    ],
+)
+def test_each_doubt_is_said_once(warned: list[str | None], said: str) -> None:
+    table = TABLE.assign(warnings=warned)
+    assert doubts(table) == said
+    assert findings_of(table).endswith(f"**{said}.**") == bool(said)
+
+
+def test_a_table_without_tests_has_no_doubts() -> None:
+    assert doubts(TABLE) == ""

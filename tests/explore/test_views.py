@@ -1,0 +1,120 @@
+"""Explorers without a browser: what moving a control changes, and what an executed copy shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+from advprune_core.base.settings import ConfigError
+from advprune_core.explore import ImageExplorer, StudyExplorer, WhatIf, views
+from advprune_core.explore.images import PAGE
+from advprune_core.study.runner import run_study
+from tests.explore.test_images import network
+from tests.tiny import tiny_study
+
+__all__ = ["network"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny study of its own."""
+    folder = tmp_path_factory.mktemp("results")
+    run_study(tiny_study(folder, epochs=1), progress=False)
+    return folder
+
+
+def test_the_study_explorer(results: Path) -> None:
+    view = StudyExplorer("tiny", results=results)
+    assert view.refused.value == ""
+    assert [label for label, _ in view.point.options] == [
+        "static random subset, 100 %",
+        "static random subset, 40 %",
+        "full data, same cost: fewer epochs, 100 %",
+        "full data, same cost: fewer epochs, 40 %",
+    ]
+    assert [label for label, _ in view.run.options] == ["seed 0 (ok)", "seed 1 (ok)"]
+    before = view.curve.value
+    view.point.value = ("random", 0.4)
+    assert view.curve.value != before, "the ring has moved"
+    assert "static random subset, 40 %" in view.about_point.value
+    assert "--fraction 0.4" in view.about_run.value
+    view.run.value = view.run.options[1][1]
+    assert "--seed 1" in view.about_run.value
+    view.arms.value = ()
+    assert (view.point.value, view.about_run.value, view.course.value) == (None, "", b"")
+    view.study.value = "when_pruning_wins (reference)"
+    assert len(view.threat.options) == 3
+    before = view.curve.value
+    view.threat.value = view.threat.options[2]
+    assert "label_noise 0.4" in view.threat.value
+    assert view.curve.value != before
+    assert "label_noise" in view.about_run.value
+
+
+def test_the_image_explorer(network: Any) -> None:
+    view = ImageExplorer(network, fraction=0.5)
+    total = len(network.dataset.train)
+    assert f"keep_easy keeps {round(total / 2)} of {total} images; {total} fit." in view.counts.value
+    assert len(view.image.options) == PAGE
+    view.page.value = view.page.max
+    assert len(view.image.options) == total - PAGE * (view.page.max - 1)
+    view.shown.value = "dropped"
+    assert view.page.value == 1
+    view.fraction.value = 100
+    assert (view.says.value, view.attacked.value) == ("No image fits.", b"")
+    view.shown.value = "kept"
+    before = view.attacked.value
+    view.eps.value = 0.0
+    assert view.attacked.value != before
+
+
+def test_what_if(results: Path) -> None:
+    view = WhatIf("tiny", results=results, budget=0.5)
+    assert "With 50 % of the dearest run" in view.says.value
+    view.budget.value = 100
+    assert "With 100 % of the dearest run" in view.says.value
+    view.here.click()
+    assert "on one core of this machine" in view.time.value
+    view.study.value = "trainers (reference)"
+    assert view.budget.value == 50
+    assert view.time.value == ""
+    for wrong in (0.0, 1.5, -1.0):
+        with pytest.raises(ConfigError, match="share of the dearest arm's cost"):
+            WhatIf("tiny", results=results, budget=wrong)
+
+
+def test_what_a_callback_is_refused_is_read(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advprune_core.explore import budget_view
+
+    view = WhatIf("tiny", results=results)
+
+    def refuse(*_: object) -> None:
+        raise ConfigError("no <data> here")
+
+    monkeypatch.setattr(budget_view, "machine_time", refuse)
+    view.here.click()
+    assert "no &lt;data&gt; here" in view.refused.value
+    view.budget.value = 100
+    assert view.refused.value == ""
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_an_executed_copy_has_pictures_instead_of_controls(
+    results: Path, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    view = WhatIf("tiny", results=results)
+    monkeypatch.setattr(views, "attended", lambda: seen)
+    InteractiveShell.instance()
+    with capture_output() as shown:
+        view._ipython_display_()
+    kinds = [set(output.data) - {"text/plain"} for output in shown.outputs]
+    if seen:
+        assert kinds == [{"application/vnd.jupyter.widget-view+json"}]
+    else:
+        assert {"image/png"} in kinds
+        assert any("of the dearest run" in output.data.get("text/html", "") for output in shown.outputs)
+        assert not any("widget-view" in kind for found in kinds for kind in found)

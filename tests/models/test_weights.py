@@ -1,0 +1,129 @@
+"""Weights from files: what fits is loaded, what does not is refused before any work, and a key has their content."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import load_dataset
+from advprune_core.models.base import build_model
+from advprune_core.models.weights import InitialWeights, load_weights
+from advprune_core.study.grid import check_entries, grid
+from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.loop import train
+from tests.tiny import TINY
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+
+
+def saved(path: Path, content: Any) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_what_fits_is_loaded_whole(tmp_path: Path) -> None:
+    ours, theirs = network(), network()
+    theirs[1].running_mean.fill_(3.0)
+    load_weights(ours, saved(tmp_path / "w.pt", theirs.state_dict()))
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+
+
+OTHERS: dict[str, tuple[Any, str]] = {
+    "missing": ({"0.weight": torch.zeros(2, 3)}, r"it lacks 0\.bias, 1\.weight, .* and 1 more$"),
+    "more": ({**network().state_dict(), "head": torch.ones(1)}, "it has, and the model has not, head$"),
+    "shape": (
+        {**network().state_dict(), "0.weight": torch.zeros(5, 3)},
+        r"of other shapes: 0\.weight is \(5, 3\), the model's \(2, 3\)$",
+    ),
+    "checkpoint": ({"epoch": 3, "model": network().state_dict()}, r"under epoch, model .* save model\.state_dict\(\)"),
+    "not finite": ({**network().state_dict(), "0.bias": torch.tensor([1.0, torch.nan])}, "not finite"),
+    "tensor": (torch.zeros(3), "holds a Tensor"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_what_does_not_fit_is_named_and_changes_nothing(case: str, tmp_path: Path) -> None:
+    content, message = OTHERS[case]
+    model = network()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_weights(model, saved(tmp_path / "w.pt", content))
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+            return (Path.touch, (trap,))
+
+    for write in (torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))):
+        write({"0.weight": Trap()}, tmp_path / "w.pt")
+        with pytest.raises(ConfigError, match="not a state dict"):
+            load_weights(network(), tmp_path / "w.pt")
+    (tmp_path / "w.pt").write_text("hello")
+    with pytest.raises(ConfigError, match="not a state dict"):
+        load_weights(network(), tmp_path / "w.pt")
+    assert not trap.exists()
+
+
+def start(path: Path, *, seed: int = 5) -> Path:
+    """Weights of the tiny run's network, of a seed that it does not have itself."""
+    config = RunConfig.flat(**TINY)
+    return saved(path, build_model(config.model, load_dataset(config.dataset), seed=seed).state_dict())
+
+
+def test_training_starts_from_them(tmp_path: Path) -> None:
+    """With a rate of nearly nothing they stay what they were, for any seed."""
+    path = start(tmp_path / "w.pt")
+    config = RunConfig.flat(**{**TINY, "lr": 1e-12, "weight_decay": 0.0, "init": str(path)})
+    result = train(config, load_dataset(config.dataset))
+    given = torch.load(path, weights_only=True)
+    assert set(result.last) == set(given)
+    for name, value in result.last.items():
+        torch.testing.assert_close(value, given[name], rtol=0, atol=1e-6)
+
+
+def test_the_key_has_their_content_not_their_path(tmp_path: Path) -> None:
+    first, other = start(tmp_path / "a.pt"), start(tmp_path / "b.pt", seed=6)
+    copy = Path(shutil.copy(first, tmp_path / "c.pt"))
+    dataset = load_dataset(RunConfig.flat(**TINY).dataset)
+    keys = [RunConfig.flat(**TINY, init=init).train_key(dataset) for init in (None, str(first), str(copy), str(other))]
+    assert keys[1] == keys[2]
+    assert len(set(keys)) == 3
+    assert RunConfig.flat(**TINY).train_key(dataset) == keys[0]
+    # A record is read where the file is not; it is not trained there.
+    config = RunConfig.flat(**TINY, init=str(first))
+    again = RunConfig.create(**config.model_dump(mode="json"))
+    first.unlink()
+    assert again.train_key(dataset) == keys[1]
+    with pytest.raises(ConfigError, match="there is no file"):
+        again.check(dataset)
+    shutil.copy(other, first)
+    with pytest.raises(ConfigError, match="another file than was named"):
+        train(again, dataset)
+
+
+@pytest.mark.parametrize("path", ["", "nowhere.pt", ".", "a\0b", "~/nowhere.pt"])
+def test_a_file_that_is_not_there(path: str) -> None:
+    with pytest.raises(ConfigError, match="there is no file"):
+        RunConfig.flat(**TINY, init=path)
+
+
+def test_a_grid_with_weights_that_do_not_fit_is_refused_before_any_work(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pt", network().state_dict())
+    config = RunConfig.flat(**TINY, init=str(path))
+    with pytest.raises(ConfigError, match="does not fit the model: it lacks"):
+        check_entries(grid(config, pruners=["full"], fractions=[1.0], seeds=[0]))
+    assert InitialWeights.parse("w.pt") == {"path": "w.pt"}
