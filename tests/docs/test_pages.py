@@ -15,7 +15,26 @@ from bs4 import BeautifulSoup
 
 from advprune_core.cli.catalogue import look_up
 from docs.pages import ROOT, Site, parsed, write_site
+from tests.notebooks.lab import CHROMIUM, browser
 from tests.reference import REFERENCE
+
+#: The contrast of a table's cells with what is behind them, and by how much the page is wider than the window.
+LOOK = """() => {
+    const rgba = colour => colour.match(/[0-9.]+/g).map(Number)
+    const light = ([r, g, b]) => [[r, .2126], [g, .7152], [b, .0722]].reduce((sum, [value, share]) => {
+        const part = value / 255
+        return sum + share * (part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4)
+    }, 0)
+    const contrast = cell => {
+        let behind = cell
+        while (behind && rgba(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement
+        const styles = [getComputedStyle(cell).color, getComputedStyle(behind).backgroundColor]
+        const [a, b] = styles.map(colour => light(rgba(colour)))
+        return (Math.max(a, b) + .05) / (Math.min(a, b) + .05)
+    }
+    const root = document.documentElement
+    return [Math.min(...[...document.querySelectorAll("td")].map(contrast)), root.scrollWidth - root.clientWidth]
+}"""
 
 
 @cache
@@ -96,5 +115,25 @@ def test_the_site(tmp_path: Path) -> None:
         assert page in gallery
         linked = {link["href"] for link in soup(built / page).find_all("a", href=True)}
         assert {f"{path.stem}.html" for path in folder.glob("*.ipynb")} <= linked
-        sorted_tables = [script for script in soup(built / page).find_all("script") if "ITable" in script.get_text()]
-        assert bool(sorted_tables) == (folder / "manifest.json").exists()
+        tables = [script for script in soup(built / page).find_all("script") if "ITable" in script.get_text()]
+        assert bool(tables) == (folder / "manifest.json").exists()
+    if CHROMIUM is not None:
+        look(built)
+
+
+def look(site: Path) -> None:
+    """Nothing hangs over at two widths, light and dark; tables come to life and can be read."""
+    with browser() as page:
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        for name in ("index", "results/reference/digits/README", "components/pruners/random", "commands"):
+            for width, theme in ((1400, "light"), (1400, "dark"), (400, "light"), (400, "dark")):
+                page.set_viewport_size({"width": width, "height": 1000})
+                page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+                page.goto((site / f"{name}.html").as_uri())
+                if "ITable" in page.content():
+                    page.locator("table.dataTable tbody td").first.wait_for()
+                contrast, overhang = page.evaluate(LOOK) if page.locator("td").count() else (21, 0)
+                assert contrast > 4.5, (name, width, theme)
+                assert overhang <= 0, (name, width, theme)
+        assert errors == []
