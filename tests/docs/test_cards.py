@@ -81,7 +81,7 @@ def test_results_never_mix_threat_models() -> None:
     assert len(set(found["data, threat model"])) == 2
     for arm, place in found[["arm", "data, threat model"]].itertuples(index=False):
         (eps,) = set(table[table["arm"] == arm]["eps"])
-        assert place == f"digits, L-inf {eps:.3g}"
+        assert place == f"digits, L-inf {16 * eps:g}/16"
 
 
 def test_results_of_a_trainer_are_of_its_preset_alone() -> None:
