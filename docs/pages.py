@@ -33,6 +33,7 @@ from docs.cards import REFERENCE, STUDIES, TITLES, card, of, raw, results, rst, 
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+_ANCHOR = re.compile(r"(?<=\]\()#[^)\s]+")
 _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
 
 
@@ -89,7 +90,8 @@ class Site:
         """Write a notebook, its tables sortable, with a note under its title."""
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = self.linked(cell.source, name)
+                # JupyterLab's anchors keep capitals, those of the site don't.
+                cell.source = _ANCHOR.sub(lambda anchor: anchor[0].lower(), self.linked(cell.source, name))
             for output in cell.get("outputs", []):
                 html = output.get("data", {}).get("text/html", "")
                 if (table := parsed(html)) is not None:
@@ -116,8 +118,8 @@ def toctree(pages: Sequence[str], *, options: str = ":maxdepth: 1") -> str:
 
 def write_texts(site: Site) -> None:
     """The README as front page, and what stands beside it."""
-    parts = ["gallery", "notebooks/README", "Course <notebooks/course/README>", "components/README", "commands", "own"]
-    more = ["CONTRIBUTING", "Reference <api/advprune_core>", "CHANGELOG"]
+    parts = ["gallery", "Experiments <notebooks/README>", "Course <notebooks/course/README>", "components/README"]
+    more = ["commands", "own", "CONTRIBUTING", "Reference <api/advprune_core>", "CHANGELOG"]
     contents = toctree([*parts, *more], options=":hidden:")
     site.page("index.md", f"{(ROOT / 'README.md').read_text()}\n{contents}\n")
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "results/README.md"):
@@ -155,8 +157,9 @@ def write_results(site: Site) -> None:
 
 
 def _first_sentences(paragraph: str) -> str:
-    """The first two sentences of a paragraph; nothing where it doesn't end as one, but leads to what follows."""
-    return " ".join(re.split(r"(?<=\.)\s", paragraph)[:2]) if paragraph.endswith(".") else ""
+    """The first two sentences of a paragraph, without links; nothing where it doesn't end as one."""
+    text = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", paragraph)
+    return " ".join(re.split(r"(?<=\.)\s", text)[:2]) if text.endswith(".") else ""
 
 
 def _with_tables(text: str, study: str, page: str) -> str:
@@ -171,14 +174,15 @@ def _with_tables(text: str, study: str, page: str) -> str:
 
 def write_notebooks(site: Site) -> None:
     """The experiments with where they were executed, and the lessons as students get them."""
-    experiments = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    experiments = sorted(path for path in (ROOT / "notebooks").glob("*.ipynb") if path.stem != "README")
     for path in experiments:
         executed = [found.relative_to(ROOT) for found in sorted(REFERENCE.glob(f"*/{path.name}"))]
         links = ", ".join(f"[{found.parent.name}](../{found.as_posix()})" for found in executed)
         note = f"Executed, with all its figures: {links}." if links else ""
         site.notebook(f"notebooks/{path.name}", nbformat.read(path, as_version=4), note)
-    contents = toctree([path.name for path in experiments])
-    site.write("notebooks/README.md", f"{(HERE / 'notebooks.md').read_text()}\n{contents}\n")
+    start = nbformat.read(ROOT / "notebooks" / "README.ipynb", as_version=4)
+    start.cells.append(nbformat.v4.new_markdown_cell(toctree([path.name for path in experiments], options=":hidden:")))
+    site.notebook("notebooks/README.ipynb", start)
     editions = runpy.run_path(str(ROOT / "notebooks" / "course" / "editions.py"))
     note = "The student's edition: exercises are open. `make course` writes it, and the solved one with all figures."
     for path in editions["LESSONS"]:
