@@ -49,6 +49,8 @@ nitpick_ignore_regex = [
     ("py:class", r"advprune_core\.base\.values\.ratio"),
 ]
 
+viewcode_follow_imported_members = False
+
 html_theme = "furo"
 pygments_dark_style = "monokai"
 html_title = "advprune"

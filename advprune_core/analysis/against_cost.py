@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.labels import arm_label, sample, setting
 from advprune_core.analysis.markup import plain, with_names
+from advprune_core.analysis.placing import label_points
 from advprune_core.analysis.style import (
     COLLAPSED_MARK,
     CONTROL_MARK,
@@ -27,7 +28,6 @@ from advprune_core.analysis.style import (
     Look,
     caption,
     key,
-    label_points,
     legend,
     paler,
     pruner_look,

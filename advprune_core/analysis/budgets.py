@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, label_lines, legend, styled, tidy
+from advprune_core.analysis.placing import label_lines
+from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, legend, styled, tidy
 from advprune_core.analysis.summaries import points, settings, with_accuracies
 from advprune_core.analysis.verdicts import Verdict, compare, how_judged, judge
 

@@ -163,7 +163,7 @@ def decomposition_figure(table: pd.DataFrame) -> Figure:
         for place, rows in enumerate(groups):
             _waterfall(axis, rows, place)
         axis.set_yticks(range(len(groups)), [fill(_name(rows), 48) for rows in groups])
-        axis.set_ylim(len(groups) - 0.5, -0.5)
+        axis.set_ylim(max(1, len(groups)) - 0.5, -0.5)
         axis.set_title(name)
         tidy(axis)
     axes[-1, 0].set_xlabel("robust accuracy, %")

@@ -6,9 +6,8 @@ training or a kind of pruner, has one colour in all figures; whoever sees no col
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
@@ -19,7 +18,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from advprune_core.base.files import write_atomically
@@ -61,8 +59,6 @@ GREY = "#7F7F7F"
 #: Squares and crosses are taken: by controls, and by runs that collapsed.
 _MARKS, _LINES = "o^Dv<>hPp*", ("-", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1)))
 CONTROL_MARK, COLLAPSED_MARK = "s", "X"
-#: Points between a mark and its text beyond which a line has to lead there.
-_NEAR = 10
 
 
 @dataclass(frozen=True)
@@ -203,137 +199,6 @@ def key(look: Look, label: str | None = None, **settings: Any) -> Line2D:
 def reach(mean: float, low: float, high: float) -> NDArray[np.float64]:
     """Lengths of an interval's arms in points of per cent, shape (2, 1); none where it is not known."""
     return 100 * np.nan_to_num([[mean - low], [high - mean]])
-
-
-def label_points(
-    figure: Figure,
-    axis: Axes,
-    texts: Mapping[tuple[float, float], str],
-    drawn: NDArray[np.float64],
-    line: NDArray[np.float64],
-) -> None:
-    """Write texts beside points of an axis, so that none covers another, a point or the line: the last thing to draw.
-
-    Parameters
-    ----------
-    texts : mapping of (x, y) to str
-    drawn : array of float, shape (n, 2)
-        All points of the axis.
-    line : array of float, shape (m, 2)
-        Corners of a line; none: no line.
-
-    Notes
-    -----
-    The nearest free place of a fan around the point is taken, those in the thick of it first; a thin line leads to
-    a text that stands apart.
-    """
-    figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    unit = figure.dpi / 72
-    frame = axis.get_window_extent(renderer).padded(-2 * unit)
-    marks, corners = (axis.transData.transform(part) if len(part) else np.zeros((0, 2)) for part in (drawn, line))
-    along = [a + (b - a) * t for a, b in pairwise(corners) for t in np.linspace(0, 1, 100)]
-    taken = [_around(mark, 4 * unit) for mark in marks] + [_around(place, unit) for place in along]
-    owners = axis.transData.transform(np.array(list(texts)).reshape(-1, 2))
-    crowds = [np.sum(np.hypot(*(marks - owner).T) < 40 * unit) for owner in owners]
-    for nth in sorted(range(len(owners)), key=lambda place: -crowds[place]):
-        point, owner = list(texts)[nth], owners[nth]
-        written: dict[str, Any] = {
-            "textcoords": "offset points", "ha": "center", "va": "center", "fontsize": SMALL, "linespacing": 1.0,
-        }  # fmt: skip
-        trial = axis.annotate(texts[point], point, xytext=(0, 0), **written)
-        box = trial.get_window_extent(renderer)
-        trial.remove()
-        best, least = (0.0, 0.0), np.inf
-        for dx, dy in _fan(box.width / unit, box.height / unit):
-            there = box.translated(dx * unit, dy * unit)
-            cover = sum(_shared(there, other) for other in taken) + 1e6 * (not _within(there, frame))
-            gap = _away(there, owner)
-            cover += sum(9.0 for other in owners if (other != owner).any() and _away(there, other) < gap + 4 * unit)
-            if gap > _NEAR * unit:  # a thin line leads there
-                middle = np.array([(there.x0 + there.x1) / 2, (there.y0 + there.y1) / 2])
-                cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, middle) < 4 * unit)
-            if cover < least:
-                best, least = (dx, dy), cover
-            if not cover:
-                break
-        taken.append(box.translated(best[0] * unit, best[1] * unit))
-        apart = _away(taken[-1], owner) > _NEAR * unit
-        lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-        note = axis.annotate(texts[point], point, xytext=best, arrowprops=lead if apart else None, **written)
-        note.set_in_layout(False)
-
-
-def label_lines(
-    figure: Figure, axis: Axes, lines: Mapping[str, NDArray[np.float64]], drawn: NDArray[np.float64]
-) -> None:
-    """Write a text on each line, at its first place that is free of points and other texts: the last thing to draw.
-
-    Parameters
-    ----------
-    lines : mapping of str to array of float, shape (k, 2)
-        Places along each line. One without a free place stays without its text.
-    drawn : array of float, shape (n, 2)
-        All points of the axis.
-    """
-    figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    unit = figure.dpi / 72
-    frame = axis.get_window_extent(renderer).padded(-2 * unit)
-    taken = [_around(mark, 6 * unit) for mark in axis.transData.transform(drawn)]
-    for text, places in lines.items():
-        note = axis.annotate(
-            text, (0, 0), xycoords="axes fraction", ha="center", va="center", fontsize=SMALL, color="0.35", zorder=0.5,
-            bbox={"facecolor": "w", "edgecolor": "none", "pad": 0.5},
-        )  # fmt: skip
-        note.set_in_layout(False)
-        box = note.get_window_extent(renderer)
-        start = axis.transAxes.transform((0, 0))
-        for place in places:
-            there = box.translated(*(axis.transData.transform(place) - start))
-            if _within(there, frame) and not any(_shared(there, other) for other in taken):
-                note.xy = tuple(axis.transAxes.inverted().transform(axis.transData.transform(place)))
-                note.set_position(note.xy)
-                taken.append(there)
-                break
-        else:
-            note.remove()
-
-
-def _around(point: NDArray[np.float64], half: float) -> Bbox:
-    return Bbox.from_bounds(point[0] - half, point[1] - half, 2 * half, 2 * half)
-
-
-def _fan(width: float, height: float) -> Iterable[tuple[float, float]]:
-    """Places of a text's middle around a point, in points, the nearest first: beside, above, below, askew."""
-    for gap in (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 64.0):
-        across, up = width / 2 + gap, height / 2 + gap
-        yield from ((across, 0), (-across, 0), (0, up), (0, -up))
-        for part in (0.5, 1.0):
-            yield from ((across, part * up), (across, -part * up), (-across, part * up), (-across, -part * up))
-
-
-def _shared(a: Bbox, b: Bbox) -> float:
-    """Area that two boxes share."""
-    common = Bbox.intersection(a, b)
-    return 0.0 if common is None else float(common.width * common.height)
-
-
-def _away(box: Bbox, point: NDArray[np.float64]) -> float:
-    """How far a box is from a point."""
-    nearest = np.clip(point, (box.x0, box.y0), (box.x1, box.y1))
-    return float(np.hypot(*(point - nearest)))
-
-
-def _from_line(point: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
-    """How far a point is from the line between two; 0 for its start."""
-    way, own = end - start, point - start
-    along = min(1.0, max(0.0, float(own @ way) / max(1e-9, float(way @ way))))
-    return float(np.hypot(*(own - along * way))) if own.any() else 0.0
-
-
-def _within(inner: Bbox, outer: Bbox) -> bool:
-    return bool(outer.x0 <= inner.x0 and inner.x1 <= outer.x1 and outer.y0 <= inner.y0 and inner.y1 <= outer.y1)
 
 
 def write(figure: Figure, path: Path, *, dpi: int = DPI) -> Path:

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from advprune_core.analysis.style import BLUE, ORANGE
 from advprune_core.attacks.apgd import APGD
 from advprune_core.attacks.base import FGSM, PGD, Attack
 from advprune_core.attacks.fab import FABT
@@ -117,8 +118,8 @@ def attack_figure(found: Attacked) -> Figure:
         axis.set_title(title, fontsize=9)
         axis.axis("off")
     classes = np.arange(len(found.logits_before))
-    axes[3].bar(classes - 0.2, found.logits_before.numpy(), 0.38, color="#0173b2", label="before")
-    axes[3].bar(classes + 0.2, found.logits_after.numpy(), 0.38, color="#de8f05", hatch="///", label="after")
+    axes[3].bar(classes - 0.2, found.logits_before.numpy(), 0.38, color=BLUE, label="before")
+    axes[3].bar(classes + 0.2, found.logits_after.numpy(), 0.38, color=ORANGE, hatch="///", label="after")
     axes[3].axhline(0, color="0.5", linewidth=0.8)
     axes[3].set_xticks(classes if len(classes) <= 20 else classes[::10])
     axes[3].set_title(f"logits by class (it is a {found.label})", fontsize=9)

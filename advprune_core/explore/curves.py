@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.markup import plain
 from advprune_core.analysis.plots import arm_label, point_label
-from advprune_core.analysis.summaries import Point, attacks_of, described, points, settings, threat
-from advprune_core.explore.pictures import blank
+from advprune_core.analysis.summaries import Point, attacks_of, points, setting_of, settings
+from advprune_core.explore.pictures import COLOURS, MARKS, blank
 from advprune_core.explore.sources import Source
 
 Axis = Literal["fraction", "cost", "seconds"]
@@ -25,7 +24,6 @@ AXES: dict[Axis, str] = {
     "cost": "forward-equivalents of training and selection, for each training image",
     "seconds": "processor seconds of training and selection, of runs timed alone",
 }
-_MARKERS = "os^Dv<>Pp*X"
 
 
 def axes_of(source: Source) -> list[Axis]:
@@ -46,7 +44,7 @@ def metrics_of(table: pd.DataFrame) -> dict[str, str]:
 
 def threats_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of each data set and threat model, named: across them nothing is comparable."""
-    return {name or f"{described(rows['dataset'].iloc[0])}, {threat(rows)}": rows for name, rows in settings(table)}
+    return {setting_of(rows): rows for _, rows in settings(table)}
 
 
 def arms_of(table: pd.DataFrame) -> dict[str, str]:
@@ -129,13 +127,16 @@ def curve_figure(
     figure = blank(width=9, height=4.6)
     axes = figure.subplots()
     names = list(dict.fromkeys(table["arm"]))
-    colours = sns.color_palette("colorblind", 10)
     for arm in arms:
         rows = table[table["arm"] == arm]
         found = curve(source, rows, axis=axis, metric=metric).dropna(subset=["x", "mean"]).sort_values("x")
         place = names.index(arm)
-        colour, dashed = colours[place % len(colours)], bool(rows["control"].notna().any())
-        look = {"color": colour, "marker": _MARKERS[place % len(_MARKERS)], "linestyle": "--" if dashed else "-"}
+        colour, dashed = COLOURS[place % len(COLOURS)], bool(rows["control"].notna().any())
+        look: dict[str, Any] = {
+            "color": colour,
+            "marker": MARKS[place % len(MARKS)],
+            "linestyle": "--" if dashed else "-",
+        }
         spread = np.nan_to_num(100 * np.array([found["mean"] - found["low"], found["high"] - found["mean"]]))
         label = plain(arm_label(arm, names))
         axes.errorbar(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from advprune_core.analysis.style import BLUE, ORANGE
 from advprune_core.explore.networks import Network
 from advprune_core.explore.pictures import blank
 from advprune_core.pruners.scores import ScoreName
@@ -97,7 +98,7 @@ def sheet(network: Network, page: Sorted) -> Figure:
         shade = 1.0 if kept else 0.45
         extent = (x, x + 0.8, y + 0.8, y)
         axis.imshow(image.squeeze(), "gray", vmin=0, vmax=1, alpha=shade, extent=extent, interpolation="nearest")
-        line, colour = ("-", "#0173b2") if kept else (":", "#de8f05")
+        line, colour = ("-", BLUE) if kept else (":", ORANGE)
         axis.add_patch(Rectangle((x, y), 0.8, 0.8, fill=False, linewidth=2, linestyle=line, edgecolor=colour))
         told = f"{labels[page.ids[place]]}: {page.scores[place]:.3g}"
         axis.text(x + 0.4, y + 0.84, told, fontsize=7, ha="center", va="top")

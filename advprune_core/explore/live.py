@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as widgets
-import seaborn as sns
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from advprune_core.analysis.markup import plain
-from advprune_core.explore.pictures import blank, png
+from advprune_core.explore.pictures import COLOURS, MARKS, blank, png
 from advprune_core.study.driver import Driver
 
 #: Metrics of a run's epochs.
@@ -44,9 +43,9 @@ def course_figure(running: Mapping[str, Epochs], over: Mapping[str, Epochs]) -> 
     figure = blank(width=9, height=3)
     loss, right = figure.subplots(1, 2)
     looks: list[tuple[Epochs, dict[str, Any]]] = [(epochs, {"color": "0.8"}) for epochs in over.values()]
-    colours = sns.color_palette("colorblind", max(1, len(running)))
     for number, (name, epochs) in enumerate(running.items()):
-        look = {"color": colours[number], "marker": "os^Dv"[number % 5], "markersize": 3, "label": plain(name)}
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
+        look = {"color": colour, "marker": mark, "markersize": 3, "label": plain(name)}
         looks.append((epochs, look))
     for epochs, look in looks:
         x = [row["epoch"] + 1 for row in epochs]

@@ -8,6 +8,11 @@ import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from advprune_core.analysis.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+
+#: Colours and marks of what is drawn together, whatever it is; both, for those who see no colours.
+COLOURS, MARKS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK), "os^Dv<>Pp*X"
+
 
 def blank(*, width: float, height: float) -> Figure:
     """An empty figure, its size in inches, that pyplot knows nothing of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,31 +35,32 @@ class View:
     def __init__(self, parts: Sequence[widgets.Widget]) -> None:
         self.refused = widgets.HTML()
         self.box = widgets.VBox([*parts, self.refused])
-        self._filling = False
+        self._busy, self._filler = threading.Lock(), 0
 
     def watch(self, act: Callable[[], None], *controls: widgets.Widget) -> None:
-        """Call `act` whenever one of some controls is moved, and say what it refuses: nobody sees a callback's errors.
-
-        Not while it fills controls itself.
-        """
+        """Call `act` whenever one of some controls is moved by somebody else than an `act`, which fills some itself."""
 
         def moved(_: Any) -> None:
-            if not self._filling:
+            if self._filler != threading.get_ident():
                 self.carry_out(act)
 
         for control in controls:
             control.observe(moved, "value")
 
     def carry_out(self, act: Callable[[], None]) -> None:
-        """Call `act`; what it refuses is shown, until something is done that is not refused."""
-        self._filling = True
-        try:
-            act()
-            self.refused.value = ""
-        except AdvpruneError as error:
-            self.refused.value = f'<span style="color: firebrick">{html.escape(str(error))}</span>'
-        finally:
-            self._filling = False
+        """Call `act`; what it refuses is shown, because nobody sees a callback's errors.
+
+        One after the other: a kernel may handle what widgets send in several threads.
+        """
+        with self._busy:
+            self._filler = threading.get_ident()
+            try:
+                act()
+                self.refused.value = ""
+            except AdvpruneError as error:
+                self.refused.value = f'<span style="color: firebrick">{html.escape(str(error))}</span>'
+            finally:
+                self._filler = 0
 
     def _ipython_display_(self) -> None:
         if attended():
@@ -109,7 +111,8 @@ def tick(name: str, value: bool) -> widgets.Checkbox:
 
 def table_html(table: pd.DataFrame) -> str:
     """A small table; its texts are escaped."""
-    return str(table.to_html(border=0, index=False, justify="left", float_format=lambda value: f"{value:,.1f}"))
+    shown = table.map(lambda value: f"{value:,}" if isinstance(value, int) else value)
+    return str(shown.to_html(border=0, index=False, justify="left", float_format=lambda value: f"{value:,.1f}"))
 
 
 def titled(title: str, content: str) -> str:

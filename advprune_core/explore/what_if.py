@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from advprune_core.analysis.budgets import best_within, budget_findings, costs
 from advprune_core.analysis.markup import plain
 from advprune_core.analysis.plots import point_label
+from advprune_core.analysis.style import BLUE, GREEN, ORANGE
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.explore.pictures import blank
@@ -76,9 +77,9 @@ def front_figure(table: pd.DataFrame, budget: float) -> Figure:
     figure = blank(width=9, height=3.8)
     axis = figure.subplots()
     kinds = {
-        "all the data": ((found["control"].isna() & (found["fraction"] == 1)), "o", "#0173b2"),
-        "a shorter run on all the data": (found["control"].notna(), "s", "#029e73"),
-        "a part of the data": ((found["control"].isna() & (found["fraction"] < 1)), "^", "#de8f05"),
+        "all the data": ((found["control"].isna() & (found["fraction"] == 1)), "o", BLUE),
+        "a shorter run on all the data": (found["control"].notna(), "s", GREEN),
+        "a part of the data": ((found["control"].isna() & (found["fraction"] < 1)), "^", ORANGE),
     }
     for kind, (rows, marker, colour) in kinds.items():
         if rows.any():

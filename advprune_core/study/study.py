@@ -115,7 +115,7 @@ class StudyConfig(Settings):
         tuple[Annotated[float, Field(gt=0, le=1)], ...],
         Field(min_length=1, description="shares of the training images kept, in (0, 1]"),
     ] = (1.0, 0.8, 0.6, 0.4, 0.2)
-    controls: Annotated[tuple[Control, ...], Field(description=f"any of {', '.join(CONTROLS)}")] = ("same_cost",)
+    controls: Annotated[tuple[Control, ...], Field(description="any of " + ", ".join(CONTROLS))] = ("same_cost",)
     seeds: Annotated[
         tuple[Seed, ...],
         Field(min_length=1, description="one run of everything for each seed"),

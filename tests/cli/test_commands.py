@@ -292,7 +292,7 @@ def test_study_executes_its_notebooks_and_prints_the_table(advprune: Command, tm
 def test_own_photographs_a_torchvision_network_and_weights_to_start_from(advprune: Command, tmp_path: Path) -> None:
     """README's command, on images of mixed sizes; then once more from what it has learnt."""
     rng = np.random.default_rng(0)
-    for part, count in (("train", 20), ("test", 8)):
+    for part, count in (("train", 10), ("test", 5)):
         for label in range(3):
             folder = tmp_path / "mine" / part / f"class {label}"
             folder.mkdir(parents=True)
@@ -303,12 +303,12 @@ def test_own_photographs_a_torchvision_network_and_weights_to_start_from(advprun
     model = "{torchvision.models:resnet18: {num_classes: 3}}"
     brief = ["--epochs", "1", "--steps", "1", "--evaluation", "{pgd: {steps: 2}}", "--out", str(tmp_path / "r")]
     data = {size: f"{{folder: {{path: {tmp_path / 'mine'}, size: {size}, fit: pad}}}}" for size in (32, 64)}
-    with pytest.warns(UserWarning, match="batch_size = 64, but there are only 52 training images"):
-        code, out, _ = advprune("run", "--dataset", data[32], "--model", model, *brief)
+    with pytest.warns(UserWarning, match="batch_size = 64, but there are only 26 training images"):
+        code, out, _ = advprune("run", "--dataset", data[32], "--model", model, "--lr", "1e-9", *brief)
     assert code == 0
-    assert "in doubt: clean accuracy is at chance" in out  # one step of training
+    assert "in doubt: clean accuracy is at chance" in out  # it has learnt nothing
     (weights,) = (tmp_path / "r" / "runs").glob("*/last.pt")
-    start = ["--init", str(weights), "--batch-size", "26"]
+    start = ["--init", str(weights), "--batch-size", "13"]
     code, out, _ = advprune("run", "--dataset", data[64], "--model", model, *start, *brief)
     assert (code, "status ok" in out) == (0, True)
     refused(

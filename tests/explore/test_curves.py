@@ -77,7 +77,7 @@ def test_names_of_what_there_is_to_choose() -> None:
         "clean": "clean",
         "after pgd40": "robust_pgd40",
     }
-    assert list(threats_of(table)) == ["digits, L-inf 0.125"]
+    assert list(threats_of(table)) == ["digits, L-inf 2/16"]
     assert arms_of(table)["static random subset"] == "random"
     assert list(choices(table, ["random"]).values()) == [("random", 1.0), ("random", 0.5)]
     noisy = Source(REFERENCE / "when_pruning_wins", "when_pruning_wins").table

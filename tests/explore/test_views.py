@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from IPython.utils.capture import capture_output
 from advprune_core.base.settings import ConfigError
 from advprune_core.explore import ImageExplorer, StudyExplorer, WhatIf, views
 from advprune_core.explore.images import PAGE
+from advprune_core.explore.views import View, tick
 from advprune_core.study.runner import run_study
 from tests.explore.test_images import network
 from tests.tiny import tiny_study
@@ -100,6 +102,28 @@ def test_what_a_callback_is_refused_is_read(results: Path, monkeypatch: pytest.M
     assert "no &lt;data&gt; here" in view.refused.value
     view.budget.value = 100
     assert view.refused.value == ""
+
+
+def test_what_is_moved_in_two_threads_at_once_is_done_twice() -> None:
+    """As kernels with subshells may handle what widgets send."""
+    first, second, begun, go_on = tick("first", False), tick("second", False), threading.Event(), threading.Event()
+    view, done = View([first, second]), list[str]()
+
+    def slow() -> None:
+        begun.set()
+        assert go_on.wait(30)
+        done.append("first")
+
+    view.watch(slow, first)
+    view.watch(lambda: done.append("second"), second)
+    threads = [threading.Thread(target=setattr, args=(control, "value", True)) for control in (first, second)]
+    threads[0].start()
+    assert begun.wait(30)
+    threads[1].start()
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert done == ["first", "second"]
 
 
 @pytest.mark.parametrize("seen", [True, False])
