@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from advprune_core.base.settings import AdvpruneError
 from advprune_core.cli.options import assignments, value_of
+from advprune_core.study.executed import study_of
 from advprune_core.study.grid import study_grid
+from advprune_core.study.notebooks import find_notebook
 from advprune_core.study.study import StudyConfig, read_profile, study_config
 from advprune_core.trainers.config import RunConfig, flat_fields
 
@@ -116,7 +118,11 @@ def test_configurations_of_studies_with_one_odd_value(name: str) -> None:
 
 def read(path: Path) -> None:
     """All that is done with a profile before any work."""
-    study_grid(study_config(read_profile(path)[0]))
+    parameters, notebooks = read_profile(path)
+    for name in notebooks:
+        study_grid(study_of(find_notebook(name), parameters))
+    if not notebooks:
+        study_grid(study_config(parameters))
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")))

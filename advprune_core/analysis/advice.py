@@ -57,7 +57,7 @@ Share = Annotated[float, BeforeValidator(ratio)]
 class Request(Settings):
     """A budget: of time on this machine, or a share of what training on all the data costs."""
 
-    budget: Annotated[Seconds | None, Field(gt=0, description="time to train: '20 min', '2 h'")] = None
+    budget: Annotated[Seconds | None, Field(gt=0, le=1e10, description="time to train: '20 min', '2 h'")] = None
     cost: Annotated[Share | None, Field(gt=0, le=1000, description="share of a full run's cost: 0.3")] = None
     wrong_labels: Annotated[Share | None, Field(ge=0, lt=1, description="share of labels that are wrong")] = None
 

@@ -56,7 +56,7 @@ UNUSUAL: dict[str, Any] = {
 }
 
 #: What is not set here, or is carried out where the run is made.
-RESOLVED: dict[str, Any] = {"objective": "pgd_at", "warm_start": 0.0, "equal_cost": False}
+RESOLVED: dict[str, Any] = {"objective": "pgd_at", "warm_start": 0.0, "equal_cost": False, "init": None}
 
 
 def outcome(right: int, n: int = 10) -> np.ndarray:
