@@ -15,7 +15,7 @@ from advprune_core.study.upkeep import check_results
 from tests.reference import REFERENCE, STUDIES
 
 #: Studies of which more runs are to come.
-UNDER_WAY = {"cifar10_cpu"}
+UNDER_WAY = {"cifar10_cpu", "noise_cifar10_cpu"}
 #: Tables that notebooks write beside that of all runs.
 DERIVED = {
     "trainers": lambda study: frontier(

@@ -60,7 +60,8 @@ def measured_points(folders: Sequence[Path]) -> pd.DataFrame:
         ``dataset`` (name), ``wrong_labels`` (share), ``images`` (training images), ``shape`` (1x8x8), ``model``,
         ``norm``, ``eps``, ``test`` (attacks); ``trainer`` (settings that are not the defaults, JSON), ``pruner``
         (JSON; ``"full"``: all the data), ``fraction``, ``epochs``; ``cost`` in forward-equivalents for each training
-        image; ``clean, robust``: a value in [0, 1] for each seed, JSON. Points of fewer than three seeds are left out.
+        image; ``clean, robust``: a value in [0, 1] for each seed, JSON. Points of fewer than three seeds are left out,
+        and wrong labels on which no pruned run was tested.
     """
     rows = pd.DataFrame([row for folder in folders for row in _runs(folder)])
     rows = rows.drop_duplicates([*SETTING, *POINT, "seed"])
@@ -72,7 +73,10 @@ def measured_points(folders: Sequence[Path]) -> pd.DataFrame:
         values = {name: json.dumps([round(value, 6) for value in runs[name]]) for name in ("clean", "robust")}
         cost = round(float(runs["cost"].mean()), 4)
         points.append(dict(zip((*SETTING, *POINT), place, strict=True)) | {"cost": cost} | values)
-    return pd.DataFrame(points)
+    found = pd.DataFrame(points)
+    # What to do about wrong labels only a study that has pruned can say; one that is under way may not have yet.
+    pruned = found.groupby(list(SETTING))["fraction"].transform("min") < 1
+    return found[pruned | (found["wrong_labels"] == 0)].reset_index(drop=True)
 
 
 def _runs(folder: Path) -> Iterator[dict[str, Any]]:

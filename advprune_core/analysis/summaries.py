@@ -152,18 +152,20 @@ def printable_ways(
 ) -> pd.DataFrame:
     """Ways of training as people read them: one row each, robust accuracy at every fraction.
 
-    Costs are shares of the reference's on all data, in forward-equivalents, and processor seconds
-    of the runs that were timed alone.
+    Costs are shares of the reference's on all data, or for each training image where it was not run, in
+    forward-equivalents; and processor seconds of the runs that were timed alone.
     """
     points = frontier(table, timings)
     base = points[(points["way"] == reference) & (points["matched_fraction"] == 1)]["cost_per_image"]
     rows = []
     for way, group in points.groupby("way", sort=False):
         full = group[group["matched_fraction"] == 1].iloc[0]
-        cost = full["cost_per_image"] / base.iloc[0] if len(base) else np.nan
         row: dict[str, object] = {"way of training": way}
         row |= {"threat model": full["setting"]} if points["setting"].nunique() > 1 else {}
-        row |= {f"cost / {reference}": f"{cost:.2f}"}
+        if len(base):
+            row |= {f"cost / {reference}": f"{full['cost_per_image'] / base.iloc[0]:.2f}"}
+        else:
+            row |= {"cost / training image": f"{full['cost_per_image']:.0f}"}
         row |= {"seconds": "" if np.isnan(full["cpu_seconds"]) else f"{full['cpu_seconds']:.1f}"}
         row |= {"clean, %": f"{100 * full['clean']:.1f}"}
         for _, point in group.sort_values("matched_fraction", ascending=False).iterrows():

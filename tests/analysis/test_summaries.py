@@ -106,6 +106,10 @@ def test_the_printed_ways_of_training() -> None:
     table.loc[(table["variant"] == "TRADES") & (table["seed"] == 1), ["status", "robust"]] = ["diverged", np.nan]
     shown = printable_ways(table).set_index("way of training")
     assert shown.loc["TRADES", "robust at 100 %"] == "75.0 (1 of 2 seeds)"
+    others = printable_ways(table[table["variant"] != "PGD-AT"])
+    costs = table[(table["variant"] != "PGD-AT") & (table["fraction"] == 1)].groupby("variant", sort=False)
+    expected = [f"{(rows['cost'] / rows['n']).mean():.0f}" for _, rows in costs]
+    assert others["cost / training image"].tolist() == expected, "without the reference nothing is a share of it"
 
 
 PRUNERS = {
