@@ -195,3 +195,37 @@ def refused(code: int, out: str, err: str, message: str) -> None:
     assert "Traceback" not in err
     assert re.search(message, err, re.DOTALL), err
     assert len(re.findall(r"^(?:advprune:|Error:)", err, re.MULTILINE)) == 1
+
+
+#: Deviations of five seeds with mean 0.
+DEVIATIONS = np.array([-0.012, -0.004, 0.0, 0.005, 0.011])
+
+
+def seeded_runs(arm: str, robust: float, *, cost: float = 100, fraction: float = 1.0, **facts: Any) -> pd.DataFrame:
+    """Five runs of an arm; their seeds are as good or bad in every arm, but for a little."""
+    own = np.random.default_rng([*arm.encode(), round(100 * fraction)]).normal(scale=0.001, size=5)
+    table = pd.DataFrame(
+        {
+            "arm": arm,
+            "fraction": fraction,
+            "matched_fraction": fraction,
+            "seed": range(5),
+            "variant": arm.partition(": ")[0],
+            "control": None,
+            "dataset": "digits",
+            "pruner": "random" if "random" in arm else "full",
+            "n": 1000,
+            "kept": round(1000 * fraction),
+            "cost": cost,
+            "cost_seconds": cost / 50,
+            "clean": 0.9 + DEVIATIONS,
+            "robust": robust + DEVIATIONS + own - own.mean(),
+            "status": "ok",
+        }
+    )
+    return table.assign(**facts)
+
+
+def stacked(*parts: pd.DataFrame) -> pd.DataFrame:
+    """Tables below each other."""
+    return pd.concat(parts, ignore_index=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
@@ -22,6 +21,7 @@ from advprune_core.base.settings import Settings
 from advprune_core.base.values import ratio, shown
 from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import TRAINERS
+from advprune_core.study.commands import run_command, typed
 from advprune_core.study.plans import Pace, duration
 from advprune_core.trainers.config import RunConfig
 
@@ -262,7 +262,7 @@ def _trainer(plan: Plan) -> str:
     steps = attack.steps.expected()
     told = {key: value for key, value in plan.way.trainer.items() if key not in ("objective", "start", "steps")}
     told |= objective.model_dump(mode="json", exclude_defaults=True)
-    more = "".join(f", {key.replace('_', ' ')} {_spec(value)}" for key, value in told.items())
+    more = "".join(f", {key.replace('_', ' ')} {typed(value)}" for key, value in told.items())
     return f"trainer {name} ({steps:g} attack step{'s' * (steps != 1)}{more})"
 
 
@@ -273,13 +273,7 @@ def command(plan: Plan, config: RunConfig) -> str:
     options |= plan.way.trainer | {"epochs": float(f"{plan.epochs:.4g}")}
     if plan.pruned:
         options |= {"pruner": plan.way.pruner, "fraction": float(f"{plan.fraction:.3g}")}
-    return "advprune run " + " ".join(
-        f"--{key.replace('_', '-')} {shlex.quote(_spec(value))}" for key, value in options.items()
-    )
-
-
-def _spec(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return run_command(options.items())
 
 
 def _measured(there: pd.Series) -> str:

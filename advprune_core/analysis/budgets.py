@@ -168,9 +168,9 @@ def iso_cost_map(table: pd.DataFrame) -> Figure:
         axis.set_ylabel("cost of each image visited")
         if len(arms):
             _draw(axis, arms)
-    kinds = dict.fromkeys(kind for _, arms in found for kind in _kinds(arms))
+    shown = dict.fromkeys(kind for _, arms in found for kind in kinds(arms))
     hollow: dict[str, Any] = {"color": "0.2", "markerfacecolor": "none", "linestyle": ""}
-    legend(figure, [Line2D([], [], marker=_MARKS[kind][0], label=kind, **hollow) for kind in _MARKS if kind in kinds])
+    legend(figure, [Line2D([], [], marker=_MARKS[kind][0], label=kind, **hollow) for kind in _MARKS if kind in shown])
     caption(
         figure, setting(table), f"{sample(table)}; cost in forward-equivalents; grey: equal cost, of the dearest run's"
     )
@@ -200,7 +200,7 @@ def _draw(axis: Axes, found: pd.DataFrame) -> None:
     colours = ScalarMappable(Normalize(100 * found["robust"].min(), 100 * found["robust"].max()), "viridis")
     found = found.sort_values("robust")  # of what lies at one place, the best is on top
     for kind, (marker, size) in _MARKS.items():
-        own = found[_kinds(found) == kind]
+        own = found[kinds(found) == kind]
         if len(own):
             shades = colours.to_rgba(100 * own["robust"].to_numpy())
             look: dict[str, Any] = {"c": shades, "marker": marker, "edgecolors": "0.2", "linewidths": 0.6}
@@ -214,7 +214,7 @@ def _draw(axis: Axes, found: pd.DataFrame) -> None:
     tidy(axis, grid=None)
 
 
-def _kinds(found: pd.DataFrame) -> np.ndarray:
+def kinds(found: pd.DataFrame) -> np.ndarray:
     """All the data, a part of it, or a shorter run on all of it for comparison."""
     return np.where(
         found["control"].notna(), "control", np.where(found["fraction"] < 1, "part of the data", "all the data")

@@ -24,11 +24,11 @@ from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.summaries import attacks_of
 from advprune_core.analysis.verdicts import MIN_SEEDS
 from advprune_core.base.files import write_text
-from advprune_core.base.settings import Component, Settings
+from advprune_core.base.settings import Component
 from advprune_core.study.runs import Run
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect
-from advprune_core.trainers.config import RunConfig, flat_fields
+from advprune_core.trainers.config import RunConfig, flat_values
 
 KEPT = Path(__file__).with_name("fronts.csv")
 
@@ -73,7 +73,7 @@ def measured_points(folders: Sequence[Path]) -> pd.DataFrame:
         values = {name: json.dumps([round(value, 6) for value in runs[name]]) for name in ("clean", "robust")}
         cost = round(float(runs["cost"].mean()), 4)
         points.append(dict(zip((*SETTING, *POINT), place, strict=True)) | {"cost": cost} | values)
-    found = pd.DataFrame(points)
+    found = pd.DataFrame(points, columns=[*SETTING, *POINT, "cost", "clean", "robust"])
     # What to do about wrong labels only a study that has pruned can say; one that is under way may not have yet.
     pruned = found.groupby(list(SETTING))["fraction"].transform("min") < 1
     return found[pruned | (found["wrong_labels"] == 0)].reset_index(drop=True)
@@ -111,20 +111,8 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
 
 def other_settings(config: RunConfig) -> dict[str, Any]:
     """How a run is trained where it is not by default, by flat name: ``{"start": "noise", "steps": 1}``."""
-    found, default = {}, RunConfig()
-    for name, path in flat_fields().items():
-        values = [_at(settings, path) for settings in (config, default)]
-        if name not in _PLACED and values[0] != values[1]:
-            found[name] = values[0]
-    return found
-
-
-def _at(settings: Settings, path: str) -> Any:
-    """The value at a dotted path, as a profile has it."""
-    value: Any = settings.model_dump(mode="json")
-    for part in path.split("."):
-        value = value[part]
-    return value
+    own, default = (flat_values(settings.model_dump(mode="json")) for settings in (config, RunConfig()))
+    return {name: value for name, value in own.items() if name not in _PLACED and value != default[name]}
 
 
 def spec_text(component: Component) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from advprune_core.analysis.estimates import accuracy
+from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
 from advprune_core.analysis.summaries import Point, points, with_accuracies
 from advprune_core.analysis.verdicts import compare, how_judged, judge
+from advprune_core.study.plans import duration
 
 _RANKED = ("arm", "fraction", "seeds", "held_out", "cost", "seconds")
 _RESULTS = ("arm", "fraction", "seeds", "clean", "robust", "low", "high", "cost", "seconds")
@@ -122,8 +123,8 @@ def speedrun_findings(table: pd.DataFrame, *, textbook: Sequence[str], goals: Se
     best, text = found.iloc[0], []
     part = "all the data" if best["fraction"] == 1 else f"{100 * best['fraction']:g} % of the data"
     text.append(
-        f"**{_named(best, found)}** leads: {accuracy(_runs(table, best)['robust']).text()} % robust and "
-        f"{100 * best['clean']:.1f} % clean, on {part}, in {_time(best['seconds'])} of one core."
+        f"**{_named(best, found)}** leads: {_reached(best)} % robust and {100 * best['clean']:.1f} % clean, on {part}, "
+        f"in {duration(best['seconds'])} of one core."
     )
     pruned = found[found["fraction"] < 1]
     comparisons = {}
@@ -151,13 +152,9 @@ def speedrun_findings(table: pd.DataFrame, *, textbook: Sequence[str], goals: Se
     return "\n".join(text) + (f"\n\n{how_judged(v.says for v in verdicts.values())}" if verdicts else "")
 
 
-def _runs(table: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
-    return points(table[table["robust"].notna()])[row["arm"], row["fraction"]]
+def _reached(row: pd.Series) -> str:
+    return Estimate(row["robust"], row["low"], row["high"], row["seeds"]).text()
 
 
 def _named(row: pd.Series, found: pd.DataFrame) -> str:
     return point_label(row["arm"], row["fraction"], list(found["arm"]), whole=row["fraction"] == 1)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.1f} seconds"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,22 +11,18 @@ import pandas as pd
 from advprune_core.analysis.estimates import accuracy, estimate
 from advprune_core.analysis.summaries import Point
 from advprune_core.attacks.base import ATTACKS, Attack
-from advprune_core.base.settings import Component, ConfigError
+from advprune_core.base.settings import ConfigError
 from advprune_core.explore.curves import metrics_of
 from advprune_core.explore.sources import Source
+from advprune_core.study.commands import run_command
 from advprune_core.study.records import RunRecord
 from advprune_core.study.tasks import PGD_40
-from advprune_core.trainers.config import RunConfig, flat_fields
+from advprune_core.trainers.config import RunConfig, flat_values
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:
     """The flat settings that a run needs to be told: without any of them it would be another one."""
-    values = {}
-    for name, path in flat_fields().items():
-        value: Any = config
-        for part in path.split("."):
-            value = getattr(value, part)
-        values[name] = value.spec() if isinstance(value, Component) else value
+    values = flat_values(config.model_dump(mode="json"))
     for name in list(values):
         rest = {other: value for other, value in values.items() if other != name}
         with suppress(ConfigError):  # what cannot be without it
@@ -38,17 +32,8 @@ def options_of(config: RunConfig) -> dict[str, Any]:
 
 def command(config: RunConfig, attacks: Sequence[Attack] = PGD_40) -> str:
     """The command that trains a run, and tests it with some attacks."""
-    words = ["advprune", "run"]
-    for name, value in options_of(config).items():
-        words += [f"--{name.replace('_', '-')}", _typed(value)]
-    for attack in attacks if tuple(attacks) != PGD_40 else ():
-        words += ["--evaluation", _typed(attack.spec())]
-    return shlex.join(words)
-
-
-def _typed(value: Any) -> str:
-    """A value as it is typed on the command line: a word as it is, else JSON, which is YAML."""
-    return value if isinstance(value, str) else json.dumps(value)
+    tests = attacks if tuple(attacks) != PGD_40 else ()
+    return run_command([*options_of(config).items(), *(("evaluation", attack.spec()) for attack in tests)])
 
 
 def config_of(record: RunRecord) -> RunConfig:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from advprune_core.analysis.budgets import best_within, budget_findings, costs
+from advprune_core.analysis.budgets import best_within, budget_findings, costs, kinds
 from advprune_core.analysis.markup import plain
 from advprune_core.analysis.plots import point_label
 from advprune_core.analysis.style import BLUE, GREEN, ORANGE
@@ -76,16 +76,18 @@ def front_figure(table: pd.DataFrame, budget: float) -> Figure:
     spread = 100 * np.nan_to_num(np.array([found["robust"] - found["low"], found["high"] - found["robust"]]))
     figure = blank(width=9, height=3.8)
     axis = figure.subplots()
-    kinds = {
-        "all the data": ((found["control"].isna() & (found["fraction"] == 1)), "o", BLUE),
-        "a shorter run on all the data": (found["control"].notna(), "s", GREEN),
-        "a part of the data": ((found["control"].isna() & (found["fraction"] < 1)), "^", ORANGE),
+    kind = kinds(found)
+    looks = {
+        "all the data": ("all the data", "o", BLUE),
+        "control": ("a shorter run on all the data", "s", GREEN),
+        "part of the data": ("a part of the data", "^", ORANGE),
     }
-    for kind, (rows, marker, colour) in kinds.items():
+    for name, (label, marker, colour) in looks.items():
+        rows = kind == name
         if rows.any():
-            bars = spread[:, rows.to_numpy()]
+            bars = spread[:, rows]
             axis.errorbar(
-                share[rows], reached[rows], bars, color=colour, marker=marker, linestyle="", capsize=2, label=kind
+                share[rows], reached[rows], bars, color=colour, marker=marker, linestyle="", capsize=2, label=label
             )
     axis.step(share, reached.cummax(), where="post", color="0.5", linewidth=1, zorder=0)
     axis.axvline(100 * budget, color="0.2", linestyle=":")

@@ -58,6 +58,11 @@ def blocks(rows: NDArray[np.int64], k: int, size: int) -> list[tuple[NDArray[np.
     return [(part, int(quota)) for part, quota in zip(parts, quotas, strict=True)]
 
 
+def in_batches(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Cut rows into batches of about `size`, at least one."""
+    return np.array_split(rows, max(1, round(len(rows) / size)))
+
+
 def joined(parts: Iterable[Pursuit]) -> Pursuit:
     """All picks of some pursuits, one after the other."""
     found = list(parts)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from advprune_core.pruners.base import PRUNERS, Context
-from advprune_core.pruners.blocks import in_blocks, joined
+from advprune_core.pruners.blocks import in_batches, in_blocks, joined
 from advprune_core.pruners.gradients import DenseAtoms, GramAtoms, LastLayerGradients, group_means
 from advprune_core.pruners.omp import Pursuit, omp_exactly
 from advprune_core.pruners.weights import WeightingPruner
@@ -107,7 +107,7 @@ def grad_match_by_batch(
     few = _FEW_IN_BLOCKS if block else 0
 
     def pursue(rows: NDArray[np.int64], quota: int, left: Tensor | None) -> Pursuit:
-        groups = np.array_split(rows, max(1, round(len(rows) / batch_size)))
+        groups = in_batches(rows, batch_size)
         sizes = np.array([len(group) for group in groups])
         # As many as could be needed if the smallest ones came first.
         needed = int(np.searchsorted(np.cumsum(np.sort(sizes)), quota)) + 1

@@ -14,7 +14,7 @@ from torch import Tensor
 from advprune_core.attacks import losses
 from advprune_core.objectives.base import Objective
 from advprune_core.pruners.base import PRUNERS, Context, Selection
-from advprune_core.pruners.blocks import blocks
+from advprune_core.pruners.blocks import blocks, in_batches
 from advprune_core.pruners.branches import SplitOutputs
 from advprune_core.pruners.glister import HeldOutPruner, with_change
 from advprune_core.pruners.gradients import LastLayerGradients, group_means, last_layer_gradients
@@ -78,7 +78,7 @@ def rcs(
     """
     picks = []
     for rows, quota in blocks(rng.permutation(len(gradients)), k, chunk * batch_size):
-        groups = np.array_split(rows, max(1, round(len(rows) / batch_size)))
+        groups = in_batches(rows, batch_size)
         steps = group_means(gradients, groups).matrix
         taken = torch.zeros(len(groups), dtype=torch.bool, device=steps.device)
         judges, found = held_out, list[NDArray[np.int64]]()

@@ -18,7 +18,6 @@ from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import EvaluationConfig, compiled_searches
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import resolve
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,12 @@ def tested_thing(entry: Entry) -> str:
 
 def _left(entry: Entry, dataset: Dataset, store: RunStore, *, retrain: bool) -> tuple[bool, bool]:
     """Whether a run is still to be trained, and to be tested."""
-    config, record = entry.config, store.finished(entry.config.train_key(dataset))
-    if record is not None and entry.control is not None and entry.derived:
-        try:
-            config = resolve(entry.control, entry.config, record)
-        except ConfigError:  # the driver says so
-            return False, False
+    record = store.finished(entry.config.train_key(dataset))
+    try:
+        config = entry.resolved(record)
+    except ConfigError:  # the driver says so
+        return False, False
+    if config is not None and entry.derived:
         record = store.finished(config.train_key(dataset))
     if record is None or store.altered(record) or (retrain and store.absent(record)):
         return True, True

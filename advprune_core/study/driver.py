@@ -50,7 +50,6 @@ from advprune_core.study.tasks import (
     warm_up,
 )
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import resolve
 
 
 @dataclass(frozen=True)
@@ -199,12 +198,12 @@ class Driver:
     def _add_control(self, number: int, record: RunRecord) -> None:
         """Resolve a control from the finished record that it matches."""
         entry = self.entries[number]
-        assert entry.control is not None
         try:
-            config = resolve(entry.control, entry.config, record)
+            config = entry.resolved(record)
         except ConfigError as error:  # of this control alone; the others go on
             self.failed[entry.describe()] = str(error)
             return
+        assert config is not None  # there is a record
         self._add_run(number, config, self.key(config))
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:

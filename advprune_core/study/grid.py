@@ -23,7 +23,7 @@ from advprune_core.study.study import StudyConfig, pruner_label
 from advprune_core.study.tasks import PGD_40, EvaluationConfig
 from advprune_core.trainers.arithmetic import check_precision
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import Control, check_control
+from advprune_core.trainers.controls import Control, Finished, check_control, resolve
 
 Datasets = Mapping[DatasetSource, Dataset]
 
@@ -71,6 +71,18 @@ class Entry:
     def derived(self) -> bool:
         """Whether another run must be finished first; a control of the full run is that run."""
         return self.control is not None and not isinstance(self.config.pruner, Full)
+
+    def resolved(self, matched: Finished | None) -> RunConfig | None:
+        """The run itself; of a derived control what its matched run's record makes of it, None without one.
+
+        Raises
+        ------
+        ConfigError
+            A control that this record makes impossible.
+        """
+        if self.control is None or not self.derived:
+            return self.config
+        return None if matched is None else resolve(self.control, self.config, matched)
 
     def identity(self) -> str:
         """Equal for entries that stand for the same run."""

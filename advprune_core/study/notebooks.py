@@ -59,7 +59,7 @@ def _profiles() -> dict[str, Path]:
 def _notebooks() -> dict[str, Path]:
     """Experiments by name: the notebooks that have a cell of parameters."""
     found = [path for place in reversed(places()) for path in place.glob("*.ipynb")]
-    return {path.stem: path for path in found if '"parameters"' in path.read_text(encoding="utf-8")}
+    return {path.stem: path for path in found if b'"parameters"' in path.read_bytes()}
 
 
 def find_notebook(name: str) -> Path:

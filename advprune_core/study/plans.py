@@ -15,13 +15,11 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.grid import Datasets, Entry, check_entries
-from advprune_core.study.records import RunRecord
 from advprune_core.study.runner import expected_total
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
 from advprune_core.study.tasks import few_steps
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import resolve
 from advprune_core.trainers.loop import train
 
 #: Seconds that may be spent on timing a grid, all its ways of training together.
@@ -67,7 +65,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     for entry in entries:
         dataset, config, state = datasets[entry.config.dataset], None, "to do"
         try:
-            config = _resolved(entry, store.finished(entry.config.train_key(dataset)))
+            config = entry.resolved(store.finished(entry.config.train_key(dataset)))
         except ConfigError as error:
             state = "not possible"
             impossible.append(f"\n{entry.describe()} is not possible: {error}")
@@ -99,13 +97,6 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
             f"\n{len(plainly)} of them are there as exact runs, which is what they are where nothing can be compiled"
         )
     return "".join([text, *impossible])
-
-
-def _resolved(entry: Entry, matched: RunRecord | None) -> RunConfig | None:
-    """The run of an entry; None: a control of a run that is not finished."""
-    if entry.control is None or not entry.derived:
-        return entry.config
-    return resolve(entry.control, entry.config, matched) if matched else None
 
 
 def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from advprune_core.study import columns
 from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore
-from advprune_core.trainers.config import flat_fields
+from advprune_core.trainers.config import flat_values
 
 
 def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
@@ -83,13 +83,10 @@ def table_columns() -> dict[str, str]:
 
 def settings_of(record: RunRecord) -> dict[str, Any]:
     """Every setting of a run by its name, as a row of the table has it."""
-    found: dict[str, Any] = {}
-    for name, path in flat_fields().items():
-        value: Any = record.config
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        found[name] = value if not isinstance(value, dict) else json.dumps(value, sort_keys=True)
-    return found
+    return {
+        name: value if not isinstance(value, dict) else json.dumps(value, sort_keys=True)
+        for name, value in flat_values(record.config).items()
+    }
 
 
 def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:

@@ -494,3 +494,14 @@ def flat_fields() -> dict[str, str]:
         else:
             paths[name] = name
     return paths
+
+
+def flat_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a dumped `RunConfig` by flat name; None where it lacks one, as an older record may."""
+    found = {}
+    for name, path in flat_fields().items():
+        value: Any = config
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found[name] = value
+    return found

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
 import pytest
 
 from advprune_core.analysis.rivals import (
@@ -16,47 +12,15 @@ from advprune_core.analysis.rivals import (
     equal_cost_findings,
     equal_robustness_findings,
 )
+from tests.made_up import seeded_runs, stacked
 
-#: Deviations of five seeds with mean 0.
-SEEDS = np.array([-0.012, -0.004, 0.0, 0.005, 0.011])
-
-
-def rows(arm: str, robust: float, *, cost: float = 100, fraction: float = 1.0, **facts: Any) -> pd.DataFrame:
-    """Five runs of an arm; their seeds are as good or bad in every arm, but for a little."""
-    own = np.random.default_rng([*arm.encode(), round(100 * fraction)]).normal(scale=0.001, size=5)
-    table = pd.DataFrame(
-        {
-            "arm": arm,
-            "fraction": fraction,
-            "matched_fraction": fraction,
-            "seed": range(5),
-            "variant": arm.partition(": ")[0],
-            "control": None,
-            "dataset": "digits",
-            "pruner": "random" if "random" in arm else "full",
-            "n": 1000,
-            "kept": round(1000 * fraction),
-            "cost": cost,
-            "cost_seconds": cost / 50,
-            "clean": 0.9 + SEEDS,
-            "robust": robust + SEEDS + own - own.mean(),
-            "status": "ok",
-        }
-    )
-    return table.assign(**facts)
-
-
-def study(*parts: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True)
-
-
-TABLE = study(
-    rows("way: random", 0.60),
-    rows("dear: random", 0.70, cost=120),
-    rows("cheap: random", 0.50, cost=60),
-    rows("way: random", 0.61, fraction=0.5),
-    rows("way: aum", 0.65, fraction=0.5, pruner="aum", wrong_labels=0.1),
-    rows("noise: random", 0.30, dataset="noisy"),
+TABLE = stacked(
+    seeded_runs("way: random", 0.60),
+    seeded_runs("dear: random", 0.70, cost=120),
+    seeded_runs("cheap: random", 0.50, cost=60),
+    seeded_runs("way: random", 0.61, fraction=0.5),
+    seeded_runs("way: aum", 0.65, fraction=0.5, pruner="aum", wrong_labels=0.1),
+    seeded_runs("noise: random", 0.30, dataset="noisy"),
 )
 
 
@@ -68,8 +32,8 @@ def test_rivals_cost_no_more_and_are_of_the_same_data() -> None:
 
 
 def test_a_shorter_run_on_all_data_is_a_rival_and_no_pruned_run() -> None:
-    control = rows("way: same_cost(random)", 0.58, cost=100, control="same_cost", pruner="full")
-    pairs = at_equal_cost(study(TABLE, control))
+    control = seeded_runs("way: same_cost(random)", 0.58, cost=100, control="same_cost", pruner="full")
+    pairs = at_equal_cost(stacked(TABLE, control))
     assert (("way: aum", 0.5), ("way: same_cost(random)", 1.0)) in pairs
     assert not [ours for ours, _ in pairs if "same_cost" in ours[0]]
 
@@ -96,7 +60,7 @@ def test_findings_say_who_wins_and_what_is_kept_wrongly() -> None:
 
 
 def test_the_figure_has_a_panel_for_each_data_set_and_a_point_for_each_pair() -> None:
-    more = study(TABLE, rows("noise: aum", 0.4, fraction=0.5, dataset="noisy", pruner="aum"))
+    more = stacked(TABLE, seeded_runs("noise: aum", 0.4, fraction=0.5, dataset="noisy", pruner="aum"))
     more = more.assign(norm="linf", eps=0.125)
     figure = equal_cost_figure(more)
     try:
@@ -117,7 +81,7 @@ def test_the_figure_has_a_panel_for_each_data_set_and_a_point_for_each_pair() ->
     [(0.61, 0.02, True), (0.595, 0.02, True), (0.50, 0.02, False), (0.579, 0.02, None)],
 )
 def test_as_robust_is_an_interval_above_the_margin(robust: float, margin: float, expected: bool | None) -> None:
-    table = study(rows("full: random", 0.6), rows("full: half", robust, fraction=0.5, cost=50))
+    table = stacked(seeded_runs("full: random", 0.6), seeded_runs("full: half", robust, fraction=0.5, cost=50))
     found = at_equal_robustness(table, reference="full: random", margin=margin).set_index("arm")
     assert found.loc["full: half", "as_robust"] is expected
     assert found.loc["full: half", "speed_up"] == found.loc["full: half", "speed_up_seconds"] == 2.0
@@ -125,19 +89,21 @@ def test_as_robust_is_an_interval_above_the_margin(robust: float, margin: float,
 
 
 def test_one_seed_cannot_tell() -> None:
-    table = study(rows("full: random", 0.6), rows("full: half", 0.9, fraction=0.5, cost=50)).query("seed == 0")
+    table = stacked(seeded_runs("full: random", 0.6), seeded_runs("full: half", 0.9, fraction=0.5, cost=50)).query(
+        "seed == 0"
+    )
     text = equal_robustness_findings(table, reference="full: random", margin=0.02)
     assert "Nothing that is cheaper is known to lose at most 2 points" in text
     assert "cannot tell: full: half, 50 %: 2.00x cheaper, +" in text
 
 
 def test_the_cheapest_that_is_as_robust_comes_first() -> None:
-    table = study(
-        rows("full: random", 0.6),
-        rows("full: half", 0.6, fraction=0.5, cost=50),
-        rows("full: fifth", 0.4, fraction=0.2, cost=20),
-        rows("full: third", 0.6, fraction=0.33, cost=33),
-        rows("full: dear", 0.7, cost=200),
+    table = stacked(
+        seeded_runs("full: random", 0.6),
+        seeded_runs("full: half", 0.6, fraction=0.5, cost=50),
+        seeded_runs("full: fifth", 0.4, fraction=0.2, cost=20),
+        seeded_runs("full: third", 0.6, fraction=0.33, cost=33),
+        seeded_runs("full: dear", 0.7, cost=200),
     )
     text = equal_robustness_findings(table, reference="full: random", margin=0.02)
     assert text.startswith("At most 2 points below *full: random* on all the data, the cheapest is **full: third, 33 %")

@@ -6,50 +6,20 @@ import re
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
 from advprune_core.analysis.speedrun import ranked, results, speedrun_figure, speedrun_findings, winners
 from tests.analysis.figure_checks import faults
+from tests.made_up import DEVIATIONS, seeded_runs, stacked
 
-#: Deviations of four seeds with mean 0.
-SEEDS = np.array([-0.012, -0.002, 0.003, 0.011])
-
-
-def rows(arm: str, robust: float, *, fraction: float = 1.0, held_out: float = 0.5, **facts: Any) -> pd.DataFrame:
-    """Four runs of an arm, whose seeds are as good or bad in every arm, but for a little."""
-    own = np.random.default_rng([*arm.encode(), round(100 * fraction)]).normal(scale=0.001, size=4)
-    table = pd.DataFrame(
-        {
-            "arm": arm,
-            "fraction": fraction,
-            "matched_fraction": fraction,
-            "seed": range(4),
-            "variant": arm.partition(": ")[0],
-            "control": None,
-            "cost": 1000.0,
-            "cost_seconds": 120.0,
-            "clean": 0.9 + SEEDS,
-            "robust": robust + SEEDS + own - own.mean(),
-            "val_pgd_last": held_out + SEEDS,
-            "status": "ok",
-        }
-    )
-    return table.assign(**facts)
-
-
-def study(*parts: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True)
-
-
-PLAIN = rows("textbook: random", 0.50, held_out=0.55)
-FULL = rows("ours: random", 0.60, held_out=0.64)
-PRUNED = rows("ours: random", 0.57, fraction=0.5, held_out=0.66)
+PLAIN = seeded_runs("textbook: random", 0.50, cost_seconds=120, val_pgd_last=0.55 + DEVIATIONS)
+FULL = seeded_runs("ours: random", 0.60, cost_seconds=120, val_pgd_last=0.64 + DEVIATIONS)
+PRUNED = seeded_runs("ours: random", 0.57, fraction=0.5, cost_seconds=120, val_pgd_last=0.66 + DEVIATIONS)
 
 
 def test_the_ranking_is_that_of_the_held_out_images_alone() -> None:
-    ranking = ranked(study(PLAIN, FULL, PRUNED, rows("unchecked: random", 0.9).assign(val_pgd_last=np.nan)))
+    ranking = ranked(stacked(PLAIN, FULL, PRUNED, seeded_runs("unchecked: random", 0.9).assign(val_pgd_last=np.nan)))
     assert ranking[["arm", "fraction"]].values.tolist() == [
         ["ours: random", 0.5],
         ["ours: random", 1.0],
@@ -69,15 +39,15 @@ def test_the_ranking_is_that_of_the_held_out_images_alone() -> None:
     ],
 )
 def test_the_first_places_and_the_textbook_are_tested(top: int, beside: list[str], expected: Any) -> None:
-    assert winners(ranked(study(PLAIN, FULL, PRUNED)), top=top, beside=beside) == expected
+    assert winners(ranked(stacked(PLAIN, FULL, PRUNED)), top=top, beside=beside) == expected
 
 
 @pytest.mark.parametrize(
     ("pruned", "leads"), [(0.57, "ours: all the data"), (0.65, "ours: static random subset, 50 %")]
 )
 def test_who_leads_is_the_most_robust_and_is_held_against_both_rivals(pruned: float, leads: str) -> None:
-    part = rows("ours: random", pruned, fraction=0.5)
-    text = speedrun_findings(study(PLAIN, FULL, part), textbook=["textbook: random"], goals=[0.58, 0.99])
+    part = seeded_runs("ours: random", pruned, fraction=0.5, cost_seconds=120)
+    text = speedrun_findings(stacked(PLAIN, FULL, part), textbook=["textbook: random"], goals=[0.58, 0.99])
     assert text.startswith(f"**{leads}** leads: {100 * max(pruned, 0.6):.1f} [")
     assert "in 2.0 minutes of one core" in text
     gain = re.search(r"The best pruned run, .*?: ([+-][\d.]+) points", text)
@@ -91,14 +61,14 @@ def test_who_leads_is_the_most_robust_and_is_held_against_both_rivals(pruned: fl
 
 
 def test_where_the_textbook_leads_nothing_is_held_against_it() -> None:
-    text = speedrun_findings(study(rows("textbook: random", 0.7), FULL), textbook=["textbook: random"])
+    text = speedrun_findings(stacked(seeded_runs("textbook: random", 0.7), FULL), textbook=["textbook: random"])
     assert text.startswith("**textbook: all the data** leads")
     assert "against" not in text
     assert speedrun_findings(FULL.assign(robust=np.nan), textbook=[]) == "No arm was tested, so nobody leads."
 
 
 def test_the_figure_has_a_row_for_each_arm_the_best_on_top() -> None:
-    table = study(PLAIN, FULL, PRUNED)
+    table = stacked(PLAIN, FULL, PRUNED)
     figure = speedrun_figure(table)
     (axis,) = figure.axes
     names = ["ours: all the data", "ours: static random subset, 50 %", "textbook: all the data"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from advprune_core.attacks.base import PGD, parse_attacks
 from advprune_core.cli.options import value_of
@@ -69,3 +71,12 @@ def test_cost_by_phase_and_a_points_summary() -> None:
     assert rows["clean"].startswith("75.0 [")
     assert rows["runs"] == "1 ok, 1 collapsed; seeds 0, 1"
     assert rows["forward-equivalents for each training image"] == "50"
+
+
+def test_the_command_names_initial_weights(tmp_path: Path) -> None:
+    weights = tmp_path / "start.pt"
+    torch.save({}, weights)
+    config = RunConfig.flat(init=str(weights))
+    options, _ = typed(command(config))
+    assert set(options) == {"init"}
+    assert RunConfig.flat(**options) == config
