@@ -8,13 +8,15 @@ import pandas as pd
 import pytest
 
 from advprune_core.analysis.claims import CLAIMS, HELD, NOT_HELD, OPEN, claims_table
-from tests.analysis.test_rivals import rows, study
+from tests.made_up import seeded_runs, stacked
 
 
 def headline(at_60: float, at_20: float, cost_20: float = 20, **facts: Any) -> pd.DataFrame:
     parts = [(1.0, 0.30, 100.0), (0.6, at_60, 60.0), (0.2, at_20, cost_20)]
-    tables = [rows("PGD-7: random", robust, fraction=f, cost=cost, model="net", epochs=15) for f, robust, cost in parts]
-    return study(*tables).assign(robust_pgd20=0.4, robust_autoattack=0.3, **facts)
+    tables = [
+        seeded_runs("PGD-7: random", robust, fraction=f, cost=cost, model="net", epochs=15) for f, robust, cost in parts
+    ]
+    return stacked(*tables).assign(robust_pgd20=0.4, robust_autoattack=0.3, **facts)
 
 
 def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
@@ -60,9 +62,9 @@ def test_one_seed_measures_and_does_not_judge() -> None:
     ],
 )
 def test_a_speed_up_counts_without_a_loss(robust: float, cost: float, expected: str) -> None:
-    table = study(
-        rows("TRADES: random", 0.30, model="net", epochs=15),
-        rows("TRADES, warm start: grad_match every=7", robust, fraction=0.3, cost=cost, model="net", epochs=15),
+    table = stacked(
+        seeded_runs("TRADES: random", 0.30, model="net", epochs=15),
+        seeded_runs("TRADES, warm start: grad_match every=7", robust, fraction=0.3, cost=cost, model="net", epochs=15),
     ).assign(robust_pgd20=0.4)
     found = claims_table({"gradient_matching_cifar10_cpu": table})
     assert found["verdict"][3] == expected
