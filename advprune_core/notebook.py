@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from advprune_core.analysis.pages import write_tables
 from advprune_core.analysis.style import write
+from advprune_core.base.files import shown as shown
 from advprune_core.base.frontend import attended
 from advprune_core.base.settings import check_names
 from advprune_core.study.driver import Driver
@@ -133,11 +134,3 @@ def save_figure(figure: Figure, config: StudyConfig, name: str, *, dpi: int = 15
 def save_table(table: pd.DataFrame, config: StudyConfig, name: str = "table") -> tuple[Path, Path]:
     """Write the tidy table as CSV, and its summary as LaTeX, to ``results/<study>/``."""
     return write_tables(table, config.folder, name)
-
-
-def shown(path: Path) -> str:
-    """A path as people read it: relative to the current folder or its parent where it can be."""
-    for base, prefix in ((Path.cwd(), ""), (Path.cwd().parent, "../")):
-        if path.resolve().is_relative_to(base):
-            return prefix + str(path.resolve().relative_to(base))
-    return str(path)

@@ -10,7 +10,7 @@ to results/reference/benchmarks (`--out`):
 
 * benchmarks.csv: a row for each goal. The ratio is the peer's median over ours; it is met at the target or above.
 * timings.csv: every amount of every round, seconds of a processor unless its unit is another.
-* benchmarks.png, README.md: both as people read them.
+* benchmarks.png, benchmarks.svg, README.md: both as people read them.
 * environment.json: versions and hardware.
 
 It ends with status 1 if a case could not be measured. A peer that is not installed does not count as met.
@@ -26,18 +26,19 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
+from advprune_core.analysis.style import write
 from advprune_core.analysis.summaries import markdown
 from advprune_core.base.environment import environment, git_state
 from advprune_core.base.files import write_text
 from benchmarks import attacks, autoattack, commands, data_path, pursuit, runs, time_to_accuracy, training_steps
 from benchmarks.cases import Case, chosen, missing_rounds, table
 from benchmarks.networks import work_folder
+from benchmarks.picture import draw
 from benchmarks.readings import Readings, Rounds, read
 
 CASES: list[Case] = [
@@ -90,31 +91,19 @@ def printable(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(ratio=ratio, target=rows["target"].map("{:.3g}".format), device=device)
 
 
-def draw(rows: pd.DataFrame, path: Path) -> None:
-    """Ratios in units of their targets."""
-    known = rows[rows["ratio"].notna()].iloc[::-1]
-    figure, axis = plt.subplots(figsize=(11, 1.2 + 0.2 * len(known)), layout="constrained")
-    share = known["ratio"] / known["target"]
-    colours = ["#2a7f62" if met == "yes" else "#c0392b" if met == "no" else "#888888" for met in known["met"]]
-    axis.barh(range(len(known)), share, color=colours, height=0.7)
-    labels = known["work"] + "; " + known["setting"] + "; " + known["peer"]
-    axis.set_yticks(range(len(known)), labels, fontsize=7)
-    for place, (value, ratio) in enumerate(zip(share, known["ratio"], strict=True)):
-        axis.text(value, place, f" {ratio:.3g}", va="center", fontsize=7)
-    axis.axvline(1, color="black", linewidth=1)
-    axis.set(xscale="log", xlabel="ratio (peer's median / ours) in units of the target; right of the line is met")
-    axis.margins(x=0.1, y=0.01)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def page(rows: pd.DataFrame) -> str:
+def page(rows: pd.DataFrame, ceilings: pd.DataFrame) -> str:
     """The table as a page."""
     counts = rows["met"].value_counts()
     told = f"{counts.get('yes', 0)} of {len(rows)} rows are met, {counts.get('no', 0)} are missed"
     other = len(rows) - counts.get("yes", 0) - counts.get("no", 0)
     figure = ["", "![Ratios in units of their targets](benchmarks.png)"] if rows["ratio"].notna().any() else []
     told += f", {other} are open." if other else "."
+    missed = rows[rows["met"] == "no"].merge(ceilings, on=["work", "setting", "peer"], suffixes=("", "_"))
+    if beyond := int((missed["ceiling"] < missed["target"]).sum()):
+        told += (
+            f" {beyond} of the missed targets are beyond what there would be if nothing but the convolutions took"
+            " time ([ceilings.csv](ceilings.csv), `python -m benchmarks.ceilings`)."
+        )
     return PAGE.format(told="\n".join([told, *figure]), table=markdown(printable(rows)))
 
 
@@ -125,10 +114,17 @@ def publish(readings: Readings, out: Path) -> pd.DataFrame:
     known.write(out / "timings.csv")
     write_text(out / "benchmarks.csv", rows.to_csv(index=False, float_format="%.4g"))
     rows = pd.read_csv(out / "benchmarks.csv")  # the page is of what was written
-    write_text(out / "README.md", page(rows))
+    ceilings = known_ceilings(out)
+    write_text(out / "README.md", page(rows, ceilings))
     if rows["ratio"].notna().any():
-        draw(rows, out / "benchmarks.png")
+        write(draw(rows, ceilings), out / "benchmarks.png")
     return rows
+
+
+def known_ceilings(out: Path) -> pd.DataFrame:
+    """What `benchmarks.ceilings` has written into a folder; nothing where it was not called."""
+    path = out / "ceilings.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["work", "setting", "peer", "ceiling"])
 
 
 def versions() -> dict[str, str]:

@@ -139,3 +139,11 @@ def read_with_digest(text: bytes) -> dict[str, Any]:
     if digest != json_digest(content):
         raise DamagedFile("its content is not the one that its digest was made of")
     return content
+
+
+def shown(path: Path) -> str:
+    """A path as people read it: relative to the current folder or its parent where it can be."""
+    for base, prefix in ((Path.cwd(), ""), (Path.cwd().parent, "../")):
+        if path.resolve().is_relative_to(base):
+            return prefix + str(path.resolve().relative_to(base))
+    return str(path)

@@ -28,8 +28,8 @@ def run(
 ) -> None:
     """Train and evaluate one run; what is there is not run again."""
     from advprune_core.attacks.base import ATTACKS
+    from advprune_core.base.files import shown
     from advprune_core.base.settings import check_names
-    from advprune_core.notebook import shown
     from advprune_core.study.grid import Entry
     from advprune_core.study.runner import run_entries
     from advprune_core.study.store import RunStore
@@ -96,7 +96,7 @@ def evaluate(
     data: Data = None,
 ) -> None:
     """Evaluate a run that is there, or weights of your own; killed, it goes on where it was."""
-    from advprune_core.notebook import shown
+    from advprune_core.base.files import shown
     from advprune_core.study.single_evaluation import evaluate_checkpoint
 
     if (run_key is None) == (weights is None):

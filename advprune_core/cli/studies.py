@@ -46,7 +46,7 @@ def study(
 ) -> None:
     """Carry out a study and execute its notebooks: the profile's, by default accuracy_vs_fraction and runtime."""
     from advprune_core.analysis.summaries import printable
-    from advprune_core.notebook import shown
+    from advprune_core.base.files import shown
     from advprune_core.study.executed import execute, study_of
     from advprune_core.study.grid import study_grid
     from advprune_core.study.notebooks import default_notebooks, find_notebook, find_profile, is_profile

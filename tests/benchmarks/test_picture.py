@@ -1,0 +1,56 @@
+"""The figure of the table can be printed, and shows every row, wherever its ratio lies."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from benchmarks.bench import known_ceilings
+from benchmarks.picture import LABEL, draw, lines, short
+from tests.analysis.figure_checks import faults
+from tests.reference import REFERENCE
+
+FOLDER = REFERENCE / "benchmarks"
+
+
+def rows(*ratios: float) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "work": "PGD-10",
+            "setting": [f"network {number}; exact" for number, _ in enumerate(ratios)],
+            "peer": "ART",
+            "ratio": ratios,
+            "target": 2.0,
+            "device": "a CPU",
+        }
+    )
+
+
+def test_the_committed_table_can_be_printed() -> None:
+    assert faults(draw(pd.read_csv(FOLDER / "benchmarks.csv"), known_ceilings(FOLDER))) == []
+
+
+def test_ratios_far_from_their_targets_stay_inside() -> None:
+    figure = draw(rows(0.01, 1.9, 2.0, 5000.0), known_ceilings(FOLDER))
+    assert faults(figure) == []
+    (axis,) = figure.axes
+    marks = [
+        (line.get_marker(), line.get_markerfacecolor()) for line in axis.lines if line.get_marker() not in ("None", "|")
+    ]
+    assert [mark for mark, _ in marks] == ["D", "D", "D", ">"]
+    assert [face == "white" for _, face in marks] == [True, True, False, False], "what is not met is hollow"
+
+
+def test_works_are_headings() -> None:
+    found = lines(rows(1.0, 2.0))
+    assert [(label, own is None) for label, own in found] == [
+        ("PGD-10", True),
+        ("network 0; exact", False),
+        ("network 1; exact", False),
+    ]
+
+
+@pytest.mark.parametrize(("setting", "ends"), [("a; b", "a; b"), ("word " * 30 + "; 20%", " ...; 20%")])
+def test_what_is_cut_is_not_the_end(setting: str, ends: str) -> None:
+    assert len(short(setting)) <= LABEL
+    assert short(setting).endswith(ends)
