@@ -144,7 +144,7 @@ def _selections(
 
 def _bullet(network: str, speed: str) -> Case:
     own = NETWORKS[network]
-    setting = f"{own.setting(own.config().optimisation.batch_size)}, 10 steps at the boundary, {speed}"
+    setting = f"{own.setting(own.config().optimisation.batch_size)}, 10 steps at the boundary; {speed}"
     goals = (Goal("BulletTrain", "plain steps, as many passes", 0.9),)
     return Case(f"bullet-{network}-{speed}", "BulletTrain", setting, goals, partial(bullet, network, speed=speed))
 
