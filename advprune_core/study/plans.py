@@ -149,8 +149,10 @@ def measured_pace(config: RunConfig, dataset: Dataset, *, seconds: float = TIMIN
 
     Steps are taken on ever more images, up to a whole batch, as long as `seconds` allow; where they
     end before, what more images add to a step says how fast a whole batch may be. On a CPU it is
-    time of the processor, so that it counts little what else the machine is busy with. Nothing is
-    compiled: a compiled run is timed by plain passes in its layout, and takes `COMPILED` of them.
+    time of the processor, so that it counts little what else the machine is busy with, and of one
+    thread, because several wait for each other on a busy machine: as many as a run has gain from half
+    of their number to all of it. Nothing is compiled: a compiled run is timed by plain passes in its
+    layout, and takes `COMPILED` of them.
     """
     batch = config.optimisation.batch_size
     size, spent = min(LEAST, batch), 0.0
@@ -170,20 +172,21 @@ def measured_pace(config: RunConfig, dataset: Dataset, *, seconds: float = TIMIN
     if size < batch:  # some of a step's time is the same whatever its size: half of it, where one size was all
         more = least - steps[size // 2][0] if size // 2 in steps else least / 4
         low = min(low, max(0.0, more) / (size - size // 2))
-    margins = [NOISE if size == batch else LARGER, *([COMPILED] if config.speed == "compiled" else [])]
+    threads = min(config.threads, os.cpu_count() or 1) if config.device == "cpu" else 1
+    margins = [NOISE if size == batch else LARGER, (1 / threads, min(1.0, 2 / threads))]
+    margins += [COMPILED] if config.speed == "compiled" else []
     return Pace(low * math.prod(m[0] for m in margins), high * math.prod(m[1] for m in margins), size)
 
 
 def _step(config: RunConfig, dataset: Dataset, size: int) -> tuple[float, float]:
     """Seconds of a step on `size` images for each of its passes of them all, and seconds that went by."""
-    brief = few_steps(config, dataset, steps=1, size=size).replace(speed="exact")
+    brief = few_steps(config, dataset, steps=1, size=size).replace(speed="exact", threads=1)
     model = build_model(config.model, dataset, seed=config.seed)
     if config.speed == "compiled":
         model = model.to(memory_format=torch.channels_last)
     ledger = train(brief, dataset, model=model).ledger
     passed = ledger["seconds"]["train"]
-    cores = min(config.threads, os.cpu_count() or 1)
-    own = ledger["cpu_seconds"]["train"] / cores if config.device == "cpu" else passed
+    own = ledger["cpu_seconds"]["train"] if config.device == "cpu" else passed
     return own * size / ledger["passes"]["train"], passed
 
 

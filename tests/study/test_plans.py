@@ -164,15 +164,33 @@ def test_a_pace_is_measured_in_the_time_there_is(seconds: float, speed: str, mon
         assert pace.high / pace.low < 1.3 * (COMPILED[1] / COMPILED[0] if speed == "compiled" else 1)
 
 
-@pytest.mark.parametrize(("device", "threads", "expected"), [("cpu", 1, 6.0), ("cpu", 2, 3.0), ("cuda", 1, 8.0)])
+@pytest.mark.parametrize(("device", "threads", "expected"), [("cpu", 1, 6.0), ("cpu", 2, 6.0), ("cuda", 1, 8.0)])
 def test_a_step_on_a_cpu_is_processor_time(
     device: str, threads: int, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = {"seconds": {"train": 8.0}, "cpu_seconds": {"train": 6.0}, "passes": {"train": 5 * 4}}
-    monkeypatch.setattr(plans, "train", lambda *_, **__: SimpleNamespace(ledger=ledger))
-    monkeypatch.setattr(plans.os, "cpu_count", lambda: 2)
+    trained: list[Any] = []
+
+    def train(config: Any, *_: Any, **__: Any) -> SimpleNamespace:
+        trained.append(config)
+        return SimpleNamespace(ledger=ledger)
+
+    monkeypatch.setattr(plans, "train", train)
     config = tiny_run(device=device, threads=threads)
     assert plans._step(config, load_dataset(config.dataset), 4) == (pytest.approx(expected / 5), 8.0)
+    assert trained[0].threads == 1, "several would wait for each other where the machine is busy"
+
+
+@pytest.mark.parametrize(("threads", "low", "high"), [(1, 1, 1), (2, 1 / 2, 1), (4, 1 / 4, 1 / 2), (8, 1 / 4, 1 / 2)])
+def test_several_threads_gain_half_of_their_number_to_all_of_it(
+    threads: int, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "_step", lambda config, dataset, size: (size * 0.001, size * 0.001))
+    monkeypatch.setattr(plans.os, "cpu_count", lambda: 4)
+    dataset = load_dataset(tiny_run().dataset)
+    one, several = (measured_pace(tiny_run(threads=count), dataset) for count in (1, threads))
+    assert several.low == pytest.approx(low * one.low)
+    assert several.high == pytest.approx(high * one.high)
 
 
 @pytest.mark.parametrize(
