@@ -72,6 +72,11 @@ class Case:
         """Those that its goals name."""
         return list(dict.fromkeys(name for goal in self.goals for name in (goal.ours, goal.peer)))
 
+    def setting_of(self, goal: Goal) -> str:
+        """What the table says of a goal's row: which of ours it is, too, where there are several."""
+        several = len({other.ours for other in self.goals}) > 1
+        return f"{self.setting}; {goal.ours}" if several else self.setting
+
     def with_rounds(self, rounds: int) -> Case:
         """The same with another number of rounds."""
         return replace(self, rounds=rounds)
@@ -97,7 +102,6 @@ def table(cases: Iterable[Case], readings: Readings) -> pd.DataFrame:
 def _rows(case: Case, readings: Readings) -> list[dict[str, str | float | None]]:
     found = readings.of(case.name)
     middle = medians(found.rounds.values())
-    several = len({goal.ours for goal in case.goals}) > 1
     rows = []
     for goal in case.goals:
         ratio, met = None, "not measured"
@@ -107,8 +111,7 @@ def _rows(case: Case, readings: Readings) -> list[dict[str, str | float | None]]
             met = ("yes" if ratio >= goal.target else "no") if enough else f"after {len(found.rounds)} rounds only"
         elif goal.ours in middle:
             met = f"no: {goal.peer} is not installed"
-        setting = f"{case.setting}; {goal.ours}" if several else case.setting
-        values = (case.work, setting, goal.peer, ratio, goal.target, met, found.device)
+        values = (case.work, case.setting_of(goal), goal.peer, ratio, goal.target, met, found.device)
         rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 

@@ -1,20 +1,23 @@
-"""How much any other execution of the same convolutions could gain: `python -m benchmarks.ceilings`.
+"""How much any other code around the same passes could gain: `python -m benchmarks.ceilings`.
 
     python -m benchmarks.ceilings [--rounds N] [--out FOLDER]
 
-For each network of the table, on one thread: the convolutions of a pass alone, without normalisation, activations,
-losses or the optimiser, in the quicker of two layouts, beside what the table says that peers take for the whole. A
-step of an attack has each convolution forward, and its gradient by the input; an update of the weights has each
-gradient by them as well. The *ceiling* is the peer's median over theirs: a target above it cannot be met in float32
-by these kernels, whatever is compiled around them.
+What a row's work cannot do without, on one thread, beside what the table says that its peer takes for the whole:
 
-Writes ceilings.csv into FOLDER (default results/reference/benchmarks): columns `work, setting, peer, ceiling, target,
-device`, a row for each target of the compiled rows of the table.
+* *exact* rows: the network's passes alone, plain ones: forward and the gradient by the images for each step of the
+  attack, forward and the gradient by the weights for the update; no attack, no optimiser.
+* *compiled* rows: the convolutions of these passes alone, in the quicker of two layouts; no normalisation, no
+  activations, no losses.
+
+The *ceiling* is the peer's median over that: a target above it cannot be met in float32 by these kernels, whatever is
+written around them. Writes ceilings.csv into FOLDER (default results/reference/benchmarks): columns `work, setting,
+peer, ceiling, target, device`, a row for each row of the table about attacks and steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,9 +38,11 @@ from benchmarks.networks import NETWORKS, Network
 from benchmarks.readings import Readings, read
 from benchmarks.timing import Work, alternating, medians
 
+KINDS = ("forward alone", "by input alone", "by weights alone")
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 #: Passes of a batch, forward and backward, in an update of the weights.
 UPDATES = {"pgd_at": 1, "trades": 2, "mart": 2}
+CASES = [*attacks.CASES, *training_steps.CASES]
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,25 @@ def convolutions(model: nn.Module, x: Tensor) -> list[Convolution]:
     return found
 
 
-def parts(model: nn.Module, x: Tensor) -> dict[str, Work]:
-    """A pass forward, by the input, by the weights, in each layout; convolutions alone."""
-    work = {}
+def parts(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Work]:
+    """Passes of the network, and their convolutions alone in each layout."""
+    work: dict[str, Work] = passes(model, x, y)
     for name, layout in LAYOUTS.items():
         kinds = zip(*(each.work(layout) for each in convolutions(model, x)), strict=True)
-        for kind, calls in zip(("forward", "by input", "by weights"), kinds, strict=True):
+        for kind, calls in zip(KINDS, kinds, strict=True):
             work[f"{kind}, {name}"] = partial(_all, calls)
     return work
+
+
+def passes(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Work]:
+    """Plain passes of a whole network: forward, with the gradient by the images, with that by the weights."""
+    searched, trained, leaf = copy.deepcopy(model).eval(), copy.deepcopy(model).train(), x.clone().requires_grad_()
+    weights = list(trained.parameters())
+    return {
+        "forward": lambda: searched(leaf),
+        "attack": lambda: torch.autograd.grad(F.cross_entropy(searched(leaf), y), leaf),
+        "update": lambda: torch.autograd.grad(F.cross_entropy(trained(x), y), weights),
+    }
 
 
 def _all(calls: Sequence[Work]) -> None:
@@ -93,17 +109,20 @@ def _all(calls: Sequence[Work]) -> None:
         call()
 
 
-def least(amounts: dict[str, float]) -> dict[str, float]:
-    """Seconds of convolutions alone by work of the table."""
-    quick = {
-        kind: min(amounts[f"{kind}, {layout}"] for layout in LAYOUTS) for kind in ("forward", "by input", "by weights")
-    }
-    attack = quick["forward"] + quick["by input"]
-    update = attack + quick["by weights"]  # by the images as well, which only the first convolution does not need
-    found = {"PGD-10": attacks.STEPS * attack}
-    for name, title in training_steps.TITLES.items():
-        clean = quick["forward"] if name == "trades" else 0.0
-        found[title] = training_steps.STEPS[name] * attack + clean + UPDATES[name] * update
+def least(amounts: dict[str, float]) -> dict[tuple[str, str], float]:
+    """Seconds that (work, way) of the table cannot do without, from those of `parts`."""
+    quick = {kind: min(amounts[f"{kind}, {layout}"] for layout in LAYOUTS) for kind in KINDS}
+    attack = quick["forward alone"] + quick["by input alone"]
+    found = {}
+    for way, forward, search, update in (
+        ("exact", amounts["forward"], amounts["attack"], amounts["update"]),
+        ("compiled", quick["forward alone"], attack, attack + quick["by weights alone"]),
+    ):
+        found["PGD-10", way] = attacks.STEPS * search
+        for name, title in training_steps.TITLES.items():
+            clean = forward if name == "trades" else 0.0
+            found[title, way] = training_steps.STEPS[name] * search + clean + UPDATES[name] * update
+        found[training_steps.FLOOR, way] = found[training_steps.TITLES["pgd_at"], way]
     return found
 
 
@@ -116,27 +135,26 @@ def ceilings(readings: Readings, rounds: int) -> pd.DataFrame:
         If the peers were not measured on this processor.
     """
     rows: list[dict[str, Any]] = []
-    device, alone = environment("cpu")["device"], dict[str, dict[str, float]]()
-    for case in (*attacks.CASES, *training_steps.CASES):
-        goals = [goal for goal in case.goals if goal.ours == "compiled"]
+    device, needed = environment("cpu")["device"], dict[str, dict[tuple[str, str], float]]()
+    for case in CASES:
         found = readings.of(case.name)
-        if not goals:
-            continue
         if found.device != device:
             raise ValueError(f"{case.name} was measured on {found.device or 'nothing yet'}, and this is {device}")
         network = next(name for name in NETWORKS if case.name.endswith(f"-{name}"))
-        alone[network] = alone.get(network) or measured(NETWORKS[network], rounds)
+        needed[network] = needed.get(network) or measured(NETWORKS[network], rounds)
         taken = medians(found.rounds.values())
-        for goal in goals:
-            ceiling = taken[goal.peer] / alone[network][case.work]
-            row = {"work": case.work, "setting": f"{case.setting}; {goal.ours}", "peer": goal.peer, "ceiling": ceiling}
+        for goal in (goal for goal in case.goals if goal.peer in taken):
+            setting = case.setting_of(goal)
+            way = "compiled" if setting.endswith("compiled") else "exact"
+            ceiling = taken[goal.peer] / needed[network][case.work, way]
+            row = {"work": case.work, "setting": setting, "peer": goal.peer, "ceiling": ceiling}
             rows.append({**row, "target": goal.target, "device": device})
     return pd.DataFrame(rows)
 
 
-def measured(network: Network, rounds: int) -> dict[str, float]:
-    """Seconds of convolutions alone by work of the table."""
-    one_round = alternating(parts(network.model(), network.images()[0]))
+def measured(network: Network, rounds: int) -> dict[tuple[str, str], float]:
+    """Seconds that the works of a network cannot do without."""
+    one_round = alternating(parts(network.model(), *network.images()))
     return least(medians([one_round(number) for number in range(rounds + 1)][1:]))
 
 

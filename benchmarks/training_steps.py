@@ -27,6 +27,7 @@ STEPS = {"pgd_at": 7, "trades": 10, "mart": 10}
 SHARE, LR = 0.25, 0.01
 #: Distance of two updates of the weights, relative to their length, at most: rounding, and signs that it turns.
 APART = {"exact": 0.02, "compiled": 0.2}
+FLOOR = "step against 2k + 3 passes"
 TITLES = {"pgd_at": "step of PGD-AT", "trades": "step of TRADES", "mart": "step of MART"}
 
 
@@ -195,9 +196,7 @@ def _floor(network: str) -> Case:
     goal = Goal("step", "its forward passes", 1 / 1.1 if compiled else 1 / 1.5)
     begin = partial(against_floor, NETWORKS[network], compiled=compiled)
     way = "compiled" if compiled else "exact"
-    return Case(
-        f"floor-{network}", "step against 2k + 3 passes", f"{NETWORKS[network].setting()}; {way}", (goal,), begin
-    )
+    return Case(f"floor-{network}", FLOOR, f"{NETWORKS[network].setting()}; {way}", (goal,), begin)
 
 
 CASES = [

@@ -12,7 +12,8 @@ from advprune_core.base.environment import environment
 from advprune_core.datasets.base import load_dataset
 from advprune_core.models.base import build_model
 from advprune_core.trainers.config import RunConfig
-from benchmarks import attacks, ceilings, training_steps
+from benchmarks import ceilings, training_steps
+from benchmarks.cases import table
 from benchmarks.readings import Readings, Rounds
 
 
@@ -50,40 +51,52 @@ def test_the_work_is_the_gradients_of_autograd(layout: torch.memory_format) -> N
     assert weights_alone[0] is None
 
 
+def test_passes_of_the_whole_network_have_its_gradients() -> None:
+    model, x, y = network(), torch.rand(2, 3, 8, 8), torch.tensor([0, 1])
+    found = ceilings.passes(model, x, y)
+    x = x.requires_grad_()
+    F.cross_entropy(model(x), y).backward()
+    (by_images,), by_weights = found["attack"](), found["update"]()  # type: ignore[misc, attr-defined]
+    torch.testing.assert_close(by_images, x.grad)
+    torch.testing.assert_close(list(by_weights), [weight.grad for weight in model.parameters()])
+
+
 def test_amounts_are_those_of_the_steps() -> None:
-    amounts = {
-        f"{kind}, {layout}": 1.0 for kind in ("forward", "by input", "by weights") for layout in ceilings.LAYOUTS
-    }
-    quick = next(iter(ceilings.LAYOUTS))
-    amounts |= {f"forward, {quick}": 0.5}
+    amounts = {f"{kind}, {layout}": 1.0 for kind in ceilings.KINDS for layout in ceilings.LAYOUTS}
+    amounts |= {f"{ceilings.KINDS[0]}, {next(iter(ceilings.LAYOUTS))}": 0.5}
+    amounts |= {"forward": 2.0, "attack": 5.0, "update": 7.0}
     assert ceilings.least(amounts) == {
-        "PGD-10": 10 * 1.5,
-        "step of PGD-AT": 7 * 1.5 + 2.5,
-        "step of TRADES": 10 * 1.5 + 0.5 + 2 * 2.5,
-        "step of MART": 10 * 1.5 + 2 * 2.5,
+        ("PGD-10", "exact"): 50.0,
+        ("step of PGD-AT", "exact"): 7 * 5.0 + 7.0,
+        ("step of TRADES", "exact"): 10 * 5.0 + 2.0 + 2 * 7.0,
+        ("step of MART", "exact"): 10 * 5.0 + 2 * 7.0,
+        (training_steps.FLOOR, "exact"): 7 * 5.0 + 7.0,
+        ("PGD-10", "compiled"): 10 * 1.5,
+        ("step of PGD-AT", "compiled"): 7 * 1.5 + 2.5,
+        ("step of TRADES", "compiled"): 10 * 1.5 + 0.5 + 2 * 2.5,
+        ("step of MART", "compiled"): 10 * 1.5 + 2 * 2.5,
+        (training_steps.FLOOR, "compiled"): 7 * 1.5 + 2.5,
     }
 
 
 def readings(device: str) -> Readings:
     """Every contender of every case takes six seconds."""
-    cases = [*attacks.CASES, *training_steps.CASES]
     return Readings(
         {
             case.name: Rounds({n: dict.fromkeys(case.contenders(), 6.0) for n in range(1, 6)}, "s", device)
-            for case in cases
+            for case in ceilings.CASES
         }
     )
 
 
-def test_a_ceiling_is_the_peers_time_over_that_of_the_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    works = ["PGD-10", *training_steps.TITLES.values()]
-    monkeypatch.setattr(ceilings, "measured", lambda network, rounds: dict.fromkeys(works, 2.0))
-    table = ceilings.ceilings(readings(str(environment("cpu")["device"])), rounds=1)
-    assert set(table["ceiling"]) == {3.0}
-    goals = [goal for case in (*attacks.CASES, *training_steps.CASES) for goal in case.goals if goal.ours == "compiled"]
-    assert list(table["target"]) == [goal.target for goal in goals]
-    assert table["setting"].str.endswith("; compiled").all()
-    assert isinstance(table, pd.DataFrame)
+def test_a_ceiling_is_the_peers_time_over_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = {(case.work, way): 2.0 for case in ceilings.CASES for way in ("exact", "compiled")}
+    monkeypatch.setattr(ceilings, "measured", lambda network, rounds: needed)
+    found = readings(str(environment("cpu")["device"]))
+    ceiling, rows = ceilings.ceilings(found, rounds=1), table(ceilings.CASES, found)
+    assert set(ceiling["ceiling"]) == {3.0}
+    columns = ["work", "setting", "peer", "target"]
+    pd.testing.assert_frame_equal(ceiling[columns], rows[columns])
 
 
 def test_seconds_of_another_processor_are_no_ceiling_here() -> None:
