@@ -101,8 +101,8 @@ def page(rows: pd.DataFrame, ceilings: pd.DataFrame) -> str:
     missed = rows[rows["met"] == "no"].merge(ceilings, on=["work", "setting", "peer"], suffixes=("", "_"))
     if beyond := int((missed["ceiling"] < missed["target"]).sum()):
         told += (
-            f" {beyond} of the missed targets are beyond what there would be if nothing but the convolutions took"
-            " time ([ceilings.csv](ceilings.csv), `python -m benchmarks.ceilings`)."
+            f" {beyond} of the missed targets are beyond what there would be if nothing took time but passes, in"
+            " compiled rows convolutions ([ceilings.csv](ceilings.csv), `python -m benchmarks.ceilings`)."
         )
     return PAGE.format(told="\n".join([told, *figure]), table=markdown(printable(rows)))
 

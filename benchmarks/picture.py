@@ -83,7 +83,15 @@ def draw(rows: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], linestyle="", color=GREY, marker=mark, label=peer) for peer, mark in marks.items()]
     handles += [
         Line2D([], [], linestyle="", color=BLUE, marker=">", label=f"met, beyond {HIGH:g} times"),
-        Line2D([], [], linestyle="", color="black", marker="|", markersize=8, label="if only convolutions took time"),
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            color="black",
+            marker="|",
+            markersize=8,
+            label="if only passes (compiled: convolutions) took time",
+        ),
     ]
     legend(figure, handles)
     device = ", ".join(known["device"].dropna().unique())
