@@ -90,7 +90,7 @@ def draw(rows: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
             color="black",
             marker="|",
             markersize=8,
-            label="if only passes (compiled: convolutions) took time",
+            label="passes alone (ceiling)",
         ),
     ]
     legend(figure, handles)
