@@ -6,7 +6,8 @@ training or a kind of pruner, has one colour in all figures; whoever sees no col
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
@@ -32,24 +33,34 @@ DPI = 150
 #: Characters of `TEXT` on an inch of a line.
 _ON_AN_INCH = 16
 
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context(
+        {
+            "figure.dpi": DPI,
+            "font.family": "DejaVu Sans",  # comes with matplotlib: figures are the same everywhere
+            "font.size": TEXT,
+            **dict.fromkeys(("axes.titlesize", "axes.labelsize", "figure.titlesize", "figure.labelsize"), TEXT),
+            **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize"), SMALL),
+            "axes.linewidth": 0.6,
+            "lines.linewidth": 1.1,
+            "lines.markersize": 4.5,
+            "lines.markeredgewidth": 0.9,
+            "errorbar.capsize": 1.5,
+            "legend.frameon": False,
+            "legend.columnspacing": 1.2,
+            "legend.handlelength": 2.4,
+        }
+    ):
+        yield
+        # A notebook's first figure loads the backend that from then on shows figures by itself: that has to stay.
+        interactive = mpl.is_interactive()
+    mpl.interactive(interactive)
+
+
 #: A figure is drawn under it: ``@styled``.
-styled = mpl.rc_context(
-    {
-        "figure.dpi": DPI,
-        "font.family": "DejaVu Sans",  # comes with matplotlib: figures are the same everywhere
-        "font.size": TEXT,
-        **dict.fromkeys(("axes.titlesize", "axes.labelsize", "figure.titlesize", "figure.labelsize"), TEXT),
-        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize"), SMALL),
-        "axes.linewidth": 0.6,
-        "lines.linewidth": 1.1,
-        "lines.markersize": 4.5,
-        "lines.markeredgewidth": 0.9,
-        "errorbar.capsize": 1.5,
-        "legend.frameon": False,
-        "legend.columnspacing": 1.2,
-        "legend.handlelength": 2.4,
-    }
-)
+styled = _style()
 
 # Okabe and Ito's colours (2008), which deuteranopes, protanopes and tritanopes tell apart.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (

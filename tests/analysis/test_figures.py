@@ -157,6 +157,16 @@ def test_the_single_run_on_all_data_is_drawn_once() -> None:
         assert order == sorted(order, reverse=True), "the highest is at the top"
 
 
+def test_a_backend_that_shows_figures_by_itself_goes_on_to() -> None:
+    """JupyterLab's is loaded by the first figure, within its style; the second one was not shown."""
+    with mpl.rc_context():
+        mpl.interactive(False)
+        styled(lambda: mpl.interactive(True))()
+        assert mpl.is_interactive()
+        styled(lambda: mpl.interactive(False))()
+        assert not mpl.is_interactive()
+
+
 def test_every_pruner_and_objective_has_its_look() -> None:
     assert {name for name in PRUNERS.classes() if pruner_look(name).family == "other"} == set()
     assert {name for name in OBJECTIVES.classes() if trainer_look(name, "random", "7").family == "other"} == set()
