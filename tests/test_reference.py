@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,8 +14,10 @@ from advprune_core.analysis.summaries import frontier, printable, pruner_table
 from advprune_core.study.packed import PACKED
 from advprune_core.study.table import collect, collect_timings
 from advprune_core.study.upkeep import check_results
+from tests.executed import machine_paths, undrawn
 from tests.reference import REFERENCE, STUDIES
 
+NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
 UNDER_WAY = {"cifar10_cpu", "noise_cifar10_cpu"}
 #: Tables that notebooks write beside that of all runs.
@@ -57,3 +61,10 @@ def test_tables_say_what_the_records_say(study: str) -> None:
 def test_pages_say_what_the_records_say(study: str) -> None:
     written = (REFERENCE / study / "README.md").read_text()
     assert written == page(REFERENCE / study, study), "write it again: `python -m tests.front_page`"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[f"{path.parent.name}/{path.name}" for path in NOTEBOOKS])
+def test_executed_notebooks_show_their_figures_and_name_no_machine(path: Path) -> None:
+    executed = json.loads(path.read_text())
+    assert undrawn(executed) == []
+    assert machine_paths(executed) == []

@@ -62,7 +62,7 @@ def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: Study
                 cwd=os.getcwd(),  # relative paths and modules mean the same there as here
                 extra_arguments=["--IPKernelApp.log_level=40"],
             )
-            _forget_paths(output)
+            _forget_paths(output, config.execution.root)
             outputs.append(output)
     finally:
         os.environ.pop("ADVPRUNE_RESULTS")
@@ -71,9 +71,11 @@ def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: Study
     return outputs
 
 
-def _forget_paths(notebook: Path) -> None:
-    """Leave only names in what papermill notes of its paths."""
+def _forget_paths(notebook: Path, root: Path) -> None:
+    """Leave only names in what papermill notes of its paths, and of the results folder in what cells have printed."""
     content = json.loads(notebook.read_text())
     for name in ("input_path", "output_path"):
         content["metadata"]["papermill"][name] = notebook.name
+    for output in (output for cell in content["cells"] for output in cell.get("outputs", []) if "text" in output):
+        output["text"] = [line.replace(f"{root.resolve()}{os.sep}", f"{root.name}/") for line in output["text"]]
     write_text(notebook, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

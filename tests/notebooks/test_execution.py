@@ -21,6 +21,7 @@ from advprune_core.study.executed import study_of
 from advprune_core.study.grid import study_grid
 from advprune_core.study.notebooks import find_notebook
 from advprune_core.study.study import StudyConfig, read_profile, study_config
+from tests.executed import undrawn
 from tests.tiny import STUDY
 
 ROOT = Path(__file__).parents[2]
@@ -84,17 +85,6 @@ def test_profiles_are_valid_studies(profile: Path) -> None:
         assert study_grid(study_of(find_notebook(name), parameters))
     own = profile.with_suffix(".ipynb").name
     assert notebooks or not (ROOT / "notebooks" / own).exists(), "a profile of a notebook's name is that notebook's"
-
-
-def undrawn(executed: dict[str, Any]) -> list[str]:
-    """Cells of an executed notebook that have written a figure, and show none."""
-    found = []
-    for cell in executed["cells"]:
-        said = "".join("".join(output.get("text", "")) for output in cell.get("outputs", []))
-        shown = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
-        if "save_figure(" in "".join(cell["source"]) and ".png" in said and not shown:
-            found.append("".join(cell["source"]))
-    return found
 
 
 @pytest.mark.slow

@@ -72,7 +72,8 @@ def test_a_notebook_without_parameters_has_none(tmp_path: Path) -> None:
 def test_execute_gives_the_kernel_its_parameters_and_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADVPRUNE_RESULTS", "as before")
     code = (
-        "import os\nassert os.environ['ADVPRUNE_RESULTS'].endswith('kept')\nprint(study, epochs, results, os.listdir())"
+        "import os\nassert os.environ['ADVPRUNE_RESULTS'].endswith('kept')\nprint(study, epochs, results, os.listdir())\n"
+        "print(os.environ['ADVPRUNE_RESULTS'] + '/mine/a.png')"
     )
     notebook = write_notebook(tmp_path / "nb" / "a.ipynb", {"study": "x", "epochs": 1, "results": None}, code)
     config = study_config({"study": "mine", "epochs": 3, "results": str(tmp_path / "kept")})
@@ -87,6 +88,6 @@ def test_execute_gives_the_kernel_its_parameters_and_no_paths(tmp_path: Path, mo
     printed = [
         cell.outputs[0].text for cell in nbformat.read(output, 4).cells if cell.cell_type == "code" and cell.outputs
     ]
-    assert printed == ["mine 3 None ['mine.npz']\n"], "the kernel works where the command does"
+    assert printed == ["mine 3 None ['mine.npz']\nkept/mine/a.png\n"], "the kernel works where the command does"
     assert str(tmp_path) not in output.read_text()
     assert nbformat.read(notebook, 4).cells[1].outputs == []
