@@ -72,7 +72,8 @@ def test_a_notebook_without_parameters_has_none(tmp_path: Path) -> None:
 def test_execute_gives_the_kernel_its_parameters_and_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADVPRUNE_RESULTS", "as before")
     code = (
-        "import os\nassert os.environ['ADVPRUNE_RESULTS'].endswith('kept')\nprint(study, epochs, results, os.listdir())\n"
+        "import os\nassert os.environ['ADVPRUNE_RESULTS'].endswith('kept')\n"
+        "print(study, epochs, results, os.listdir())\n"
         "print(os.environ['ADVPRUNE_RESULTS'] + '/mine/a.png')"
     )
     notebook = write_notebook(tmp_path / "nb" / "a.ipynb", {"study": "x", "epochs": 1, "results": None}, code)
