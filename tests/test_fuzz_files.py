@@ -19,7 +19,7 @@ from PIL import Image
 
 from advprune_core.base.settings import AdvpruneError
 from advprune_core.datasets.base import dataset_from_arrays, load_dataset
-from advprune_core.datasets.class_folders import some
+from advprune_core.datasets.class_folders import Skipped, some
 from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.selecting import select
 from advprune_core.pruners.selection_files import load_selection, select_file
@@ -429,9 +429,31 @@ def test_hidden_entries_are_left_out_and_counted(tmp_path: Path) -> None:
     write_image(root / "train" / "cat" / ".cache" / "0.png")
     (root / "train" / "cat" / "._0.png").write_bytes(b"\x00\x05\x16\x07")
     (root / "test" / "dog" / "Thumbs.db").write_text("")
-    with pytest.warns(UserWarning, match="left out 3 hidden files or folders, 1 files that are no images"):
+    with pytest.warns(UserWarning, match="left out 3 hidden files or folders and 1 file that is no image: Thumbs.db"):
         dataset = load(root)
     assert (dataset.train_hash, dataset.test_hash) == (plain.train_hash, plain.test_hash)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], None),
+        (["0.png", "1.JPG"], None),
+        ([".DS_Store"], "own: left out 1 hidden file or folder"),
+        (["a.txt"], "own: left out 1 file that is no image: a.txt (images are: .jpg, .jpeg, "),
+        (["a.txt", "b.csv", "c.md"], "own: left out 3 files that are no images: a.txt, b.csv, c.md (images are: "),
+        (["a.txt", "b.csv", "c.md", "d"], "own: left out 4 files that are no images: a.txt, b.csv, c.md, ... ("),
+        ([".a", ".b", "a.txt"], "own: left out 2 hidden files or folders and 1 file that is no image: a.txt ("),
+    ],
+)
+def test_what_was_left_out_is_named(names: list[str], said: str | None) -> None:
+    skipped = Skipped()
+    for name in names:
+        skipped.takes(name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        skipped.warn(Path("own"))
+    assert [str(warning.message).startswith(said or "") for warning in caught] == [True] * (said is not None)
 
 
 def test_16_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:

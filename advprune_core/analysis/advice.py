@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 import pandas as pd
 from pydantic import BeforeValidator, Field, model_validator
 
+from advprune_core.analysis.batches import batch_for, with_enough_steps
 from advprune_core.analysis.estimates import Estimate
-from advprune_core.analysis.fronts import SETTING, Plan, spec_text, ways_of
+from advprune_core.analysis.fronts import Plan, ways_of
+from advprune_core.analysis.situations import Situation, beyond, measured, nearest
 from advprune_core.base.settings import Settings
-from advprune_core.base.values import ratio, shown
+from advprune_core.base.values import as_ratio, ratio, shown
 from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import TRAINERS
 from advprune_core.study.commands import run_command, typed
@@ -29,8 +30,6 @@ from advprune_core.trainers.config import RunConfig
 WIDEST = 0.06
 #: Share of a budget that the dearest measured run must cost for the answer to hold for it.
 _ENOUGH = 0.5
-#: Times as many training images, or as few, that count as the measured number.
-_AS_MANY = 1.1
 #: What a full run takes for each image: 7 steps of PGD.
 _PGD = RunConfig()
 
@@ -66,59 +65,6 @@ class Request(Settings):
         if (self.budget is None) == (self.cost is None):
             raise ValueError("name one budget: --budget '20 min', or --cost 0.3 of a full run")
         return self
-
-
-@dataclass(frozen=True)
-class Situation:
-    """What advice is asked for; the fields are those of a measured setting, its test aside."""
-
-    dataset: str
-    wrong_labels: float
-    images: int
-    shape: str
-    model: str
-    norm: str
-    eps: float
-
-    @classmethod
-    def of(cls, config: RunConfig, dataset: Dataset, wrong_labels: float | None = None) -> Situation:
-        """That of a run; its data are as wrong as is said, or as they were made."""
-        return cls(
-            dataset=config.dataset.name,
-            wrong_labels=config.dataset.label_noise if wrong_labels is None else wrong_labels,
-            images=len(dataset.train),
-            shape="x".join(map(str, dataset.image_shape)),
-            model=spec_text(config.model),
-            norm=config.threat.norm,
-            eps=config.threat.eps,
-        )
-
-
-def nearest(points: pd.DataFrame, asked: Situation) -> pd.DataFrame:
-    """The points of the measured setting that is nearest to what is asked.
-
-    First in the share of wrong labels, which is what the answer turns on; then the data set, else one of images of
-    about as many values; then norm, radius and network; then the one with most points.
-    """
-
-    def distance(place: tuple[Any, ...], count: int) -> tuple[float, ...]:
-        there = dict(zip(SETTING, place, strict=True))
-        return (
-            round(abs(there["wrong_labels"] - asked.wrong_labels), 9),
-            there["dataset"] != asked.dataset,
-            abs(math.log(_values(there["shape"]) / _values(asked.shape))),
-            there["norm"] != asked.norm,
-            abs(math.log(there["eps"] / asked.eps)),
-            there["model"] != asked.model,
-            -count,
-        )
-
-    groups = [(distance(place, len(rows)), rows) for place, rows in points.groupby(list(SETTING))]
-    return min(groups, key=lambda group: group[0])[1]
-
-
-def _values(shape: str) -> int:
-    return math.prod(map(int, shape.split("x")))
 
 
 def full_epochs(points: pd.DataFrame) -> float:
@@ -173,15 +119,17 @@ def advise(
     """
     asked = Situation.of(config, dataset, request.wrong_labels)
     points, images = nearest(points, asked), len(dataset.train)
+    there = points.iloc[0]
     full = full_epochs(points) * _PGD.passes_per_image
-    batch = json.loads(points.iloc[0]["trainer"]).get("batch_size", config.optimisation.batch_size)
+    batch = json.loads(there["trainer"]).get("batch_size", config.optimisation.batch_size)
+    batch = batch_for(images, batch, measured=there["images"])
     speed = pace(config.with_settings({"optimisation.batch_size": min(batch, images)}))
     if request.budget is None:
         budget, given = full * (request.cost or 0.0), f"{request.cost:g}"
     else:
         budget = request.budget / (speed.high * images)
         given = f"{duration(request.budget)}, {budget / full:.2g}"
-    beyond = _beyond(points.iloc[0], asked)
+    apart = beyond(there, asked)
     ways, found = ways_of(points), choose(points, budget)
     least, most = min(way.costs[0] for way in ways), max(way.costs[-1] for way in ways)
     lines = [
@@ -193,22 +141,24 @@ def advise(
         lines.append(f"Cannot tell: the cheapest run that was measured costs {least / budget:.1f} times as much.")
     else:
         plan, rival = found
+        plan, changed = with_enough_steps(plan, images, measured=there["images"])
         lines += [
-            _answer(plan, rival, dearest=most / budget) + f" ({_time(plan.cost, speed, images)}).",
-            f"  {'reached there' if beyond else 'expected'}: {_expected(plan.clean, 'clean')}, "
+            f"{_answer(plan)} ({_time(plan.cost, speed, images)}).{_doubt(plan, rival, dearest=most / budget)}",
+            f"  {'reached there' if apart else 'expected'}: {_expected(plan.clean, 'clean')}, "
             f"{_expected(plan.robust, 'robust')}",
             "  means over seeds on the measured test images, 95 % intervals; of single runs the standard deviation is "
             f"{100 * plan.spread:.1f} points",
             *([f"  against {_way(rival)}: {_expected(rival.robust, 'robust')}"] if rival is not None else []),
             f"  {command(plan, config)}",
         ]
+        apart += changed
         if plan.between[0] != plan.between[1]:
-            beyond.append(
+            apart.append(
                 "a cost between {:.3g} and {:.3g} of a full run: interpolated".format(*(c / full for c in plan.between))
             )
         if budget > 1.01 * plan.cost:
-            beyond.append(f"{plan.cost / budget:.0%} of the budget: what costs more was not measured, or is not better")
-    return "\n".join([*lines, "", _measured(points.iloc[0]), *(f"  - {text}" for text in beyond)])
+            apart.append(f"{plan.cost / budget:.0%} of the budget: what costs more was not measured, or is not better")
+    return "\n".join([*lines, "", measured(there), *(f"  - {text}" for text in apart)])
 
 
 def _time(cost: float, speed: Pace, images: int) -> str:
@@ -219,16 +169,21 @@ def _epochs(count: float) -> str:
     return f"{count:.3g} epoch{'s' * (round(count, 2) != 1)}"
 
 
-def _answer(plan: Plan, rival: Plan | None, *, dearest: float) -> str:
-    """Whether to prune, and what to do; `dearest`: cost of the dearest measured run, as a share of the budget."""
+def _answer(plan: Plan) -> str:
+    """Whether to prune, and what to do."""
+    return f"{'Prune' if plan.pruned else 'Do not prune'}: {_way(plan)}"
+
+
+def _doubt(plan: Plan, rival: Plan | None, *, dearest: float) -> str:
+    """What of the answer cannot be told; `dearest`: cost of the dearest measured run, as a share of the budget."""
     if dearest < _ENOUGH:
-        most = f"no run that was measured costs more than {dearest:.1g} of it"
-        return f"Cannot tell: {most}. Of those the best is {_way(plan)}"
-    if not plan.pruned:
-        return f"Do not prune: {_way(plan)}"
-    if rival is None:
-        return f"Cannot tell whether to prune, for nothing on all the data was measured at this cost: {_way(plan)}"
-    return f"Prune: {_way(plan)}"
+        return (
+            " That is the best of what was measured; cannot tell whether this budget buys better: no run that was "
+            f"measured costs more than {dearest:.1g} of it."
+        )
+    if plan.pruned and rival is None:
+        return " Cannot tell whether pruning is better: nothing on all the data was measured at this cost."
+    return ""
 
 
 def _way(plan: Plan) -> str:
@@ -269,39 +224,8 @@ def _trainer(plan: Plan) -> str:
 def command(plan: Plan, config: RunConfig) -> str:
     """The command that carries a plan out."""
     options: dict[str, Any] = {"dataset": config.dataset.spec(), "model": config.model.spec()}
-    options |= {"norm": config.threat.norm, "eps": round(config.threat.eps, 6)}
+    options |= {"norm": config.threat.norm, "eps": as_ratio(config.threat.eps)}
     options |= plan.way.trainer | {"epochs": float(f"{plan.epochs:.4g}")}
     if plan.pruned:
         options |= {"pruner": plan.way.pruner, "fraction": float(f"{plan.fraction:.3g}")}
     return run_command(options.items())
-
-
-def _measured(there: pd.Series) -> str:
-    wrong = f", {100 * there['wrong_labels']:g} % of the labels wrong" if there["wrong_labels"] else ""
-    return (
-        f"Measured: {there['dataset']} ({there['images']:,} training images of {there['shape']}{wrong}), "
-        f"{there['model']}, {there['norm']} {there['eps']:.3g}, robust under {there['test'].replace('+', ', ')}."
-    )
-
-
-def _beyond(there: pd.Series, asked: Situation) -> list[str]:
-    """Each way in which what is asked lies outside of what was measured."""
-    found = []
-    if there["dataset"] != asked.dataset:
-        found.append(
-            f"extrapolated to {asked.dataset}, {asked.images:,} images of {asked.shape}: accuracies say nothing of "
-            "yours, at best the choice carries over"
-        )
-    elif abs(math.log(there["images"] / asked.images)) > math.log(_AS_MANY):
-        found.append(f"extrapolated to {asked.images:,} training images")
-    if there["model"] != asked.model:
-        found.append(f"extrapolated to the network {asked.model}")
-    if there["norm"] != asked.norm or not math.isclose(there["eps"], asked.eps, rel_tol=1e-3):
-        found.append(
-            f"extrapolated to {asked.norm} {asked.eps:.3g}; one-step attacks can fail suddenly at a larger radius"
-        )
-    if not math.isclose(there["wrong_labels"], asked.wrong_labels, abs_tol=1e-9):
-        found.append(
-            f"extrapolated to {100 * asked.wrong_labels:g} % of the labels wrong: whether to prune turns on this"
-        )
-    return found

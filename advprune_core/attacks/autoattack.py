@@ -188,7 +188,7 @@ def autoattack(
     """
     attack = AutoAttack.create(version=version, precision=precision, give_up=give_up)
     given = check_inputs(model, x, y, threat=threat, norm=norm, eps=eps, seed=seed, ids=ids, batch_size=batch_size)
-    options = {"seed": seed, "ids": given.ids, "batch_size": batch_size, "progress": progress}
+    options: dict[str, Any] = {"seed": seed, "ids": given.ids, "batch_size": batch_size, "progress": progress}
     folder = None if work is None else Path(work)
     return inspected(
         model, Split(given.x, given.y), [attack], threat=given.threat, work=folder, keep_images=True, **options

@@ -26,6 +26,9 @@ from advprune_core.models.passes import check_network
 
 __all__ = ["Outcome", "accuracy_under", "evaluate", "inspected", "pack_bits", "predictions", "unpack_bits", "wilson"]
 
+#: Optimiser steps, below which a network that has learnt nothing was hardly trained.
+_FEW_STEPS = 200
+
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of an accuracy (Wilson 1927)."""
@@ -61,6 +64,7 @@ def evaluate(
     ids: Tensor | None = None,
     work: Path | None = None,
     progress: bool = False,
+    steps: int | None = None,
 ) -> Outcome:
     """Attack every image that is classified correctly.
 
@@ -88,6 +92,8 @@ def evaluate(
         there, to the same outcome.
     progress : bool
         Show a bar with the images left and the time.
+    steps : int, optional
+        Of the optimiser in the model's training, if known: few are named where it has learnt nothing.
 
     Returns
     -------
@@ -112,11 +118,17 @@ def evaluate(
         raise ConfigError("there are no images to evaluate on: the split is empty")
     names = None if ids is None else check_numbers("ids", ids, split.labels)
     options = {"seed": seed, "ids": names, "batch_size": batch_size, "work": work, "progress": progress}
-    return inspected(model, split, chosen, threat=ball, **options)
+    return inspected(model, split, chosen, threat=ball, steps=steps, **options)
 
 
 def inspected(
-    model: nn.Module, split: Split, attacks: Sequence[Attack], *, threat: ThreatModel, **options: Any
+    model: nn.Module,
+    split: Split,
+    attacks: Sequence[Attack],
+    *,
+    threat: ThreatModel,
+    steps: int | None = None,
+    **options: Any,
 ) -> Outcome:
     """What `ensemble.attack_split` finds (its options), and what is to be doubted in it, of which the caller warns."""
     device = device_of(model, split.labels.device)
@@ -132,11 +144,19 @@ def inspected(
     elif wilson(int(outcome.clean.sum()), len(outcome.clean))[0] <= 1 / classes:
         doubts += (
             f"clean accuracy is at chance: {100 * outcome.clean.mean():.1f} % of {len(outcome.clean)} images, where "
-            f"guessing one of {classes} classes is right for {100 / classes:.1f} %; robust accuracy says nothing then",
+            f"guessing one of {classes} classes is right for {100 / classes:.1f} %; robust accuracy says nothing then; "
+            f"{_remedy(steps)}",
         )
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=3)
     return replace(outcome, warnings=doubts)
+
+
+def _remedy(steps: int | None) -> str:
+    """What to do about a network that has learnt nothing in so many steps (None: nobody knows how many)."""
+    if steps is None or steps >= _FEW_STEPS:
+        return "train for longer, or with another learning rate or a smaller eps, and check the labels"
+    return f"only {steps} step{'s' * (steps != 1)}: train for more epochs, or with a smaller --batch-size"
 
 
 def accuracy_under(model: nn.Module, split: Split, attack: Attack, *, threat: ThreatModel, seed: int = 0) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 from types import NoneType
@@ -25,6 +26,12 @@ def ratio(value: Any) -> Any:
     if parts is None or not Fraction(parts[2]):
         raise ValueError(f"{shown(value)} is not a number or a ratio such as '8/255'")
     return float(Fraction(parts[1]) / Fraction(parts[2]))
+
+
+def as_ratio(value: float) -> str:
+    """A length in units of [0, 1] as people give it, to the last digit: ``8/255``, else ``0.125``."""
+    texts = (f"{value:g}", f"{255 * value:g}/255")
+    return next((text for text in texts if math.isclose(ratio(text), value, rel_tol=1e-12)), repr(float(value)))
 
 
 def as_meant(value: Any, field: FieldInfo) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from advprune_core.datasets.arrays import DataError
 #: What is taken for an image.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _SHOWN = 10
+#: Files left out that are named.
+_NAMED = 3
 
 
 def some(items: Sequence[Any]) -> str:
@@ -24,23 +26,31 @@ def some(items: Sequence[Any]) -> str:
 
 @dataclass
 class Skipped:
-    """How many entries were left out: hidden ones (.DS_Store, ._a.png, .cache/), and files that are no images."""
+    """What was left out: hidden entries (.DS_Store, ._a.png, .cache/), counted, and files that are no images."""
 
     hidden: int = 0
-    others: int = 0
+    others: list[str] = field(default_factory=list)
 
     def takes(self, name: str, *, folder: bool = False) -> bool:
-        """Whether an entry is to be left out, counted if so."""
+        """Whether an entry is to be left out, noted if so."""
         hidden = name.startswith(".") or name == "__MACOSX"
         other = not hidden and not folder and not name.lower().endswith(_SUFFIXES)
-        self.hidden, self.others = self.hidden + hidden, self.others + other
+        self.hidden += hidden
+        self.others += [name] * other
         return hidden or other
 
     def warn(self, root: Path) -> None:
-        """Say how many, if any."""
-        if self.hidden or self.others:
-            counts = f"{self.hidden} hidden files or folders, {self.others} files that are no images"
-            warnings.warn(f"{root}: left out {counts} (these are: {', '.join(_SUFFIXES)})", stacklevel=3)
+        """Say what, if anything."""
+        said = []
+        if self.hidden:
+            said.append(f"{self.hidden} hidden {'file or folder' if self.hidden == 1 else 'files or folders'}")
+        if self.others:
+            count = len(self.others)
+            kind = "file that is no image" if count == 1 else "files that are no images"
+            named = ", ".join(self.others[:_NAMED]) + ", ..." * (count > _NAMED)
+            said.append(f"{count} {kind}: {named} (images are: {', '.join(_SUFFIXES)})")
+        if said:
+            warnings.warn(f"{root}: left out {' and '.join(said)}", stacklevel=3)
 
 
 def class_files(root: Path, part: str, skipped: Skipped) -> dict[str, list[Path]]:

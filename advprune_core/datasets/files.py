@@ -86,7 +86,7 @@ class ImageFolder(DatasetSource):
         Warns
         -----
         UserWarning
-            How many files were left out, and how many of 16 bits were scaled.
+            What was left out, and how many images of 16 bits were scaled.
         """
         root, skipped = own_path(self.path), Skipped()
         train, test = (class_files(root, part, skipped) for part in ("train", "test"))

@@ -250,7 +250,7 @@ class Driver:
             if weights is None:
                 self.without_weights.append(self.entries[number].describe())
                 continue
-            task = EvaluateTask(config, key, evaluation, its_key, str(ex.root), str(weights))
+            task = EvaluateTask(config, key, evaluation, its_key, str(ex.root), str(weights), steps=record.steps)
             self._push(number, task)
 
     def _push(self, number: int, task: Task) -> None:

@@ -106,7 +106,8 @@ def evaluate_checkpoint(
         with compile_cache(store.results):
             evaluation = _settled(evaluation, config, dataset)
         number = evaluation.key(test_hash)
-        task = EvaluateTask(config, key, evaluation, number, str(store.results), str(path), progress=True)
+        steps = None if run is None else run.record.steps
+        task = EvaluateTask(config, key, evaluation, number, str(store.results), str(path), progress=True, steps=steps)
         if (found := task(dataset)) is not None:  # else another process did it meanwhile, or somebody before
             made = evaluation_record(key, config, evaluation, dataset, *found, weights=digest_of(path))
             finish_evaluation(store, made)

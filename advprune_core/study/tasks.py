@@ -159,7 +159,7 @@ def warm_up(config: RunConfig, dataset: Dataset) -> None:
 class EvaluateTask:
     """Evaluate weights, with the state after every attack under their key in the results folder.
 
-    `number` is the key of the evaluation.
+    `number` is the key of the evaluation; `steps`: of the optimiser in the run, if it is known.
     """
 
     config: RunConfig
@@ -169,6 +169,7 @@ class EvaluateTask:
     results: str
     weights: str
     progress: bool = False
+    steps: int | None = None
 
     def __call__(self, dataset: Dataset) -> tuple[Outcome, dict[str, Any]] | None:
         """The outcome of every image and the ledger's state, or None if another process did it meanwhile."""
@@ -186,6 +187,7 @@ class EvaluateTask:
                 device=self.config.device,
                 work=_evaluation_work(store, self.key, self.number),
                 progress=self.progress,
+                steps=self.steps,
             )
 
 
@@ -205,6 +207,7 @@ def evaluate_model(
     device: str = "cpu",
     work: Path | None = None,
     progress: bool = False,
+    steps: int | None = None,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Evaluate any network on a data set's test images: outcomes, and the ledger's state.
 
@@ -233,6 +236,7 @@ def evaluate_model(
             ids=ids,
             work=work,
             progress=progress,
+            steps=steps,
         )
     return outcome, ledger.state()
 

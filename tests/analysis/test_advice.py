@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.advice import WIDEST, Request, Situation, advise, choose, nearest
+from advprune_core.analysis.advice import WIDEST, Request, advise, choose
 from advprune_core.analysis.fronts import SETTING, Plan, Way, read_points, ways_of
+from advprune_core.analysis.situations import Situation, nearest
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.study.plans import Pace
@@ -151,6 +152,7 @@ def test_the_command_is_one_that_runs() -> None:
     ("settings", "said"),
     [
         ({"eps": "1/16"}, "extrapolated to linf 0.0625"),
+        ({"eps": "4/255"}, "extrapolated to linf 4/255;"),
         ({"norm": "l2"}, "extrapolated to l2 0.5"),
         ({"model": {"small_cnn": {"width": 4}}}, 'extrapolated to the network {"small_cnn": {"width": 4}}'),
         ({"dataset": {"digits": {"limit": 500}}}, "extrapolated to 424 training images"),
@@ -163,6 +165,29 @@ def test_what_was_not_measured_is_named(settings: dict[str, Any], said: str) -> 
     assert "expected:" not in text
 
 
+def test_few_images_get_small_batches() -> None:
+    """A command that takes enough steps to learn, of the very radius that was asked for, and says what is new in it."""
+    rows = points([('{"batch_size": 128, "lr": 0.2}', "full", 1.0, 15.0, 50.0, 0.6)]).assign(images=48_000)
+    seen = []
+
+    def pace(config: RunConfig) -> Pace:
+        seen.append(config.optimisation.batch_size)
+        return Pace(1e-4, 2e-4, 8)
+
+    config = RunConfig.flat(dataset={"digits": {"limit": 180}}, eps="4/255")
+    dataset = load_dataset(config.dataset)
+    n = len(dataset.train)
+    assert 80 <= n < 160  # one step of 128, ten of 8
+    text = advise(rows, config, dataset, Request.create(cost=1), pace)
+    (line,) = [line for line in text.splitlines() if line.strip().startswith("advprune run")]
+    assert "--batch-size 8 --lr 0.0125 " in line
+    assert "--eps 4/255 " in line
+    assert text.count("not measured: batch size 8 and learning rate 0.0125 instead of 128 and 0.2") == 1
+    assert f"for {n // 8} steps in an epoch of your {n} images instead of {n // 128}" in text
+    assert seen == [8]  # what is timed is what is advised
+    assert "batch size 8" not in told(Request.create(cost=1), rows)
+
+
 def test_more_and_less_than_was_measured_cannot_be_told() -> None:
     rows = points([FULL, HALF, SHORT])
     full = 17 * 30  # a full run of 30 epochs; the made-up ones cost 50 to 100
@@ -170,10 +195,19 @@ def test_more_and_less_than_was_measured_cannot_be_told() -> None:
         Request.create(cost=25 / full), rows
     )
     much = told(Request.create(cost=1000 / full), rows)
-    assert "Cannot tell: no run that was measured costs more than 0.1 of it. Of those the best is all the data" in much
+    first = much.splitlines()[2]
+    assert first.startswith("Do not prune: all the data, ")
+    assert first.endswith(
+        "). That is the best of what was measured; cannot tell whether this budget buys better: no run that was "
+        "measured costs more than 0.1 of it."
+    )
     assert "10% of the budget" in much
     only = told(Request.create(cost=50 / full), points([FULL, HALF]))
-    assert "Cannot tell whether to prune, for nothing on all the data was measured at this cost: 50 % of" in only
+    first = only.splitlines()[2]
+    assert first.startswith("Prune: 50 % of the data, ")
+    assert first.endswith(
+        "). Cannot tell whether pruning is better: nothing on all the data was measured at this cost."
+    )
     between = told(Request.create(cost=75 / full), rows)
     assert "a cost between 0.098 and 0.196 of a full run: interpolated" in between
 

@@ -379,6 +379,30 @@ def test_short_texts(digits: Dataset, split: Split) -> None:
         assert "array(" not in repr(thing)
 
 
+_LONGER = "train for longer, or with another learning rate"
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (1, "only 1 step: train for more epochs, or with a smaller --batch-size"),
+        (12, "only 12 steps: train for more epochs"),
+        (5000, _LONGER),
+        (None, _LONGER),
+    ],
+)
+def test_what_to_do_about_accuracy_at_chance_is_said(steps: int | None, said: str) -> None:
+    class Constant(nn.Module):
+        """Sees the first class in every image."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :1] * torch.tensor([1.0, 0.5, 0.25, 0.0])
+
+    split = Split(torch.linspace(0.5, 1, 20).view(20, 1, 1, 1), torch.arange(20) % 4)
+    with pytest.warns(UserWarning, match=f"at chance: 25.0 % .*; {said}"):
+        evaluate(Constant(), split, [FGSM()], eps=1e-4, steps=steps)
+
+
 @pytest.mark.parametrize(("right", "doubted"), [(6, True), (8, True), (9, False), (20, False)])
 def test_clean_accuracy_at_chance_is_said(right: int, doubted: bool) -> None:
     """Of 20 images in four classes: Wilson's interval of 9 right begins at 25.8 %, a little above a quarter."""

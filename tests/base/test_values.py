@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 import advprune_core
 from advprune_core.base.settings import ConfigError, Pixels, Seed, Settings
-from advprune_core.base.values import ratio, shown
+from advprune_core.base.values import as_ratio, ratio, shown
 from advprune_core.trainers.config import RunConfig, content_key
 from tests.reference import committed_records
 
@@ -153,3 +153,22 @@ def test_every_committed_record_can_be_read() -> None:
         checked += content_key(config.identity(record.dataset["train_hash"])) == record.key
     assert len(records) > 100
     assert checked, "no committed record is of today's code: make them again"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (4 / 255, "4/255"),
+        (float(np.float64(8 / 255)), "8/255"),
+        (1.5 / 255, "1.5/255"),
+        (128 / 255, "128/255"),
+        (0.1, "0.1"),
+        (1 / 16, "0.0625"),
+        (0.5, "0.5"),
+        (1.0, "1"),
+        (1 / 7, repr(1 / 7)),
+    ],
+)
+def test_a_radius_reads_as_it_was_given(value: float, text: str) -> None:
+    assert as_ratio(value) == text
+    assert ratio(text) == value
