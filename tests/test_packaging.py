@@ -145,7 +145,7 @@ def test_known_good_versions_are_taken_when_asked_for_and_only_then(target: str)
 
 
 @pytest.mark.parametrize(
-    "target", ["study", "test", "test-fast", "lab", "course", "docs", "lint", "bench", "bench-long", "clean"]
+    "target", ["study", "test", "test-fast", "lab", "student", "course", "docs", "lint", "bench", "bench-long", "clean"]
 )
 def test_make_has_the_target(target: str) -> None:
     recipe = rules()
@@ -153,6 +153,10 @@ def test_make_has_the_target(target: str) -> None:
     phony = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert target in phony[1].split()
+
+
+def test_students_are_not_kept_waiting_for_the_solutions() -> None:
+    assert rules()["student"] == ["$(BIN)/python notebooks/course/editions.py build/course --student"]
 
 
 def test_make_lab_opens_the_start_page() -> None:
