@@ -6,10 +6,13 @@ VENV ?= $(if $(PIN),.venv-pinned,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PIN),--constraint tests/known_good.txt)
 
-.PHONY: study test test-fast lab course docs lint reference-digits reference-cifar-cpu bench bench-long clean
+.PHONY: help study test test-fast lab student course docs lint reference-digits reference-cifar-cpu bench bench-long clean
 
 study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png, runtime.png
 	$(BIN)/advprune study notebooks/profiles/digits.yaml
+
+help:  ## this list
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { gsub(/[$$][$$]/, "$$"); printf "%-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 test: $(VENV)/.tests  ## all tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -19,9 +22,12 @@ test-fast: $(VENV)/.tests  ## without the slow ones
 
 lab: $(VENV)/.package  ## JupyterLab on this machine only, at its start page; it prints its address with the token
 	@$(BIN)/python -c 'import importlib.util as i, sys; sys.exit(None if i.find_spec("jupyterlab") else "make lab needs JupyterLab, which $(VENV) lacks: $(BIN)/python -m pip install --editable .[lab]")'
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/README.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $$([ "$$(id -u)" != 0 ] || echo --allow-root) notebooks/README.ipynb
 
-course: $(VENV)/.package  ## the course's editions for students and for instructors, in build/course
+student: $(VENV)/.package  ## the course's lessons with open exercises, in build/course/student; nothing is executed
+	$(BIN)/python notebooks/course/editions.py build/course --student
+
+course: $(VENV)/.package  ## the course's editions for students and, executed, for instructors, in build/course
 	$(BIN)/python notebooks/course/editions.py build/course
 
 docs: $(VENV)/.docs  ## the site, in build/docs/html: results, components, course, and the package's reference

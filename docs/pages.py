@@ -184,7 +184,7 @@ def write_notebooks(site: Site) -> None:
     start.cells.append(nbformat.v4.new_markdown_cell(toctree([path.name for path in experiments], options=":hidden:")))
     site.notebook("notebooks/README.ipynb", start)
     editions = runpy.run_path(str(ROOT / "notebooks" / "course" / "editions.py"))
-    note = "The student's edition: exercises are open. `make course` writes it, and the solved one with all figures."
+    note = "The student's edition: exercises are open. `make student` writes it, `make course` also the solved one."
     for path in editions["LESSONS"]:
         site.notebook(f"notebooks/course/{path.name}", editions["student"](nbformat.read(path, as_version=4)), note)
     text = (ROOT / "notebooks" / "course" / "README.md").read_text()

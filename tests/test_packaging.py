@@ -145,7 +145,8 @@ def test_known_good_versions_are_taken_when_asked_for_and_only_then(target: str)
 
 
 @pytest.mark.parametrize(
-    "target", ["study", "test", "test-fast", "lab", "course", "docs", "lint", "bench", "bench-long", "clean"]
+    "target",
+    ["help", "study", "test", "test-fast", "lab", "student", "course", "docs", "lint", "bench", "bench-long", "clean"],
 )
 def test_make_has_the_target(target: str) -> None:
     recipe = rules()
@@ -153,6 +154,10 @@ def test_make_has_the_target(target: str) -> None:
     phony = re.search(r"^\.PHONY:(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert target in phony[1].split()
+
+
+def test_students_are_not_kept_waiting_for_the_solutions() -> None:
+    assert rules()["student"] == ["$(BIN)/python notebooks/course/editions.py build/course --student"]
 
 
 def test_make_lab_opens_the_start_page() -> None:
@@ -166,6 +171,38 @@ def test_make_clean_keeps_results_and_lab_stays_on_loopback() -> None:
     lab = " ".join(recipes["lab"])
     assert "--ip=127.0.0.1" in lab
     assert "token" not in lab.replace("with the token", "")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_make_help_lists_every_target_and_is_not_what_make_alone_does() -> None:
+    command = ["make", "--no-print-directory", "-C", str(ROOT), "help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY:(.*)$", text, re.MULTILINE)
+    assert phony is not None
+    assert sorted(line.split()[0] for line in told.splitlines()) == sorted(phony[1].split())
+    assert all(len(line.split()) > 2 for line in told.splitlines())
+    assert "in $ADVPRUNE_DATA" in told
+    assert re.findall(r"^([a-z]\w*):", text, re.MULTILINE)[0] == "study"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+@pytest.mark.parametrize(("user", "allowed"), [("0", True), ("1000", False)])
+def test_make_lab_starts_for_root_too_and_reaches_all_of_the_checkout(
+    user: str, allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, says in {"id": f"echo {user}", "bin/python": "", "bin/jupyter": 'echo "$@"'}.items():
+        script = tmp_path / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!/bin/sh\n{says}\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / ".package").touch()
+    command = ["make", "--silent", "--no-print-directory", "-C", str(ROOT), "lab", f"VENV={tmp_path}"]
+    given = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert given[0] == "lab"
+    assert ("--allow-root" in given) == allowed
+    assert "--ServerApp.root_dir=." in given, "build/course/student lies beside the start page's folder"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")

@@ -131,6 +131,21 @@ def compare(
     return Comparison(difference, len(seeds), tuple(sorted(left_out.items())), p, p_images, other_images)
 
 
+def on_one_seed(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, against: str) -> str:
+    """What two runs of one seed show, where no test over seeds is possible: their difference, paired by test image.
+
+    Parameters
+    ----------
+    ours, theirs : ndarray of bool, shape (images,)
+        Whether each image is right; both have the same images.
+    against : str
+        What the other run is called.
+    """
+    difference = estimate(ours.astype(np.float64) - theirs, bounds=(-1.0, 1.0))
+    on = f"over {len(ours):,} test images, one seed: other seeds may differ by more"
+    return f"{difference.points()} against {against} {on}"
+
+
 def was_run(table: pd.DataFrame, arm: str, fraction: float) -> bool:
     """Whether there is any run of an arm at a (matched) fraction, however it ended."""
     return bool(((table["arm"] == arm) & (table["matched_fraction"] == fraction)).any())

@@ -27,6 +27,7 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """Train and evaluate one run; what is there is not run again."""
+    from advprune_core.analysis.verdicts import on_one_seed
     from advprune_core.attacks.base import ATTACKS
     from advprune_core.base.files import shown
     from advprune_core.base.settings import check_names
@@ -55,7 +56,7 @@ def run(
         return
     with interruptible():
         driver = run_entries(entries, execution=execution, name=entries[0].describe())
-    store = RunStore(execution.root)
+    store, robust = RunStore(execution.root), {}
     for number, key in driver.keys.items():
         store.ask_for(key)
         record = store.run(key)
@@ -65,13 +66,20 @@ def run(
         if record.collapse_epoch is not None:
             fall = f"held-out robust accuracy fell by {100 * depth(record.epochs):.0f} points"
             when = f" (seen in epoch {record.collapse_epoch}; {fall})"
-        print(f"{entries[number].describe()}: status {record.status}{when}, {record.cost:,} forward-equivalents")
+        name = entries[0].describe()
+        if number:
+            name = f"{control} of {name} ({CONTROLS[control]})"  # type: ignore[index]
+        print(f"{name}: status {record.status}{when}, {record.cost:,} forward-equivalents")
         found = store.evaluation(key, driver.evaluation_key(number))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:24} {value.text()}")
         for doubt in found.warnings if found else ():
             print(f"  in doubt: {doubt}")
         print(f"  in {shown(store.folder(key))}")
+        if found:
+            robust[key] = found.outcome().robust
+    if len(robust) > 1:  # a control of the full run is that run
+        print(f"robust accuracy: {on_one_seed(*robust.values(), against=str(control))}")
     report_left_out(driver.without_weights)
     report_failures(driver.failed)
 

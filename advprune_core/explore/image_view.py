@@ -37,7 +37,7 @@ class ImageExplorer(View):
         self.score = dropdown("score", [(text, name) for name, text in SCORES.items()])
         self.shown = dropdown("images", ["all", "kept", "dropped"])
         classes = [("all", None), *((str(label), label) for label in range(network.dataset.classes))]
-        self.label = dropdown("class", classes, value=None)
+        self.label = dropdown("class", classes)
         self.highest = tick("highest score first", True)
         self.page = widgets.IntSlider(description="page", min=1, max=1, continuous_update=False)
         self.page.style, self.page.layout.width = {"description_width": "110px"}, "440px"

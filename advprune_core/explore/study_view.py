@@ -50,17 +50,19 @@ class StudyExplorer(View):
         self.study = dropdown("study", list(self.known), value=name_of(study, self.known))
         self.threat = dropdown("threat model", [])
         self.axis = dropdown("x axis", [(AXES[axis], axis)])
+        self.axis.layout.width = "560px"  # in a row of its own, because its texts are as long as the figure's
         self.metric = dropdown("accuracy", [])
         self.arms = widgets.SelectMultiple(description="arms", rows=9, layout={"width": "440px"})
         self.intervals, self.runs = tick("95 % intervals", True), tick("single runs", False)
         self.point, self.run = dropdown("point", []), dropdown("run", [])
         self.curve, self.course = picture(), picture()
         self.about_point, self.about_run = widgets.HTML(), widgets.HTML()
-        controls = widgets.VBox([self.study, self.threat, self.axis, self.metric])
+        controls = widgets.VBox([self.study, self.threat, self.metric])
         arms = widgets.VBox([self.arms, widgets.HBox([self.intervals, self.runs])])
         super().__init__(
             [
                 widgets.HBox([controls, arms]),
+                self.axis,
                 self.curve,
                 widgets.HBox([self.point, self.run]),
                 self.about_point,

@@ -21,6 +21,7 @@ from advprune_core.analysis.verdicts import (
     compare,
     how_judged,
     judge,
+    on_one_seed,
     was_run,
 )
 from tests.made_up import outcome_table, outcomes_of, study_table
@@ -173,6 +174,17 @@ def test_the_text_of_a_verdict() -> None:
     assert "over 2 comparisons together (Holm)" in how_judged(verdict.says for verdict in verdicts.values())
     assert how_judged(["no verdict: 2 seeds"]) == "No verdict rests on fewer than 3 seeds, or on seeds without spread."
     assert how_judged([]) == ""
+
+
+def test_one_seed_is_paired_by_image_and_warns_of_other_seeds() -> None:
+    ours = np.array([True] * 70 + [False] * 30)
+    theirs = np.array([True] * 65 + [False] * 25 + [True] * 10)  # lacks 5 of ours, has 10 others
+    low, high = stats.ttest_rel(ours.astype(float), theirs.astype(float)).confidence_interval()
+    assert on_one_seed(ours, theirs, against="same_cost") == (
+        f"-5.0 points [{100 * low:+.1f}, {100 * high:+.1f}] against same_cost over 100 test images, one seed: "
+        "other seeds may differ by more"
+    )
+    assert on_one_seed(ours, ours, against="same_cost").startswith("+0.0 points against same_cost over 100")
 
 
 def test_a_true_difference_is_found() -> None:

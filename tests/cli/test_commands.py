@@ -148,6 +148,11 @@ def test_run_trains_once_and_prints_the_same_again(advprune: Command, tmp_path: 
     passes = re.findall(r"status ok, ([\d,]+) forward-equivalents", first)
     assert passes == ["560", "560"]  # 7 batches of 16, PGD-1 costs 5 an image
     assert len(re.findall(r"clean +\d+\.\d % \[\d+\.\d, \d+\.\d\]", first)) == 2
+    assert f"\nsame_cost of random 50 % seed 0 ({CONTROLS['same_cost']}): status ok" in first
+    ours, theirs = (float(shown) for shown in re.findall(r"pgd\S* +(\d+\.\d) %", first))
+    said = re.search(r"robust accuracy: (\S+) points (\[\S+, \S+\] )?against same_cost over \d+ test images", first)
+    assert said is not None
+    assert float(said[1]) == pytest.approx(ours - theirs, abs=0.11)
     code, second, _ = advprune(*RUN, *pruned)
     assert (code, second) == (0, first)
     assert snapshot(tmp_path) == before

@@ -374,8 +374,9 @@ def test_both_editions_are_written_and_an_error_is_said(tmp_path: Path, capsys: 
             nbformat.v4.new_code_cell(check, metadata={"nbgrader": base | {"grade_id": "two-check", "grade": True}}),
         ]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
-    out = tmp_path / "out"
-    assert EDITIONS["write_editions"](sorted(tmp_path.glob("*.ipynb")), out) == 1
+    out, lessons = tmp_path / "out", sorted(tmp_path.glob("*.ipynb"))
+    EDITIONS["write_student"](lessons, out)
+    assert EDITIONS["write_instructor"](lessons, out) == 1
     said = capsys.readouterr().out
     assert re.search(r"1_good +1 exercises, \d+ s, solved\n", said)
     assert re.search(r"2_bad +1 exercises, \d+ s, FAILED: AssertionError: It is not two\.\n", said)
@@ -386,3 +387,43 @@ def test_both_editions_are_written_and_an_error_is_said(tmp_path: Path, capsys: 
     )
     assert unsolved.cells[1].source == "assert two() == 2, 'It is not two.'"
     assert [cell.execution_count for cell in solved.cells] == [1, 2]
+
+
+def test_students_get_theirs_without_an_execution_and_keep_their_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        pytest.fail("executed")
+
+    monkeypatch.setitem(EDITIONS["main"].__globals__, "execute", never)
+    assert EDITIONS["main"]([str(tmp_path), "--student"]) == 0
+    assert [path.name for path in sorted((tmp_path / "student").iterdir())] == [path.name for path in LESSONS]
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+    for path in LESSONS:
+        assert read(tmp_path / "student" / path.name) == student(read(path))
+    answered = tmp_path / "student" / LESSONS[0].name
+    answered.write_text("my answer")
+    capsys.readouterr()
+    assert EDITIONS["main"]([str(tmp_path), "--student"]) == 0
+    assert answered.read_text() == "my answer"
+    assert f"({len(LESSONS)} were there already and stay" in capsys.readouterr().out
+
+
+def test_students_get_theirs_before_anything_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def count(*_: Any, **__: Any) -> None:
+        seen.append(len(list((tmp_path / "student").iterdir())))
+
+    monkeypatch.setitem(EDITIONS["main"].__globals__, "execute", count)
+    assert EDITIONS["main"]([str(tmp_path)]) == 0
+    assert seen == [len(LESSONS)] * len(LESSONS)
+
+
+def test_help_is_no_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        EDITIONS["main"](["--help"])
+    assert left.value.code == 0
+    assert "--student" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

@@ -251,7 +251,10 @@ def test_the_start_page_leads_everywhere() -> None:
     assert all((ROOT / "notebooks" / link).is_file() for link in links)
     lessons = (ROOT / "notebooks" / "course").glob("*.ipynb")
     wanted = {path.name for path in NOTEBOOKS} | {"explore.ipynb"} | {f"course/{path.name}" for path in lessons}
-    assert set(links) == wanted
+    assert set(links) == wanted | {"course/README.md"}
+    course = text[text.index("course/README.md") : text.index("course/1_one_step.ipynb")]
+    assert "`make student`" in course, "a student is not led to the solutions first"
+    assert "solved" in course
 
 
 @pytest.mark.slow
