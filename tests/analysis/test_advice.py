@@ -86,7 +86,7 @@ def test_the_cheapest_of_the_best(rows: list[Any], budget: float, expected: tupl
         (DIGITS, ("digits", 0.0, 0.125)),
         (replace(DIGITS, eps=0.2), ("digits", 0.0, 0.1875)),
         (replace(DIGITS, wrong_labels=0.4), ("digits", 0.4, 0.125)),
-        (replace(DIGITS, dataset="folder", shape="3x32x32", wrong_labels=0.5), ("digits", 0.4, 0.125)),
+        (replace(DIGITS, dataset="folder", shape="3x32x32", wrong_labels=0.5), ("cifar10", 0.4, 8 / 255)),
         (replace(DIGITS, dataset="folder", shape="3x64x64"), ("cifar10", 0.0, 8 / 255)),
         (replace(DIGITS, dataset="npz", shape="1x28x28"), ("fashion_mnist", 0.0, 0.1)),
     ],
