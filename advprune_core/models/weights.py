@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Any, Self
 
 import torch
@@ -93,6 +94,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     what = f"{path} is not a state dict saved by torch.save"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise ConfigError(
+            f"{what}: it holds Python objects, a whole model perhaps, which are not loaded because that may run code; "
+            "save model.state_dict() alone"
+        ) from None
     except Exception as error:  # whatever a damaged file makes of a reader
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"{what}: {type(error).__name__}: {reason}") from None

@@ -76,6 +76,9 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a state dict"):
         load_weights(network(), tmp_path / "w.pt")
     assert not trap.exists()
+    torch.save(network(), tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"a whole model perhaps.*save model\.state_dict\(\) alone$"):
+        load_weights(network(), tmp_path / "w.pt")
 
 
 def start(path: Path, *, seed: int = 5) -> Path:
