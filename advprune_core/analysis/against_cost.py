@@ -40,8 +40,9 @@ from advprune_core.analysis.summaries import SAME_COST, frontier, way_labels, wi
 
 #: With more points than this, only those of the front are named; so many runs on all the data need no panel.
 _NAMED, _FEW = 10, 3
-#: Inches: a line of text at a row, the space between rows, what stands around an axis, the height of the cost's.
-_LINE, _SPACE, _FRAME, _COST = 0.115, 0.055, 0.55, 2.5
+#: Inches: a line of text at a row, the space between rows, what stands around an axis, the height of the cost's, and
+#: of a setting's name, where there are several.
+_LINE, _SPACE, _FRAME, _COST, _NAME = 0.115, 0.055, 0.55, 2.5, 0.25
 
 
 @styled
@@ -61,7 +62,7 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     """
     table = with_names(with_accuracies(table), plain)
     blocks = [_Block.of(table, points) for _, points in frontier(table).groupby("setting", sort=False)]
-    heights = [block.height for block in blocks]
+    heights = [block.height + _NAME * (len(blocks) > 1) for block in blocks]
     figure = plt.figure(figsize=(PAGE, sum(heights) + 0.9), layout="constrained")
     parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
     costs = [_draw(part, block, named=len(blocks) > 1) for part, block in zip(parts, blocks, strict=True)]
