@@ -17,6 +17,7 @@ from benchmarks.networks import NETWORKS, Network
 from benchmarks.timing import Round, alternating
 
 STEPS, STEP_SHARE = 10, 0.25
+TITLE = f"PGD-{STEPS}"
 #: Of robust images among those of a batch, ours compiled and theirs, at most.
 APART = 0.05
 Attack = Callable[[Tensor, Tensor], Tensor]
@@ -86,7 +87,7 @@ def _case(name: str, least: float | None) -> Case:
         goals += [Goal("compiled", peer, least if peer == "torchattacks" else 2.5) for peer in PEERS]
     network = NETWORKS[name]
     begin = partial(contenders, network, compiled=least is not None)
-    return Case(f"pgd-{name}", "PGD-10", network.setting(), tuple(goals), begin)
+    return Case(f"pgd-{name}", TITLE, network.setting(), tuple(goals), begin)
 
 
 CASES = [

@@ -98,7 +98,7 @@ def page(rows: pd.DataFrame, ceilings: pd.DataFrame) -> str:
     other = len(rows) - counts.get("yes", 0) - counts.get("no", 0)
     figure = ["", "![Ratios in units of their targets](benchmarks.png)"] if rows["ratio"].notna().any() else []
     told += f", {other} are open." if other else "."
-    missed = rows[rows["met"] == "no"].merge(ceilings, on=["work", "setting", "peer"], suffixes=("", "_"))
+    missed = rows[rows["met"] == "no"].merge(ceilings)
     if beyond := int((missed["ceiling"] < missed["target"]).sum()):
         told += (
             f" {beyond} of the missed targets are beyond what there would be if nothing took time but passes, in"
@@ -122,9 +122,9 @@ def publish(readings: Readings, out: Path) -> pd.DataFrame:
 
 
 def known_ceilings(out: Path) -> pd.DataFrame:
-    """What `benchmarks.ceilings` has written into a folder; nothing where it was not called."""
-    path = out / "ceilings.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["work", "setting", "peer", "ceiling"])
+    """What `benchmarks.ceilings` has written into a folder, beside what names a row; nothing where it was not."""
+    path, columns = out / "ceilings.csv", ["work", "setting", "peer", "device", "ceiling"]
+    return pd.read_csv(path, usecols=columns) if path.exists() else pd.DataFrame(columns=columns)
 
 
 def versions() -> dict[str, str]:

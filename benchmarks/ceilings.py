@@ -85,9 +85,9 @@ def convolutions(model: nn.Module, x: Tensor) -> list[Convolution]:
 
 def parts(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Work]:
     """Passes of the network, and their convolutions alone in each layout."""
-    work: dict[str, Work] = passes(model, x, y)
+    work, found = passes(model, x, y), convolutions(model, x)
     for name, layout in LAYOUTS.items():
-        kinds = zip(*(each.work(layout) for each in convolutions(model, x)), strict=True)
+        kinds = zip(*(each.work(layout) for each in found), strict=True)
         for kind, calls in zip(KINDS, kinds, strict=True):
             work[f"{kind}, {name}"] = partial(_all, calls)
     return work
@@ -118,7 +118,7 @@ def least(amounts: dict[str, float]) -> dict[tuple[str, str], float]:
         ("exact", amounts["forward"], amounts["attack"], amounts["update"]),
         ("compiled", quick["forward alone"], attack, attack + quick["by weights alone"]),
     ):
-        found["PGD-10", way] = attacks.STEPS * search
+        found[attacks.TITLE, way] = attacks.STEPS * search
         for name, title in training_steps.TITLES.items():
             clean = forward if name == "trades" else 0.0
             found[title, way] = training_steps.STEPS[name] * search + clean + UPDATES[name] * update

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from advprune_core.analysis.style import BLUE, GREY, SMALL, VERMILLION, canvas, caption, legend, styled
 
@@ -35,7 +35,7 @@ def lines(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame | None]]:
 
 
 def dots(axis: Axes, place: int, rows: pd.DataFrame) -> None:
-    """Ratios of one line; what is beyond the range stands at its edge, with its number."""
+    """Ratios of one line; what is beyond the range stands at its edge."""
     for row in rows.itertuples():
         share = row.ratio / row.target
         met = row.ratio >= row.target
@@ -58,11 +58,9 @@ def draw(rows: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     rows : DataFrame
         The table.
     ceilings : DataFrame
-        ``work, setting, peer, ceiling``, of some rows or of none.
+        ``work, setting, peer, device, ceiling``, of some rows or of none.
     """
-    known = rows[rows["ratio"].notna()].merge(
-        ceilings.reindex(columns=["work", "setting", "peer", "ceiling"]), how="left", on=["work", "setting", "peer"]
-    )
+    known = rows[rows["ratio"].notna()].merge(ceilings, how="left")
     placed, least = lines(known), float((known["ratio"] / known["target"]).min())
     figure, ((axis,),) = canvas(height=1.3 + LINE * len(placed))
     for place, (_, own) in enumerate(placed):
@@ -76,22 +74,13 @@ def draw(rows: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
         xscale="log", xlim=(min(0.5, 0.9 * least), 1.1 * HIGH), ylim=(len(placed) - 0.4, -0.6), xlabel="ratio / target"
     )
     ticks = [0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4]
-    axis.xaxis.set_major_locator(FixedLocator(ticks))
-    axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.xaxis.set_minor_locator(NullLocator())
     marks = {**MARKS, "other": OTHER}
     handles = [Line2D([], [], linestyle="", color=GREY, marker=mark, label=peer) for peer, mark in marks.items()]
     handles += [
         Line2D([], [], linestyle="", color=BLUE, marker=">", label=f"met, beyond {HIGH:g} times"),
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            color="black",
-            marker="|",
-            markersize=8,
-            label="passes alone (ceiling)",
-        ),
+        Line2D([], [], linestyle="", color="black", marker="|", markersize=8, label="passes alone (ceiling)"),
     ]
     legend(figure, handles)
     device = ", ".join(known["device"].dropna().unique())

@@ -8,15 +8,14 @@ from functools import cache
 from pathlib import Path
 from textwrap import fill
 
-import numpy as np
 import pandas as pd
 
 from advprune_core.analysis import fronts
 from advprune_core.analysis.claims import claims_table
-from advprune_core.analysis.estimates import Estimate, estimate
+from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.pages import write_page
-from advprune_core.analysis.rivals import at_equal_cost
-from advprune_core.analysis.summaries import Point, markdown
+from advprune_core.analysis.rivals import at_equal_cost, clean_gain
+from advprune_core.analysis.summaries import markdown, points
 from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, Verdict, compare, judge
 from advprune_core.base.files import write_text
 from advprune_core.study.table import collect, table_columns
@@ -34,11 +33,12 @@ def of(study: str) -> pd.DataFrame:
 
 def answer() -> str:
     """What a fixed subset is worth beside a shorter run of its cost, and where pruning wins."""
-    found = [*_random_subsets("digits", "random", "same_cost(random)", "the digits")]
-    assert found[-1].verdict.says in (WORSE, WORSE_HERE), "the sentence says that the smallest loses"
+    digits = _random_subsets("digits", "random", "same_cost(random)", "the digits")
+    assert all(row.verdict.comparison.difference.mean < 0 for row in digits), "the sentence says: no better"
+    assert digits[-1].verdict.says in (WORSE, WORSE_HERE), "the sentence says that the smallest loses"
     pair = ("PGD-7: random", "PGD-7: same_cost(random)")
-    found += _random_subsets("cifar10_cpu", *pair, "CIFAR-10, by AutoAttack")
-    usual = {row.verdict.says for row in found}
+    cifar = _random_subsets("cifar10_cpu", *pair, "CIFAR-10, by AutoAttack")
+    usual = {row.verdict.says for row in (*digits, *cifar)}
     assert not usual & {BETTER, BETTER_HERE}, "the sentence says: no better"
     wins = [
         _wrong_labels("when_pruning_wins", "the digits, 40 % of the labels wrong"),
@@ -58,9 +58,9 @@ def answer() -> str:
         f"a random {100 * share:g} %, {epochs.max():g} epochs",
         f"{epochs.min():.2g} epoch",
         carried,
-        _clean(fresh, *((arm, share) for arm in pairs[way])),
+        clean_gain(*(points(fresh)[arm, share] for arm in pairs[way])),
     )
-    table = pd.DataFrame([row.shown() for row in (*found, *wins, rest)])
+    table = pd.DataFrame([row.shown() for row in (digits[0], digits[-1], cifar[0], cifar[-1], *wins, rest)])
     told = fill(
         "**Usually pruning gains nothing: at the same cost, a fixed random subset is no better than fewer epochs on "
         "all the data. Where many labels are wrong, pruning wins**: robust accuracy on the digits, clean accuracy at "
@@ -94,25 +94,22 @@ class Row:
         return dict(zip(names, texts, strict=True))
 
 
-def _clean(table: pd.DataFrame, point: Point, rival: Point) -> Estimate:
-    """By how much a point's clean accuracy is above a rival's, seed by seed."""
-    own, other = (
-        table[(table["arm"] == arm) & (table["matched_fraction"] == f)].set_index("seed")["clean"]
-        for arm, f in (point, rival)
-    )
-    return estimate((own - other).dropna().to_numpy(np.float64), bounds=(-1.0, 1.0))
-
-
 def _random_subsets(study: str, arm: str, control: str, data: str) -> list[Row]:
-    """The largest and the smallest share of a study beside runs of as much cost, judged with all that it compares."""
+    """Every share of a study, the largest first, beside runs of as much cost; judged with all that it compares."""
     table = of(study)
-    shares = sorted(set(table.loc[table["arm"] == arm, "matched_fraction"]) - {1.0}, reverse=True)
+    runs = points(table)
+    shares = sorted({f for name, f in runs if name == arm} - {1.0}, reverse=True)
     full = {("full", f): compare(table, arm, arm, fraction=f, reference_fraction=1.0) for f in shares}
     judged = judge(full | {("cost", f): compare(table, arm, control, fraction=f) for f in shares})
-    shown = (shares[0], shares[-1])
     return [
-        Row(data, f"a random {100 * f:g} %", "fewer epochs", judged["cost", f], _clean(table, (arm, f), (control, f)))
-        for f in shown
+        Row(
+            data,
+            f"a random {100 * f:g} %",
+            "fewer epochs",
+            judged["cost", f],
+            clean_gain(runs[arm, f], runs[control, f]),
+        )
+        for f in shares
     ]
 
 
@@ -126,8 +123,9 @@ def _wrong_labels(study: str, data: str) -> Row:
         if pair[0][0].startswith("plain first, 40 % wrong: aum") and pair[0][1] == 0.5 and pair[1][1] == 1
     }
     pair = min(rivals, key=lambda pair: rivals[pair].comparison.difference.mean)
+    gain = clean_gain(*(points(table)[point] for point in pair))
     kept = "half: the images whose labels a first phase without attacks finds most plausible (AUM)"
-    return Row(data, kept, "the same cost, with or without that phase: the better", rivals[pair], _clean(table, *pair))
+    return Row(data, kept, "the same cost, with or without that phase: the better", rivals[pair], gain)
 
 
 def claims() -> str:

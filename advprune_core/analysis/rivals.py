@@ -86,12 +86,13 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
         lines.append(f"**{_named(point, tested)}**: {levels}{noise}.")
         for (ours, rival), verdict in verdicts.items():
             if ours == point:
-                clean = _clean_gain(tested[point], tested[rival])
+                clean = clean_gain(tested[point], tested[rival])
                 lines.append(f"  - against *{_named(rival, tested)}*: {clean.points()} clean, {verdict.text()}.")
     return "\n".join(["- " + line if not line.startswith("  ") else line for line in lines]) + _method(verdicts)
 
 
-def _clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
+def clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
+    """By how much the clean accuracy of a point's runs is above that of another's, seed by seed."""
     ours, theirs = (part.drop_duplicates("seed").set_index("seed")["clean"] for part in (rows, others))
     return estimate((ours - theirs).dropna(), bounds=(-1.0, 1.0))
 

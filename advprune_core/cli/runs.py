@@ -66,10 +66,10 @@ def run(
         if record.collapse_epoch is not None:
             fall = f"held-out robust accuracy fell by {100 * depth(record.epochs):.0f} points"
             when = f" (seen in epoch {record.collapse_epoch}; {fall})"
-        name = entries[0].describe()
-        if number:
-            name = f"{control} of {name} ({CONTROLS[control]})"  # type: ignore[index]
-        print(f"{name}: status {record.status}{when}, {record.cost:,} forward-equivalents")
+        title, kind = entries[0].describe(), entries[number].control
+        if kind is not None:
+            title = f"{kind} of {title} ({CONTROLS[kind]})"
+        print(f"{title}: status {record.status}{when}, {record.cost:,} forward-equivalents")
         found = store.evaluation(key, driver.evaluation_key(number))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:24} {value.text()}")
