@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from advprune_core.analysis.fronts import SETTING, spec_text
-from advprune_core.base.values import as_ratio
+from advprune_core.analysis.summaries import threat_name
 from advprune_core.datasets.splits import Dataset
 from advprune_core.trainers.config import RunConfig
 
@@ -75,7 +75,8 @@ def measured(there: pd.Series) -> str:
     wrong = f", {100 * there['wrong_labels']:g} % of the labels wrong" if there["wrong_labels"] else ""
     return (
         f"Measured: {there['dataset']} ({there['images']:,} training images of {there['shape']}{wrong}), "
-        f"{there['model']}, {there['norm']} {as_ratio(there['eps'])}, robust under {there['test'].replace('+', ', ')}."
+        f"{there['model']}, {threat_name(there['norm'], there['eps'])}, "
+        f"robust under {there['test'].replace('+', ', ')}."
     )
 
 
@@ -93,7 +94,8 @@ def beyond(there: pd.Series, asked: Situation) -> list[str]:
         found.append(f"extrapolated to the network {asked.model}")
     if there["norm"] != asked.norm or not math.isclose(there["eps"], asked.eps, rel_tol=1e-3):
         found.append(
-            f"extrapolated to {asked.norm} {as_ratio(asked.eps)}; one-step attacks can fail suddenly at a larger radius"
+            f"extrapolated to {threat_name(asked.norm, asked.eps)}; "
+            "one-step attacks can fail suddenly at a larger radius"
         )
     if not math.isclose(there["wrong_labels"], asked.wrong_labels, abs_tol=1e-9):
         found.append(

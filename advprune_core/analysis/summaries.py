@@ -52,15 +52,19 @@ def setting_of(rows: pd.DataFrame) -> str:
 
 
 def threat(table: pd.DataFrame) -> str:
-    """``L-inf 8/255``: norm and radius of a table's first row, in grey levels where it is a number of them."""
-    norm, eps = table["norm"].iloc[0], float(table["eps"].iloc[0])
+    """``L-inf 8/255``: norm and radius of a table's first row."""
+    return threat_name(str(table["norm"].iloc[0]), float(table["eps"].iloc[0]))
+
+
+def threat_name(norm: str, eps: float) -> str:
+    """``L-inf 8/255``: norm and radius, in grey levels where it is a number of them."""
     radius = f"{eps:.3g}"
     for levels, least in ((16, 0.5), (255, 1.0)) if norm == "linf" or float(radius) != eps else ():
         count = least * round(eps * levels / least) if eps == eps else 0.0
         if count and abs(count / levels - eps) < 1e-6:
             radius = f"{count:g}/{levels}"
             break
-    return f"{ {'linf': 'L-inf', 'l2': 'L2'}.get(str(norm), '') } {radius}"
+    return f"{ {'linf': 'L-inf', 'l2': 'L2'}.get(norm, '') } {radius}"
 
 
 def _way(table: pd.DataFrame) -> pd.Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from types import NoneType
 from typing import Any, get_args, get_origin
@@ -47,6 +48,12 @@ def as_meant(value: Any, field: FieldInfo) -> Any:
     ):
         return None
     return value
+
+
+def some(items: Sequence[Any], limit: int = 10) -> str:
+    """The first of `items`, and how many more: ``a, b and 3 more``."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(map(str, items[:limit])) + more
 
 
 def shown(value: Any, limit: int = 200) -> str:

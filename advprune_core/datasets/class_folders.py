@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from advprune_core.base.values import some
 from advprune_core.datasets.arrays import DataError
 
 #: What is taken for an image.
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-_SHOWN = 10
 #: Files left out that are named.
 _NAMED = 3
-
-
-def some(items: Sequence[Any]) -> str:
-    """The first ten, and how many more."""
-    more = f", and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(map(str, items[:_SHOWN])) + more
 
 
 @dataclass

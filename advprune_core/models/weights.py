@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from advprune_core.base.files import digest_of
 from advprune_core.base.settings import ConfigError, Settings
+from advprune_core.base.values import some
 
 #: Names shown of those that do not fit.
 _SHOWN = 5
@@ -106,7 +107,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"{what}: it holds a {type(state).__name__}")
     # A module may keep more than tensors there (`get_extra_state`).
     if state and not any(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigError(f"{what}: under {_some(list(state))} it holds no tensors; save model.state_dict() alone")
+        raise ConfigError(
+            f"{what}: under {some(list(state), _SHOWN)} it holds no tensors; save model.state_dict() alone"
+        )
     if not all(bool(value.isfinite().all()) for value in state.values() if isinstance(value, Tensor)):
         raise ConfigError(f"{path} has weights that are not finite (NaN or infinity): they are of no use")
     return state
@@ -131,7 +134,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         "it has, and the model has not,": [name for name in state if name not in own],
         "of other shapes:": shapes,
     }
-    if told := "; ".join(f"{what} {_some(names)}" for what, names in wrong.items() if names):
+    if told := "; ".join(f"{what} {some(names, _SHOWN)}" for what, names in wrong.items() if names):
         raise ConfigError(f"{path} does not fit the model: {told}")
     try:
         model.load_state_dict(state)
@@ -153,8 +156,3 @@ def with_weights(model: nn.Module, path: Path) -> nn.Module:
 
 def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
-
-
-def _some(names: list[Any]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(str, names[:_SHOWN])) + more

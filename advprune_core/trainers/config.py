@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from advprune_core.objectives.steps import parse_steps
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class, keep
 from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
 from advprune_core.pruners.random import Full
-from advprune_core.trainers.schedules import SCHEDULES, OneCycle, Schedule
+from advprune_core.trainers.optimisation import Optimisation
 
 #: Raised when the training loop, `Optimisation` or `AttackPolicy` give other results than before.
 LOOP_VERSION = 1
@@ -45,49 +45,6 @@ OnCollapse = Literal["flag", "stop", "roll_back"]
 LEAST_UPDATES = 1000
 #: ... and from images of so many pixels a side: the passes of smaller ones are too short to gain.
 LEAST_SIDE = 32
-
-
-class Optimisation(Settings):
-    """SGD with momentum, its schedule, and what is done to each batch."""
-
-    epochs: Annotated[float, Field(gt=0, le=100_000, description="passes over the selection (may be fractional)")] = (
-        30.0
-    )
-    plain_epochs: Annotated[
-        int,
-        Field(ge=0, le=100_000, description="the first epochs train without an attack, on clean images (2506.15685)"),
-    ] = 0
-    cost_budget: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            lt=2**63,
-            description="end where training and selection cost so much, if before `epochs`; none: no bound",
-        ),
-    ] = None
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images in every batch")] = 64
-    lr: Annotated[float, Field(gt=0, le=100, description="peak learning rate")] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1, description="SGD momentum")] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="weight decay")] = 5e-4
-    schedule: Annotated[Schedule, *component_field(SCHEDULES), Field(description="learning-rate schedule")] = OneCycle()
-    schedule_span: Annotated[
-        Literal["run", "full_run"],
-        Field(description="what the schedule spans: the run, or a run on all data, whose end a pruned one never sees"),
-    ] = "run"
-    ema: Annotated[float | None, Field(gt=0, lt=1, description="decay of the weight average; none: no average")] = None
-    awp: Annotated[
-        float, Field(ge=0, lt=1, description="adversarial weight perturbation, relative to each layer; 0: none")
-    ] = 0.0
-    crop_padding: Annotated[int, Field(ge=0, le=1000, description="zero padding of the random crop; 0: no crop")] = 0
-    flip: Annotated[bool, Field(description="random horizontal flip")] = False
-
-    #: Raised when the average of the weights is another than before.
-    ema_version: ClassVar[int] = 2
-
-    def canonical(self) -> dict[str, Any]:
-        """What a key is hashed from; with the version of the average where there is one."""
-        values = super().canonical()
-        return values if self.ema is None else {**values, "ema_version": self.ema_version}
 
 
 class RunConfig(Settings):

@@ -151,9 +151,9 @@ def test_the_command_is_one_that_runs() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"eps": "1/16"}, "extrapolated to linf 0.0625"),
-        ({"eps": "4/255"}, "extrapolated to linf 4/255;"),
-        ({"norm": "l2"}, "extrapolated to l2 0.5"),
+        ({"eps": "1/16"}, "extrapolated to L-inf 1/16"),
+        ({"eps": "4/255"}, "extrapolated to L-inf 4/255;"),
+        ({"norm": "l2"}, "extrapolated to L2 0.5"),
         ({"model": {"small_cnn": {"width": 4}}}, 'extrapolated to the network {"small_cnn": {"width": 4}}'),
         ({"dataset": {"digits": {"limit": 500}}}, "extrapolated to 424 training images"),
     ],

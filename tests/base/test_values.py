@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 import advprune_core
 from advprune_core.base.settings import ConfigError, Pixels, Seed, Settings
-from advprune_core.base.values import as_ratio, ratio, shown
+from advprune_core.base.values import as_ratio, ratio, shown, some
 from advprune_core.trainers.config import RunConfig, content_key
 from tests.reference import committed_records
 
@@ -172,3 +172,9 @@ def test_every_committed_record_can_be_read() -> None:
 def test_a_radius_reads_as_it_was_given(value: float, text: str) -> None:
     assert as_ratio(value) == text
     assert ratio(text) == value
+
+
+def test_a_long_list_is_cut() -> None:
+    assert some(list(range(10))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert some(list(range(12))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
+    assert some("abc", 2) == "a, b and 1 more"
