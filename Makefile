@@ -6,13 +6,13 @@ VENV ?= $(if $(PIN),.venv-pinned,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PIN),--constraint tests/known_good.txt)
 
-.PHONY: help study test test-fast lab student course docs lint reference-digits reference-cifar-cpu bench bench-long clean
+.PHONY: help study test test-fast lab student course docs lint reference-digits reference-fashion-mnist reference-cifar-cpu reference-cifar100-cpu bench bench-long clean
 
 study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png, runtime.png
 	$(BIN)/advprune study notebooks/profiles/digits.yaml
 
 help:  ## this list
-	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { gsub(/[$$][$$]/, "$$"); printf "%-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*  ## ' '/^[a-z0-9-]+:.*  ## / { gsub(/[$$][$$]/, "$$"); printf "%-23s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 test: $(VENV)/.tests  ## all tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -47,16 +47,30 @@ lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 RESULTS ?= results
 DIGITS := digits digits_autoattack digits_n_fgsm pruners trainers carried collapse when_pruning_wins \
           convergence_reliability collapse_by_fraction gradient_matching
-CIFAR_CPU := cifar10_cpu noise_cifar10_cpu gradient_matching_cifar10_cpu speedrun_cifar10_cpu
+FASHION_MNIST := freshness
+CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu noise_cifar10_cpu gradient_matching_cifar10_cpu \
+             speedrun_cifar10_cpu
 each = set -e; for study in $(1); do $(BIN)/advprune study $$study --out $(RESULTS) $(2); done
 
 reference-digits: $(VENV)/.package  ## hours of two cores
 	@$(call each,$(DIGITS),--dry-run)
 	@$(call each,$(DIGITS),)
 
+reference-fashion-mnist: $(VENV)/.package  ## hours of two cores; the data are downloaded, or lie in $$ADVPRUNE_DATA
+	@$(call each,$(FASHION_MNIST),--dry-run)
+	@$(call each,$(FASHION_MNIST),)
+
 reference-cifar-cpu: $(VENV)/.package  ## nights of two cores; the data are downloaded, or lie in $$ADVPRUNE_DATA
 	@$(call each,$(CIFAR_CPU),--dry-run)
 	@$(call each,$(CIFAR_CPU),)
+
+# The same two questions on CIFAR-100.
+CIFAR_100 = set -e; $(foreach study,cifar10_cpu gradient_matching_cifar10_cpu,$(BIN)/advprune study $(study) \
+            -p dataset=cifar100 -p study=$(subst cifar10,cifar100,$(study)) --out $(RESULTS) $(1);)
+
+reference-cifar100-cpu: $(VENV)/.package  ## more nights of two cores; data likewise
+	@$(call CIFAR_100,--dry-run)
+	@$(call CIFAR_100,)
 
 # What is measured stays in results/benchmarks, and is not measured again; ONLY="pgd omp-memory" takes some, AGAIN=... anew.
 BENCH = OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY)) $(if $(AGAIN),--again $(AGAIN))

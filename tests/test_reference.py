@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from advprune_core.study.upkeep import check_results
 from tests.executed import machine_paths, undrawn
 from tests.reference import REFERENCE, STUDIES
 
+ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
 UNDER_WAY = {"cifar10_cpu", "noise_cifar10_cpu"}
@@ -34,6 +36,14 @@ def test_there_are_studies_and_each_is_one_file_of_records() -> None:
     for study in STUDIES:
         assert (REFERENCE / study / PACKED).is_file()
         assert not (REFERENCE / study / "runs").exists()
+
+
+def test_every_study_is_a_profile_that_make_carries_out() -> None:
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    lists = re.findall(r"^(DIGITS|FASHION_MNIST|CIFAR_CPU) := (.*)$", makefile, re.MULTILINE)
+    made = [study for _, studies in lists for study in studies.split()]
+    assert all((ROOT / "notebooks" / "profiles" / f"{study}.yaml").is_file() for study in made)
+    assert set(STUDIES) <= set(made)
 
 
 @pytest.mark.parametrize("study", STUDIES)
