@@ -54,7 +54,7 @@ REQUIRED: dict[str, dict[str, Any]] = {"dataset/npz": {"path": "a.npz"}, "datase
 RUN_OPTIONS: dict[str, Any] = {
     "dataset": {"digits": {"limit": 500}},
     "model": {"small_cnn": {"width": 4}},
-    "init": {"path": "weights.pt", "sha256": 64 * "a"},
+    "init": {"path": "weights.pt", "sha256": 64 * "a", "fresh": ["fc"]},
     "objective": "standard",
     "norm": "l2",
     "eps": "1/16",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from advprune_core.base.files import digest_of
@@ -27,6 +28,11 @@ class InitialWeights(Settings):
     sha256: Annotated[
         str | None, Field(pattern="^[0-9a-f]{64}$", description="of the file; by default what it is now")
     ] = None
+    fresh: Annotated[
+        tuple[str, ...],
+        BeforeValidator(lambda names: (names,) if isinstance(names, str) else names),
+        Field(description="modules that keep their random weights, such as fc: a head for other classes"),
+    ] = ()
 
     @classmethod
     def parse(cls, spec: Any) -> Any:
@@ -40,8 +46,8 @@ class InitialWeights(Settings):
         return self
 
     def canonical(self) -> dict[str, Any]:
-        """What a key is hashed from: the content."""
-        return {"sha256": self.sha256}
+        """What a key is hashed from: the content, and what of it is left out."""
+        return {"sha256": self.sha256} | ({"fresh": sorted(set(self.fresh))} if self.fresh else {})
 
     def digest(self) -> str:
         """SHA-256 of the file as it is now.
@@ -76,7 +82,7 @@ class InitialWeights(Settings):
         ConfigError
             See `load_weights`.
         """
-        load_weights(model, Path(self.path).expanduser())
+        load_weights(model, Path(self.path).expanduser(), fresh=self.fresh)
 
 
 @lru_cache(maxsize=8)
@@ -115,15 +121,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict into a network, all of it.
+def load_weights(model: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> None:
+    """Load a state dict into a network, all of it but the modules (or parameters) named in `fresh`.
 
     Raises
     ------
     ConfigError
-        What `read_weights` refuses, or does not fit: missing or unexpected names, other shapes.
+        What `read_weights` refuses, or does not fit: missing or unexpected names, other shapes; a
+        fresh module that the network has not.
     """
     state, own = read_weights(path), model.state_dict()
+    modules = {module for name in own for module in _within(name)}
+    if unknown := [name for name in fresh if name not in modules]:
+        outermost = dict.fromkeys(name.split(".")[0] for name in own)
+        raise ConfigError(f"init.fresh: the model has no {unknown[0]!r}; its outermost modules: {some([*outermost])}")
+    state = {name: value for name, value in state.items() if not {*_within(name)} & {*fresh}}
+    state |= {name: value for name, value in own.items() if {*_within(name)} & {*fresh}}
     shapes = [
         f"{name} is {_shape(state[name])}, the model's {_shape(own[name])}"
         for name in own
@@ -135,7 +148,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         "of other shapes:": shapes,
     }
     if told := "; ".join(f"{what} {some(names, _SHOWN)}" for what, names in wrong.items() if names):
-        raise ConfigError(f"{path} does not fit the model: {told}")
+        hint = "; modules that shall stay random, a head for other classes, are named in init.fresh" if shapes else ""
+        raise ConfigError(f"{path} does not fit the model: {told}{hint}")
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError) as error:  # a module with rules of its own
@@ -152,6 +166,12 @@ def with_weights(model: nn.Module, path: Path) -> nn.Module:
     """
     load_weights(model, path)
     return model.eval()
+
+
+def _within(name: str) -> Iterator[str]:
+    """The modules that a parameter is in, the outermost first, and its own name: a, a.b, a.b.weight."""
+    parts = name.split(".")
+    return (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

@@ -59,7 +59,10 @@ class RunConfig(Settings):
     init: Annotated[
         InitialWeights | None,
         BeforeValidator(InitialWeights.parse),
-        Field(description="state dict (.pt) of the network to start from, for fine-tuning; none: random weights"),
+        Field(
+            description="state dict (.pt) of the network to start from, or {path: ..., fresh: modules that stay "
+            "random}; none: random weights"
+        ),
     ] = None
     objective: Annotated[Objective, *component_field(OBJECTIVES), Field(description="training objective")] = PGDAT()
     attack: AttackPolicy = AttackPolicy()

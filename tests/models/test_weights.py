@@ -42,7 +42,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "more": ({**network().state_dict(), "head": torch.ones(1)}, "it has, and the model has not, head$"),
     "shape": (
         {**network().state_dict(), "0.weight": torch.zeros(5, 3)},
-        r"of other shapes: 0\.weight is \(5, 3\), the model's \(2, 3\)$",
+        r"of other shapes: 0\.weight is \(5, 3\), the model's \(2, 3\); modules .* are named in init\.fresh$",
     ),
     "checkpoint": ({"epoch": 3, "model": network().state_dict()}, r"under epoch, model .* save model\.state_dict\(\)"),
     "not finite": ({**network().state_dict(), "0.bias": torch.tensor([1.0, torch.nan])}, "not finite"),
@@ -59,6 +59,46 @@ def test_what_does_not_fit_is_named_and_changes_nothing(case: str, tmp_path: Pat
         load_weights(model, saved(tmp_path / "w.pt", content))
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("fresh", [["1"], ["1.weight", "1.bias"], ["1", "1.weight"]])
+def test_a_head_for_other_classes_stays_random(fresh: list[str], tmp_path: Path) -> None:
+    ours = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    theirs = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 10))
+    load_weights(ours, saved(tmp_path / "w.pt", theirs.state_dict()), fresh=fresh)
+    for name, value in ours.state_dict().items():
+        expected = before if name.startswith("1.") else theirs.state_dict()
+        assert torch.equal(value, expected[name])
+
+
+def test_a_head_may_be_missing_in_the_file(tmp_path: Path) -> None:
+    ours, body = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), nn.Sequential(nn.Linear(3, 4))
+    load_weights(ours, saved(tmp_path / "w.pt", body.state_dict()), fresh=["1"])
+    assert torch.equal(ours[0].weight, body[0].weight)
+
+
+@pytest.mark.parametrize("name", ["2", "1.weigh", "", "head"])
+def test_a_fresh_module_that_the_model_has_not(name: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pt", network().state_dict())
+    with pytest.raises(ConfigError, match=rf"init\.fresh: the model has no '{name}'; its outermost modules: 0, 1$"):
+        load_weights(network(), path, fresh=[name])
+
+
+def test_what_stays_random_is_in_the_key(tmp_path: Path) -> None:
+    path = str(start(tmp_path / "w.pt"))
+    config = RunConfig.flat(**TINY, init=path)
+    head = list(build_model(config.model, load_dataset(config.dataset)).state_dict())[-1]
+    other = RunConfig.flat(**TINY, init={"path": path, "fresh": [head]})
+    dataset = load_dataset(config.dataset)
+    assert config.train_key(dataset) != other.train_key(dataset)
+    assert RunConfig.flat(**TINY, init={"path": path, "fresh": head}) == other
+    assert RunConfig.create(**other.model_dump(mode="json")).train_key(dataset) == other.train_key(dataset)
+    check_entries(grid(other, pruners=["full"], fractions=[1.0], seeds=[0]))
+    with pytest.raises(ConfigError, match="the model has no 'heed'"):
+        check_entries(
+            grid(config.replace(init={"path": path, "fresh": ["heed"]}), pruners=["full"], fractions=[1.0], seeds=[0])
+        )
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
