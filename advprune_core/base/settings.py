@@ -56,12 +56,14 @@ def near_miss(name: str, allowed: Iterable[str], *, inner: Mapping[str, str] = M
     return f"{hint}; allowed: {', '.join(known)}"
 
 
-def check_names(names: Iterable[str], allowed: Iterable[str], *, what: str) -> None:
-    """Raise `ConfigError` naming the first of `names` that is not `allowed`."""
+def check_names(
+    names: Iterable[str], allowed: Iterable[str], *, what: str, inner: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Raise `ConfigError` naming the first of `names` that is not `allowed`; `inner` as for `near_miss`."""
     known = list(allowed)
     for name in names:
         if name not in known:
-            raise ConfigError(f"unknown {what} {name!r}{near_miss(name, known)}")
+            raise ConfigError(f"unknown {what} {name!r}{near_miss(name, known, inner=inner)}")
 
 
 #: A length in pixel units of [0, 1]: a number, or a ratio in a string such as "8/255".

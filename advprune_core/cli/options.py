@@ -81,6 +81,19 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     return pairs
 
 
+def put_over(parameters: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A profile's parameters with what was given over them; ``settings.lr`` is one of its settings, the rest stay."""
+    merged = dict(parameters)
+    for name, value in given.items():
+        group, dot, setting = name.partition(".")
+        settings = merged.get(group, {})
+        if group == "settings" and dot and isinstance(settings, dict):
+            merged[group] = {**settings, setting: value}
+        else:
+            merged[name] = value
+    return merged
+
+
 def shard_of(text: str | None) -> tuple[int, int] | None:
     """``"1/4"`` to ``(1, 4)``."""
     if text is None:

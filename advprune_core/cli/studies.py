@@ -9,7 +9,7 @@ import typer
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.cli.interrupts import interruptible
-from advprune_core.cli.options import DryRun, Out, Retrain, assignments, shard_of
+from advprune_core.cli.options import DryRun, Out, Retrain, assignments, put_over, shard_of
 from advprune_core.cli.reports import print_plan, report_failures, report_left_out
 
 
@@ -21,7 +21,7 @@ def init(
 
     written, there = lay_out(Path(folder))
     stay = f"; {len(there)} were there already and stay as they are" if there else ""
-    print(f"{len(written)} notebooks and profiles written to {Path(folder) / 'notebooks'}{stay}")
+    print(f"{len(written)} files written to {Path(folder) / 'notebooks'}{stay}")
     print("In that folder: advprune study digits")
 
 
@@ -34,7 +34,12 @@ def study(
         str | None, typer.Option("-f", "--profile", help="Parameter file (YAML), by path or by name")
     ] = None,
     parameter: Annotated[
-        list[str] | None, typer.Option("-p", "--parameter", help="NAME=VALUE, after the profile; repeatable")
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--parameter",
+            help="NAME=VALUE over the profile's: epochs=3, settings.precision=bfloat16; repeatable",
+        ),
     ] = None,
     out: Out = None,
     shard: Annotated[str | None, typer.Option(help="Only part i/n of the runs, without notebooks")] = None,
@@ -59,7 +64,7 @@ def study(
         raise ConfigError(f"one profile at a time, not {len(named)}: {', '.join(named)}")
     profiles = [find_profile(name) for name in named]
     parameters, of_profile = read_profile(profiles[0]) if profiles else ({}, [])
-    parameters |= assignments(parameter or [])
+    parameters = put_over(parameters, assignments(parameter or []))
     if out is not None:
         parameters["results"] = out
     if address is not None:

@@ -16,6 +16,8 @@ from advprune_core.base.settings import ConfigError, near_miss
 _PACKAGE = Path(__file__).parents[1]
 #: The folder of the notebooks that come with the package.
 SHIPPED = (_PACKAGE if (_PACKAGE / "notebooks").is_dir() else _PACKAGE.parent) / "notebooks"
+#: What is laid out of it: notebooks, profiles, and how the course is taught and given to students.
+_LAID_OUT = ("*.ipynb", "*.yaml", "course/README.md", "course/editions.py")
 #: Notebooks of a study where none are named.
 DEFAULT_NOTEBOOKS = ("accuracy_vs_fraction.ipynb", "runtime.ipynb")
 
@@ -90,7 +92,7 @@ def default_notebooks(profiles: Sequence[Path]) -> list[Path]:
 
 
 def lay_out(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Copy the notebooks and profiles that come with the package to ``folder/notebooks``; what is there stays.
+    """Copy notebooks, profiles and course, as they come with the package, to ``folder/notebooks``; what is there stays.
 
     Returns
     -------
@@ -102,7 +104,7 @@ def lay_out(folder: Path) -> tuple[list[Path], list[Path]]:
         A folder that cannot be written.
     """
     written, there = [], []
-    for source in sorted([*SHIPPED.rglob("*.ipynb"), *SHIPPED.rglob("*.yaml")]):
+    for source in sorted({path for pattern in _LAID_OUT for path in SHIPPED.rglob(pattern)}):
         inner = source.relative_to(SHIPPED)
         if any(part.startswith(".") for part in inner.parts):
             continue  # JupyterLab's checkpoints

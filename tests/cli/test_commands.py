@@ -125,8 +125,9 @@ def test_init_lays_out_what_a_study_finds_by_name(
 ) -> None:
     code, out, _ = advprune("init", str(tmp_path / "mine"))
     assert code == 0
-    count = len([*NOTEBOOKS.rglob("[!.]*.ipynb"), *NOTEBOOKS.glob("profiles/*.yaml")])
-    assert out.startswith(f"{count} notebooks and profiles written to {tmp_path / 'mine' / 'notebooks'}\n")
+    course = NOTEBOOKS / "course"
+    count = len([*NOTEBOOKS.rglob("[!.]*.ipynb"), *NOTEBOOKS.glob("profiles/*.yaml"), *course.glob("[Re]*.*")])
+    assert out.startswith(f"{count} files written to {tmp_path / 'mine' / 'notebooks'}\n")
     code, out, _ = advprune("init", str(tmp_path / "mine"))
     assert (code, f"; {count} were there already and stay as they are\n" in out) == (0, True)
     monkeypatch.chdir(tmp_path / "mine")

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from advprune_core.base.settings import Component, ConfigError, Settings
-from advprune_core.cli.options import RunCommand, assignments, shard_of, value_of
+from advprune_core.cli.options import RunCommand, assignments, put_over, shard_of, value_of
 from advprune_core.trainers.config import RunConfig
 
 
@@ -53,6 +53,30 @@ def test_what_yaml_cannot_read_is_named(text: str) -> None:
 )
 def test_assignments(texts: list[str], pairs: dict[str, Any]) -> None:
     assert assignments(texts) == pairs
+
+
+@pytest.mark.parametrize(
+    ("profile", "given", "merged"),
+    [
+        ({}, {"epochs": 3}, {"epochs": 3}),
+        ({"epochs": 9, "lr": 1}, {"epochs": 3}, {"epochs": 3, "lr": 1}),
+        ({}, {"settings.precision": "bfloat16"}, {"settings": {"precision": "bfloat16"}}),
+        (
+            {"settings": {"optimisation.flip": True, "optimisation.ema": 0.9}},
+            {"settings.optimisation.ema": 0.99},
+            {"settings": {"optimisation.flip": True, "optimisation.ema": 0.99}},
+        ),
+        ({"settings": {"precision": "float32"}}, {"settings": {}}, {"settings": {}}),
+        ({"settings": 3}, {"settings.precision": "float32"}, {"settings": 3, "settings.precision": "float32"}),
+        ({}, {"seeds.first": 1}, {"seeds.first": 1}),
+    ],
+)
+def test_one_setting_is_put_over_those_of_a_profile(
+    profile: dict[str, Any], given: dict[str, Any], merged: dict[str, Any]
+) -> None:
+    before = repr(profile)
+    assert put_over(profile, given) == merged
+    assert repr(profile) == before
 
 
 @pytest.mark.parametrize("text", ["a", "", "a:1"])

@@ -49,6 +49,14 @@ def test_parameters_that_a_notebook_lacks_are_refused(tmp_path: Path) -> None:
             study_of(some, {name: 2})
 
 
+@pytest.mark.parametrize(
+    ("name", "path"), [("precision", "settings.precision"), ("weight_decy", "settings.optimisation.weight_decay")]
+)
+def test_a_setting_of_the_runs_is_told_apart(name: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{name}' \(did you mean '{path}'\?\); allowed: "):
+        study_of(NOTEBOOKS / DEFAULT_NOTEBOOKS[0], {name: "bfloat16"})
+
+
 @pytest.mark.parametrize("name", [path.name for path in sorted(NOTEBOOKS.glob("*.ipynb"))])
 def test_parameters_are_those_that_papermill_finds(name: str) -> None:
     theirs = papermill.inspect_notebook(str(NOTEBOOKS / name))

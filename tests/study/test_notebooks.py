@@ -111,9 +111,11 @@ class TestLayOut:
     def test_everything_is_there_and_found(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         written, there = lay_out(tmp_path / "new")
         listed = {path.relative_to(tmp_path / "new").as_posix() for path in written}
-        wanted = [*(ROOT / "notebooks").rglob("*.ipynb"), *(ROOT / "notebooks").rglob("*.yaml")]
+        kept = {"editions.py", "README.md"}
         assert listed == {
-            path.relative_to(ROOT).as_posix() for path in wanted if ".ipynb_checkpoints" not in path.parts
+            path.relative_to(ROOT).as_posix()
+            for path in (ROOT / "notebooks").rglob("*")
+            if (path.suffix in (".ipynb", ".yaml") or path.name in kept) and ".ipynb_checkpoints" not in path.parts
         }
         assert there == []
         assert all(path.read_bytes() == (ROOT / path.relative_to(tmp_path / "new")).read_bytes() for path in written)
