@@ -4,10 +4,9 @@
 
 Batches of 128, PGD-7, one thread. Steps are timed in training, processor seconds of a run of a few
 batches each, alternating; `channels last` is the exact step in the layout that compiled passes have, by
-which a dry run tells how long a compiled one will take. Augmentation, noise and carried perturbations
-are timed alone, alternating, and given as a share of the compiled step, and of one with a single attack
-step. Medians. CIFAR-10 comes from
-$ADVPRUNE_DATA.
+which a dry run tells how long a compiled one will take; bfloat16 gains where the processor computes in
+it. Augmentation, noise and carried perturbations are timed alone, alternating, and given as a share of
+the compiled step, and of one with a single attack step. Medians. CIFAR-10 comes from $ADVPRUNE_DATA.
 """
 
 from __future__ import annotations
@@ -89,6 +88,8 @@ def main() -> None:
         "step, exact": lambda: step(exact, dataset),
         "step, channels last": lambda: step(exact, dataset, channels_last=True),
         "step, compiled": lambda: step(compiled, dataset),
+        "step, bfloat16": lambda: step(exact.replace(precision="bfloat16"), dataset),
+        "step, compiled, bfloat16": lambda: step(compiled.replace(precision="bfloat16"), dataset),
         "step, compiled, PGD-1": lambda: step(compiled.with_settings({"attack.steps": 1}), dataset),
     }
     # The first round of each warms up.
