@@ -32,7 +32,7 @@ from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.pruners.base import PRUNERS, Selection
 from tests.analysis.figure_checks import as_deuteranopes_see, faults, texts
-from tests.front_page import of
+from tests.committed import of
 from tests.reference import REFERENCE, STUDIES
 
 DRAWN = [(study, name) for study in STUDIES for name in figures_of(REFERENCE / study)]

@@ -1,0 +1,164 @@
+"""What the first cell of each experiment says came out, from the committed records; `tests.front_page` writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import fill
+
+from advprune_core.analysis.convergence import cost_to_reach
+from advprune_core.analysis.estimates import Estimate
+from advprune_core.analysis.rivals import at_equal_robustness
+from advprune_core.analysis.summaries import speed_ups
+from advprune_core.analysis.verdicts import Verdict, compare, judge
+from advprune_core.attacks.evaluate import wilson
+from advprune_core.study.courses import collect_courses
+from advprune_core.study.table import collect_timings
+from tests.committed import Row, fixed_subsets, of, wrong_labels
+from tests.reference import REFERENCE
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+STUDY_OF = {"accuracy_vs_fraction": "digits", "runtime": "digits"}
+START, END = "<!-- answer: results/reference -->\n", "<!-- end -->\n"
+
+
+def _judged(verdict: Verdict) -> str:
+    """``-5.9 points [-7.7, -4.2] robust (5 seeds; worse beyond chance)``."""
+    difference = verdict.comparison.difference
+    return f"{difference.points()} robust ({difference.seeds} seeds; {verdict.says})"
+
+
+def accuracy_vs_fraction() -> str:
+    """The smallest subset beside a shorter run of its cost."""
+    digits, cifar = (rows[-1] for rows in fixed_subsets())
+    return (
+        f"Beside fewer epochs on all the data, at the same cost, {digits.kept} of the digits is "
+        f"{_judged(digits.verdict)}, and {cifar.kept} of CIFAR-10 {_judged(cifar.verdict)}."
+    )
+
+
+def runtime() -> str:
+    """How much faster the smallest subset is."""
+    table = of("digits")
+    speeds = speed_ups(table[table["control"].isna()], collect_timings(REFERENCE / "digits", study="digits"))
+    least = speeds.loc[speeds["fraction"].idxmin()]
+    return (
+        f"On {100 * least['fraction']:g} % of the digits training takes {least['speed_up_seconds']:.2f} times less "
+        f"processor time [{least['speed_up_seconds_low']:.2f}, {least['speed_up_seconds_high']:.2f}; range of "
+        f"{least['timings']:g} timings], and {least['speed_up_passes']:.2f} times fewer forward-equivalents: a random "
+        "subset costs nothing to choose."
+    )
+
+
+def pruners() -> str:
+    """The best of all pruners beside their two rivals."""
+    table = of("pruners")
+    share = table.loc[table["control"].isna(), "fraction"].min()
+    chosen = table[(table["fraction"] == share) & table["control"].isna()]
+    arms = [arm for arm in chosen["arm"].unique() if arm != "random"]
+    random = {arm: compare(table, arm, "random", fraction=share) for arm in arms}
+    whole = {arm: compare(table, arm, f"same_cost({arm})", fraction=share) for arm in arms}
+    best = max(random, key=lambda arm: random[arm].difference.mean)
+    beside = whole[best].difference
+    return (
+        f"On {100 * share:g} % of the digits the best of {len(arms)} pruners, *{best}*, is "
+        f"{random[best].difference.points()} robust beside a random subset and {beside.points()} beside all the data "
+        f"at its cost, which includes its selection ({beside.seeds} seeds: the best of many, and no verdict)."
+    )
+
+
+def trainers() -> str:
+    """Pruning beside a cheaper attack."""
+    table = of("trainers")
+    share = table.loc[table["arm"] == "PGD-AT: random", "fraction"].min()
+    cost = {
+        (arm, fraction): rows["cost"].mean()
+        for (arm, fraction), rows in table[table["control"].isna()].groupby(["arm", "fraction"])
+    }
+    whole = cost["PGD-AT: random", 1.0]
+    pair = {0: compare(table, "PGD-AT: random", "N-FGSM: random", fraction=share, reference_fraction=1.0)}
+    cheap, pruned = (cost[point] / whole for point in (("N-FGSM: random", 1.0), ("PGD-AT: random", share)))
+    return (
+        f"On the digits N-FGSM on all the data costs {cheap:.2f} of PGD-AT, and PGD-AT on a random {100 * share:g} % "
+        f"costs {pruned:.2f}: the pruned run is {_judged(judge(pair)[0])}."
+    )
+
+
+def gradient_matching() -> str:
+    """The subset that matches gradients, and a shorter run, beside all the data."""
+    rows = at_equal_robustness(of("gradient_matching"), reference="TRADES: random", margin=0.02)
+    rows = rows[rows["matched_fraction"] < 1].set_index("arm")
+
+    def told(arm: str) -> str:
+        row = rows.loc[arm]
+        lost = Estimate(row["difference"], row["difference_low"], row["difference_high"], row["seeds"])
+        return f"{row['speed_up']:.2f} times cheaper than all the data and {lost.points()} robust"
+
+    return (
+        f"On the digits TRADES on a part that matches gradients is {told('TRADES, warm start: grad_match')}; "
+        f"fewer epochs on all the data are {told('TRADES: same_cost(random)')}."
+    )
+
+
+def when_pruning_wins() -> str:
+    """The half that plain training finds plausible, where labels are wrong."""
+    digits, cifar = wrong_labels()
+
+    def told(row: Row) -> str:
+        return f"{row.clean.points()} clean and {_judged(row.verdict)}"
+
+    return (
+        "With 40 % of the labels wrong, the half that a plain phase finds most plausible is, beside the better way to "
+        f"train on all the data at the same cost, {told(digits)} on the digits, and {told(cifar)} on CIFAR-10."
+    )
+
+
+def convergence_reliability() -> str:
+    """How many runs get near the full run, and at what cost."""
+    study = "convergence_reliability"
+    found = cost_to_reach(collect_courses(REFERENCE / study, study=study), share=0.95)
+    rows = found[found["arm"] == "PGD-AT: random"].set_index("fraction")
+
+    def told(fraction: float) -> str:
+        reached, runs = int(rows.loc[fraction, "reached"]), int(rows.loc[fraction, "seeds"])
+        low, high = (100 * bound for bound in wilson(reached, runs))
+        cost = rows.loc[fraction, "cost"]
+        where = f", at {100 * cost:.0f} % of the full run's cost (median)" if cost < float("inf") else ""
+        share = f"{100 * reached / runs:.0f} % [{low:.0f}, {high:.0f}]"
+        return f"on {100 * fraction:g} % of the images {reached} of {runs} runs do ({share}){where}"
+
+    told_each = "; ".join(told(fraction) for fraction in sorted(rows.index, reverse=True))
+    return f"Which PGD-AT runs on the digits reach 95 % of the full run's robust accuracy: {told_each}."
+
+
+#: The sentence of each experiment; `speedrun` has no committed study yet.
+ANSWERS: dict[str, Callable[[], str]] = {
+    function.__name__: function
+    for function in (
+        accuracy_vs_fraction,
+        runtime,
+        pruners,
+        trainers,
+        gradient_matching,
+        when_pruning_wins,
+        convergence_reliability,
+    )
+}
+
+#: The notebooks that say it: the experiments, and the executed copies of the studies that it is about.
+FIRST_CELLS = [
+    *(NOTEBOOKS / f"{name}.ipynb" for name in ANSWERS),
+    *(path for name in ANSWERS for path in [REFERENCE / STUDY_OF.get(name, name) / f"{name}.ipynb"] if path.exists()),
+]
+
+
+def with_answer(path: Path) -> str:
+    """A notebook whose first cell says, below its title, what the records say today."""
+    notebook = json.loads(path.read_text())
+    title, _, rest = "".join(notebook["cells"][0]["source"]).partition("\n\n")
+    rest = rest.partition(END)[2].lstrip("\n") if rest.startswith(START) else rest
+    told = fill(f"**What came out** in the published runs. {ANSWERS[path.stem]()}", width=125)
+    text = f"{title}\n\n{START}{told}\n{END}\n{rest}"
+    notebook["cells"][0]["source"] = text.splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
