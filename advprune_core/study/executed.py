@@ -11,7 +11,7 @@ from typing import Any
 
 from advprune_core.base.files import write_text
 from advprune_core.base.settings import ConfigError, check_names
-from advprune_core.study.study import StudyConfig, study_config
+from advprune_core.study.study import OF_THE_GRID, StudyConfig, study_config
 from advprune_core.trainers.config import flat_fields
 
 
@@ -26,7 +26,11 @@ def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
     known = parameters_of(notebook)
     if not known:
         raise ConfigError(f"{notebook} is no experiment: none of its cells is tagged 'parameters' and sets any")
-    of_runs = {name: f"settings.{path}" for name, path in flat_fields().items()} if "settings" in known else {}
+    of_runs = {
+        name: f"settings.{path}"
+        for name, path in flat_fields().items()
+        if "settings" in known and name not in {*known, *OF_THE_GRID}
+    }
     check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}", inner=of_runs)
     values = known | parameters
     return study_config({name: value for name, value in values.items() if name in StudyConfig.model_fields})

@@ -82,6 +82,8 @@ class Execution(Settings):
         return 1 if self.engine == "serial" else self.workers or 1
 
 
+#: Fields of a run that the grid sets.
+OF_THE_GRID = frozenset({"pruner", "fraction", "seed"})
 #: What a part of a study may have of its own; `variants` by name.
 PART_FIELDS = ("variants", "pruners", "fractions", "controls", "seeds", "evaluation", "images")
 
@@ -194,7 +196,7 @@ class StudyConfig(Settings):
         for name, settings in self.variants.items():
             if not name.strip() or ": " in name:
                 raise ConfigError(f"variants: {name!r} is no name for a way of training (letters, without ': ')")
-            for path in {"pruner", "fraction", "seed"} & {path.partition(".")[0] for path in settings}:
+            for path in OF_THE_GRID & {path.partition(".")[0] for path in settings}:
                 raise ConfigError(f"variants: {name!r} sets {path!r}, which is the same for all, or the grid's")
             try:
                 configs[name] = self.base_config(settings)
