@@ -19,6 +19,7 @@ import yaml
 from tests.made_up import study_options
 
 ROOT = Path(__file__).resolve().parents[1]
+LAID_OUT = ("*.ipynb", "*.yaml", "README.md", "editions.py")
 PARTS = ("advprune_core", "notebooks", "pyproject.toml", "README.md", "LICENSE")
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 
@@ -55,7 +56,7 @@ def test_it_carries_the_package_its_notebooks_and_its_types(wheel: Path) -> None
         for kind in ("*.py", "*.csv", "*.json", "*.html", "py.typed")
         for path in (ROOT / "advprune_core").rglob(kind)
     }
-    notebooks = {path for kind in ("*.ipynb", "*.yaml") for path in (ROOT / "notebooks").rglob(kind)}
+    notebooks = {path for kind in LAID_OUT for path in (ROOT / "notebooks").rglob(kind)}
     wanted = {path.relative_to(ROOT).as_posix() for path in package}
     wanted |= {f"advprune_core/{path.relative_to(ROOT).as_posix()}" for path in notebooks}
     assert names == {name for name in wanted if ".ipynb_checkpoints/" not in name}
@@ -114,7 +115,7 @@ def test_a_folder_laid_out_is_worked_in(installed: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     here = tmp_path / "mine"
     copied = {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
-    originals = [path for kind in ("*.ipynb", "*.yaml") for path in (ROOT / "notebooks").rglob(kind)]
+    originals = [path for kind in LAID_OUT for path in (ROOT / "notebooks").rglob(kind)]
     assert copied == {path.relative_to(ROOT).as_posix() for path in originals if ".ipynb_checkpoints" not in path.parts}
     (here / "notebooks" / "profiles" / "digits.yaml").write_text("study: changed\nfractions: [1.5]\n")
     done = run(installed / "advprune", "study", "digits", cwd=here)
