@@ -15,6 +15,8 @@ from advprune_core.analysis.rivals import clean_gain
 from advprune_core.analysis.summaries import markdown, points
 from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, WORSE, WORSE_HERE, compare, judge
 from advprune_core.base.files import write_text
+from advprune_core.study.archive import unfinished
+from advprune_core.study.store import RunStore
 from advprune_core.study.table import table_columns
 from tests.committed import Row, fixed_subsets, of, wrong_labels
 from tests.first_screens import FIRST_CELLS, with_answer
@@ -63,7 +65,9 @@ def answer() -> str:
 
 def claims() -> str:
     """The numbers of the two papers' abstracts beside what the committed studies measured."""
-    table = claims_table({study: of(study) for study in STUDIES})
+    stores = {study: RunStore(REFERENCE / study, read_only=True) for study in STUDIES}
+    under_way = {study for study, store in stores.items() if unfinished(store, store.manifest(study))}
+    table = claims_table({study: of(study) for study in STUDIES}, under_way=under_way)
     return markdown(table.rename(columns={"verdict": "verdict here"}))
 
 

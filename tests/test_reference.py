@@ -21,7 +21,7 @@ from tests.reference import REFERENCE, STUDIES
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
-UNDER_WAY = {"cifar10_cpu", "noise_cifar10_cpu"}
+UNDER_WAY = {"cifar10_cpu", "noise_cifar10_cpu", "gradient_matching_cifar10_cpu"}
 #: Tables that notebooks write beside that of all runs.
 DERIVED = {
     "trainers": lambda study: frontier(
