@@ -42,6 +42,7 @@ class Row:
         return dict(zip(names, texts, strict=True))
 
 
+@cache
 def fixed_subsets() -> tuple[list[Row], list[Row]]:
     """Random subsets of the digits and of CIFAR-10, the largest first."""
     pair = ("PGD-7: random", "PGD-7: same_cost(random)")
@@ -51,6 +52,7 @@ def fixed_subsets() -> tuple[list[Row], list[Row]]:
     )
 
 
+@cache
 def wrong_labels() -> tuple[Row, Row]:
     """The half that is found plausible where 40 % of the labels are wrong: of the digits, of CIFAR-10."""
     return (

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from textwrap import fill
 
+import pandas as pd
+
+from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.convergence import cost_to_reach
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.rivals import at_equal_robustness
-from advprune_core.analysis.summaries import speed_ups
+from advprune_core.analysis.summaries import pruner_table, speed_ups
 from advprune_core.analysis.verdicts import Verdict, compare, judge
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.study.courses import collect_courses
@@ -20,13 +23,17 @@ from tests.reference import REFERENCE
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 STUDY_OF = {"accuracy_vs_fraction": "digits", "runtime": "digits"}
-START, END = "<!-- answer: results/reference -->\n", "<!-- end -->\n"
 
 
 def _judged(verdict: Verdict) -> str:
     """``-5.9 points [-7.7, -4.2] robust (5 seeds; worse beyond chance)``."""
     difference = verdict.comparison.difference
     return f"{difference.points()} robust ({difference.seeds} seeds; {verdict.says})"
+
+
+def _difference(row: pd.Series, name: str) -> Estimate:
+    """A difference and its interval, from the row of a table."""
+    return Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], row["seeds"])
 
 
 def accuracy_vs_fraction() -> str:
@@ -53,18 +60,14 @@ def runtime() -> str:
 
 def pruners() -> str:
     """The best of all pruners beside their two rivals."""
-    table = of("pruners")
-    share = table.loc[table["control"].isna(), "fraction"].min()
-    chosen = table[(table["fraction"] == share) & table["control"].isna()]
-    arms = [arm for arm in chosen["arm"].unique() if arm != "random"]
-    random = {arm: compare(table, arm, "random", fraction=share) for arm in arms}
-    whole = {arm: compare(table, arm, f"same_cost({arm})", fraction=share) for arm in arms}
-    best = max(random, key=lambda arm: random[arm].difference.mean)
-    beside = whole[best].difference
+    rows = pruner_table(of("pruners"))
+    rows = rows[(rows["fraction"] == rows["fraction"].min()) & rows["against_random"].notna()]
+    best = rows.loc[rows["against_random"].idxmax()]
+    random, whole = _difference(best, "against_random"), _difference(best, "against_same_cost")
     return (
-        f"On {100 * share:g} % of the digits the best of {len(arms)} pruners, *{best}*, is "
-        f"{random[best].difference.points()} robust beside a random subset and {beside.points()} beside all the data "
-        f"at its cost, which includes its selection ({beside.seeds} seeds: the best of many, and no verdict)."
+        f"On {100 * best['fraction']:g} % of the digits the best of {len(rows)} pruners, *{best['pruner']}*, is "
+        f"{random.points()} robust beside a random subset and {whole.points()} beside all the data at its cost, "
+        f"which includes its selection ({best['seeds']} seeds: the best of many, and no verdict)."
     )
 
 
@@ -87,13 +90,13 @@ def trainers() -> str:
 
 def gradient_matching() -> str:
     """The subset that matches gradients, and a shorter run, beside all the data."""
-    rows = at_equal_robustness(of("gradient_matching"), reference="TRADES: random", margin=0.02)
+    rows = at_equal_robustness(of("gradient_matching"), reference="TRADES: random", margin=MARGIN)
     rows = rows[rows["matched_fraction"] < 1].set_index("arm")
 
     def told(arm: str) -> str:
         row = rows.loc[arm]
-        lost = Estimate(row["difference"], row["difference_low"], row["difference_high"], row["seeds"])
-        return f"{row['speed_up']:.2f} times cheaper than all the data and {lost.points()} robust"
+        lost = _difference(row, "difference").points()
+        return f"{row['speed_up']:.2f} times cheaper than all the data and {lost} robust"
 
     return (
         f"On the digits TRADES on a part that matches gradients is {told('TRADES, warm start: grad_match')}; "
@@ -134,8 +137,8 @@ def convergence_reliability() -> str:
 
 #: The sentence of each experiment; `speedrun` has no committed study yet.
 ANSWERS: dict[str, Callable[[], str]] = {
-    function.__name__: function
-    for function in (
+    sentence.__name__: cache(sentence)
+    for sentence in (
         accuracy_vs_fraction,
         runtime,
         pruners,
@@ -146,19 +149,14 @@ ANSWERS: dict[str, Callable[[], str]] = {
     )
 }
 
+
+def first_cell(name: str) -> str:
+    """What the first cell of an experiment says below its title."""
+    return fill(f"**What came out** in the published runs. {ANSWERS[name]()}", width=125)
+
+
 #: The notebooks that say it: the experiments, and the executed copies of the studies that it is about.
 FIRST_CELLS = [
     *(NOTEBOOKS / f"{name}.ipynb" for name in ANSWERS),
     *(path for name in ANSWERS for path in [REFERENCE / STUDY_OF.get(name, name) / f"{name}.ipynb"] if path.exists()),
 ]
-
-
-def with_answer(path: Path) -> str:
-    """A notebook whose first cell says, below its title, what the records say today."""
-    notebook = json.loads(path.read_text())
-    title, _, rest = "".join(notebook["cells"][0]["source"]).partition("\n\n")
-    rest = rest.partition(END)[2].lstrip("\n") if rest.startswith(START) else rest
-    told = fill(f"**What came out** in the published runs. {ANSWERS[path.stem]()}", width=125)
-    text = f"{title}\n\n{START}{told}\n{END}\n{rest}"
-    notebook["cells"][0]["source"] = text.splitlines(keepends=True)
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

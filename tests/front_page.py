@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 
 import pandas as pd
 
 from advprune_core.analysis import fronts
-from advprune_core.analysis.claims import claims_table
+from advprune_core.analysis.claims import CLAIMS, claims_table
 from advprune_core.analysis.pages import write_page
 from advprune_core.analysis.rivals import clean_gain
 from advprune_core.analysis.summaries import markdown, points
@@ -19,7 +21,7 @@ from advprune_core.study.archive import unfinished
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import table_columns
 from tests.committed import Row, fixed_subsets, of, wrong_labels
-from tests.first_screens import FIRST_CELLS, with_answer
+from tests.first_screens import FIRST_CELLS, first_cell
 from tests.reference import REFERENCE, STUDIES
 
 README = Path(__file__).parents[1] / "README.md"
@@ -65,9 +67,12 @@ def answer() -> str:
 
 def claims() -> str:
     """The numbers of the two papers' abstracts beside what the committed studies measured."""
-    stores = {study: RunStore(REFERENCE / study, read_only=True) for study in STUDIES}
+    stores = {
+        study: RunStore(REFERENCE / study, read_only=True)
+        for study in {claim.study for claim in CLAIMS}.intersection(STUDIES)
+    }
     under_way = {study for study, store in stores.items() if unfinished(store, store.manifest(study))}
-    table = claims_table({study: of(study) for study in STUDIES}, under_way=under_way)
+    table = claims_table({study: of(study) for study in stores}, under_way=under_way)
     return markdown(table.rename(columns={"verdict": "verdict here"}))
 
 
@@ -84,12 +89,22 @@ SHOWN: dict[Path, dict[str, Callable[[], str]]] = {
         "claims: results/reference": claims,
     },
     RESULTS: {"columns": columns},
+    **{path: {"answer: results/reference": partial(first_cell, path.stem)} for path in FIRST_CELLS},
 }
 
 
 def filled(path: Path) -> str:
-    """A file with what records and code say today."""
+    """A file with what records and code say today; of a notebook in its first cell."""
     text = path.read_text()
+    if path.suffix == ".ipynb":
+        notebook = json.loads(text)
+        cell = notebook["cells"][0]
+        cell["source"] = _filled("".join(cell["source"]), path).splitlines(keepends=True)
+        return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    return _filled(text, path)
+
+
+def _filled(text: str, path: Path) -> str:
     for name, show in SHOWN[path].items():
         start, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, found, after = text.partition(start)
@@ -103,6 +118,4 @@ if __name__ == "__main__":
         write_page(REFERENCE / committed, committed)
     for file in SHOWN:
         file.write_text(filled(file))
-    for notebook in FIRST_CELLS:
-        write_text(notebook, with_answer(notebook))
     write_text(fronts.KEPT, fronts.measured_points([REFERENCE / study for study in STUDIES]).to_csv(index=False))

@@ -82,7 +82,7 @@ def assignments(texts: list[str]) -> dict[str, Any]:
 
 
 def put_over(parameters: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """A profile's parameters with what was given over them; ``settings.lr`` is one of its settings, the rest stay."""
+    """A profile's parameters with what was given over them; of ``settings.precision`` the other settings stay."""
     merged = dict(parameters)
     for name, value in given.items():
         group, dot, setting = name.partition(".")

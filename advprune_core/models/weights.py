@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -131,12 +131,12 @@ def load_weights(model: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> 
         fresh module that the network has not.
     """
     state, own = read_weights(path), model.state_dict()
-    modules = {module for name in own for module in _within(name)}
-    if unknown := [name for name in fresh if name not in modules]:
-        outermost = dict.fromkeys(name.split(".")[0] for name in own)
-        raise ConfigError(f"init.fresh: the model has no {unknown[0]!r}; its outermost modules: {some([*outermost])}")
-    state = {name: value for name, value in state.items() if not {*_within(name)} & {*fresh}}
-    state |= {name: value for name, value in own.items() if {*_within(name)} & {*fresh}}
+    for module in fresh:
+        if not any(_is_in(module, name) for name in own):
+            outermost = dict.fromkeys(name.split(".")[0] for name in own)
+            raise ConfigError(f"init.fresh: the model has no {module!r}; its outermost modules: {some([*outermost])}")
+        state = {name: value for name, value in state.items() if not _is_in(module, name)}
+        state |= {name: value for name, value in own.items() if _is_in(module, name)}
     shapes = [
         f"{name} is {_shape(state[name])}, the model's {_shape(own[name])}"
         for name in own
@@ -168,10 +168,9 @@ def with_weights(model: nn.Module, path: Path) -> nn.Module:
     return model.eval()
 
 
-def _within(name: str) -> Iterator[str]:
-    """The modules that a parameter is in, the outermost first, and its own name: a, a.b, a.b.weight."""
-    parts = name.split(".")
-    return (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+def _is_in(module: str, name: str) -> bool:
+    """Whether a parameter is of a module, or is named by it."""
+    return name == module or name.startswith(f"{module}.")
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

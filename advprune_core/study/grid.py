@@ -221,7 +221,7 @@ def check_entries(
 
 def _network(config: RunConfig) -> str:
     """Equal for runs of one network with the same data and initial weights."""
-    weights = None if config.init is None else (config.init.sha256, config.init.fresh)
+    weights = None if config.init is None else config.init.canonical()
     return json.dumps([config.model.spec(), config.dataset.spec(), config.precision, weights], sort_keys=True)
 
 
