@@ -33,6 +33,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.tasks import EvaluationConfig, evaluate_model
 from advprune_core.trainers.arithmetic import arithmetic
+from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 
@@ -105,7 +106,7 @@ def drawn(number: int, data: str, dataset: Dataset) -> tuple[RunConfig, list[Any
             config = RunConfig.flat(**options, model=model, speed="compiled")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                config.check(dataset)
+                check_run(config, dataset)
         except ConfigError:
             continue
         return config, tests

@@ -29,6 +29,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.study.engines import Engine
 from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import EvaluateTask, Task, drop_work
+from advprune_core.trainers.checks import check_machine
 
 #: How often a task is begun again whose node or worker was lost.
 RETRIES = 3
@@ -201,7 +202,7 @@ def _on_node(
 ) -> tuple[Any, Exception | None]:
     """What ``fn(task, dataset)`` gives or raises on this node, which the folder `root` with `sign` may be seen from."""
     try:
-        task.config.check_machine()
+        check_machine(task.config)
         shared = (Path(root) / "cache" / sign).exists()
         results = Path(root) if shared else _own_folder()
         task = replace(task, results=str(results))

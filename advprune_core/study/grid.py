@@ -22,6 +22,7 @@ from advprune_core.study.cluster import cluster_device
 from advprune_core.study.study import StudyConfig, pruner_label
 from advprune_core.study.tasks import PGD_40, EvaluationConfig
 from advprune_core.trainers.arithmetic import check_precision
+from advprune_core.trainers.checks import check_machine, check_run, fitted
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import Control, Finished, check_control, resolve
 
@@ -196,14 +197,14 @@ def check_entries(
         Batches that are cut.
     """
     for entry in entries if here else ():
-        entry.config.check_machine()
+        check_machine(entry.config)
     sources = dict.fromkeys(entry.config.dataset for entry in entries)
     datasets = {source: load_dataset(source, folder=data) for source in sources}
-    entries = [replace(entry, config=entry.config.fitted(datasets[entry.config.dataset])) for entry in entries]
+    entries = [replace(entry, config=fitted(entry.config, datasets[entry.config.dataset])) for entry in entries]
     for entry in entries:
         dataset = datasets[entry.config.dataset]
         try:
-            entry.config.check(dataset)
+            check_run(entry.config, dataset)
             entry.evaluation.check(dataset)
         except ConfigError as error:
             raise ConfigError(f"{entry.describe()}: {error}") from None

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
-from torch import Tensor
 
 from advprune_core.attacks.compiled import Speed
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
@@ -30,7 +23,7 @@ from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Train
 from advprune_core.objectives.pgd_at import PGDAT, Standard
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.steps import parse_steps
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, budget, check_every_class, keep
+from advprune_core.pruners.base import PRUNERS, Pruner, budget
 from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
 from advprune_core.pruners.random import Full
 from advprune_core.trainers.optimisation import Optimisation
@@ -257,117 +250,6 @@ class RunConfig(Settings):
             canonical["loop"] = LOOP_VERSION
         return json_data(canonical)
 
-    def check_machine(self) -> None:
-        """Refuse what this machine has not; the record of another machine's run can be read all the same.
-
-        Raises
-        ------
-        ConfigError
-            No GPU; more than four threads for each core; initial weights that are not there, or changed.
-        """
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
-        cores = os.cpu_count() or 1
-        if self.threads > 4 * cores:
-            raise ConfigError(f"threads = {self.threads}, but this machine has {cores} cores: at most {4 * cores}")
-        if self.init is not None:
-            self.init.check()
-
-    def fitted(self, dataset: Dataset) -> RunConfig:
-        """The run with a batch that is no larger than the training set.
-
-        Warns
-        -----
-        UserWarning
-            If it was.
-        """
-        n, size = len(dataset.train), self.optimisation.batch_size
-        if size <= n:
-            return self
-        warnings.warn(
-            f"batch_size = {size}, but there are only {n} training images: the batch is all of them", stacklevel=3
-        )
-        return self.with_settings({"optimisation.batch_size": n})
-
-    def check(self, dataset: Dataset) -> None:
-        """Refuse what cannot be trained on this data set, or on this machine, before any work.
-
-        Raises
-        ------
-        ConfigError
-            What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for
-            the best checkpoint; a budget that does not pay for a batch, or for the epochs before the first selection.
-        """
-        self.check_machine()
-        n = len(dataset.train)
-        k = n if isinstance(self.pruner, Full) else budget(self.fraction, n)
-        size = self.optimisation.batch_size
-        if k < size or n < self.pruner.candidates(size, self.fraction):
-            raise ConfigError(
-                f"fraction {self.fraction:g} keeps {k} of {n} images: not one full batch of {size}; "
-                f"use a fraction of at least {size / n:.3f} or a smaller batch_size"
-            )
-        had = _class_counts(dataset.train.labels, dataset)
-        at_best = np.zeros_like(had)
-        at_best[np.argsort(-had, kind="stable")[:k]] = 1
-        check_every_class(at_best, had, fraction=self.fraction)
-        if self.optimisation.plain_epochs >= self.optimisation.epochs:
-            raise ConfigError(
-                f"plain_epochs = {self.optimisation.plain_epochs} leaves none of {self.optimisation.epochs:g} epochs "
-                "for the attack; train longer, or use the objective 'standard'"
-            )
-        if self.optimisation.epochs * k < size:
-            raise ConfigError(f"{self.optimisation.epochs:g} epochs of {k} images are not one batch of {size}")
-        if self.best_every == 0 and self.on_collapse != "flag":
-            raise ConfigError(f"on_collapse = {self.on_collapse!r} needs checks: set best_every")
-        if self.best_every and len(dataset.val_stop) == 0:
-            raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
-        least = self.min_per_class
-        if (needed := int(np.minimum(had, least).sum())) > k:
-            raise ConfigError(
-                f"min_per_class = {least} needs {needed} images, and fraction {self.fraction:g} keeps {k}"
-            )
-        bare = Context(dataset=dataset, fraction=self.fraction, seed=self.seed, min_per_class=least)
-        self.pruner.check(bare)
-        due = list(filter(self.pruner.due, range(math.ceil(self.optimisation.epochs))))
-        epochs = self._full_epochs(n)
-        if not due or due[0] >= epochs:
-            raise ConfigError(
-                f"{self.pruner.name} would not select in {epochs:g} epochs, all of them warm-up; "
-                "lower pruner.warmup_epochs or train longer"
-            )
-        # What needs no model is known now; the same draw comes again when it is due.
-        for epoch in [] if self.pruner.uses_model else due:
-            context = replace(bare, epoch=epoch)
-            check_selected(keep(self.pruner, context).indices, dataset, fraction=self.fraction)
-
-    def _full_epochs(self, n: int) -> float:
-        """Epochs on all `n` images that the run can last.
-
-        Raises
-        ------
-        ConfigError
-            If the budget is not expected to pay for a batch; for a pruner that has to know the epochs.
-        """
-        optimisation, size = self.optimisation, self.optimisation.batch_size
-        if optimisation.cost_budget is None:
-            return optimisation.epochs
-        if not self.pruner.steady:
-            raise ConfigError(
-                f"cost_budget ends a run when so much is spent, and what the pruner {self.pruner.name!r} keeps depends "
-                "on the number of epochs, which is then not known: set epochs alone"
-            )
-        plain = optimisation.plain_epochs * n
-        images = (optimisation.cost_budget - plain * self.plain_passes_per_image) / self.passes_per_image + plain
-        images -= self.pruner.scout_epochs() * n
-        if images < size:
-            raise ConfigError(
-                f"cost_budget = {optimisation.cost_budget} does not pay for one batch: {size} images cost about "
-                f"{size * self.passes_per_image:,.0f} forward-equivalents"
-                + (f", after {self.pruner.scout_epochs()} score_epochs on all data" * (self.pruner.scout_epochs() > 0))
-            )
-        return min(optimisation.epochs, images / n)
-
     @property
     def passes_per_image(self) -> float:
         """Expected forward-equivalents of one image in one step of training."""
@@ -419,17 +301,6 @@ def _check_steps(trainer: Trainer, steps: Any) -> None:
             f"the trainer {trainer.name!r} takes one step: steps = {steps!r} does not fit; "
             "several steps, or steps by image, are for trainers such as 'pgd_at'"
         )
-
-
-def check_selected(indices: Any, dataset: Dataset, *, fraction: float) -> None:
-    """Refuse a selection without images of a class that the training split has."""
-    labels = dataset.train.labels
-    kept = _class_counts(labels[torch.as_tensor(indices)], dataset)
-    check_every_class(kept, _class_counts(labels, dataset), fraction=fraction)
-
-
-def _class_counts(labels: Tensor, dataset: Dataset) -> NDArray[np.int64]:
-    return np.asarray(torch.bincount(labels, minlength=dataset.classes).cpu().numpy())
 
 
 def json_data(data: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,8 @@ from advprune_core.trainers.alignment import has_one_step, perturbation_alignmen
 from advprune_core.trainers.arithmetic import arithmetic, autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.batches import epoch_order
-from advprune_core.trainers.config import RunConfig, check_selected
+from advprune_core.trainers.checks import check_run, check_selected, fitted
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import RunState
@@ -76,8 +77,8 @@ def train(
     UserWarning
         A compiled run that is carried out as an exact one; a batch that is cut to the training set.
     """
-    config = config.fitted(dataset)
-    config.check(dataset)
+    config = fitted(config, dataset)
+    check_run(config, dataset)
     try:
         with arithmetic(config), torch_stream(config.seed, "training"):
             return _Run(config, dataset, model, work).train(checkpoint_seconds, on_epoch)

@@ -12,6 +12,7 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.label_noise import flip_labels
 from advprune_core.pruners import PRUNERS, Context
 from advprune_core.study.runner import run_study
+from advprune_core.trainers.checks import check_run
 from tests.tiny import tiny_run, tiny_study
 
 
@@ -56,7 +57,7 @@ def test_the_oracle_keeps_right_labels_and_fills_up_with_wrong_ones() -> None:
 def test_the_oracle_needs_noise() -> None:
     config = tiny_run(pruner="oracle", fraction=0.5)
     with pytest.raises(ConfigError, match="label_noise"):
-        config.check(load_dataset(config.dataset))
+        check_run(config, load_dataset(config.dataset))
 
 
 def test_records_say_how_much_of_what_is_kept_is_wrong(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.models.base import build_model
 from advprune_core.models.weights import InitialWeights, load_weights
 from advprune_core.study.grid import check_entries, grid
+from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from tests.tiny import TINY
@@ -152,7 +153,7 @@ def test_the_key_has_their_content_not_their_path(tmp_path: Path) -> None:
     first.unlink()
     assert again.train_key(dataset) == keys[1]
     with pytest.raises(ConfigError, match="there is no file"):
-        again.check(dataset)
+        check_run(again, dataset)
     shutil.copy(other, first)
     with pytest.raises(ConfigError, match="another file than was named"):
         train(again, dataset)

@@ -13,6 +13,7 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.models.base import build_model
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.base import budget
+from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
@@ -100,7 +101,7 @@ def test_what_cannot_be_selected_is_refused_before_any_work() -> None:
     dataset = {"digits": {"limit": 300, "test_limit": 100, "val_select": 0}}
     made = tiny_run(pruner="glister", fraction=0.4, dataset=dataset)
     with pytest.raises(ConfigError, match="val_select"):
-        made.check(load_dataset(made.dataset))
+        check_run(made, load_dataset(made.dataset))
 
 
 @pytest.mark.parametrize("name", ["dynamic_uncertainty", "grad_match", "random", "infobatch"])
@@ -108,7 +109,7 @@ def test_a_run_that_would_never_select_is_refused(name: str) -> None:
     pruner: Any = {"random": {"warmup_epochs": 2}} if name == "random" else name
     made = tiny_run(pruner=pruner, fraction=0.4, epochs=1)
     with pytest.raises(ConfigError, match=r"would not select in 1 epochs"):
-        made.check(load_dataset(made.dataset))
+        check_run(made, load_dataset(made.dataset))
 
 
 def test_scores_under_attack_make_the_attack_part_of_the_key() -> None:

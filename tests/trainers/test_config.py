@@ -1,24 +1,19 @@
-"""`RunConfig`: names, ranges, what follows from what, keys, and checks against the data."""
+"""`RunConfig`: names, ranges, what follows from what, keys, cost."""
 
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from collections import Counter
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from advprune_core.base.settings import ConfigError, Settings
-from advprune_core.datasets.base import dataset_from_arrays
-from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.starts import CleanStart
 from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners.random import Full, Random, Redraw
-from advprune_core.trainers.config import RunConfig, check_selected, flat_fields
+from advprune_core.trainers.config import RunConfig, flat_fields
 from advprune_core.trainers.schedules import OneCycle, Piecewise
 from tests.alternatives import RUN_OPTIONS
 
@@ -183,113 +178,6 @@ def test_configs_survive_json(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     options = {"pruner": "random", "fraction": 0.8} | ({} if name == "nothing" else {name: RUN_OPTIONS[name]})
     config = RunConfig.flat(**options)
     assert RunConfig.create(**json.loads(json.dumps(config.model_dump(mode="json")))) == config
-
-
-def rare(n: int = 100, alone: int = 1) -> Dataset:
-    """Two common classes and one of `alone` images; nothing is held out."""
-    x = np.linspace(0, 1, n * 16, dtype=np.float32).reshape(n, 4, 4)
-    y = np.where(np.arange(n) < alone, 2, np.arange(n) % 2)
-    return dataset_from_arrays(x, y, x, y, val_select=0, val_stop=0)
-
-
-CHECKS = [
-    ({"batch_size": 10}, None),
-    ({"pruner": "random", "fraction": 0.05, "batch_size": 10}, "5 of 100 images: not one full batch of 10.*0.100"),
-    ({"batch_size": 101}, "100 of 100 images: not one full batch"),
-    (
-        {"pruner": "random", "fraction": 0.02, "batch_size": 2},
-        "keeps 2 of 100.* leave class 2 .1 images",
-    ),
-    ({"batch_size": 50, "epochs": 0.4}, "0.4 epochs of 100 images are not one batch of 50"),
-    ({"batch_size": 50, "epochs": 0.5}, None),
-    # An image of PGD-7 costs 17: 510 pay for 30 images, of which a batch of 50 is not one.
-    ({"batch_size": 50, "cost_budget": 510}, "cost_budget = 510 does not pay for one batch: 50 .* about 850"),
-    ({"batch_size": 50, "cost_budget": 850}, None),
-    ({"batch_size": 10, "cost_budget": 8000, "pruner": "infobatch", "fraction": 0.5}, "'infobatch'.*number of epochs"),
-    # 4 epochs of 100 images cost 6,800; the selection is due after 5.
-    (
-        {"batch_size": 10, "cost_budget": 6800, "pruner": {"random": {"warmup_epochs": 5}}, "fraction": 0.5},
-        "would not select in 4 epochs",
-    ),
-    (
-        {"batch_size": 10, "cost_budget": 1500, "pruner": {"keep_hard": {"score_epochs": 1}}, "fraction": 0.5},
-        "after 1 score_epochs",
-    ),
-    ({"batch_size": 10, "best_every": 1}, "best_every needs val_stop"),
-    (
-        {"pruner": {"random": {"balanced": True}}, "fraction": 0.3, "batch_size": 10},
-        "leave class 2 .*about 1;",
-    ),
-    ({"pruner": {"random": {"balanced": True}}, "fraction": 0.6, "batch_size": 10}, None),
-    (
-        {"pruner": "random", "fraction": 0.3, "batch_size": 10, "seed": "unlucky"},
-        "leave class 2 .1 images",
-    ),
-    ({"pruner": "random", "fraction": 0.3, "batch_size": 10, "seed": "lucky"}, None),
-    (
-        {"pruner": {"random": {"balanced": True, "warmup_epochs": 2}}, "fraction": 0.3, "batch_size": 10},
-        "leave class 2 .*about 1;",
-    ),
-]
-
-
-def test_what_the_machine_lacks_is_refused_when_a_run_starts_not_when_it_is_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pretend_gpu(monkeypatch, True)
-    elsewhere = RunConfig.flat(device="cuda", batch_size=10)
-    pretend_gpu(monkeypatch, False)
-    assert RunConfig.create(**json.loads(elsewhere.model_dump_json())) == elsewhere
-    with pytest.raises(ConfigError, match="there is no GPU"):
-        elsewhere.check(rare())
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    RunConfig.flat(threads=8, batch_size=10).check(rare())
-    with pytest.raises(ConfigError, match="threads = 9, but this machine has 2 cores: at most 8"):
-        RunConfig.flat(threads=9, batch_size=10).check(rare())
-
-
-def seed_for(word: str) -> int:
-    """A seed whose draw has the rare image, or has not."""
-    from advprune_core.pruners import Context
-
-    dataset = rare()
-    drawn = [Random().select(Context(dataset=dataset, fraction=0.3, seed=seed)).indices for seed in range(20)]
-    return next(seed for seed, indices in enumerate(drawn) if (0 in indices) == (word == "lucky"))
-
-
-@pytest.mark.parametrize(("options", "message"), CHECKS)
-def test_checks_against_the_data(options: dict[str, Any], message: str | None) -> None:
-    if isinstance(options.get("seed"), str):
-        options = {**options, "seed": seed_for(options["seed"])}
-    config = RunConfig.flat(**options)
-    if message is None:
-        config.check(rare())
-    else:
-        with pytest.raises(ConfigError, match=message):
-            config.check(rare())
-
-
-def test_a_batch_larger_than_the_data_is_all_of_them() -> None:
-    """With a warning; and it is another run than that of the batch that was asked for."""
-    asked, dataset = RunConfig.flat(batch_size=101), rare()
-    with pytest.warns(UserWarning, match="batch_size = 101, but there are only 100 training images"):
-        config = asked.fitted(dataset)
-    assert config == RunConfig.flat(batch_size=100)
-    assert config.train_key(dataset) != asked.train_key(dataset)
-    config.check(dataset)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert config.fitted(dataset) is config
-
-
-def test_classes_without_training_images_are_no_loss() -> None:
-    x = np.linspace(0, 1, 160, dtype=np.float32).reshape(10, 4, 4)
-    y = np.arange(10) % 2 * 2
-    dataset = dataset_from_arrays(x, y, x, y, val_select=0, val_stop=0)
-    assert dataset.classes == 3
-    check_selected([0, 1], dataset, fraction=0.2)
-    with pytest.raises(ConfigError, match=r"leave class 2 .5 images. without any"):
-        check_selected([0, 2], dataset, fraction=0.2)
 
 
 @pytest.mark.parametrize(

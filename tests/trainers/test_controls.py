@@ -16,6 +16,7 @@ from advprune_core.pruners.random import Full, Random
 from advprune_core.study.grid import grid
 from advprune_core.study.records import RunRecord
 from advprune_core.study.tasks import run_record
+from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import CONTROLS, Control, check_control, expected_passes, resolve
 from advprune_core.trainers.loop import train
@@ -265,7 +266,7 @@ def test_controls_are_runs_like_any_other(control: Control, digits: Dataset) -> 
     config = matched()
     done = record(config, n=1100, visited=2176, per_image=17)
     resolved = resolve(control, config, done)
-    resolved.check(digits)
+    check_run(resolved, digits)
     again = RunConfig.create(**resolved.model_dump(mode="json"))
     assert again.train_key(digits) == resolve(control, config, done).train_key(digits)
     assert resolved.train_key(digits) != config.train_key(digits)

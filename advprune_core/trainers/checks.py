@@ -1,0 +1,163 @@
+"""What cannot be trained on a data set, or on this machine, is refused before any work."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.splits import Dataset
+from advprune_core.pruners.base import Context, budget, check_every_class, keep
+from advprune_core.pruners.random import Full
+from advprune_core.trainers.config import RunConfig
+
+
+def check_run(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse what cannot be trained.
+
+    Raises
+    ------
+    ConfigError
+        What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for
+        the best checkpoint; a budget that does not pay for a batch, or for the epochs before the first selection.
+    """
+    check_machine(config)
+    _check_images(config, dataset)
+    _check_length(config, dataset)
+    _check_selections(config, dataset)
+
+
+def _check_images(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse a fraction that cannot fill a batch, or every class."""
+    n, size, least = len(dataset.train), config.optimisation.batch_size, config.min_per_class
+    k = _kept(config, n)
+    if k < size or n < config.pruner.candidates(size, config.fraction):
+        raise ConfigError(
+            f"fraction {config.fraction:g} keeps {k} of {n} images: not one full batch of {size}; "
+            f"use a fraction of at least {size / n:.3f} or a smaller batch_size"
+        )
+    had = _class_counts(dataset.train.labels, dataset)
+    at_best = np.zeros_like(had)
+    at_best[np.argsort(-had, kind="stable")[:k]] = 1
+    check_every_class(at_best, had, fraction=config.fraction)
+    if (needed := int(np.minimum(had, least).sum())) > k:
+        raise ConfigError(f"min_per_class = {least} needs {needed} images, and fraction {config.fraction:g} keeps {k}")
+
+
+def _check_length(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse a run without an attacked epoch or a batch, and checks that cannot be made."""
+    optimisation, k = config.optimisation, _kept(config, len(dataset.train))
+    epochs, size = optimisation.epochs, optimisation.batch_size
+    if optimisation.plain_epochs >= epochs:
+        raise ConfigError(
+            f"plain_epochs = {optimisation.plain_epochs} leaves none of {epochs:g} epochs "
+            "for the attack; train longer, or use the objective 'standard'"
+        )
+    if epochs * k < size:
+        raise ConfigError(f"{epochs:g} epochs of {k} images are not one batch of {size}")
+    if config.best_every == 0 and config.on_collapse != "flag":
+        raise ConfigError(f"on_collapse = {config.on_collapse!r} needs checks: set best_every")
+    if config.best_every and len(dataset.val_stop) == 0:
+        raise ConfigError("best_every needs val_stop images; set dataset.val_stop")
+
+
+def _check_selections(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse a pruner that would not select, or that would empty a class."""
+    pruner, fraction = config.pruner, config.fraction
+    bare = Context(dataset=dataset, fraction=fraction, seed=config.seed, min_per_class=config.min_per_class)
+    pruner.check(bare)
+    due = list(filter(pruner.due, range(math.ceil(config.optimisation.epochs))))
+    epochs = _full_epochs(config, len(dataset.train))
+    if not due or due[0] >= epochs:
+        raise ConfigError(
+            f"{pruner.name} would not select in {epochs:g} epochs, all of them warm-up; "
+            "lower pruner.warmup_epochs or train longer"
+        )
+    # What needs no model is known now; the same draw comes again when it is due.
+    for epoch in [] if pruner.uses_model else due:
+        check_selected(keep(pruner, replace(bare, epoch=epoch)).indices, dataset, fraction=fraction)
+
+
+def check_machine(config: RunConfig) -> None:
+    """Refuse what this machine has not; the record of another machine's run can be read all the same.
+
+    Raises
+    ------
+    ConfigError
+        No GPU; more than four threads for each core; initial weights that are not there, or changed.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
+    cores = os.cpu_count() or 1
+    if config.threads > 4 * cores:
+        raise ConfigError(f"threads = {config.threads}, but this machine has {cores} cores: at most {4 * cores}")
+    if config.init is not None:
+        config.init.check()
+
+
+def fitted(config: RunConfig, dataset: Dataset) -> RunConfig:
+    """The run with a batch that is no larger than the training set.
+
+    Warns
+    -----
+    UserWarning
+        If it was.
+    """
+    n, size = len(dataset.train), config.optimisation.batch_size
+    if size <= n:
+        return config
+    warnings.warn(
+        f"batch_size = {size}, but there are only {n} training images: the batch is all of them", stacklevel=3
+    )
+    return config.with_settings({"optimisation.batch_size": n})
+
+
+def check_selected(indices: Any, dataset: Dataset, *, fraction: float) -> None:
+    """Refuse a selection without images of a class that the training split has."""
+    labels = dataset.train.labels
+    kept = _class_counts(labels[torch.as_tensor(indices)], dataset)
+    check_every_class(kept, _class_counts(labels, dataset), fraction=fraction)
+
+
+def _full_epochs(config: RunConfig, n: int) -> float:
+    """Epochs on all `n` images that the run can last.
+
+    Raises
+    ------
+    ConfigError
+        If the budget is not expected to pay for a batch; for a pruner that has to know the epochs.
+    """
+    optimisation, size = config.optimisation, config.optimisation.batch_size
+    if optimisation.cost_budget is None:
+        return optimisation.epochs
+    if not config.pruner.steady:
+        raise ConfigError(
+            f"cost_budget ends a run when so much is spent, and what the pruner {config.pruner.name!r} keeps depends "
+            "on the number of epochs, which is then not known: set epochs alone"
+        )
+    plain = optimisation.plain_epochs * n
+    images = (optimisation.cost_budget - plain * config.plain_passes_per_image) / config.passes_per_image + plain
+    images -= config.pruner.scout_epochs() * n
+    if images < size:
+        raise ConfigError(
+            f"cost_budget = {optimisation.cost_budget} does not pay for one batch: {size} images cost about "
+            f"{size * config.passes_per_image:,.0f} forward-equivalents"
+            + (f", after {config.pruner.scout_epochs()} score_epochs on all data" * (config.pruner.scout_epochs() > 0))
+        )
+    return min(optimisation.epochs, images / n)
+
+
+def _kept(config: RunConfig, n: int) -> int:
+    return n if isinstance(config.pruner, Full) else budget(config.fraction, n)
+
+
+def _class_counts(labels: Tensor, dataset: Dataset) -> NDArray[np.int64]:
+    return np.asarray(torch.bincount(labels, minlength=dataset.classes).cpu().numpy())
