@@ -32,11 +32,12 @@ from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.pruners.base import PRUNERS, Selection
 from tests.analysis.figure_checks import as_deuteranopes_see, faults, texts
-from tests.committed import of
+from tests.committed import answer_rows, of
+from tests.front_figure import gains
 from tests.reference import REFERENCE, STUDIES
 
 DRAWN = [(study, name) for study in STUDIES for name in figures_of(REFERENCE / study)]
-PICTURES = sorted(REFERENCE.glob("*/*.png"))
+PICTURES = sorted(REFERENCE.glob("**/*.png"))
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -78,6 +79,21 @@ def test_the_figure_of_the_benchmark_can_be_printed() -> None:
     assert faults(module.draw(pd.read_csv(REFERENCE / "selection" / "selection.csv"))) == []
 
 
+def test_the_figure_of_the_front_page_has_every_row_of_its_table_with_its_verdict() -> None:
+    rows = answer_rows()
+    figure = gains(rows)
+    assert faults(figure) == []
+    robust, clean = figure.axes
+    drawn = [[line for line in axis.lines if line.get_marker() in "^ovD"] for axis in (robust, clean)]
+    assert [line.get_xdata()[0] for line in drawn[0]] == [100 * row.verdict.comparison.difference.mean for row in rows]
+    assert [line.get_xdata()[0] for line in drawn[1]] == [100 * row.clean.mean for row in rows]
+    assert ["vo^".index(line.get_marker()) - 1 for line in drawn[0]] == [
+        row.verdict.says.startswith("better") - row.verdict.says.startswith("worse") for row in rows
+    ]
+    bottom, top = robust.get_ylim()
+    assert top < bottom, "the first row is at the top"
+
+
 @pytest.mark.parametrize(("shape", "columns"), [((1, 8, 8), 6), ((3, 32, 32), 10), ((1, 12, 9), 1)])
 def test_galleries_are_as_wide_as_a_page(shape: tuple[int, ...], columns: int) -> None:
     split = Split(torch.zeros(40, *shape), torch.arange(40) % 10)
@@ -97,7 +113,7 @@ def test_committed_files_have_a_size_of_print_and_a_vector_beside_them(path: Pat
     assert min(abs(width - named) for named in (COLUMN, PAGE)) < 0.01, f"{width} inches"
     for file in (path, path.with_suffix(".svg")):
         assert 1_000 < file.stat().st_size < 2_000_000
-    assert path.stem in FIGURES or path.stem in ("selection", "benchmarks"), "nobody could draw it anew"
+    assert path.stem in FIGURES or path.stem in ("selection", "benchmarks", "answer"), "nobody could draw it anew"
 
 
 POINTS = {("random", f): [(0.9, base + d) for d in (0, 0.02, 0.04)] for f, base in ((1.0, 0.7), (0.5, 0.6))}
