@@ -47,8 +47,8 @@ def gains(rows: Sequence[Row]) -> Figure:
     """Robust accuracy, marked by its verdict, and clean accuracy of each row, from the top down."""
     figure, ((robust, clean),) = canvas(1, 2, height=0.42 * len(rows) + 0.8, sharex=True, sharey=True)
     for place, row in enumerate(rows):
-        _interval(robust, row.verdict.comparison.difference, place, _LOOKS[row.verdict.says])
-        _interval(clean, row.clean, place, _CLEAN)
+        _interval(robust, row.case.comparison.difference, place, _LOOKS[row.verdict.says])
+        _interval(clean, row.case.clean, place, _CLEAN)
     for axis, what in ((robust, "robust"), (clean, "clean")):
         axis.axvline(0, color="0.3", linewidth=0.9, zorder=0)
         axis.set_xlabel(f"{what} accuracy, points")
@@ -67,4 +67,4 @@ def _interval(axis: Axes, found: Estimate, place: int, look: Look) -> None:
 
 
 def _name(row: Row) -> str:
-    return fill(f"{row.data}: {row.kept.partition(':')[0]}", 44)
+    return fill(f"{row.case.data}: {row.case.kept.partition(':')[0]}", 44)

@@ -26,14 +26,15 @@ from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.placing import label_lines
 from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, legend, styled, tidy
-from advprune_core.analysis.summaries import points, settings, with_accuracies
-from advprune_core.analysis.verdicts import Verdict, compare, how_judged, judge
+from advprune_core.analysis.summaries import component_name, points, settings, with_accuracies
+from advprune_core.analysis.verdicts import compare
+from advprune_core.pruners.oracle import Oracle
 
 #: Shares of the dearest run's cost that advice is given for.
 BUDGETS = (0.1, 0.2, 0.4, 0.6, 1.0)
 #: Marks of the map with their sizes: a control lies where the run is that it matches, larger and below it.
 _MARKS = {"control": ("s", 60), "all the data": ("o", 20), "part of the data": ("^", 20)}
-_OF_RUN = ("fraction", "control", "variant")
+_OF_RUN = ("fraction", "control", "variant", "pruner")
 _COSTS = ("arm", "matched_fraction", *_OF_RUN, "visits", "per_visit", "cost", "robust", "low", "high", "seeds")
 
 
@@ -48,8 +49,8 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``arm, matched_fraction, fraction, control, variant``; ``visits``: visited images for each training image
-        (epochs times fraction), ``per_visit``: forward-equivalents of each, selection included, ``cost``: their
+        ``arm, matched_fraction, fraction, control, variant, pruner``; ``visits``: visited images for each training
+        image (epochs times fraction), ``per_visit``: forward-equivalents of each, selection included, ``cost``: their
         product; ``robust, low, high`` in [0, 1] (mean over ``seeds``, Student's 95 % interval).
     """
     table, rows = with_accuracies(table), []
@@ -77,6 +78,8 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
 def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.DataFrame:
     """The arm of the highest mean robust accuracy that each budget pays for, and the best of the other kind.
 
+    Nobody can choose by the true labels: the oracle is a bound, and no arm.
+
     Parameters
     ----------
     budgets : sequence of float
@@ -89,6 +92,7 @@ def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.D
         a pruned arm is the best, the best that trains on all the data; else the best pruned one (none: None, NaN).
     """
     found, rows = costs(table), []
+    found = found[found["pruner"].map(component_name) != Oracle.name]
     for budget in budgets:
         paid = found[found["cost"] <= budget * found["cost"].max() * (1 + 1e-9)].sort_values("robust", ascending=False)
         if not len(paid):
@@ -101,46 +105,35 @@ def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.D
 
 
 def budget_findings(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> str:
-    """Markdown: "with this budget, use ...", and whether pruning is better or worse than what it leaves out.
+    """Markdown: "with this budget, use ...", and how far that is from the best of the other kind.
 
-    Each data set and threat model for itself; the verdicts of all together.
+    Each data set and threat model for itself. There is no verdict: both are chosen by what would be tested.
     """
-    table = with_accuracies(with_names(table, escape))
-    parts = [(name, rows, best_within(rows, budgets)) for name, rows in settings(table)]
-    verdicts = judge(
-        {
-            (name, row["budget"]): compare(
-                rows,
-                row["arm"],
-                row["rival"],
-                fraction=row["matched_fraction"],
-                reference_fraction=row["rival_fraction"],
-            )
-            for name, rows, best in parts
-            for _, row in best[best["rival"].notna()].iterrows()
-        }
-    )
     texts = []
-    for name, _, best in parts:
-        lines = [f"- {_advice(row, verdicts.get((name, row['budget'])))}" for _, row in best.iterrows()]
+    for name, rows in settings(with_accuracies(with_names(table, escape))):
+        lines = [f"- {_advice(row, rows)}" for _, row in best_within(rows, budgets).iterrows()]
         texts += [f"**{name}**"] * bool(name and lines) + ["\n".join(lines)] * bool(lines)
     if not texts:
         return "No arm was tested, so there is nothing to advise."
     texts.append(
-        "Each arm is the best of several on the very images that are compared, so what it reaches is a little too good."
+        "Each arm is the best of several on the very images that are compared, so what it reaches is a little too "
+        "good, and no verdict is given. Intervals: 95 %, each for itself, over seeds; *other images*: by a bootstrap "
+        "of seeds and test images."
     )
-    method = how_judged(verdict.says for verdict in verdicts.values())
-    return "\n\n".join(texts + [method] * bool(method))
+    return "\n\n".join(texts)
 
 
-def _advice(row: pd.Series, verdict: Verdict | None) -> str:
-    reached = Estimate(row["robust"], row["low"], row["high"], row["seeds"]).text()
-    text = f"With {100 * row['budget']:g} % of the dearest run's cost: **{_named(row)}**, {reached} % robust"
-    if verdict is None:
-        return f"{text}; nothing of the other kind costs so little."
+def _advice(row: pd.Series, runs: pd.DataFrame) -> str:
+    reached = Estimate(row["robust"], row["low"], row["high"], row["seeds"])
+    text = f"With {100 * row['budget']:g} % of the dearest run's cost: **{_named(row)}**, {reached.text()} % robust"
+    if pd.isna(row["rival"]):
+        seeds = f"{reached.seeds} seed{'s' * (reached.seeds != 1)}"
+        return f"{text} ({seeds}); nothing of the other kind that was tested costs so little."
+    places = {"fraction": row["matched_fraction"], "reference_fraction": row["rival_fraction"]}
+    difference = compare(runs, row["arm"], row["rival"], **places)
     kind = "the best on all the data" if row["fraction"] < 1 else "the best pruned one"
     other = point_label(row["rival"], row["rival_fraction"], [row["rival"]], whole=row["fraction"] < 1)
-    return f"{text}; against {kind}, *{other}*: {verdict.text()}."
+    return f"{text}; against {kind}, *{other}*: {difference.text()}."
 
 
 def _named(row: pd.Series) -> str:

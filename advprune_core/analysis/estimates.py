@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 #: Values this close are the same: accuracies are whole images, and differences of floats are not exact.
 SAME = 1e-9
@@ -87,6 +87,33 @@ def spread(values: np.ndarray) -> bool:
 def t_test(mean: float, error: float, seeds: int) -> float:
     """Two-sided p value of a mean over seeds against 0, with its standard error."""
     return float(2 * stats.t.sf(abs(mean) / error, seeds - 1))
+
+
+def power(difference: float, deviation: float, seeds: int) -> float:
+    """How often a two-sided t test at 5 % over so many seeds shows a true difference, with its sign.
+
+    Of the noncentral t distribution (Cohen 1988, chapter 2).
+
+    Parameters
+    ----------
+    difference, deviation : float
+        True mean of the differences of paired seeds, and their standard deviation.
+    seeds : int
+        At least two.
+    """
+    shift = abs(difference) / deviation * np.sqrt(seeds)
+    return float(stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, shift))
+
+
+def detectable(deviation: float, seeds: int, *, often: float = 0.8) -> float:
+    """The true difference that a t test over so many seeds shows so often."""
+    error = deviation / np.sqrt(seeds)  # the test of two seeds is nearly sure of 30 of them
+    return float(optimize.brentq(lambda d: power(d, deviation, seeds) - often, 0, 30 * error))
+
+
+def seeds_for(difference: float, deviation: float, *, often: float = 0.8, most: int = 1000) -> int:
+    """The fewest seeds, from two to `most`, with which a t test shows a true difference so often."""
+    return next((seeds for seeds in range(2, most) if power(difference, deviation, seeds) >= often), most)
 
 
 def crossed_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

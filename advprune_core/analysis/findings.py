@@ -24,6 +24,7 @@ from advprune_core.analysis.verdicts import (
     compare,
     how_judged,
     judge,
+    method,
     was_run,
 )
 from advprune_core.attacks.evaluate import wilson
@@ -45,7 +46,7 @@ def accuracy_findings(table: pd.DataFrame) -> str:
         own = {pair: verdict for pair, verdict in verdicts.items() if pair[0] == way}
         text = _bullets([*_full_data(rows), *_pruned_arms(rows, own), *_unhappy(rows)])
         texts.append(f"### {way}\n\n{text}" if way else text)
-    return _with_method("\n\n".join(texts), [verdict.says for verdict in verdicts.values()])
+    return _with_method("\n\n".join(texts), method(verdicts.values()))
 
 
 def _accuracy_pairs(way: str, table: pd.DataFrame) -> dict[_Pair, Comparison]:
@@ -130,7 +131,7 @@ def pair_findings(table: pd.DataFrame, pairs: Sequence[Sequence[str]]) -> str:
         f"**{arm_label(first)}** against *{arm_label(second)}* at {100 * fraction:g} %: {verdict.text()}."
         for (first, second, fraction), verdict in verdicts.items()
     ]
-    return _with_method(_bullets(lines), [verdict.says for verdict in verdicts.values()])
+    return _with_method(_bullets(lines), method(verdicts.values()))
 
 
 def pruner_findings(rows: pd.DataFrame) -> str:
@@ -154,7 +155,7 @@ def pruner_findings(rows: pd.DataFrame) -> str:
         told = ", ".join(f"{row['pruner']} ({row['selection_passes']:.2f})" for _, row in dear.iterrows()) or "none"
         lines.append(f"  - selection takes more passes than one epoch of training: {told}.")
     says = pd.concat([rows["against_random_verdict"], rows["against_same_cost_verdict"]])
-    return _with_method(_bullets(lines), says[says != ""])
+    return _with_method(_bullets(lines), how_judged(says[says != ""]))
 
 
 def _tally(known: pd.DataFrame, name: str) -> str:
@@ -207,7 +208,7 @@ def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: 
         *_paying(full, reference, verdicts),
         *_pruned(part, full, reference, verdicts),
     ]
-    return _with_method(_bullets(lines), [verdict.says for verdict in verdicts.values()])
+    return _with_method(_bullets(lines), method(verdicts.values()))
 
 
 def _rivals(point: pd.Series, full: pd.DataFrame, reference: str) -> dict[str, str]:
@@ -271,10 +272,9 @@ def _counts(verdicts: Iterable[Verdict]) -> str:
     return "; ".join(f"{count} {text}" for text, count in Counter(v.says for v in verdicts).most_common())
 
 
-def _with_method(text: str, says: Iterable[str]) -> str:
+def _with_method(text: str, told: str) -> str:
     """A text and how its verdicts came about."""
-    method = how_judged(says)
-    return f"{text}\n\n{method}" if method else text
+    return f"{text}\n\n{told}" if told else text
 
 
 def _bullets(lines: list[str]) -> str:

@@ -25,6 +25,7 @@ from advprune_core.analysis.summaries import attacks_of
 from advprune_core.analysis.verdicts import MIN_SEEDS
 from advprune_core.base.files import write_text
 from advprune_core.base.settings import Component
+from advprune_core.pruners.oracle import Oracle
 from advprune_core.study.runs import Run
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect
@@ -43,7 +44,7 @@ _PLACED = {
 }
 _FULL = "full"
 #: Pruners that are no method: they know what nobody knows of data of one's own.
-_BOUNDS = {"oracle"}
+_BOUNDS = {Oracle.name}
 
 
 def measured_points(folders: Sequence[Path]) -> pd.DataFrame:

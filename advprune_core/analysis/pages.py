@@ -147,5 +147,6 @@ def _findings_of(table: pd.DataFrame) -> str:
     if compares_ways(table):
         return trainer_findings(table)
     if many_arms(table):
-        return pruner_findings(pruner_table(table))
+        several = table["variant"].nunique() > 1
+        return equal_cost_findings(table) if several else pruner_findings(pruner_table(table))
     return accuracy_findings(table)

@@ -19,7 +19,7 @@ from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import SAME_COST, Point, points, setting_of, with_accuracies
-from advprune_core.analysis.verdicts import Comparison, Verdict, compare, how_judged, judge
+from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, compare, judge, method
 
 
 def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
@@ -44,7 +44,7 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     -------
     dict of (point, rival) to Comparison
         Points are (arm, matched fraction). A rival costs at most 5 % more; the random subset is of the same
-        way of training, the same fraction, the same warm-up cost.
+        way of training and the same fraction.
     """
     table, found = with_accuracies(table), {}
     tested = _tested(table)
@@ -67,8 +67,7 @@ def is_random(rows: pd.DataFrame) -> bool:
 
 def _twin(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
     """Whether two points differ in what chooses their images alone."""
-    close = abs(others["cost"].mean() - rows["cost"].mean()) <= SAME_COST * rows["cost"].mean()
-    return bool(close and set(rows["variant"]) == set(others["variant"]) and set(rows["kept"]) == set(others["kept"]))
+    return set(rows["variant"]) == set(others["variant"]) and set(rows["kept"]) == set(others["kept"])
 
 
 def equal_cost_findings(table: pd.DataFrame) -> str:
@@ -88,7 +87,8 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
             if ours == point:
                 clean = clean_gain(tested[point], tested[rival])
                 lines.append(f"  - against *{_named(rival, tested)}*: {clean.points()} clean, {verdict.text()}.")
-    return "\n".join(["- " + line if not line.startswith("  ") else line for line in lines]) + _method(verdicts)
+    text = "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
+    return f"{text}\n\n{method(verdicts.values())}"
 
 
 def clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
@@ -100,11 +100,6 @@ def clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
 def _named(point: Point, tested: Mapping[Point, pd.DataFrame]) -> str:
     arms = [arm for arm, _ in tested]
     return point_label(*point, arms, whole=_whole(tested[point]))
-
-
-def _method(verdicts: Mapping[tuple[Point, Point], Verdict]) -> str:
-    text = how_judged(verdict.says for verdict in verdicts.values())
-    return f"\n\n{text}" if text else ""
 
 
 @styled
@@ -164,10 +159,11 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
     -------
     DataFrame
         ``arm, fraction, matched_fraction, seeds, clean, robust`` (means), ``difference,
-        difference_low, difference_high`` (robust, over seeds), ``speed_up`` (in forward-equivalents),
-        ``speed_up_seconds`` (processor seconds of training and selection, of runs that shared the machine),
-        and ``as_robust``: True if the 95 % interval lies above minus the margin, False if below, None if
-        it holds both.
+        difference_low, difference_high`` (robust, over seeds), ``images_low, images_high`` (over seeds and test
+        images), ``speed_up`` (in forward-equivalents), ``speed_up_seconds`` (processor seconds of training and
+        selection, of runs that shared the machine), and ``as_robust``: True if the 95 % interval lies above minus
+        the margin, False if below, None if it holds both or there are fewer than `MIN_SEEDS` seeds. It is the
+        interval over seeds and images, where outcomes of images are known.
     """
     table = with_accuracies(table)
     tested = _tested(table)
@@ -175,13 +171,14 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
     rows = []
     for (arm, fraction), group in tested.items():
         own = group.drop_duplicates("seed").set_index("seed")
-        difference = estimate((own["robust"] - full["robust"]).dropna(), bounds=(-1.0, 1.0))
-        known = not np.isnan(difference.low)
+        found = compare(table, arm, reference, fraction=fraction, reference_fraction=1.0)
+        difference, images = found.difference, found.other_images or (np.nan, np.nan)
+        low, high = found.other_images or (difference.low, difference.high)
         as_robust = None
-        if (arm, fraction) == (reference, 1.0) or (known and difference.low > -margin):
+        if (arm, fraction) == (reference, 1.0):
             as_robust = True
-        elif known and difference.high < -margin:
-            as_robust = False
+        elif difference.seeds >= MIN_SEEDS and (low > -margin or high < -margin):
+            as_robust = low > -margin
         rows.append(
             {
                 "arm": arm,
@@ -193,14 +190,16 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
                 "difference": difference.mean,
                 "difference_low": difference.low,
                 "difference_high": difference.high,
+                "images_low": images[0],
+                "images_high": images[1],
                 "speed_up": float((full["cost"] / own["cost"]).mean()),
                 "speed_up_seconds": float((full["cost_seconds"] / own["cost_seconds"]).mean()),
                 "as_robust": as_robust,
             }
         )
-    found = pd.DataFrame(rows)
+    told = pd.DataFrame(rows)
     # Or pandas makes numbers of a column in which there is no None.
-    return found.assign(as_robust=pd.Series([row["as_robust"] for row in rows], dtype=object))
+    return told.assign(as_robust=pd.Series([row["as_robust"] for row in rows], dtype=object))
 
 
 def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: float) -> str:
@@ -218,15 +217,20 @@ def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: fl
     lines += [f"- as robust: {text}." for text in told[True]]
     lines += [f"- less robust: {text}." for text in told[False]]
     lines += [f"- cannot tell: {text}." for text in told[None]]
-    return "\n".join([*lines, "", "Intervals: 95 %, each for itself, over seeds."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Intervals: 95 %, each for itself, over seeds; *other images*: by a bootstrap of seeds and test images, "
+            f"which decides where it is known. Fewer than {MIN_SEEDS} seeds cannot tell.",
+        ]
+    )
 
 
 def _speed(row: pd.Series) -> str:
-    interval = (
-        "" if np.isnan(row["difference_low"])
-        else f" [{100 * row['difference_low']:+.1f}, {100 * row['difference_high']:+.1f}]"
-    )  # fmt: skip
+    difference = Estimate(row["difference"], row["difference_low"], row["difference_high"], row["seeds"])
+    other = (row["images_low"], row["images_high"])
+    images = "" if np.isnan(other[0]) else f"; other images [{100 * other[0]:+.1f}, {100 * other[1]:+.1f}]"
     share = "" if row["matched_fraction"] == 1 else f", {100 * row['matched_fraction']:g} %"
-    return (
-        f"{row['arm']}{share}: {row['speed_up']:.2f}x cheaper, {100 * row['difference']:+.1f} points{interval} robust"
-    )
+    seeds = f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
+    return f"{row['arm']}{share}: {row['speed_up']:.2f}x cheaper, {difference.points()} robust ({seeds}{images})"

@@ -12,7 +12,7 @@ from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
 from advprune_core.analysis.summaries import Point, points, with_accuracies
-from advprune_core.analysis.verdicts import compare, how_judged, judge
+from advprune_core.analysis.verdicts import compare, judge, method
 from advprune_core.study.plans import duration
 
 _RANKED = ("arm", "fraction", "seeds", "held_out", "cost", "seconds")
@@ -149,7 +149,7 @@ def speedrun_findings(table: pd.DataFrame, *, textbook: Sequence[str], goals: Se
         sure = found[found["low"] >= goal]
         reached = f"reached by *{_named(sure.iloc[0], found)}*" if len(sure) else "not reached for sure by any arm"
         text.append(f"- {100 * goal:g} % robust: {reached}.")
-    return "\n".join(text) + (f"\n\n{how_judged(v.says for v in verdicts.values())}" if verdicts else "")
+    return "\n".join(text) + (f"\n\n{method(verdicts.values())}" if verdicts else "")
 
 
 def _reached(row: pd.Series) -> str:

@@ -332,12 +332,16 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def printable(table: pd.DataFrame) -> pd.DataFrame:
-    """`summary` as people read it: per cent with intervals, cost as a share of the full run."""
-    rows = []
+    """`summary` as people read it: per cent with intervals, worst class, cost as a share of the full run."""
+    rows, places = [], ["arm", "matched_fraction"]
+    worst = table.groupby(places)["worst_class_robust"].mean() if "worst_class_robust" in table else None
     for _, row in summary(table).iterrows():
         shown = {"arm": row["arm"], **_kept(row, table), "seeds": _seeds(row, table)}
         for name in ("clean", "robust"):
             shown[f"{name} accuracy, %"] = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], 0).text()
+        if worst is not None:
+            lowest = worst[row["arm"], row["matched_fraction"]]
+            shown["its worst class, %"] = "" if np.isnan(lowest) else f"{100 * lowest:.1f}"
         shown["cost / full run"] = "" if np.isnan(row["cost"]) else f"{row['cost']:.3f}"
         rows.append(shown)
     return pd.DataFrame(rows)

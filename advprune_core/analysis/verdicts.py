@@ -17,7 +17,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, crossed_error, estimate, holm, spread, t_test
+from advprune_core.analysis.estimates import (
+    Estimate,
+    crossed_bootstrap,
+    crossed_error,
+    detectable,
+    estimate,
+    holm,
+    seeds_for,
+    spread,
+    t_test,
+)
 from advprune_core.attacks.evaluate import unpack_bits
 
 K = TypeVar("K", bound=Hashable)
@@ -51,6 +61,8 @@ class Comparison:
         The same with images drawn as seeds are; NaN, too, where outcomes of images are not known.
     other_images : (float, float), optional
         95 % interval of the crossed bootstrap.
+    deviation : float
+        Standard deviation of the differences of seeds; NaN with fewer than `MIN_SEEDS`, or without spread.
     """
 
     difference: Estimate
@@ -59,6 +71,7 @@ class Comparison:
     p: float = float("nan")
     p_images: float = float("nan")
     other_images: tuple[float, float] | None = None
+    deviation: float = float("nan")
 
     def pairs(self) -> str:
         """``5 of 5 seeds``, or ``2 of 3 seeds, 1 diverged left out``."""
@@ -120,15 +133,15 @@ def compare(
     left_out = Counter(_why_not(ours, theirs, seed) for seed in seeds if seed not in paired)
     differences = (ours.loc[paired, "robust"] - theirs.loc[paired, "robust"]).to_numpy(np.float64)
     difference = estimate(differences, bounds=(-1.0, 1.0))
-    p, p_images, other_images = float("nan"), float("nan"), None
+    p, p_images, other_images, deviation = float("nan"), float("nan"), None, float("nan")
     if len(paired) >= MIN_SEEDS and spread(differences):
-        error = float(differences.std(ddof=1) / np.sqrt(len(paired)))
-        p = t_test(difference.mean, error, len(paired))
+        deviation = float(differences.std(ddof=1))
+        p = t_test(difference.mean, deviation / np.sqrt(len(paired)), len(paired))
         first, second = _outcomes(ours.loc[paired]), _outcomes(theirs.loc[paired])
         if first is not None and second is not None and first.shape == second.shape and first.shape[1] > 1:
             p_images = t_test(difference.mean, crossed_error(first, second), len(paired))
             other_images = crossed_bootstrap(first, second)
-    return Comparison(difference, len(seeds), tuple(sorted(left_out.items())), p, p_images, other_images)
+    return Comparison(difference, len(seeds), tuple(sorted(left_out.items())), p, p_images, other_images, deviation)
 
 
 def on_one_seed(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, against: str) -> str:
@@ -192,6 +205,33 @@ def how_judged(says: Iterable[str]) -> str:
         f"comparison{'s' * (tested > 1)} together (Holm); *on these images*: over seeds alone. Intervals: 95 %, "
         "each for itself, over seeds; *other images*: by a bootstrap of seeds and test images."
     )
+
+
+def planning(comparisons: Iterable[Comparison], *, difference: float = 0.02) -> str:
+    """A sentence on what so many seeds can show, by how differences deviate from seed to seed; empty if not known.
+
+    Parameters
+    ----------
+    comparisons : iterable of Comparison
+    difference : float
+        In the unit of the accuracy, for which the number of seeds is told.
+    """
+    known = [found for found in comparisons if not np.isnan(found.deviation)]
+    if not known:
+        return ""
+    deviation, seeds = float(np.median([f.deviation for f in known])), max(f.difference.seeds for f in known)
+    return (
+        f"From seed to seed differences deviate by {100 * deviation:.1f} points (median): {seeds} seeds show a true "
+        f"one of {100 * detectable(deviation, seeds):.1f} points four times in five, in a single test at "
+        f"{100 * LEVEL:g} %; for {100 * difference:g} points it takes {seeds_for(difference, deviation)} seeds."
+    )
+
+
+def method(verdicts: Iterable[Verdict]) -> str:
+    """How the verdicts of a text or table came about, and what its seeds can show; empty without any."""
+    told = list(verdicts)
+    sentences = how_judged(verdict.says for verdict in told), planning(verdict.comparison for verdict in told)
+    return " ".join(filter(None, sentences))
 
 
 def _by_seed(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:

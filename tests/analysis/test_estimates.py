@@ -18,8 +18,11 @@ from advprune_core.analysis.estimates import (
     accuracy,
     crossed_bootstrap,
     crossed_error,
+    detectable,
     estimate,
     holm,
+    power,
+    seeds_for,
     t_test,
 )
 from tests.made_up import outcomes_of
@@ -42,6 +45,22 @@ def test_intervals_are_students(values: list[float], confidence: float) -> None:
         within = accuracy(np.array(values))
         low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=error)
         assert (within.low, within.high) == pytest.approx((max(low, 0), min(high, 1)))
+
+
+@pytest.mark.parametrize(("difference", "seeds"), [(0.05, 3), (0.016, 10), (0.0, 5), (-0.02, 6)])
+def test_power_is_how_often_students_test_shows_a_difference(difference: float, seeds: int) -> None:
+    drawn = np.random.default_rng(0).normal(difference, 0.016, size=(20_000, seeds))
+    found = stats.ttest_1samp(drawn, 0, axis=1)
+    shown = ((found.pvalue <= 0.05) & (np.sign(found.statistic) == (np.sign(difference) or 1))).mean()
+    assert power(difference, 0.016, seeds) == pytest.approx(shown, abs=0.01)
+
+
+def test_what_seeds_show_and_how_many_it_takes() -> None:
+    for seeds in (2, 3, 5, 20, 200):
+        assert power(detectable(0.016, seeds), 0.016, seeds) == pytest.approx(0.8)
+    needed = seeds_for(0.02, 0.016)
+    assert power(0.02, 0.016, needed - 1) < 0.8 <= power(0.02, 0.016, needed)
+    assert seeds_for(1e-6, 1.0, most=50) == 50
 
 
 def test_an_interval_by_hand() -> None:

@@ -80,13 +80,13 @@ def test_the_figure_of_the_benchmark_can_be_printed() -> None:
 
 
 def test_the_figure_of_the_front_page_has_every_row_of_its_table_with_its_verdict() -> None:
-    rows = answer_rows()
+    rows = list(answer_rows().values())
     figure = gains(rows)
     assert faults(figure) == []
     robust, clean = figure.axes
     drawn = [[line for line in axis.lines if line.get_marker() in "^ovD"] for axis in (robust, clean)]
-    assert [line.get_xdata()[0] for line in drawn[0]] == [100 * row.verdict.comparison.difference.mean for row in rows]
-    assert [line.get_xdata()[0] for line in drawn[1]] == [100 * row.clean.mean for row in rows]
+    assert [line.get_xdata()[0] for line in drawn[0]] == [100 * row.case.comparison.difference.mean for row in rows]
+    assert [line.get_xdata()[0] for line in drawn[1]] == [100 * row.case.clean.mean for row in rows]
     assert ["vo^".index(line.get_marker()) - 1 for line in drawn[0]] == [
         row.verdict.says.startswith("better") - row.verdict.says.startswith("worse") for row in rows
     ]

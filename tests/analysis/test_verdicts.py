@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, crossed_error
+from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, crossed_error, detectable
 from advprune_core.analysis.verdicts import (
     BETTER,
     BETTER_HERE,
@@ -21,7 +21,9 @@ from advprune_core.analysis.verdicts import (
     compare,
     how_judged,
     judge,
+    method,
     on_one_seed,
+    planning,
     was_run,
 )
 from tests.made_up import outcome_table, outcomes_of, study_table
@@ -174,6 +176,16 @@ def test_the_text_of_a_verdict() -> None:
     assert "over 2 comparisons together (Holm)" in how_judged(verdict.says for verdict in verdicts.values())
     assert how_judged(["no verdict: 2 seeds"]) == "No verdict rests on fewer than 3 seeds, or on seeds without spread."
     assert how_judged([]) == ""
+
+
+def test_how_much_the_seeds_can_show_is_said() -> None:
+    found = compare(of(a=[0.51, 0.54, 0.52, 0.56, 0.53], b=[0.5] * 5), "a", "b", fraction=0.5)
+    assert found.deviation == pytest.approx(np.std([1, 4, 2, 6, 3], ddof=1) / 100)
+    least = 100 * detectable(found.deviation, 5)
+    text = method(judge({0: found, 1: compare(of(a=[0.5, 0.6], b=[0.5, 0.5]), "a", "b", fraction=0.5)}).values())
+    assert "differences deviate by 1.9 points (median): 5 seeds show a true one of" in text
+    assert f"of {least:.1f} points four times in five" in text
+    assert method([]) == planning([made(0.1, NAN, NAN, 2)]) == ""
 
 
 def test_one_seed_is_paired_by_image_and_warns_of_other_seeds() -> None:

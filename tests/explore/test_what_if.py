@@ -23,7 +23,7 @@ POINTS = {
 
 
 def table() -> pd.DataFrame:
-    return study_table(POINTS).assign(n=10, images_visited=100, variant="")
+    return study_table(POINTS).assign(n=10, images_visited=100, variant="", pruner="random")
 
 
 def test_the_best_arm_is_the_one_that_the_budget_pays_for() -> None:
