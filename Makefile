@@ -48,8 +48,8 @@ RESULTS ?= results
 DIGITS := digits digits_autoattack digits_n_fgsm pruners trainers carried collapse when_pruning_wins \
           convergence_reliability collapse_by_fraction gradient_matching
 FASHION_MNIST := freshness
-CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu noise_cifar10_cpu gradient_matching_cifar10_cpu \
-             speedrun_cifar10_cpu
+CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 noise_cifar10_cpu \
+             gradient_matching_cifar10_cpu speedrun_cifar10_cpu
 each = set -e; for study in $(1); do $(BIN)/advprune study $$study --out $(RESULTS) $(2); done
 
 reference-digits: $(VENV)/.package  ## hours of two cores

@@ -84,9 +84,9 @@ def spread(values: np.ndarray) -> bool:
     return len(values) > 1 and float(np.ptp(values)) > SAME
 
 
-def t_test(mean: float, error: float, seeds: int) -> float:
-    """Two-sided p value of a mean over seeds against 0, with its standard error."""
-    return float(2 * stats.t.sf(abs(mean) / error, seeds - 1))
+def t_test(mean: float, error: float, freedom: float) -> float:
+    """Two-sided p value of a mean against 0, with its standard error of so many degrees of freedom."""
+    return float(2 * stats.t.sf(abs(mean) / error, freedom))
 
 
 def power(difference: float, deviation: float, seeds: int) -> float:
@@ -116,12 +116,13 @@ def seeds_for(difference: float, deviation: float, *, often: float = 0.8, most: 
     return next((seeds for seeds in range(2, most) if power(difference, deviation, seeds) >= often), most)
 
 
-def crossed_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Standard error of the difference of two mean accuracies, over seeds and images.
+def crossed_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:
+    """Standard error of the difference of two mean accuracies over seeds and images, and its degrees of freedom.
 
     Both are drawn: the mean squares of a two-way layout without repetition give
     ``(MS_seeds + MS_images - MS_rest) / (seeds images)`` (Cornfield & Tukey 1956; Owen 2007, section 2),
-    here never less than over the seeds alone, ``MS_seeds / (seeds images)``.
+    here never less than over the seeds alone, ``MS_seeds / (seeds images)``. The degrees of freedom of such a sum
+    are Satterthwaite's (1946): those of the seeds where these differ most, many where images do.
 
     Parameters
     ----------
@@ -132,8 +133,12 @@ def crossed_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     seeds, images = d.shape
     by_seed, by_image = d.mean(1), d.mean(0)
     rest = d - by_seed[:, None] - by_image + d.mean()
-    of_images = seeds * by_image.var(ddof=1) - (rest**2).sum() / ((seeds - 1) * (images - 1))
-    return float(np.sqrt((images * by_seed.var(ddof=1) + max(of_images, 0.0)) / d.size))
+    freedom = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
+    squares = np.array([images * by_seed.var(ddof=1), seeds * by_image.var(ddof=1), (rest**2).sum() / freedom[2]])
+    if squares[1] <= squares[2]:  # no sign of images that differ
+        squares[1:] = 0.0
+    variance = squares[0] + squares[1] - squares[2]
+    return float(np.sqrt(variance / d.size)), float(variance**2 / (squares**2 / freedom).sum())
 
 
 def crossed_bootstrap(

@@ -58,7 +58,8 @@ class Comparison:
     p : float
         Of the paired t test over seeds; NaN where that is not possible.
     p_images : float
-        The same with images drawn as seeds are; NaN, too, where outcomes of images are not known.
+        The same with images drawn as seeds are, and never less: of few seeds the error is not well known. NaN, too,
+        where outcomes of images are not known.
     other_images : (float, float), optional
         95 % interval of the crossed bootstrap.
     deviation : float
@@ -136,10 +137,10 @@ def compare(
     p, p_images, other_images, deviation = float("nan"), float("nan"), None, float("nan")
     if len(paired) >= MIN_SEEDS and spread(differences):
         deviation = float(differences.std(ddof=1))
-        p = t_test(difference.mean, deviation / np.sqrt(len(paired)), len(paired))
+        p = t_test(difference.mean, deviation / np.sqrt(len(paired)), len(paired) - 1)
         first, second = _outcomes(ours.loc[paired]), _outcomes(theirs.loc[paired])
         if first is not None and second is not None and first.shape == second.shape and first.shape[1] > 1:
-            p_images = t_test(difference.mean, crossed_error(first, second), len(paired))
+            p_images = max(p, t_test(difference.mean, *crossed_error(first, second)))
             other_images = crossed_bootstrap(first, second)
     return Comparison(difference, len(seeds), tuple(sorted(left_out.items())), p, p_images, other_images, deviation)
 

@@ -108,7 +108,7 @@ def test_points() -> None:
 @given(VALUES)
 def test_p_values_are_those_of_the_t_test(values: list[float]) -> None:
     if np.ptp(values) > 1e-6:
-        got = t_test(float(np.mean(values)), float(stats.sem(values)), len(values))
+        got = t_test(float(np.mean(values)), float(stats.sem(values)), len(values) - 1)
         assert got == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-6)
 
 
@@ -155,16 +155,29 @@ def test_the_crossed_error_is_that_of_drawing_rows_and_columns(seed: int) -> Non
     d = first.astype(float) - second
     alone = d.mean(1).std(ddof=1) / 2
     expected = max(unbiased_variance(d), alone**2)
-    assert crossed_error(first, second) == pytest.approx(math.sqrt(expected))
+    error, freedom = crossed_error(first, second)
+    assert error == pytest.approx(math.sqrt(expected))
+    assert 0 < freedom < 3 + 8 + 24, "fewer than those of all mean squares"
     assert expected > alone**2, "a case in which images matter"
-    assert crossed_error(second, first) == pytest.approx(crossed_error(first, second))
+    assert crossed_error(second, first) == pytest.approx((error, freedom))
 
 
 def test_the_crossed_error_is_never_below_that_over_seeds() -> None:
     # Each image once right and once wrong in turn: images do not differ at all.
     first = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 0], [0, 0, 0, 1]], bool)
     second = np.zeros_like(first)
-    assert crossed_error(first, second) == pytest.approx(stats.sem(first.mean(1)))
+    assert crossed_error(first, second) == pytest.approx((stats.sem(first.mean(1)), 3))
+
+
+def test_degrees_of_freedom_make_the_crossed_error_a_chi_squares() -> None:
+    """Satterthwaite's are those of the chi square whose variance the squared error has: here over many layouts."""
+    rng, seeds, images = np.random.default_rng(0), 6, 80
+    found = []
+    for suits in rng.random((1500, images)) < 0.5:  # the first, and the second not
+        first, second = (rng.random((seeds, images)) < chance for chance in (0.2 + 0.6 * suits, 0.5))
+        found.append(crossed_error(first, second))
+    squared, freedom = np.array(found)[:, 0] ** 2, np.array(found)[:, 1]
+    assert 2 * squared.mean() ** 2 / squared.var() == pytest.approx(np.median(freedom), rel=0.35)
 
 
 def test_the_bootstrap_draws_rows_and_columns() -> None:
