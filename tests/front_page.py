@@ -11,16 +11,17 @@ from textwrap import fill
 import pandas as pd
 
 from advprune_core.analysis import fronts
-from advprune_core.analysis.claims import CLAIMS, claims_table
+from advprune_core.analysis.claims import CLAIMS, MARGIN, claims_table
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.pages import write_page
+from advprune_core.analysis.rivals import at_equal_robustness
 from advprune_core.analysis.style import write
-from advprune_core.analysis.summaries import markdown
+from advprune_core.analysis.summaries import frontier, markdown, pruner_table
 from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, UNDECIDED, WORSE
 from advprune_core.base.files import write_text
 from advprune_core.study.archive import unfinished
 from advprune_core.study.store import RunStore
-from advprune_core.study.table import table_columns
+from advprune_core.study.table import collect_timings, table_columns
 from tests.committed import answer_rows, of
 from tests.first_screens import FIRST_CELLS, first_cell
 from tests.front_figure import gains
@@ -78,6 +79,19 @@ def columns() -> str:
     return markdown(pd.DataFrame(rows))
 
 
+#: Tables that notebooks write beside that of all runs, by name.
+DERIVED: dict[str, Callable[[str], pd.DataFrame]] = {
+    "trainers": lambda study: frontier(of(study), collect_timings(REFERENCE / study, study=study)),
+    "pruners": lambda study: pruner_table(of(study)),
+    "gradient_matching": lambda study: at_equal_robustness(of(study), reference="TRADES: random", margin=MARGIN),
+}
+
+
+def derived(study: str) -> dict[str, pd.DataFrame]:
+    """Those of them that stand beside the records of a study, as its records say them."""
+    return {name: make(study) for name, make in DERIVED.items() if (REFERENCE / study / f"{name}.csv").exists()}
+
+
 #: What stands in a file between ``<!-- name -->`` and ``<!-- end -->``, by name.
 SHOWN: dict[Path, dict[str, Callable[[], str]]] = {
     README: {
@@ -112,6 +126,8 @@ def _filled(text: str, path: Path) -> str:
 if __name__ == "__main__":
     for committed in STUDIES:
         write_page(REFERENCE / committed, committed)
+        for title, found in derived(committed).items():
+            found.to_csv(REFERENCE / committed / f"{title}.csv", index=False)
     for file in SHOWN:
         file.write_text(filled(file))
     write(gains(list(answer_rows().values())), FIGURE)

@@ -11,24 +11,18 @@ import pandas as pd
 import pytest
 
 from advprune_core.analysis.pages import page
-from advprune_core.analysis.summaries import frontier, printable, pruner_table
+from advprune_core.analysis.summaries import printable
 from advprune_core.study.packed import PACKED
-from advprune_core.study.table import collect, collect_timings
+from advprune_core.study.table import collect
 from advprune_core.study.upkeep import check_results
 from tests.executed import machine_paths, undrawn
+from tests.front_page import derived
 from tests.reference import REFERENCE, STUDIES
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
 UNDER_WAY = {"cifar10_cpu", "noise_cifar10_cpu", "gradient_matching_cifar10_cpu"}
-#: Tables that notebooks write beside that of all runs.
-DERIVED = {
-    "trainers": lambda study: frontier(
-        collect(REFERENCE / study, study=study), collect_timings(REFERENCE / study, study=study)
-    ),
-    "pruners": lambda study: pruner_table(collect(REFERENCE / study, study=study)),
-}
 
 
 def test_there_are_studies_and_each_is_one_file_of_records() -> None:
@@ -58,10 +52,7 @@ def test_records_are_as_they_were_written(study: str) -> None:
 def test_tables_say_what_the_records_say(study: str) -> None:
     folder = REFERENCE / study
     table = collect(folder, study=study)
-    shown = {"table": table} | {
-        name: make(study) for name, make in DERIVED.items() if (folder / f"{name}.csv").exists()
-    }
-    for name, found in shown.items():
+    for name, found in {"table": table, **derived(study)}.items():
         written = pd.read_csv(folder / f"{name}.csv")
         pd.testing.assert_frame_equal(written, pd.read_csv(io.StringIO(found.to_csv(index=False))), rtol=1e-9)
     assert (folder / "table.tex").read_text() == printable(table).to_latex(index=False, escape=True)
