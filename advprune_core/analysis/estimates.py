@@ -162,8 +162,9 @@ def crossed_bootstrap(
     """
     d = first.astype(np.float32) - second
     seeds, images = d.shape
-    of_images = _draws(images, images, resamples)
-    means = np.einsum("bs,sb->b", _draws(seeds, seeds - 1, resamples), d @ of_images.T)
+    # Sums of whole numbers, exact in whatever order threads add them up: a page has the same digits everywhere.
+    sums = np.einsum("bs,sb->b", _draws(seeds, seeds - 1, resamples), d @ _draws(images, images, resamples).T)
+    means = sums.astype(np.float64) / ((seeds - 1) * images)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     student = estimate(d.mean(1), confidence, bounds=(-1.0, 1.0))
     return float(np.fmin(low, student.low)), float(np.fmax(high, student.high))
@@ -171,9 +172,9 @@ def crossed_bootstrap(
 
 @lru_cache(maxsize=8)
 def _draws(of: int, count: int, resamples: int) -> NDArray[np.float32]:
-    """Weights that `count` draws with replacement give to each `of` them, shape (resamples, of)."""
+    """How often each `of` them is in `count` draws with replacement, shape (resamples, of)."""
     drawn = np.random.default_rng(0).multinomial(count, np.full(of, 1 / of), size=resamples)
-    return (drawn / count).astype(np.float32)
+    return drawn.astype(np.float32)
 
 
 def holm(p: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
