@@ -10,6 +10,9 @@ from advprune_core.explore.networks import CHOOSERS, Network
 from advprune_core.explore.pictures import png
 from advprune_core.explore.views import View, dropdown, fill, picture, slider, tick
 
+#: The choice of images of any class.
+_ALL = "all"
+
 
 class ImageExplorer(View):
     """Look at training images as a network and a pruner see them, and attack one.
@@ -36,7 +39,8 @@ class ImageExplorer(View):
         self.fraction = slider("kept, %", low=5, high=100, step=5, value=100 * fraction, form=".0f")
         self.score = dropdown("score", [(text, name) for name, text in SCORES.items()])
         self.shown = dropdown("images", ["all", "kept", "dropped"])
-        classes = [("all", None), *((str(label), label) for label in range(network.dataset.classes))]
+        # No choice has the value None: a selection may come up without one where it does.
+        classes = [_ALL, *(str(label) for label in range(network.dataset.classes))]
         self.label = dropdown("class", classes)
         self.highest = tick("highest score first", True)
         self.page = widgets.IntSlider(description="page", min=1, max=1, continuous_update=False)
@@ -71,13 +75,13 @@ class ImageExplorer(View):
             fraction=self.fraction.value / 100,
             score=self.score.value,
             shown=self.shown.value,
-            label=self.label.value,
+            label=None if self.label.value == _ALL else int(self.label.value),
             highest_first=self.highest.value,
         )
         self.page.value, self.page.max = 1, self.sorted.pages
         self._show_page()
         kept, count = self.sorted.counts
-        of_class = "" if self.label.value is None else f" of class {self.label.value}"
+        of_class = "" if self.label.value == _ALL else f" of class {self.label.value}"
         self.counts.value = f"{self.pruner.value} keeps {kept} of {count} images{of_class}; {len(self.sorted.ids)} fit."
 
     def _show_page(self) -> None:

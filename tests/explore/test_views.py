@@ -59,7 +59,7 @@ def test_the_study_explorer(results: Path) -> None:
 
 def test_the_image_explorer(network: Any) -> None:
     view = ImageExplorer(network, fraction=0.5)
-    assert (view.label.label, view.label.value) == ("all", None)
+    assert (view.label.label, view.label.value) == ("all", "all")
     total = len(network.dataset.train)
     assert f"keep_easy keeps {round(total / 2)} of {total} images; {total} fit." in view.counts.value
     assert len(view.image.options) == PAGE
