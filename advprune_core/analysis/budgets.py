@@ -127,8 +127,7 @@ def _advice(row: pd.Series, runs: pd.DataFrame) -> str:
     reached = Estimate(row["robust"], row["low"], row["high"], row["seeds"])
     text = f"With {100 * row['budget']:g} % of the dearest run's cost: **{_named(row)}**, {reached.text()} % robust"
     if pd.isna(row["rival"]):
-        seeds = f"{reached.seeds} seed{'s' * (reached.seeds != 1)}"
-        return f"{text} ({seeds}); nothing of the other kind that was tested costs so little."
+        return f"{text} ({reached.counted()}); nothing of the other kind that was tested costs so little."
     places = {"fraction": row["matched_fraction"], "reference_fraction": row["rival_fraction"]}
     difference = compare(runs, row["arm"], row["rival"], **places)
     kind = "the best on all the data" if row["fraction"] < 1 else "the best pruned one"

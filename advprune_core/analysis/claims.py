@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -11,8 +10,8 @@ import pandas as pd
 
 from advprune_core.analysis.estimates import Estimate, estimate
 from advprune_core.analysis.rivals import at_equal_robustness
-from advprune_core.analysis.summaries import attacks_of, with_accuracies
-from advprune_core.analysis.verdicts import was_run
+from advprune_core.analysis.summaries import attacks_of, specification, with_accuracies
+from advprune_core.analysis.verdicts import runs_of, was_run
 from advprune_core.models.base import MODELS
 
 HELD, NOT_HELD, OPEN = "held", "not held", "cannot tell"
@@ -111,10 +110,9 @@ def claims_table(tables: Mapping[str, pd.DataFrame], *, under_way: Collection[st
     rows = []
     for claim in CLAIMS:
         table = tables.get(claim.study)
-        measured, verdict = (NOT_MEASURED, OPEN) if table is None else _judged(claim, with_accuracies(table))
-        open_still = claim.kind == "speed-up without loss" and claim.study in under_way and verdict != HELD
-        if open_still and measured != NOT_MEASURED:
-            measured, verdict = f"{measured} so far", OPEN
+        measured, verdict = NOT_MEASURED, OPEN
+        if table is not None:
+            measured, verdict = _judged(claim, with_accuracies(table), under_way=claim.study in under_way)
         rows.append(
             {
                 "paper": claim.paper,
@@ -128,15 +126,16 @@ def claims_table(tables: Mapping[str, pd.DataFrame], *, under_way: Collection[st
     return pd.DataFrame(rows)
 
 
-def _judged(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
+def _judged(claim: Claim, table: pd.DataFrame, *, under_way: bool) -> tuple[str, str]:
     if not was_run(table, claim.reference, 1.0):
         return NOT_MEASURED, OPEN
     if claim.kind == "speed-up without loss":
-        return _without_loss(claim, table)
+        return _without_loss(claim, table, under_way=under_way)
     assert claim.fraction is not None
     if not was_run(table, claim.reference, claim.fraction):
         return NOT_MEASURED, OPEN
-    pruned, full = (_by_seed(table, claim.reference, f) for f in (claim.fraction, 1.0))
+    tested = table[table["robust"].notna()]
+    pruned, full = (runs_of(tested, claim.reference, f) for f in (claim.fraction, 1.0))
     if claim.kind == "speed-up":
         times, seconds = (float((full[name] / pruned[name]).mean()) for name in ("cost", "cost_seconds"))
         verdict = HELD if min(times, seconds) >= claim.number else NOT_HELD if times < claim.number else OPEN
@@ -145,22 +144,16 @@ def _judged(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
     share = estimate((1 - pruned["robust"] / full["robust"]).dropna())
     if not points.seeds:
         return NOT_MEASURED, OPEN
-    seeds = f"{points.seeds} seed{'s' * (points.seeds != 1)}"
     in_points, in_share = (_at_most(loss, claim.number / 100) for loss in (points, share))
     verdict = in_points if in_points == in_share else f"{in_points} if points are meant, else {in_share}"
-    return f"{points.text()} points, {share.text()} % of what was robust ({seeds})", verdict
-
-
-def _by_seed(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:
-    rows = table[(table["arm"] == arm) & (table["matched_fraction"] == fraction) & table["robust"].notna()]
-    return rows.drop_duplicates("seed").set_index("seed")
+    return f"{points.text()} points, {share.text()} % of what was robust ({points.counted()})", verdict
 
 
 def _at_most(loss: Estimate, said: float) -> str:
     return HELD if loss.high <= said else NOT_HELD if loss.low > said else OPEN
 
 
-def _without_loss(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
+def _without_loss(claim: Claim, table: pd.DataFrame, *, under_way: bool) -> tuple[str, str]:
     held_out = at_equal_robustness(table, reference=claim.reference, margin=MARGIN)
     ways = held_out["arm"].str.rpartition(": ")[0]
     pruned = held_out[ways.isin(claim.ways) & (held_out["fraction"] < 1)].sort_values("speed_up", ascending=False)
@@ -171,6 +164,8 @@ def _without_loss(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
     best = f"{sure['speed_up'].iloc[0]:.2f}x ({sure['arm'].iloc[0]})" if len(sure) else "none known to be as robust"
     if len(sure) and sure["speed_up"].iloc[0] >= claim.number:
         return best, HELD
+    if under_way:
+        return f"{best} so far", OPEN
     return best, OPEN if (maybe["speed_up"] >= claim.number).any() else NOT_HELD
 
 
@@ -179,8 +174,8 @@ def _setting(table: pd.DataFrame, arm: str) -> str:
     runs = table[(table["arm"] == arm) & (table["fraction"] == 1)]
     if not len(runs):
         return ""
-    run, cell = runs.iloc[0], str(runs["model"].iloc[0])
-    model = MODELS.parse(json.loads(cell) if cell.startswith("{") else cell)
+    run = runs.iloc[0]
+    model = MODELS.parse(specification(run["model"]))
     network = ", ".join(f"{name} {value}" for name, value in model.model_dump().items())
     tested = [name for name in attacks_of(table) if pd.notna(run.get(f"robust_{name}"))]
     return f"{model.name} ({network}), {run['epochs']:g} epochs, {tested[-1] if tested else 'not tested'}"

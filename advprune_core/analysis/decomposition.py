@@ -35,6 +35,7 @@ from advprune_core.analysis.style import (
     tidy,
 )
 from advprune_core.analysis.summaries import SAME_COST, Point, points, settings, ways, with_accuracies
+from advprune_core.analysis.verdicts import by_seed
 
 #: Width of a bar in points.
 BAR = 4.0
@@ -69,10 +70,8 @@ def decomposition(table: pd.DataFrame) -> pd.DataFrame:
 
 def _parts(found: dict[Point, pd.DataFrame], pruned: Point) -> list[dict[str, object]]:
     stations = _stations(found, pruned)
-    seeds = pd.DataFrame(
-        {place: found[point].drop_duplicates("seed").set_index("seed")["robust"] for place, (_, point) in
-         enumerate(stations)}
-    ).dropna()  # fmt: skip
+    robust = {place: by_seed(found[point])["robust"] for place, (_, point) in enumerate(stations)}
+    seeds = pd.DataFrame(robust).dropna()
     if not len(seeds):
         return []
     rows = []

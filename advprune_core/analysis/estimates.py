@@ -42,6 +42,10 @@ class Estimate:
             return mean
         return f"{mean} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
 
+    def counted(self) -> str:
+        """How many seeds: ``3 seeds``."""
+        return f"{self.seeds} seed{'s' * (self.seeds != 1)}"
+
     def points(self) -> str:
         """A difference of accuracies in percentage points: ``+1.2 points [+0.2, +2.2]``."""
         if np.isnan(self.mean):

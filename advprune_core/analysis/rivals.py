@@ -19,7 +19,7 @@ from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import SAME_COST, Point, points, setting_of, with_accuracies
-from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, compare, judge, method
+from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, by_seed, compare, judge, method
 
 
 def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
@@ -93,7 +93,7 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
 
 def clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
     """By how much the clean accuracy of a point's runs is above that of another's, seed by seed."""
-    ours, theirs = (part.drop_duplicates("seed").set_index("seed")["clean"] for part in (rows, others))
+    ours, theirs = (by_seed(part)["clean"] for part in (rows, others))
     return estimate((ours - theirs).dropna(), bounds=(-1.0, 1.0))
 
 
@@ -167,10 +167,10 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
     """
     table = with_accuracies(table)
     tested = _tested(table)
-    full = tested[reference, 1.0].drop_duplicates("seed").set_index("seed")
+    full = by_seed(tested[reference, 1.0])
     rows = []
     for (arm, fraction), group in tested.items():
-        own = group.drop_duplicates("seed").set_index("seed")
+        own = by_seed(group)
         found = compare(table, arm, reference, fraction=fraction, reference_fraction=1.0)
         difference, images = found.difference, found.other_images or (np.nan, np.nan)
         low, high = found.other_images or (difference.low, difference.high)
@@ -232,5 +232,5 @@ def _speed(row: pd.Series) -> str:
     other = (row["images_low"], row["images_high"])
     images = "" if np.isnan(other[0]) else f"; other images [{100 * other[0]:+.1f}, {100 * other[1]:+.1f}]"
     share = "" if row["matched_fraction"] == 1 else f", {100 * row['matched_fraction']:g} %"
-    seeds = f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
-    return f"{row['arm']}{share}: {row['speed_up']:.2f}x cheaper, {difference.points()} robust ({seeds}{images})"
+    loss = f"{difference.points()} robust ({difference.counted()}{images})"
+    return f"{row['arm']}{share}: {row['speed_up']:.2f}x cheaper, {loss}"

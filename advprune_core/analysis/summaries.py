@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -250,14 +251,22 @@ def _told(name: str, verdict: Verdict | None) -> dict[str, object]:
     }
 
 
+def specification(cell: str) -> str | dict[str, dict[str, Any]]:
+    """A component's specification from a table's cell: its name, or ``{name: settings}``."""
+    found: dict[str, dict[str, Any]] = json.loads(cell) if str(cell).startswith("{") else {}
+    return found or str(cell)
+
+
 def component_name(cell: str) -> str:
     """Name of a component from a table's cell: ``pgd_at`` of ``{"pgd_at": {...}}``."""
-    return str(next(iter(json.loads(cell)))) if str(cell).startswith("{") else str(cell)
+    found = specification(cell)
+    return found if isinstance(found, str) else next(iter(found))
 
 
 def described(cell: str) -> str:
     """Name and settings of a component from a table's cell: ``digits (label_noise 0.4)``."""
-    settings = json.loads(cell)[component_name(cell)] if str(cell).startswith("{") else {}
+    found = specification(cell)
+    settings = {} if isinstance(found, str) else found[component_name(cell)]
     told = ", ".join(f"{name} {value}" for name, value in settings.items())
     return f"{component_name(cell)} ({told})" if told else component_name(cell)
 

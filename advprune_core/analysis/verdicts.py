@@ -127,8 +127,8 @@ def compare(
         Share of the data that each keeps, a control: that the run it matches keeps; the reference's is the same
         unless given.
     """
-    ours = _by_seed(table, arm, fraction)
-    theirs = _by_seed(table, reference, fraction if reference_fraction is None else reference_fraction)
+    ours = runs_of(table, arm, fraction)
+    theirs = runs_of(table, reference, fraction if reference_fraction is None else reference_fraction)
     seeds, tested = sorted(table["seed"].unique()), [set(rows["robust"].dropna().index) for rows in (ours, theirs)]
     paired = [seed for seed in seeds if all(seed in found for found in tested)]
     left_out = Counter(_why_not(ours, theirs, seed) for seed in seeds if seed not in paired)
@@ -235,10 +235,14 @@ def method(verdicts: Iterable[Verdict]) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _by_seed(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:
-    """The runs of an arm at a (matched) fraction, one for each seed."""
-    rows = table[(table["arm"] == arm) & (table["matched_fraction"] == fraction)]
+def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table, one for each seed: a run that several arms share stands there more than once."""
     return rows.drop_duplicates("seed").set_index("seed")
+
+
+def runs_of(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:
+    """The runs of an arm at a (matched) fraction, one for each seed."""
+    return by_seed(table[(table["arm"] == arm) & (table["matched_fraction"] == fraction)])
 
 
 def _why_not(ours: pd.DataFrame, theirs: pd.DataFrame, seed: int) -> str:
