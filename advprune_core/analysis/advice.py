@@ -21,10 +21,10 @@ from advprune_core.analysis.situations import Situation, beyond, measured, neare
 from advprune_core.base.settings import Settings
 from advprune_core.base.values import as_ratio, ratio, shown
 from advprune_core.datasets.splits import Dataset
-from advprune_core.objectives.base import TRAINERS
 from advprune_core.study.commands import run_command, typed
 from advprune_core.study.plans import Pace, duration
 from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.presets import steps_told, trainer_name
 
 #: Width of the widest interval that is given as an expectation, in [0, 1]; stated before anything was held back.
 WIDEST = 0.06
@@ -203,22 +203,10 @@ def _expected(value: Estimate, name: str) -> str:
 def _trainer(plan: Plan) -> str:
     """``trainer n_fgsm (1 attack step, label smoothing 0.1)``; the objective's name where there is no such preset."""
     config = RunConfig.flat(**plan.way.trainer)
-    objective, attack = config.objective, config.attack
-    presets = {name: RunConfig.flat(trainer=name) for name in TRAINERS.classes()}
-    name = next(
-        (
-            name
-            for name, preset in presets.items()
-            if (preset.objective.name, preset.attack.start, preset.attack.steps)
-            == (objective.name, attack.start, attack.steps)
-        ),
-        f"{objective.name} from a {attack.start.name} start",
-    )
-    steps = attack.steps.expected()
     told = {key: value for key, value in plan.way.trainer.items() if key not in ("objective", "start", "steps")}
-    told |= objective.model_dump(mode="json", exclude_defaults=True)
+    told |= config.objective.model_dump(mode="json", exclude_defaults=True)
     more = "".join(f", {key.replace('_', ' ')} {typed(value)}" for key, value in told.items())
-    return f"trainer {name} ({steps:g} attack step{'s' * (steps != 1)}{more})"
+    return f"trainer {trainer_name(config)} ({steps_told(config)}{more})"
 
 
 def command(plan: Plan, config: RunConfig) -> str:

@@ -7,8 +7,18 @@ from collections.abc import Sequence
 import pandas as pd
 
 from advprune_core.analysis.markup import plain
-from advprune_core.analysis.summaries import attacks_of, described, threat
+from advprune_core.analysis.summaries import (
+    attacks_of,
+    component_settings,
+    described,
+    setting_of,
+    settings,
+    specification,
+    threat,
+)
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import CONTROLS
+from advprune_core.trainers.presets import steps_told, trainer_name
 
 
 def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
@@ -42,20 +52,49 @@ def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: b
 
 
 def setting(table: pd.DataFrame) -> str:
-    """Data, network and objective where there is one of each, the threat models, the attacks of the test.
+    """Data, network and way of training where there is one of each, the threat models, the attacks of the test.
 
     What a table has no columns for is left out.
     """
     parts: list[str] = []
-    for column in ("dataset", "model", "objective"):
+    for column in ("dataset", "model"):
         found = dict.fromkeys(map(described, table[column].dropna())) if column in table else {}
         parts += map(plain, found) if len(found) == 1 else []
+    ways = trainings(table)
+    parts += ways if len(ways) == 1 else []
     if {"norm", "eps"} <= set(table):
         known = table.dropna(subset=["norm", "eps"])
         models = [threat(rows) for _, rows in known.groupby(["norm", "eps"], sort=False)]
         parts += [" and ".join(models)] if models else []
     attacks = attacks_of(table)
     return ", ".join(parts) + (f"; robust: right under {', '.join(attacks)}" if attacks else "")
+
+
+def settings_told(table: pd.DataFrame) -> str:
+    """In sentences: data and threat models, network, way of training where there is one, attacks and images."""
+    threats = "; ".join(setting_of(rows) for _, rows in settings(table))
+    told = [threats, f"Network: {', '.join(dict.fromkeys(map(described, table['model'].dropna())))}"]
+    ways = trainings(table)
+    told += [f"Trained by {ways[0]}"] if len(ways) == 1 else []
+    images = sorted(set(table["test_images"].dropna().astype(int)))
+    tested = f"{', '.join(f'{n:,}' for n in images)} test images" if images else "no test images"
+    told.append(f"Robust: right under {', '.join(attacks_of(table))}; {tested}")
+    return ". ".join(told)
+
+
+def trainings(table: pd.DataFrame) -> list[str]:
+    """The ways of training of a table: ``n_fgsm (1 attack step, label_smoothing 0.1)``; none without their columns."""
+    columns = ["objective", "start", "steps"]
+    if not set(columns) <= set(table):
+        return []
+    told = []
+    for cells in table[columns].dropna().drop_duplicates().itertuples(index=False):
+        objective, start, steps = map(specification, cells)
+        count = int(steps) if isinstance(steps, str) and steps.isdigit() else steps
+        config = RunConfig.flat(objective=objective, start=start, steps=count)
+        more = [f"{name} {value}" for name, value in component_settings(str(cells.objective)).items()]
+        told.append(f"{trainer_name(config)} ({', '.join([steps_told(config), *more])})")
+    return list(dict.fromkeys(told))
 
 
 def sample(table: pd.DataFrame) -> str:

@@ -12,6 +12,7 @@ from advprune_core.analysis.decomposition import decomposition, decomposition_fi
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.figures import redraw
 from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
+from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.rivals import equal_cost_findings, equal_robustness_findings
 from advprune_core.analysis.summaries import (
@@ -22,7 +23,6 @@ from advprune_core.analysis.summaries import (
     printable,
     printable_ways,
     pruner_table,
-    setting_of,
     settings,
     way_labels,
     with_accuracies,
@@ -71,7 +71,7 @@ def page(folder: Path, study: str) -> str:
         return f"{head}\n\nNo run is finished yet.\n"
     runs, seeds = table["key"].nunique(), table["seed"].nunique()
     parts = [
-        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. Data and threat model: {_threats(table)}. "
+        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. {escape(settings_told(table))}. "
         "A control stands beside the run that it matches; accuracies "
         "in per cent with 95 % t intervals over seeds, costs in forward-equivalents. "
         "`table.csv` has a row for each run.",
@@ -84,10 +84,6 @@ def page(folder: Path, study: str) -> str:
     for title, text in more_findings(table).items():
         parts += [f"## {title}", text]
     return "\n\n".join([head, *parts]) + "\n"
-
-
-def _threats(table: pd.DataFrame) -> str:
-    return "; ".join(escape(setting_of(rows)) for _, rows in settings(table))
 
 
 def _picture(path: Path) -> str:

@@ -24,10 +24,11 @@ from matplotlib.figure import Figure
 from advprune_core.analysis.against_cost import robust_vs_cost
 from advprune_core.analysis.budgets import iso_cost_map
 from advprune_core.analysis.decomposition import decomposition, decomposition_figure
+from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.pages import compares_ways, findings_of, more_findings, rows_of
 from advprune_core.analysis.plots import accuracy_vs_fraction
 from advprune_core.analysis.style import DPI
-from advprune_core.analysis.summaries import after_attacks, attacks_of, component_name, setting_of, settings
+from advprune_core.analysis.summaries import after_attacks, attacks_of
 from advprune_core.base.settings import ConfigError
 from advprune_core.study.archive import unfinished
 from advprune_core.study.records import RunRecord
@@ -174,15 +175,8 @@ def _picture(caption: str, figure: Figure) -> Picture:
 
 
 def _setting(table: pd.DataFrame) -> str:
-    """Data, network, threat model, attacks, seeds."""
-    threats = [setting_of(rows) for _, rows in settings(table)]
-    models = ", ".join(dict.fromkeys(map(component_name, table["model"])))
-    seeds, images = table["seed"].nunique(), table["test_images"].dropna().astype(int).unique()
-    tested = f"{', '.join(map(str, images))} test images" if len(images) else "no test images"
-    return (
-        f"{'; '.join(threats)}. {models}. Robust: right under {', '.join(attacks_of(table))}; {tested}. "
-        f"{seeds} seed{'s' * (seeds != 1)}."
-    )
+    seeds = table["seed"].nunique()
+    return f"{settings_told(table)}. {seeds} seed{'s' * (seeds != 1)}."
 
 
 def _ends(table: pd.DataFrame, missing: int) -> str:

@@ -263,11 +263,15 @@ def component_name(cell: str) -> str:
     return found if isinstance(found, str) else next(iter(found))
 
 
+def component_settings(cell: str) -> dict[str, Any]:
+    """Settings of a component from a table's cell: those that it names."""
+    found = specification(cell)
+    return {} if isinstance(found, str) else found[component_name(cell)]
+
+
 def described(cell: str) -> str:
     """Name and settings of a component from a table's cell: ``digits (label_noise 0.4)``."""
-    found = specification(cell)
-    settings = {} if isinstance(found, str) else found[component_name(cell)]
-    told = ", ".join(f"{name} {value}" for name, value in settings.items())
+    told = ", ".join(f"{name} {value}" for name, value in component_settings(cell).items())
     return f"{component_name(cell)} ({told})" if told else component_name(cell)
 
 

@@ -81,7 +81,12 @@ class RunConfig(Settings):
     ] = 0
     collapse_drop: Annotated[
         float,
-        Field(gt=0, le=1, description="fall of that accuracy, beyond a fall in training, that is a collapse"),
+        Field(
+            gt=0,
+            le=1,
+            description="fall of that accuracy, beyond a fall in training, that is a collapse (as is, whatever the "
+            "fall, less than a quarter of a training accuracy above 50 %)",
+        ),
     ] = 0.2
     on_collapse: Annotated[
         OnCollapse, Field(description="flag it; stop there; or stop and return to the best checkpoint")

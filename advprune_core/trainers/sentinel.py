@@ -20,16 +20,11 @@ _HOLLOW = 0.25
 _LEARNED = 0.5
 
 
-def collapsed(
-    *, robust: float, training: float, best_robust: float, training_at_best: float, drop: float = 0.2
-) -> bool:
-    """Whether a check looks like a collapse; `onset` believes two in a row, or the last one.
+def fell(*, robust: float, training: float, best_robust: float, training_at_best: float, drop: float = 0.2) -> bool:
+    """Whether the robust accuracy on held-out images fell to less than half its best, by more than `drop`.
 
-    Either the robust accuracy on held-out images fell to less than half its best, by more than
-    `drop`, beyond any fall of the accuracy on the training attack (Wong et al. 2020, 2001.03994,
-    stop at a drop of 0.2; few held-out images and a high learning rate make smaller dips). Or it
-    is less than a quarter of a training accuracy above one half: then there was hardly a height to
-    fall from.
+    Beyond any fall of the accuracy on the training attack (Wong et al. 2020, 2001.03994, stop at a
+    drop of 0.2; few held-out images and a high learning rate make smaller dips).
 
     Parameters
     ----------
@@ -39,10 +34,19 @@ def collapsed(
         The same at the best check so far, this one included.
     drop : float
     """
-    fall = best_robust - robust
     bad_patch = max(training_at_best - training, 0.0)
-    fell = fall - bad_patch > drop and robust < best_robust / 2
-    return fell or (training > _LEARNED and robust < _HOLLOW * training)
+    return best_robust - robust - bad_patch > drop and robust < best_robust / 2
+
+
+def hollow(*, robust: float, training: float) -> bool:
+    """Whether it is less than a quarter of a training accuracy above one half: no height to fall from was reached.
+
+    Parameters
+    ----------
+    robust, training : float
+        See `fell`.
+    """
+    return training > _LEARNED and robust < _HOLLOW * training
 
 
 @dataclass(frozen=True)
@@ -66,34 +70,39 @@ def checks(metrics: Sequence[Mapping[str, Any]]) -> list[Check]:
 def onset(course: Sequence[Check], *, drop: float, ended: bool) -> int | None:
     """Epoch of the first check of a collapse, or None.
 
-    One check may be a dip at a high learning rate; two in a row, or the last one of a run, are none.
+    A check shows a collapse where robust accuracy `fell` or is `hollow`. One alone may be a dip at a
+    high learning rate; two in a row, or the last one of a run, are none. A fall is not taken back by a
+    recovery. A hollow network that later withstands more than ever was still learning, and is.
 
     Parameters
     ----------
     course : sequence of Check
         So far, in order.
     drop : float
-        See `collapsed`.
+        See `fell`.
     ended : bool
         Whether no check will follow.
     """
-    best, suspect = None, None
+    best, suspect, believed = None, None, None
     for check in course:
-        if best is None or check.robust > best.robust:
-            best = check
-        if not collapsed(
+        better = best is None or check.robust > best.robust
+        best = check if best is None or better else best
+        down = fell(
             robust=check.robust,
             training=check.training,
             best_robust=best.robust,
             training_at_best=best.training,
             drop=drop,
-        ):
-            suspect = None
-        elif suspect is not None:
-            return suspect
+        )
+        if down or hollow(robust=check.robust, training=check.training):
+            believed = suspect if believed is None else believed
+            if down and believed is not None:
+                return believed
+            suspect = check.epoch if suspect is None else suspect
         else:
-            suspect = check.epoch
-    return suspect if ended else None
+            suspect = None
+            believed = None if better else believed
+    return suspect if believed is None and ended else believed
 
 
 def depth(metrics: Sequence[Mapping[str, Any]]) -> float:

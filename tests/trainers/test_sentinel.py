@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from advprune_core.trainers.sentinel import Check, checks, collapsed, depth, onset
+from advprune_core.trainers.sentinel import Check, checks, depth, fell, hollow, onset
 from tests.reference import committed_records
 
 # robust, training, best robust, training at best, drop, collapsed
@@ -28,9 +28,8 @@ CHECKS = [
 
 @pytest.mark.parametrize(("robust", "training", "best", "at_best", "drop", "expected"), CHECKS)
 def test_checks(robust: float, training: float, best: float, at_best: float, drop: float, expected: bool) -> None:
-    assert (
-        collapsed(robust=robust, training=training, best_robust=best, training_at_best=at_best, drop=drop) == expected
-    )
+    down = fell(robust=robust, training=training, best_robust=best, training_at_best=at_best, drop=drop)
+    assert (down or hollow(robust=robust, training=training)) == expected
 
 
 def rows(held_out: list[float], training: list[float], every: int = 1) -> list[dict[str, Any]]:
@@ -57,6 +56,11 @@ COURSES: list[tuple[list[float], list[float], int | None, int | None]] = [
     ([0.2, 0.5, 0.1, 0.5, 0.1, 0.1], [0.4, 0.6, 0.9, 0.6, 0.9, 0.9], 4, 4),
     ([0.2, 0.5, 0.1, 0.1, 0.5], [0.4, 0.6, 0.9, 0.9, 0.6], 2, 2),  # that it recovers does not take it back
     ([0.2, 0.5, 0.1, 0.5], [0.4, 0.6, 0.9, 0.6], None, None),
+    # Hollow at first, then better than ever: it was learning. Back below, it is not.
+    ([0.1, 0.1, 0.1, 0.3, 0.5], [0.4, 0.6, 0.6, 0.7, 0.8], None, None),
+    ([0.1, 0.1, 0.1, 0.3, 0.1, 0.1], [0.4, 0.6, 0.6, 0.7, 0.8, 0.9], 4, 4),
+    ([0.1, 0.1, 0.12, 0.15, 0.2], [0.4, 0.6, 0.7, 0.8, 0.9], 1, 1),  # better and better, and hollow all the same
+    ([0.2, 0.1, 0.1, 0.18, 0.1], [0.4, 0.6, 0.6, 0.7, 0.8], 1, 1),  # less hollow than ever is not better than ever
 ]
 
 

@@ -1,0 +1,44 @@
+"""What figures and pages say of the runs they show."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from advprune_core.analysis.labels import setting, settings_told, trainings
+
+PLAIN = {"dataset": "digits", "model": "small_cnn", "norm": "linf", "eps": 0.125, "test_images": 497.0, "robust": 0.5}
+SMOOTH = json.dumps({"pgd_at": {"label_smoothing": 0.1}})
+FAST = json.dumps({"fixed": {"count": 1, "step_factor": 1.25}})
+
+# objective, start, steps of each row: the ways of training
+WAYS: list[tuple[list[tuple[Any, Any, Any]], list[str]]] = [
+    ([("pgd_at", "random", 7)] * 2, ["pgd_at (7 attack steps)"]),
+    ([(SMOOTH, "noise", 1)], ["n_fgsm (1 attack step, label_smoothing 0.1)"]),
+    ([("pgd_at", "random", "7"), ("pgd_at", "random", FAST)], ["pgd_at (7 attack steps)", "fast (1 attack step)"]),
+    ([("pgd_at", None, None)], []),
+]
+
+
+@pytest.mark.parametrize(("cells", "told"), WAYS)
+def test_ways_of_training_by_the_names_of_the_field(cells: list[tuple[Any, Any, Any]], told: list[str]) -> None:
+    table = pd.DataFrame([PLAIN | dict(zip(("objective", "start", "steps"), row, strict=True)) for row in cells])
+    assert trainings(table) == told
+    title = setting(table)
+    assert ("pgd_at" in title or "fgsm" in title) == (len(told) == 1), "of several, none stands for all"
+
+
+def test_a_table_without_an_attack_names_no_way_of_training() -> None:
+    assert trainings(pd.DataFrame([PLAIN | {"objective": "pgd_at"}])) == []
+
+
+def test_a_page_says_what_robust_means() -> None:
+    row = PLAIN | {"objective": "pgd_at", "start": "noise", "steps": 1, "robust_pgd40": 0.5}
+    other = row | {"eps": 0.1875}
+    assert settings_told(pd.DataFrame([row, other])) == (
+        "digits, L-inf 2/16; digits, L-inf 3/16. Network: small_cnn. Trained by n_fgsm (1 attack step). "
+        "Robust: right under pgd40; 497 test images"
+    )
