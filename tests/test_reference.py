@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from advprune_core.analysis.pages import page
 from advprune_core.analysis.summaries import printable
+from advprune_core.study.grid import study_grid
 from advprune_core.study.packed import PACKED
+from advprune_core.study.store import RunStore
+from advprune_core.study.study import read_profile, study_config
 from advprune_core.study.table import collect
 from advprune_core.study.upkeep import check_results
+from advprune_core.trainers.config import content_key
 from tests.executed import machine_paths, undrawn
 from tests.front_page import derived
 from tests.reference import REFERENCE, STUDIES
@@ -49,6 +55,32 @@ def test_records_are_as_they_were_written(study: str) -> None:
 
 
 @pytest.mark.parametrize("study", STUDIES)
+def test_records_are_the_runs_that_todays_profile_would_make(study: str) -> None:
+    """No setting, no component's version and no part of the grid has changed since."""
+    store = RunStore(REFERENCE / study, read_only=True)
+    config, points = study_config(store.manifest(study).config), store.manifest(study).entries
+    parameters, _ = read_profile(ROOT / "notebooks" / "profiles" / f"{study}.yaml")
+    changed = {**config.model_dump(), **parameters, "timed_repeats": config.timed_repeats}
+    if study not in UNDER_WAY:
+        assert study_config(changed) == config, "the profile asks for something else"
+    today = {(entry.arm, entry.fraction, entry.seed): entry for entry in study_grid(study_config(changed))}
+    for point in points:
+        entry = today[point.arm, point.fraction, point.seed]
+        record = store.run(point.key)
+        if record is None:
+            assert study in UNDER_WAY
+            continue
+        train_hash = record.dataset["train_hash"]
+        own = entry.config.replace(device=record.config["device"], speed=record.config.get("speed", "exact"))
+        matched = store.finished(content_key(own.identity(train_hash)))
+        made = replace(entry, config=own).resolved(matched)
+        assert made is not None
+        assert content_key(made.identity(train_hash)) == point.key, entry.describe()
+    asked = {place for place, entry in today.items() if entry.control is None}
+    assert asked <= {(point.arm, point.fraction, point.seed) for point in points}
+
+
+@pytest.mark.parametrize("study", STUDIES)
 def test_tables_say_what_the_records_say(study: str) -> None:
     folder = REFERENCE / study
     table = collect(folder, study=study)
@@ -69,3 +101,15 @@ def test_executed_notebooks_show_their_figures_and_name_no_machine(path: Path) -
     executed = json.loads(path.read_text())
     assert undrawn(executed) == []
     assert machine_paths(executed) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[f"{path.parent.name}/{path.name}" for path in NOTEBOOKS])
+def test_executed_notebooks_are_those_of_today(path: Path) -> None:
+    """Every code cell but the parameters of the study."""
+    source = json.loads((ROOT / "notebooks" / path.name).read_text())
+    assert _code(json.loads(path.read_text())) == _code(source), "execute it again"
+
+
+def _code(notebook: dict[str, Any]) -> list[str]:
+    cells = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    return ["".join(cell["source"]) for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", [])]

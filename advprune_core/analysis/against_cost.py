@@ -38,8 +38,12 @@ from advprune_core.analysis.style import (
 )
 from advprune_core.analysis.summaries import SAME_COST, frontier, way_labels, with_accuracies
 
-#: With more points than this, only those of the front are named; so many runs on all the data need no panel.
-_NAMED, _FEW = 10, 3
+#: With more points than this, only those of the front are named against the cost.
+_NAMED = 6
+#: With more than this the panels stand below; with more arms their controls stand against the cost alone, unnamed.
+_MANY = 10
+#: So many runs on all the data need no panel.
+_FEW = 3
 #: Inches: a line of text at a row, the space between rows, what stands around an axis, the height of the cost's, and
 #: of a setting's name, where there are several.
 _LINE, _SPACE, _FRAME, _COST, _NAME = 0.115, 0.055, 0.55, 2.5, 0.25
@@ -135,25 +139,30 @@ class _Block:
     @property
     def shared(self) -> _Row | None:
         """The run on all the data, if there is one for all, and parts of the data beside it."""
-        whole = [row for row in self.rows if row.share == 1]
+        whole = [row for row in self.rows if row.share == 1 and not row.point["control"]]
         return whole[0] if len(whole) == 1 and len(self.rows) > 1 else None
 
     @property
     def panels(self) -> list[tuple[float, list[_Row]]]:
-        """Fractions and the rows of their panels; few runs on all the data stand among those on parts of it."""
+        """Fractions and the rows of their panels; few runs on all the data stand among those on parts of it.
+
+        Controls of so many arms that they are not named against the cost either stand only there.
+        """
         parts = sorted({row.share for row in self.rows}, reverse=True)
         few = len(parts) > 1 and sum(row.share == 1 for row in self.rows) <= _FEW
         found = []
         for part in parts:
             guests = few and self.shared is None
             rows = [row for row in self.rows if row.share == part or (guests and row.share == 1)]
+            arms = [row for row in rows if not row.point["control"]]
+            rows = arms if len(arms) > _MANY else rows
             found += [(part, rows)] if part < 1 or not few else []
         return found
 
     @property
     def beside(self) -> bool:
         """Whether the panels stand side by side; else that of the cost above the others."""
-        return len(self.panels) < 2 and len(self.rows) <= _NAMED
+        return len(self.panels) < 2 and len(self.rows) <= _MANY
 
     @property
     def height(self) -> float:
@@ -182,7 +191,9 @@ class _Block:
 
     def names(self) -> dict[tuple[float, float], str]:
         """What stands beside points against the cost."""
+        controls = sum(bool(row.point["control"]) for row in self.rows)
         shown = self.rows if len(self.rows) <= _NAMED else self.front
+        shown = [row for row in shown if controls <= _MANY or not row.point["control"]]
         return {row.place: fill(_with_share(row), 34, break_long_words=False) for row in shown}
 
     @staticmethod
@@ -245,6 +256,7 @@ def _draw(part: SubFigure, block: _Block, *, named: bool) -> Axes | None:
     for ranks, (fraction, rows) in zip(places, panels, strict=True):
         _ranks(ranks, block, rows, parts)
         share = "all the data" if fraction == 1 else f"{100 * fraction:g} % of the data"
+        share += ", and all" * (fraction < 1 and any(row.share == 1 for row in rows))
         ranks.set_title(f"{name * (axis is None)}{share}")
     return axis
 

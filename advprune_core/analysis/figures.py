@@ -31,11 +31,6 @@ def _of_table(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[Path, str], F
     return lambda folder, study: draw(collect(folder, study=study))
 
 
-def _pruners(folder: Path, study: str) -> Figure:
-    table = collect(folder, study=study)
-    return robust_vs_cost(table[table["control"].isna()])
-
-
 def _selections(folder: Path, study: str) -> Figure:
     """From the tables that the notebook wrote beside it: selections themselves are not exported."""
     shares, common = (pd.read_csv(folder / f"{name}.csv", index_col=0) for name in _OF_SELECTIONS)
@@ -52,7 +47,7 @@ FIGURES: dict[str, Callable[[Path, str], Figure]] = {
     "iso_cost": _of_table(iso_cost_map),
     "trainers": _of_table(robust_vs_cost),
     "gradient_matching": _of_table(robust_vs_cost),
-    "pruners": _pruners,
+    "pruners": _of_table(robust_vs_cost),
     "selections": _selections,
     "when_pruning_wins": _of_table(equal_cost_figure),
     "speedrun": _of_table(speedrun_figure),

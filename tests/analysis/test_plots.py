@@ -197,6 +197,23 @@ def test_every_phase_drawn_is_in_the_legend(arms: tuple[str, ...]) -> None:
     assert len(names) == len(set(names))
 
 
+def test_of_many_arms_the_controls_stand_against_the_cost_alone() -> None:
+    """With 12 arms of a cost of their own, each beside its control; a panel of 24 rows could not be read."""
+    ways = {(f"score score={n}", "pgd_at", 0.4): (6.8 + n, [0.60, 0.60 + n / 100]) for n in range(12)}
+    controls = {(f"same_cost(score score={n})", "pgd_at", 0.4): (6.8 + n, [0.70, 0.70 + n / 100]) for n in range(12)}
+    whole = {("random", "pgd_at", 1.0): (17.0, [0.80, 0.84])}
+    table = trainers_table(ways | controls | whole)
+    table["arm"], table["variant"] = table["variant"], ""
+    table.loc[table["arm"].str.startswith("same_cost"), "control"] = "same_cost"
+    cost, ranks = robust_vs_cost(table).axes
+    squares = [line for line in cost.lines if line.get_marker() == "s"]
+    assert len(squares) == 12
+    assert len(ranks.get_yticklabels()) == 12
+    assert not any("same cost" in text.get_text() for text in [*cost.texts, *ranks.get_yticklabels()])
+    (best,) = [line for line in cost.lines if line.get_marker() in ("None", None)]
+    assert list(best.get_ydata()) == pytest.approx([70 + n / 2 for n in range(11)] + [82])  # 6.8 + 11 costs more
+
+
 WAYS = {
     ("standard", "standard", 1.0): (3.0, [0.10, 0.14]),
     ("PGD-AT", "pgd_at", 1.0): (17.0, [0.70, 0.74]),
@@ -226,7 +243,7 @@ def test_robust_vs_cost() -> None:
     assert "line: no mean is as high" in " ".join(figure.get_suptitle().split())
     ranked = [label.get_text() for label in whole.get_yticklabels()]
     assert ranked == ["PGD-AT", "carried", "PGD-AT", "standard"], "the highest mean first"
-    assert whole.get_title() == "40 % of the data"
+    assert whole.get_title() == "40 % of the data, and all"
     # Intervals: t with two seeds.
     half = 12.7062 * 2
     bars = [bar for collection in whole.collections for bar in collection.get_segments()]
