@@ -129,8 +129,8 @@ class _Run:
                         row |= self._validate(epoch)
                 state.ledger.sample_memory()
                 state.counters.metrics.append(row)
-                if status == "ok" and self._onset() is not None:
-                    status = "collapsed"
+                if status != "diverged":
+                    status = "ok" if self._onset() is None else "collapsed"
                 with state.ledger.phase("save"):
                     self._append_metrics(row)
                     due = last or time.monotonic() - saved >= checkpoint_seconds

@@ -308,6 +308,7 @@ COURSES: list[tuple[list[float], list[float], int | None]] = [
     ([0.2, 0.5, 0.1, 0.5], [0.4, 0.6, 0.9, 0.6], None),  # one dip
     ([0.2, 0.5, 0.5, 0.1], [0.4, 0.6, 0.9, 0.6], 3),  # at the end it is none
     ([0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1], None),  # never learned anything
+    ([0.1, 0.1, 0.1, 0.4], [0.4, 0.6, 0.7, 0.8], None),  # hollow at first, as it was still learning
     ([0.0, 0.1, 0.15, 0.1], [0.2, 0.45, 0.55, 0.9], 3),  # never got high, and training goes on to learn the attack
 ]
 
