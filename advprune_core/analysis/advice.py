@@ -18,11 +18,13 @@ from advprune_core.analysis.batches import batch_for, with_enough_steps
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.fronts import Plan, ways_of
 from advprune_core.analysis.situations import Situation, beyond, measured, nearest
+from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.base.settings import Settings
 from advprune_core.base.values import as_ratio, ratio, shown
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.commands import run_command, typed
 from advprune_core.study.plans import Pace, duration
+from advprune_core.study.tasks import PGD_40
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.presets import steps_told, trainer_name
 
@@ -57,7 +59,7 @@ class Request(Settings):
     """A budget: of time on this machine, or a share of what training on all the data costs."""
 
     budget: Annotated[Seconds | None, Field(gt=0, le=1e10, description="time to train: '20 min', '2 h'")] = None
-    cost: Annotated[Share | None, Field(gt=0, le=1000, description="share of a full run's cost: 0.3")] = None
+    cost: Annotated[Share | None, Field(gt=0, le=10, description="share of a full run's cost: 0.3")] = None
     wrong_labels: Annotated[Share | None, Field(ge=0, lt=1, description="share of labels that are wrong")] = None
 
     @model_validator(mode="after")
@@ -149,8 +151,12 @@ def advise(
             "  means over seeds on the measured test images, 95 % intervals; of single runs the standard deviation is "
             f"{100 * plan.spread:.1f} points",
             *([f"  against {_way(rival)}: {_expected(rival.robust, 'robust')}"] if rival is not None else []),
-            f"  {command(plan, config)}",
+            f"  {command(plan, config, str(there['test']))}",
         ]
+        if asked.wrong_labels and not config.dataset.label_noise:
+            lines.append(
+                f"  on data with wrong labels; to make some wrong: label_noise: {asked.wrong_labels:g} in --dataset"
+            )
         apart += changed
         if plan.between[0] != plan.between[1]:
             apart.append(
@@ -209,11 +215,21 @@ def _trainer(plan: Plan) -> str:
     return f"trainer {trainer_name(config)} ({steps_told(config)}{more})"
 
 
-def command(plan: Plan, config: RunConfig) -> str:
-    """The command that carries a plan out."""
+def command(plan: Plan, config: RunConfig, test: str) -> str:
+    """The command that carries a plan out, with the `test` that was measured, as ``pgd20+pgd20_margin``."""
     options: dict[str, Any] = {"dataset": config.dataset.spec(), "model": config.model.spec()}
     options |= {"norm": config.threat.norm, "eps": as_ratio(config.threat.eps)}
     options |= plan.way.trainer | {"epochs": float(f"{plan.epochs:.4g}")}
     if plan.pruned:
         options |= {"pruner": plan.way.pruner, "fraction": float(f"{plan.fraction:.3g}")}
-    return run_command(options.items())
+    attacks = [_attack(label) for label in test.split("+")]
+    tests = [("evaluation", attack.spec()) for attack in attacks] if tuple(attacks) != PGD_40 else []
+    return run_command([*options.items(), *tests])
+
+
+def _attack(label: str) -> Attack:
+    """The attack of a label of the published tests: ``pgd20_margin``, ``autoattack_apgd``."""
+    name, _, setting = label.partition("_")
+    if name == "autoattack":
+        return ATTACKS.parse({name: {"version": setting}} if setting else name)
+    return ATTACKS.parse({"pgd": {"steps": int(name.removeprefix("pgd")), "loss": setting or "cross_entropy"}})

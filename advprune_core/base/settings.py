@@ -53,7 +53,7 @@ def near_miss(name: str, allowed: Iterable[str], *, inner: Mapping[str, str] = M
     known = sorted(allowed)
     close = difflib.get_close_matches(name, [*known, *inner], n=1, cutoff=0.6)
     hint = f" (did you mean {inner.get(close[0], close[0])!r}?)" if close else ""
-    return f"{hint}; allowed: {', '.join(known)}"
+    return f"{hint}; allowed: {', '.join(known)}" if known else "; there is none"
 
 
 def check_names(
@@ -161,6 +161,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             lines.append(f"unknown setting {name!r}{hint}")
         else:
             message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "tuple_type":
+                message = f"a list is meant, as [{shown(item['input'])}]"
             lines.append(f"{name} = {shown(item['input'])}: {message}" if name else message)
     return "\n".join(lines)
 

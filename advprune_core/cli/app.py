@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from advprune_core import __version__
 from advprune_core.cli.advice import advise
 from advprune_core.cli.catalogue import list_components
 from advprune_core.cli.interrupts import interruptible
@@ -25,6 +26,12 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"advprune {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="advprune",
     cls=_Commands,
@@ -34,6 +41,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def of_all(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What is asked of no command."""
+
+
 app.command()(init)
 app.command("list")(list_components)
 app.command(cls=RunCommand)(run)

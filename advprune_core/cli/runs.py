@@ -27,10 +27,13 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """Train and evaluate one run; what is there is not run again."""
+    from advprune_core.analysis.summaries import threat_name
     from advprune_core.analysis.verdicts import on_one_seed
     from advprune_core.attacks.base import ATTACKS
     from advprune_core.base.files import shown
     from advprune_core.base.settings import check_names
+    from advprune_core.pruners.base import PRUNERS
+    from advprune_core.pruners.random import Full
     from advprune_core.study.grid import Entry
     from advprune_core.study.runner import run_entries
     from advprune_core.study.store import RunStore
@@ -40,9 +43,16 @@ def run(
     from advprune_core.trainers.controls import CONTROLS, check_control
     from advprune_core.trainers.sentinel import depth
 
-    config = RunConfig.flat(**{name: value_of(text) for name, text in ctx.obj.items() if text is not None})
+    asked = {name: value_of(text) for name, text in ctx.obj.items() if text is not None}
+    config = RunConfig.flat(**asked)
     if set_:
         config = config.with_settings(assignments(set_))
+    if (
+        "fraction" not in asked
+        and isinstance(config.pruner, Full)
+        and PRUNERS.parse(asked.get("pruner", "full")) != config.pruner
+    ):
+        raise ConfigError(f"--pruner {ctx.obj['pruner']} needs the share of the images to keep, as in --fraction 0.4")
     attacks = tuple(ATTACKS.parse(value_of(text)) for text in evaluation) if evaluation else PGD_40
     execution = Execution(engine="serial", timed_repeats=0, data=data, results=out, retrain=retrain)
     label = pruner_label(config.pruner)
@@ -70,6 +80,10 @@ def run(
         if kind is not None:
             title = f"{kind} of {title} ({CONTROLS[kind]})"
         print(f"{title}: status {record.status}{when}, {record.cost:,} forward-equivalents")
+        threat = entries[number].config.threat
+        print(f"  trained and attacked within {threat_name(threat.norm, threat.eps)}")
+        if record.wrong_labels is not None:
+            print(f"  of the labels it kept {100 * record.wrong_labels:.1f} % are wrong")
         found = store.evaluation(key, driver.evaluation_key(number))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:24} {value.text()}")

@@ -163,7 +163,10 @@ class Context:
             Where there is none.
         """
         if self.model is None:
-            raise ConfigError("this pruner looks at the model, and the context has none")
+            raise ConfigError(
+                "this pruner looks at what a network makes of the images, and there is none: name a model and its "
+                "weights, or put its logits and features for them beside the images"
+            )
         return self.model
 
     @property

@@ -128,5 +128,8 @@ class HistoryPruner(ScorePruner):
             If nothing was observed.
         """
         if not context.state:
-            raise ConfigError(f"{self.name} has observed nothing: it needs epochs before it selects")
+            raise ConfigError(
+                f"{self.name} has observed nothing: it needs epochs before it selects, or the trajectory of some "
+                "(what a network said of each image in each epoch) beside the images"
+            )
         return context.state

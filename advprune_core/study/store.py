@@ -202,7 +202,12 @@ class RunStore:
             path = alone
         if not path.exists():
             known = [file.parent.name for file in self.results.glob("*/manifest.json")]
-            raise ConfigError(f"no study {study!r} in {self.results}{near_miss(study, known)}")
+            hint = (
+                near_miss(study, known)
+                if known
+                else ": `advprune study` makes one there, `advprune import` brings one in"
+            )
+            raise ConfigError(f"no study {study!r} in {self.results}{hint}")
         return read_manifest(path)
 
     def write_manifest(self, manifest: Manifest, folder: Path, *, name: str = "manifest.json") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 from advprune_core.analysis.advice import WIDEST, Request, advise, choose
 from advprune_core.analysis.fronts import SETTING, Plan, Way, read_points, ways_of
 from advprune_core.analysis.situations import Situation, nearest
+from advprune_core.attacks.base import ATTACKS
 from advprune_core.base.settings import ConfigError
+from advprune_core.cli.options import value_of
 from advprune_core.datasets.base import load_dataset
 from advprune_core.study.plans import Pace
 from advprune_core.trainers.config import RunConfig
@@ -135,10 +138,6 @@ def test_with_many_wrong_labels_pruning_is_advised() -> None:
 
 def test_the_command_is_one_that_runs() -> None:
     """Its options make the very run that was measured."""
-    import shlex
-
-    from advprune_core.cli.options import value_of
-
     text = told(Request.create(cost=0.3, wrong_labels=0.4))
     (line,) = [line for line in text.splitlines() if line.strip().startswith("advprune run")]
     words = shlex.split(line)[2:]
@@ -146,6 +145,26 @@ def test_the_command_is_one_that_runs() -> None:
     config = RunConfig.flat(**options)
     assert (config.pruner.name, config.fraction, config.optimisation.plain_epochs) == ("aum", 0.5, 10)
     assert (config.attack.start.name, config.optimisation.epochs) == ("noise", 58)
+
+
+def test_the_command_tests_by_what_was_measured() -> None:
+    """Of every test in the published points; PGD-40, which `run` tests by itself, is left out."""
+    from advprune_core.analysis.advice import command
+
+    config = RunConfig.flat()
+    for test, rows in read_points().groupby("test"):
+        plan = ways_of(rows)[0].at(1e9)
+        assert plan is not None
+        words = shlex.split(command(plan, config, str(test)))
+        attacks = [value_of(words[place + 1]) for place, word in enumerate(words) if word == "--evaluation"]
+        labels = [ATTACKS.parse(attack).label() for attack in attacks]
+        assert labels == ([] if test == "pgd40+pgd40_margin" else str(test).split("+"))
+
+
+def test_labels_that_somebody_is_to_make_wrong_are_named() -> None:
+    line = "to make some wrong: label_noise: 0.4 in --dataset"
+    assert line in told(Request.create(cost=0.3, wrong_labels=0.4))
+    assert line not in told(Request.create(cost=0.3), dataset={"digits": {"label_noise": 0.4}})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import re
 import sys
@@ -55,6 +56,11 @@ def test_help(command: str | None) -> None:
     assert "Usage" in result.output
     for name in [] if command else COMMANDS:
         assert re.search(rf"^ *{name} +\w+", result.output, re.MULTILINE), f"{name} is not described"
+
+
+def test_version(advprune: Command) -> None:
+    code, out, _ = advprune("--version")
+    assert (code, out) == (0, f"advprune {importlib.metadata.version('advprune')}\n")
 
 
 def test_the_commands() -> None:
