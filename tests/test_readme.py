@@ -22,7 +22,7 @@ from advprune_core.trainers.loop import train
 from benchmarks import autoattack
 from tests.first_screens import ANSWERS, FIRST_CELLS
 from tests.front_page import SHOWN, filled
-from tests.reference import REFERENCE
+from tests.reference import REFERENCE, STUDIES
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -107,6 +107,8 @@ def test_every_notebook_and_result_is_in_the_table() -> None:
     named = [name for cell in re.findall(r"\.ipynb\): ([^|;]+)", TEXT) for name in re.findall(r"`(\w+)`", cell)]
     assert {"digits", "pruners", "convergence_reliability"} <= set(named)
     for name in named:
+        if is_profile(name):
+            assert (f"`{name}` (not run yet)" in TEXT) == (name not in STUDIES), name
         assert (find_profile if is_profile(name) else find_notebook)(name).exists(), name
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from advprune_core.analysis.budgets import budget_findings
 from advprune_core.analysis.claims import MARGIN
+from advprune_core.analysis.convergence import convergence_findings
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.figures import redraw
@@ -27,8 +28,10 @@ from advprune_core.analysis.summaries import (
     way_labels,
     with_accuracies,
 )
+from advprune_core.analysis.survival import survival_findings
 from advprune_core.base.files import write_text
 from advprune_core.study.archive import unfinished
+from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect, collect_timings
 
@@ -81,9 +84,17 @@ def page(folder: Path, study: str) -> str:
     if len(attacks_of(table, parts=True)) > 2:
         parts += ["## After each attack and all before it", markdown(after_attacks(table))]
     parts += ["## Findings", findings_of(table)]
+    if (folder / "convergence.png").exists():
+        parts += ["## How soon it gets there", _courses(folder, study)]
     for title, text in more_findings(table).items():
         parts += [f"## {title}", text]
     return "\n\n".join([head, *parts]) + "\n"
+
+
+def _courses(folder: Path, study: str) -> str:
+    """How soon runs were robust, and which collapsed before."""
+    courses, lives = collect_courses(folder, study=study), collect_lifetimes(folder, study=study)
+    return f"{convergence_findings(courses)}\n\nCatastrophic overfitting:\n\n{survival_findings(lives)}"
 
 
 def _picture(path: Path) -> str:

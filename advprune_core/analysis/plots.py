@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from textwrap import fill
 from typing import Any
 
@@ -67,7 +68,11 @@ def panels(found: Iterable[Point], *, xlabel: str, ylabel: str) -> tuple[Figure,
     """
     places = list(found)
     names = list(dict.fromkeys(arm for arm, _ in places))
-    shares = share_looks(fraction for _, fraction in places)
+    shares, titles = share_looks(fraction for _, fraction in places), [arm_label(name, names) for name in names]
+    ways, arms = (set(side) for side in zip(*(name.rpartition(": ")[::2] for name in names), strict=True))
+    if len(ways) == len(names) > len(arms) == 1:  # one pruner in all: it stands beside the shares that it keeps
+        titles, kept = [name.rpartition(": ")[0] for name in names], arm_label(arms.pop())
+        shares = {f: look if f == 1 else replace(look, family=f"{look.family}, {kept}") for f, look in shares.items()}
     columns = min(3, max(1, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
     figure, grid = canvas(rows, columns, height=1.75 * rows + 0.9, sharex=True, sharey=True)
@@ -75,7 +80,7 @@ def panels(found: Iterable[Point], *, xlabel: str, ylabel: str) -> tuple[Figure,
     for axis in axes[max(1, len(names)) :]:
         axis.set_visible(False)
     for place, axis in enumerate(axes[: len(names)]):
-        axis.set_title(fill(arm_label(names[place], names), 36))
+        axis.set_title(fill(titles[place], 36))
         if place + columns >= len(names):  # the last of its column
             axis.set_xlabel(xlabel)
             axis.tick_params(labelbottom=True)

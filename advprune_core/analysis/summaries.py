@@ -179,7 +179,7 @@ def printable_ways(
                 value += f" ({seeds} seeds)"
             row[f"robust at {100 * point['matched_fraction']:g} %"] = value
         rows.append(row)
-    return pd.DataFrame(rows)
+    return _filled(rows)
 
 
 def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame:
@@ -345,8 +345,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def printable(table: pd.DataFrame) -> pd.DataFrame:
-    """`summary` as people read it: per cent with intervals, worst class, cost as a share of the full run."""
-    rows, places = [], ["arm", "matched_fraction"]
+    """`summary` as people read it: per cent with intervals, worst class, cost as a share of the full run.
+
+    The run on all the data that several arms share stands there once.
+    """
+    rows, places, table = [], ["arm", "matched_fraction"], _once(table)
     worst = table.groupby(places)["worst_class_robust"].mean() if "worst_class_robust" in table else None
     for _, row in summary(table).iterrows():
         shown = {"arm": row["arm"], **_kept(row, table), "seeds": _seeds(row, table)}
@@ -357,7 +360,18 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
             shown["its worst class, %"] = "" if np.isnan(lowest) else f"{100 * lowest:.1f}"
         shown["cost / full run"] = "" if np.isnan(row["cost"]) else f"{row['cost']:.3f}"
         rows.append(shown)
-    return pd.DataFrame(rows)
+    return _filled(rows)
+
+
+def _once(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the rows that repeat another arm's run on all the data."""
+    return table[~((table["matched_fraction"] == 1) & table.duplicated("key"))]
+
+
+def _filled(rows: list[dict[str, object]]) -> pd.DataFrame:
+    """A table of text without columns in which nothing stands."""
+    table = pd.DataFrame(rows)
+    return table.loc[:, (table.fillna("") != "").any()]
 
 
 def _kept(row: pd.Series, table: pd.DataFrame) -> dict[str, str]:
@@ -383,8 +397,8 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
         themselves; means over seeds.
     """
     columns = {"clean": "clean"} | {f"robust_{name}": name for name in attacks_of(table, parts=True)}
+    table, rows = _once(table), []
     means = with_accuracies(table).groupby(["arm", "matched_fraction"])[list(columns)].mean()
-    rows = []
     for _, row in summary(table).iterrows():
         shown = {"arm": row["arm"], **_kept(row, table)}
         here = means.loc[(row["arm"], row["matched_fraction"])]

@@ -129,6 +129,12 @@ def survival_findings(table: pd.DataFrame) -> str:
     test over steps; all tests of the text together at 5 % (Holm).
     """
     lives, lines, tests = _lives(with_names(table, escape)), [], {}
+    if lives and not table["collapse_steps"].notna().any():
+        fewest = min(map(len, lives.values()))
+        return (
+            f"None of the {sum(map(len, lives.values()))} runs collapsed; where {fewest} did not, a rate of up to "
+            f"{100 * wilson(0, fewest)[1]:.0f} % is possible (95 % interval)."
+        )
     for (arm, fraction), rows in lives.items():
         full = lives.get((matched_arm(arm), 1.0))
         if fraction < 1 and full is not None:

@@ -33,7 +33,8 @@ def table() -> pd.DataFrame:
     ]
     found = pd.DataFrame(rows, columns=["arm", "matched_fraction", "seed", "clean", "robust", "cost"])
     control = found["arm"].map({"same_cost(random)": "same_cost"})
-    return found.assign(control=control, fraction=found["matched_fraction"].where(control.isna(), 1.0))
+    fraction = found["matched_fraction"].where(control.isna(), 1.0)
+    return found.assign(control=control, fraction=fraction, key=[f"run {n}" for n in range(len(found))])
 
 
 def test_the_summary_by_hand() -> None:
@@ -190,6 +191,19 @@ def test_the_printed_table() -> None:
     one = printable(table()[table()["seed"] == 0])
     assert one["robust accuracy, %"].tolist() == ["60.0", "50.0", "55.0"]
     assert one["clean accuracy, %"].tolist() == ["90.0", "80.0", "84.0"]
+
+
+def test_the_printed_table_has_a_run_that_arms_share_once_and_no_empty_column() -> None:
+    rows = table()
+    shared = rows[rows["matched_fraction"] == 1]
+    again = [shared.assign(arm="redraw"), shared.assign(arm="same_cost(random)", control="same_cost")]
+    doubled = pd.concat([rows, *again], ignore_index=True).assign(worst_class_robust=np.nan)
+    pd.testing.assert_frame_equal(printable(doubled), printable(rows))
+    assert "its worst class, %" in printable(rows.assign(worst_class_robust=0.1))
+    assert "cost / full run" not in printable(rows[rows["matched_fraction"] < 1])
+    # The same key below all the data is no run that all share: two arms happen to keep the same.
+    twin = pd.concat([rows, rows[rows["matched_fraction"] < 1].assign(arm="twin", control=None)], ignore_index=True)
+    assert "twin" in set(printable(twin)["arm"])
 
 
 def test_what_is_left_after_each_attack() -> None:

@@ -90,3 +90,10 @@ def test_the_figure_has_a_line_for_each_point() -> None:
 
 def test_nothing_trained_is_said() -> None:
     assert survival_findings(runs("a", [None], status="failed")) == "No run was trained to its end."
+
+
+def test_where_nothing_collapsed_one_sentence_says_so() -> None:
+    lives = pd.concat([runs("a", [None] * 10), runs("b", [None] * 12)])
+    # Wilson's upper end of 0 of n: z^2 / (n + z^2).
+    assert f"up to {100 * 1.95996**2 / (10 + 1.95996**2):.0f} %" in survival_findings(lives)
+    assert survival_findings(lives).startswith("None of the 22 runs collapsed; where 10 did not")
