@@ -20,6 +20,9 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Split
 from advprune_core.pruners.base import Selection
 
+#: Of more columns than this, numbers in a map's cells run into each other.
+_CROWD = 24
+
 
 @styled
 def gallery(
@@ -128,6 +131,8 @@ def overlaps(selections: Mapping[str, Selection]) -> pd.DataFrame:
 def selections_figure(shares: pd.DataFrame, common: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """What pruners keep of each class, and how much each pair has in common, in per cent: two maps below each other.
 
+    Of many pruners the second map has numbers only where a pair has twice as much in common as by chance.
+
     Parameters
     ----------
     shares : DataFrame
@@ -143,22 +148,26 @@ def selections_figure(shares: pd.DataFrame, common: pd.DataFrame, runs: pd.DataF
     figure, axes = canvas(2, 1, height=2 * rows + 1.3)
     numbered = [f"{name}  {number}" for name, number in zip(names, numbers, strict=True)]
     itself = np.eye(len(names), dtype=bool)
+    share, seed = float(runs["fraction"].iloc[0]), runs["seed"].iloc[0]
+    chance = share / (2 - share)
     maps = {
         "kept of each class, %": (shares.to_numpy(np.float64), [str(label) for label in shares.columns], "class"),
-        "in common with each of the others, % of what either keeps": (
+        "in common, % of what either keeps": (
             np.where(itself, np.nan, common.to_numpy(np.float64)), numbers, "pruner, by its number",
         ),
     }  # fmt: skip
     for axis, (title, (values, columns, label)) in zip(axes[:, 0], maps.items(), strict=True):
+        least = 2 * chance if len(columns) > _CROWD else 0.0
+        texts = np.where(values >= least, np.char.mod("%.0f", 100 * values), "")
         sns.heatmap(
-            100 * values, ax=axis, cmap="viridis", vmin=0, cbar=False, annot=True, fmt=".0f",
+            100 * values, ax=axis, cmap="viridis", vmin=0, cbar=False, annot=texts, fmt="",
             annot_kws={"size": SMALL}, xticklabels=columns, yticklabels=numbered,
         )  # fmt: skip
+        title += f" (numbers: from {100 * least:.0f} on)" if least else ""
         axis.tick_params(axis="y", rotation=0)
         tidy(axis, grid=None)
         axis.set_xlabel(label)
         axis.set_title(title)
-    share, seed = float(runs["fraction"].iloc[0]), runs["seed"].iloc[0]
-    chance = f"two random subsets have {100 * share / (2 - share):.0f} % in common"
-    caption(figure, setting(runs), f"{100 * share:g} % of the data, seed {seed}; {chance}")
+    told = f"two random subsets have {100 * chance:.0f} % in common"
+    caption(figure, setting(runs), f"{100 * share:g} % of the data, seed {seed}; {told}")
     return figure
