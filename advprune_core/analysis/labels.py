@@ -9,6 +9,7 @@ import pandas as pd
 from advprune_core.analysis.markup import plain
 from advprune_core.analysis.summaries import (
     attacks_of,
+    component_name,
     component_settings,
     described,
     setting_of,
@@ -16,6 +17,7 @@ from advprune_core.analysis.summaries import (
     specification,
     threat,
 )
+from advprune_core.base.settings import ConfigError
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import CONTROLS
 from advprune_core.trainers.presets import steps_told, trainer_name
@@ -88,13 +90,21 @@ def trainings(table: pd.DataFrame) -> list[str]:
     if not set(columns) <= set(table):
         return []
     told = []
-    for cells in table[columns].dropna().drop_duplicates().itertuples(index=False):
-        objective, start, steps = map(specification, cells)
-        count = int(steps) if isinstance(steps, str) and steps.isdigit() else steps
-        config = RunConfig.flat(objective=objective, start=start, steps=count)
-        more = [f"{name} {value}" for name, value in component_settings(str(cells.objective)).items()]
-        told.append(f"{trainer_name(config)} ({', '.join([steps_told(config), *more])})")
+    for cells in table[columns].dropna().drop_duplicates().astype(str).itertuples(index=False):
+        told.append(_training(*cells))
     return list(dict.fromkeys(told))
+
+
+def _training(objective: str, start: str, steps: str) -> str:
+    """A way of training from its cells; of a component that is not known here, its name."""
+    count = steps.removesuffix(".0")  # of a column with gaps
+    asked = {"objective": specification(objective), "start": specification(start), "steps": specification(count)}
+    try:
+        config = RunConfig.flat(**asked | ({"steps": int(count)} if count.isdigit() else {}))
+    except ConfigError:
+        return f"{described(objective)} from a {component_name(start)} start"
+    more = [f"{name} {value}" for name, value in component_settings(objective).items()]
+    return f"{trainer_name(config)} ({', '.join([steps_told(config), *more])})"
 
 
 def sample(table: pd.DataFrame) -> str:

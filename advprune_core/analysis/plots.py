@@ -69,7 +69,7 @@ def panels(found: Iterable[Point], *, xlabel: str, ylabel: str) -> tuple[Figure,
     places = list(found)
     names = list(dict.fromkeys(arm for arm, _ in places))
     shares, titles = share_looks(fraction for _, fraction in places), [arm_label(name, names) for name in names]
-    ways, arms = (set(side) for side in zip(*(name.rpartition(": ")[::2] for name in names), strict=True))
+    ways, arms = ({name.rpartition(": ")[place] for name in names} for place in (0, 2))
     if len(ways) == len(names) > len(arms) == 1:  # one pruner in all: it stands beside the shares that it keeps
         titles, kept = [name.rpartition(": ")[0] for name in names], arm_label(arms.pop())
         shares = {f: look if f == 1 else replace(look, family=f"{look.family}, {kept}") for f, look in shares.items()}

@@ -16,8 +16,8 @@ def _presets() -> dict[str, RunConfig]:
 def trainer_name(config: RunConfig) -> str:
     """``n_fgsm`` of cross-entropy on one step from a noisy image.
 
-    A preset of several steps keeps its name with another number of them; a way of training that
-    is no preset is told by objective and start.
+    A preset of several steps keeps its name with another number of them, and with another policy of
+    them, which is named; a way of training that is no preset is told by objective and start.
     """
     objective, attack = config.objective.name, config.attack
     near = {
@@ -26,12 +26,12 @@ def trainer_name(config: RunConfig) -> str:
         if (preset.objective.name, preset.attack.start) == (objective, attack.start)
     }
     exact = (name for name, preset in near.items() if preset.attack.steps == attack.steps)
-    several = (
-        name
-        for name, preset in near.items()
-        if type(preset.attack.steps) is type(attack.steps) and min(_count(preset), _count(config)) > 1
-    )
-    return next(exact, None) or next(several, None) or f"{objective} from a {attack.start.name} start"
+    if (name := next(exact, None)) is not None:
+        return name
+    several = [name for name, preset in near.items() if preset.attack.steps.name == "fixed" and _count(preset) > 1]
+    if not several or _count(config) <= 1:
+        return f"{objective} from a {attack.start.name} start"
+    return several[0] if attack.steps.name == "fixed" else f"{several[0]} with {attack.steps.name} steps"
 
 
 def steps_told(config: RunConfig) -> str:
