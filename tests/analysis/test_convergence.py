@@ -63,3 +63,24 @@ def test_the_figure_has_a_line_for_each_point() -> None:
         figure.canvas.draw()
     finally:
         plt.close(figure)
+
+
+RULES = [(100, ""), (20, ", static random subset"), (50, ", static random subset")]
+
+
+def test_a_panel_for_each_way_where_all_keep_by_one_rule() -> None:
+    both = pd.concat([COURSES.assign(arm=f"{way}: random") for way in ("PGD-AT", "N-FGSM")])
+    figure = convergence_figure(both)
+    assert [axis.get_title() for axis in figure.axes] == ["PGD-AT", "N-FGSM"]
+    keys = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(keys) == [f"{share} % of the data{rule}" for share, rule in RULES]
+    # Of two rules each panel says its own.
+    other = pd.concat([both, COURSES.assign(arm="PGD-AT: keep_hard")])
+    assert "PGD-AT: keep_hard" in [axis.get_title() for axis in convergence_figure(other).axes]
+    plt.close("all")
+
+
+def test_without_checks_there_is_an_empty_figure() -> None:
+    figure = convergence_figure(COURSES[:0])
+    assert not any(axis.lines for axis in figure.axes)
+    plt.close(figure)
