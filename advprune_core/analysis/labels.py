@@ -78,9 +78,9 @@ def settings_told(table: pd.DataFrame) -> str:
     told = [threats, f"Network: {', '.join(dict.fromkeys(map(described, table['model'].dropna())))}"]
     ways = trainings(table)
     told += [f"Trained by {ways[0]}"] if len(ways) == 1 else []
-    images = sorted(set(table["test_images"].dropna().astype(int)))
-    tested = f"{', '.join(f'{n:,}' for n in images)} test images" if images else "no test images"
-    told.append(f"Robust: right under {', '.join(attacks_of(table))}; {tested}")
+    images = sorted(set(table["test_images"].dropna().astype(int))) if "test_images" in table else []
+    tested = f"right under {', '.join(attacks_of(table))}; {', '.join(f'{n:,}' for n in images)} test images"
+    told.append(f"Robust: {tested if images else 'nothing was tested yet'}")
     return ". ".join(told)
 
 

@@ -25,7 +25,7 @@ from advprune_core.analysis.against_cost import robust_vs_cost
 from advprune_core.analysis.budgets import iso_cost_map
 from advprune_core.analysis.decomposition import decomposition, decomposition_figure
 from advprune_core.analysis.labels import settings_told
-from advprune_core.analysis.pages import compares_ways, findings_of, more_findings, rows_of
+from advprune_core.analysis.pages import compares_ways, findings_of, many_arms, more_findings, rows_of
 from advprune_core.analysis.plots import accuracy_vs_fraction
 from advprune_core.analysis.style import DPI
 from advprune_core.analysis.summaries import after_attacks, attacks_of
@@ -154,8 +154,8 @@ def _is_estimate(cell: object) -> bool:
 def _figures(table: pd.DataFrame) -> dict[str, Callable[[pd.DataFrame], Figure]]:
     """What there is to draw, by caption."""
     first: dict[str, Callable[[pd.DataFrame], Figure]] = (
-        {"Robust accuracy against cost, by way of training.": robust_vs_cost}
-        if compares_ways(table)
+        {"Robust accuracy against cost, by way of training or pruner.": robust_vs_cost}
+        if compares_ways(table) or many_arms(table)
         else {"Accuracy against the share of the data kept; controls beside the runs that they match.": _by_fraction}
     )
     if len(decomposition(table)):

@@ -46,3 +46,5 @@ def test_a_page_says_what_robust_means() -> None:
         "digits, L-inf 2/16; digits, L-inf 3/16. Network: small_cnn. Trained by n_fgsm (1 attack step). "
         "Robust: right under pgd40; 497 test images"
     )
+    untested = pd.DataFrame([row]).drop(columns=["test_images", "robust", "robust_pgd40"])
+    assert settings_told(untested).endswith("Trained by n_fgsm (1 attack step). Robust: nothing was tested yet")

@@ -94,7 +94,7 @@ def test_scoring_stays_within_its_budget(spec: Any) -> None:
 
 @every_variant
 def test_without_a_model_or_a_history_the_message_says_so(spec: Any) -> None:
-    with pytest.raises(ConfigError, match=r"context has none|need a context|observed nothing"):
+    with pytest.raises(ConfigError, match=r"and there is none|need a context|observed nothing"):
         PRUNERS.parse(spec).select(Context(dataset=blobs(), fraction=0.5, seed=0))
 
 

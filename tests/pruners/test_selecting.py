@@ -80,10 +80,10 @@ def test_a_trajectory_gives_the_scores_of_a_whole_training() -> None:
 
 LOGITS = np.zeros((len(Y), 4), np.float32)
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no model": ({"pruner": "score"}, "context has none"),
+    "no model": ({"pruner": "score"}, "and there is none"),
     "no images": ({"pruner": "score", "model": torch.nn.Flatten()}, "needs the images"),
     "no features": ({"pruner": "herding", "logits": LOGITS}, "only logits"),
-    "steps of saved outputs": ({"pruner": "keep_fragile", "logits": LOGITS}, "context has none"),
+    "steps of saved outputs": ({"pruner": "keep_fragile", "logits": LOGITS}, "and there is none"),
     "no history": ({"pruner": "aum"}, "observed nothing"),
     "short history": ({"pruner": "tdds", "trajectory": LOGITS[None]}, "too few epochs"),
     "no held-out images": ({"pruner": "glister", "x": X, "model": torch.nn.Flatten()}, "held-out"),
