@@ -195,7 +195,7 @@ that are compared.
 
 {table}
 
-{steps}Made on {device} with {cores} cores, one thread, torch {torch}, Python {python}.
+{steps}Made with one thread on {devices} (`device` in `runs.csv`), the last rows with torch {torch}, Python {python}.
 """
 
 
@@ -207,12 +207,14 @@ def markdown(table: pd.DataFrame) -> str:
 
 def write_readme(folder: Path) -> None:
     """The tables, from the rows that are there."""
-    steps = folder / "steps.csv"
+    steps, rows, made = folder / "steps.csv", pd.read_csv(folder / "runs.csv"), environment("cpu")
     text = README.format(
         away=AWAY,
-        table=markdown(summary(pd.read_csv(folder / "runs.csv"))),
+        table=markdown(summary(rows)),
+        devices=" and ".join(rows["device"].unique()),
+        torch=made["torch"],
+        python=made["python"],
         steps=f"{markdown(pd.read_csv(steps))}\n\n" if steps.exists() else "",
-        **environment("cpu"),
     )
     write_text(folder / "README.md", text)
 
@@ -226,7 +228,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    start, path = time.monotonic(), options.out / "runs.csv"
+    start, path, device = time.monotonic(), options.out / "runs.csv", environment("cpu")["device"]
     rows = pd.read_csv(path).to_dict("records") if path.exists() else []
     there, session = (
         {(row["data"], row["number"]) for row in rows},
@@ -237,7 +239,7 @@ def main() -> None:
         for number in range(count):
             if (data, number) in there or time.monotonic() - start > 60 * options.minutes:
                 continue
-            rows.append({"session": session, **pair(number, data, dataset)})
+            rows.append({"session": session, "device": device, **pair(number, data, dataset)})
             write_text(path, pd.DataFrame(rows).round(4).to_csv(index=False))
             print({name: value for name, value in rows[-1].items() if name != "settings"}, flush=True)
     write_readme(options.out)
