@@ -93,7 +93,7 @@ def _wrong_labels(study: str, wrong: int, data: str, attack: str = "") -> Case:
     }
     return Case(
         f"{data}, {wrong} % of the labels wrong{attack}",
-        "half, by AUM: the images whose labels a first phase without attacks finds most plausible (`keep: highest`)",
+        "half, by AUM: the images whose labels a first phase without attacks finds most plausible (keep: highest)",
         "the same cost, with or without that phase: the better, in each column",
         min(rivals.values(), key=lambda found: found.difference.mean),
         min((clean_gain(*(runs[point] for point in pair)) for pair in rivals), key=lambda gain: gain.mean),

@@ -34,6 +34,7 @@ def run(
     from advprune_core.base.settings import check_names
     from advprune_core.pruners.base import PRUNERS
     from advprune_core.pruners.random import Full
+    from advprune_core.study.commands import typed
     from advprune_core.study.grid import Entry
     from advprune_core.study.runner import run_entries
     from advprune_core.study.store import RunStore
@@ -44,15 +45,17 @@ def run(
     from advprune_core.trainers.sentinel import depth
 
     asked = {name: value_of(text) for name, text in ctx.obj.items() if text is not None}
-    config = RunConfig.flat(**asked)
-    if set_:
-        config = config.with_settings(assignments(set_))
+    settings = assignments(set_) if set_ else {}
+    asked |= {name: settings.pop(name) for name in ("pruner", "fraction") if name in settings}
+    config = RunConfig.flat(**asked).with_settings(settings)
     if (
         "fraction" not in asked
         and isinstance(config.pruner, Full)
         and PRUNERS.parse(asked.get("pruner", "full")) != config.pruner
     ):
-        raise ConfigError(f"--pruner {ctx.obj['pruner']} needs the share of the images to keep, as in --fraction 0.4")
+        raise ConfigError(
+            f"--pruner {typed(asked['pruner'])} needs the share of the images to keep, as in --fraction 0.4"
+        )
     attacks = tuple(ATTACKS.parse(value_of(text)) for text in evaluation) if evaluation else PGD_40
     execution = Execution(engine="serial", timed_repeats=0, data=data, results=out, retrain=retrain)
     label = pruner_label(config.pruner)

@@ -83,7 +83,7 @@ def onset(course: Sequence[Check], *, drop: float, ended: bool) -> int | None:
     ended : bool
         Whether no check will follow.
     """
-    best, suspect, believed = None, None, None
+    best, suspect, believed, fallen = None, None, None, False
     for check in course:
         better = best is None or check.robust > best.robust
         best = check if best is None or better else best
@@ -95,12 +95,12 @@ def onset(course: Sequence[Check], *, drop: float, ended: bool) -> int | None:
             drop=drop,
         )
         if down or hollow(robust=check.robust, training=check.training):
-            believed = suspect if believed is None else believed
-            if down and believed is not None:
+            believed, fallen = suspect if believed is None else believed, fallen or down
+            if fallen and believed is not None:
                 return believed
             suspect = check.epoch if suspect is None else suspect
         else:
-            suspect = None
+            suspect, fallen = None, False
             believed = None if better else believed
     return suspect if believed is None and ended else believed
 

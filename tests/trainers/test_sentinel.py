@@ -56,6 +56,7 @@ COURSES: list[tuple[list[float], list[float], int | None, int | None]] = [
     ([0.2, 0.5, 0.1, 0.5, 0.1, 0.1], [0.4, 0.6, 0.9, 0.6, 0.9, 0.9], 4, 4),
     ([0.2, 0.5, 0.1, 0.1, 0.5], [0.4, 0.6, 0.9, 0.9, 0.6], 2, 2),  # that it recovers does not take it back
     ([0.2, 0.5, 0.1, 0.5], [0.4, 0.6, 0.9, 0.6], None, None),
+    ([0.2, 0.35, 0.1, 0.16, 0.6], [0.4, 0.6, 0.9, 0.9, 0.9], 2, 2),  # a fall, then hollow: a fall all the same
     # Hollow at first, then better than ever: it was learning. Back below, it is not.
     ([0.1, 0.1, 0.1, 0.3, 0.5], [0.4, 0.6, 0.6, 0.7, 0.8], None, None),
     ([0.1, 0.1, 0.1, 0.3, 0.1, 0.1], [0.4, 0.6, 0.6, 0.7, 0.8, 0.9], 4, 4),
