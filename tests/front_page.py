@@ -51,9 +51,9 @@ def answer() -> str:
         f"data do; one of CIFAR-10 shows no difference ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f} points, "
         f"{fifths[0].seeds} seeds). Where 40 % of the labels are wrong, pruning wins on the digits** in robust "
         f"accuracy; on CIFAR-10 it is {cifar.clean.points()} clean (not tested), and no difference in robust accuracy "
-        "is seen; where 20 % are, pruning to half loses both. Gains and losses "
-        "against runs of equal cost on all the data, in points (AutoAttack is the "
-        "field's standard set of attacks), with 95 % intervals over seeds; verdicts at 5 % over all rows:",
+        "is seen; where 20 % are, pruning to half loses both. Gains and losses against runs of equal cost on all "
+        "the data, in points (AutoAttack: the field's standard attacks), 95 % intervals over seeds, verdicts over all "
+        "rows:",
         width=120,
     )
     return f"{told}\n\n{markdown(pd.DataFrame([row.shown() for row in rows.values()]))}"
