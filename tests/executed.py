@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 #: Folders of somebody's machine, which nobody else has.
 _FOLDERS = re.compile(r"(?<![\w.:/])/(?:tmp|home|root|work|mnt|data|Users|var)/")
+
+
+def cells(path: Path, kind: str = "code") -> list[dict[str, Any]]:
+    """The cells of a kind of a notebook, executed or not."""
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
 
 
 def undrawn(executed: dict[str, Any]) -> list[str]:

@@ -7,7 +7,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,7 +20,7 @@ from advprune_core.study.study import read_profile, study_config
 from advprune_core.study.table import collect
 from advprune_core.study.upkeep import check_results
 from advprune_core.trainers.config import content_key
-from tests.executed import machine_paths, undrawn
+from tests.executed import cells, machine_paths, undrawn
 from tests.front_page import derived
 from tests.reference import REFERENCE, STUDIES
 
@@ -106,10 +105,6 @@ def test_executed_notebooks_show_their_figures_and_name_no_machine(path: Path) -
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[f"{path.parent.name}/{path.name}" for path in NOTEBOOKS])
 def test_executed_notebooks_are_those_of_today(path: Path) -> None:
     """Every code cell but the parameters of the study."""
-    source = json.loads((ROOT / "notebooks" / path.name).read_text())
-    assert _code(json.loads(path.read_text())) == _code(source), "execute it again"
-
-
-def _code(notebook: dict[str, Any]) -> list[str]:
-    cells = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
-    return ["".join(cell["source"]) for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    own = [cell for cell in cells(path) if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    source = cells(ROOT / "notebooks" / path.name)
+    assert ["".join(cell["source"]) for cell in own] == ["".join(cell["source"]) for cell in source], "execute it again"

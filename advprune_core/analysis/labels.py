@@ -89,18 +89,16 @@ def trainings(table: pd.DataFrame) -> list[str]:
     columns = ["objective", "start", "steps"]
     if not set(columns) <= set(table):
         return []
-    told = []
-    for cells in table[columns].dropna().drop_duplicates().astype(str).itertuples(index=False):
-        told.append(_training(*cells))
-    return list(dict.fromkeys(told))
+    cells = table[columns].dropna().drop_duplicates().astype(str)
+    return list(dict.fromkeys(_training(*row) for row in cells.itertuples(index=False)))
 
 
 def _training(objective: str, start: str, steps: str) -> str:
     """A way of training from its cells; of a component that is not known here, its name."""
     count = steps.removesuffix(".0")  # of a column with gaps
-    asked = {"objective": specification(objective), "start": specification(start), "steps": specification(count)}
+    policy = int(count) if count.isdigit() else specification(count)
     try:
-        config = RunConfig.flat(**asked | ({"steps": int(count)} if count.isdigit() else {}))
+        config = RunConfig.flat(objective=specification(objective), start=specification(start), steps=policy)
     except ConfigError:
         return f"{described(objective)} from a {component_name(start)} start"
     more = [f"{name} {value}" for name, value in component_settings(objective).items()]

@@ -48,11 +48,7 @@ def run(
     settings = assignments(set_) if set_ else {}
     asked |= {name: settings.pop(name) for name in ("pruner", "fraction") if name in settings}
     config = RunConfig.flat(**asked).with_settings(settings)
-    if (
-        "fraction" not in asked
-        and isinstance(config.pruner, Full)
-        and PRUNERS.parse(asked.get("pruner", "full")) != config.pruner
-    ):
+    if "fraction" not in asked and not isinstance(PRUNERS.parse(asked.get("pruner", "full")), Full):
         raise ConfigError(
             f"--pruner {typed(asked['pruner'])} needs the share of the images to keep, as in --fraction 0.4"
         )

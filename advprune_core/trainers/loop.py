@@ -112,7 +112,7 @@ class _Run:
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         state, epochs = self.state, self.config.optimisation.epochs
         self._resume()
-        status = "ok" if self._onset() is None else "collapsed"
+        status = self._status()
         saved = time.monotonic()
         with self._passes(), state.ledger.watch(*{state.model, state.final_model}):
             while not self._at_end() and not self._over(status):
@@ -130,7 +130,7 @@ class _Run:
                 state.ledger.sample_memory()
                 state.counters.metrics.append(row)
                 if status != "diverged":
-                    status = "ok" if self._onset() is None else "collapsed"
+                    status = self._status()
                 with state.ledger.phase("save"):
                     self._append_metrics(row)
                     due = last or time.monotonic() - saved >= checkpoint_seconds
@@ -184,6 +184,10 @@ class _Run:
             return None
         course = checks(self.state.counters.metrics)
         return onset(course, drop=self.config.collapse_drop, ended=self._at_end())
+
+    def _status(self) -> str:
+        """How a run stands that has not diverged."""
+        return "ok" if self._onset() is None else "collapsed"
 
     def _over(self, status: str) -> bool:
         return status == "diverged" or (status == "collapsed" and self.config.on_collapse != "flag")

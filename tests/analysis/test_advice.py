@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.advice import WIDEST, Request, advise, choose
+from advprune_core.analysis.advice import WIDEST, Request, advise, choose, command
 from advprune_core.analysis.fronts import SETTING, Plan, Way, read_points, ways_of
 from advprune_core.analysis.situations import Situation, nearest
 from advprune_core.attacks.base import ATTACKS
@@ -149,8 +149,6 @@ def test_the_command_is_one_that_runs() -> None:
 
 def test_the_command_tests_by_what_was_measured() -> None:
     """Of every test in the published points; PGD-40, which `run` tests by itself, is left out."""
-    from advprune_core.analysis.advice import command
-
     config = RunConfig.flat()
     for test, rows in read_points().groupby("test"):
         plan = ways_of(rows)[0].at(1e9)

@@ -21,7 +21,7 @@ from advprune_core.study.executed import study_of
 from advprune_core.study.grid import study_grid
 from advprune_core.study.notebooks import find_notebook
 from advprune_core.study.study import StudyConfig, read_profile, study_config
-from tests.executed import undrawn
+from tests.executed import cells, undrawn
 from tests.tiny import STUDY
 
 ROOT = Path(__file__).parents[2]
@@ -46,10 +46,6 @@ GRIDS = {
 }
 FIGURES = {"accuracy_vs_fraction": "accuracy_vs_fraction.png", "runtime": "runtime.png"}
 TINY = STUDY | {"epochs": 1}
-
-
-def cells(path: Path, kind: str = "code") -> list[dict[str, Any]]:
-    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
