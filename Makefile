@@ -6,7 +6,7 @@ VENV ?= $(if $(PIN),.venv-pinned,.venv)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PIN),--constraint tests/known_good.txt)
 
-.PHONY: help study test test-fast lab student course docs lint reference-digits reference-fashion-mnist reference-cifar-cpu reference-cifar100-cpu bench bench-long clean
+.PHONY: help study test test-fast lab student course docs lint reference-digits reference-fashion-mnist reference-cifar-cpu reference-cifar-gpu reference-cifar100-cpu bench bench-long clean
 
 study: $(VENV)/.package  ## the embedded study: table, accuracy_vs_fraction.png, runtime.png
 	$(BIN)/advprune study notebooks/profiles/digits.yaml
@@ -50,6 +50,7 @@ DIGITS := digits digits_autoattack digits_n_fgsm pruners trainers carried collap
 FASHION_MNIST := freshness
 CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 noise_cifar10_cpu \
              gradient_matching_cifar10_cpu speedrun_cifar10_cpu
+CIFAR_GPU := cifar10_resnet18 noise_cifar10_resnet18
 each = set -e; for study in $(1); do $(BIN)/advprune study $$study --out $(RESULTS) $(2); done
 
 reference-digits: $(VENV)/.package  ## hours of two cores
@@ -63,6 +64,10 @@ reference-fashion-mnist: $(VENV)/.package  ## hours of two cores; the data are d
 reference-cifar-cpu: $(VENV)/.package  ## nights of two cores; the data are downloaded, or lie in $$ADVPRUNE_DATA
 	@$(call each,$(CIFAR_CPU),--dry-run)
 	@$(call each,$(CIFAR_CPU),)
+
+reference-cifar-gpu: $(VENV)/.package  ## a quarter of an hour of a large GPU; data likewise
+	@$(call each,$(CIFAR_GPU),--dry-run)
+	@$(call each,$(CIFAR_GPU),-p workers=6)
 
 # The same two questions on CIFAR-100.
 CIFAR_100 = set -e; $(foreach study,cifar10_cpu gradient_matching_cifar10_cpu,$(BIN)/advprune study $(study) \

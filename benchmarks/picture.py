@@ -38,8 +38,8 @@ def dots(axis: Axes, place: int, rows: pd.DataFrame) -> None:
     """Ratios of one line; what is beyond the range stands at its edge."""
     for row in rows.itertuples():
         share = row.ratio / row.target
-        met = row.ratio >= row.target
-        colour = BLUE if met else VERMILLION
+        met = row.met == "yes"
+        colour = BLUE if met else VERMILLION if row.met == "no" else GREY  # of too few rounds: open
         mark = MARKS.get(str(row.peer), OTHER)
         if share > HIGH:
             axis.plot(HIGH, place, ">", color=colour)
@@ -80,6 +80,7 @@ def draw(rows: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], linestyle="", color=GREY, marker=mark, label=peer) for peer, mark in marks.items()]
     handles += [
         Line2D([], [], linestyle="", color=BLUE, marker=">", label=f"met, beyond {HIGH:g} times"),
+        Line2D([], [], linestyle="", color=GREY, marker=OTHER, markerfacecolor="white", label="grey: open"),
         Line2D([], [], linestyle="", color="black", marker="|", markersize=8, label="passes alone (ceiling)"),
     ]
     legend(figure, handles)

@@ -55,6 +55,9 @@ def answer_rows() -> dict[str, Row]:
         **_random_subsets("digits", "digits", "", "the digits"),
         **_random_subsets("cifar", "cifar10_cpu", "PGD-7: ", "CIFAR-10, crops as in the papers, by AutoAttack"),
         **_random_subsets("cifar, no crops", "cifar10_cpu", "PGD-7, no crops: ", "CIFAR-10, no crops, by AutoAttack"),
+        **_random_subsets(
+            "resnet18", "cifar10_resnet18", "", "CIFAR-10, PreActResNet-18, one-step attack, by AutoAttack's APGD"
+        ),
         "few wrong": _wrong_labels("when_pruning_wins", 20, "the digits"),
         "many wrong": _wrong_labels("when_pruning_wins", 40, "the digits"),
         "many wrong, cifar": _wrong_labels("noise_cifar10_cpu", 40, "CIFAR-10", ", by AutoAttack's APGD"),

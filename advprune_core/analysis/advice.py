@@ -120,7 +120,7 @@ def advise(
         Times a way of training on this machine.
     """
     asked = Situation.of(config, dataset, request.wrong_labels)
-    points, images = nearest(points, asked), len(dataset.train)
+    points, images = _in_precision(nearest(points, asked), config.precision), len(dataset.train)
     there = points.iloc[0]
     full = full_epochs(points) * _PGD.passes_per_image
     batch = json.loads(there["trainer"]).get("batch_size", config.optimisation.batch_size)
@@ -165,6 +165,12 @@ def advise(
         if budget > 1.01 * plan.cost:
             apart.append(f"{plan.cost / budget:.0%} of the budget: what costs more was not measured, or is not better")
     return "\n".join([*lines, "", measured(there), *(f"  - {text}" for text in apart)])
+
+
+def _in_precision(points: pd.DataFrame, precision: str) -> pd.DataFrame:
+    """The points measured in the precision that is asked about, if there are any: rounding is no way of training."""
+    own = points["trainer"].map(lambda text: json.loads(text).get("precision", RunConfig().precision) == precision)
+    return points[own] if own.any() else points
 
 
 def _time(cost: float, speed: Pace, images: int) -> str:
@@ -228,8 +234,10 @@ def command(plan: Plan, config: RunConfig, test: str) -> str:
 
 
 def _attack(label: str) -> Attack:
-    """The attack of a label of the published tests: ``pgd20_margin``, ``autoattack_apgd``."""
+    """The attack of a label of the published tests: ``pgd20_margin``, ``autoattack_apgd_bfloat16``."""
     name, _, setting = label.partition("_")
     if name == "autoattack":
-        return ATTACKS.parse({name: {"version": setting}} if setting else name)
+        words = setting.split("_") if setting else []
+        settings = {("precision" if word == "bfloat16" else "version"): word for word in words}
+        return ATTACKS.parse({name: settings} if settings else name)
     return ATTACKS.parse({"pgd": {"steps": int(name.removeprefix("pgd")), "loss": setting or "cross_entropy"}})

@@ -7,7 +7,7 @@ do; a cheaper attack by the second. On logarithmic axes all that costs the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import fill
 from typing import Any
 
@@ -111,7 +111,7 @@ def budget_findings(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> 
     """
     texts = []
     for name, rows in settings(with_accuracies(with_names(table, escape))):
-        lines = [f"- {_advice(row, rows)}" for _, row in best_within(rows, budgets).iterrows()]
+        lines = [f"- {text}" for text in _advice(best_within(rows, budgets), rows)]
         texts += [f"**{name}**"] * bool(name and lines) + ["\n".join(lines)] * bool(lines)
     if not texts:
         return "No arm was tested, so there is nothing to advise."
@@ -123,11 +123,21 @@ def budget_findings(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> 
     return "\n\n".join(texts)
 
 
-def _advice(row: pd.Series, runs: pd.DataFrame) -> str:
-    reached = Estimate(row["robust"], row["low"], row["high"], row["seeds"])
-    text = f"With {100 * row['budget']:g} % of the dearest run's cost: **{_named(row)}**, {reached.text()} % robust"
+def _advice(best: pd.DataFrame, runs: pd.DataFrame) -> Iterator[str]:
+    """A line for each choice, with all the budgets that it is the best for."""
+    choice = ["arm", "matched_fraction", "rival", "rival_fraction"]
+    for _, rows in best.groupby(choice, sort=False, dropna=False):
+        *less, most = (f"{100 * budget:g}" for budget in rows["budget"])
+        shares = f"{', '.join(less)} or {most}" if less else most
+        yield f"With {shares} % of the dearest run's cost: {_choice(rows.iloc[-1], runs)}"
+
+
+def _choice(row: pd.Series, runs: pd.DataFrame) -> str:
+    reached = Estimate(row["robust"], row["low"], row["high"], int(row["seeds"]))
+    text = f"**{_named(row)}**, {reached.text()} % robust"
     if pd.isna(row["rival"]):
-        return f"{text} ({reached.counted()}); nothing of the other kind that was tested costs so little."
+        other = "on all the data" if row["fraction"] < 1 else "pruned"
+        return f"{text} ({reached.counted()}); nothing {other} was tested at this cost or less."
     places = {"fraction": row["matched_fraction"], "reference_fraction": row["rival_fraction"]}
     difference = compare(runs, row["arm"], row["rival"], **places)
     kind = "the best on all the data" if row["fraction"] < 1 else "the best pruned one"

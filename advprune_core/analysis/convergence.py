@@ -60,7 +60,12 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
         runs = f"{row['reached']} of {row['seeds']} runs get there"
         lines.append(f"- **{point_label(row['arm'], row['fraction'], whole=True)}**: {when}; {runs}.")
     head = f"{100 * share:g} % of the full run's last held-out robust accuracy (PGD-10 on val_stop):"
-    return "\n".join([head, "", *lines]) if lines else "No run has checks: set best_every."
+    tail = (
+        "A check rises late, when the learning rate falls, and it falls over each run's own length: what is shorter, "
+        "by fewer images or by fewer epochs, is sooner at its end. Whether pruning is the better way to be short, only "
+        "the comparison at equal cost can tell. Each way of training has a bar of its own, set by its own full run."
+    )
+    return "\n".join([head, "", *lines, "", tail]) if lines else "No run has checks: set best_every."
 
 
 @styled

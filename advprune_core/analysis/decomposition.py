@@ -55,7 +55,8 @@ def decomposition(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         ``variant, arm, fraction, part``; ``before, after``: mean robust accuracies in [0, 1]; ``change, low,
         high``: their difference, paired over the ``seeds`` that all the arms of one decomposition have, with
-        Student's 95 % interval. Parts whose arm in between was not run are one: ``"steps and data"``.
+        Student's 95 % interval. Parts whose arm in between was not run are one: ``"steps and data"``; an arm with
+        nothing in between is left out.
     """
     rows = []
     for variant, own in ways(with_accuracies(table)):
@@ -63,7 +64,8 @@ def decomposition(table: pd.DataFrame) -> pd.DataFrame:
         for arm, fraction in found:
             if fraction < 1 and found[arm, fraction]["control"].isna().all() and (arm, 1.0) in found:
                 parts = _parts(found, (arm, fraction))
-                rows += [{"variant": variant, "arm": arm, "fraction": fraction, **part} for part in parts]
+                if len(parts) > 1:
+                    rows += [{"variant": variant, "arm": arm, "fraction": fraction, **part} for part in parts]
     names = ["variant", "arm", "fraction", "part", "before", "after", "change", "low", "high", "seeds"]
     return pd.DataFrame(rows, columns=names)
 
@@ -124,7 +126,10 @@ def decomposition_findings(table: pd.DataFrame) -> str:
         whole = 100 * (rows["after"].iloc[-1] - rows["before"].iloc[0])
         lines.append(f"- **{_name(rows)}**: {whole:+.1f} points robust against all the data: {told} ({_seeds(rows)}).")
     if not lines:
-        return "Nothing to take apart: no pruned arm was tested beside its own run on all the data."
+        return (
+            "Nothing to take apart: no pruned arm was tested beside its own run on all the data and something between "
+            "the two, such as the control same_cost."
+        )
     return "\n".join(lines) + "\n\nEach part is paired by seed, with its own 95 % interval; their sum is the whole."
 
 

@@ -34,7 +34,6 @@ from advprune_core.analysis.style import (
     reach,
     share_looks,
     styled,
-    tidy,
 )
 from advprune_core.analysis.summaries import (
     Point,
@@ -146,7 +145,7 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     """Cost by phase against the share of data kept, and the speed-up in both units.
 
     Left: forward-equivalents of all runs, as a share of the full run's. Middle: processor seconds
-    of the runs that were timed alone. Right: how many times cheaper than the full run, with the range
+    of the runs that were timed alone, if any were. Right: how many times cheaper than the full run, with the range
     over repeated timings, and the line 1/f that a free selection would reach.
 
     Parameters
@@ -159,9 +158,10 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
     runs, timings = with_names(table[table["control"].isna()], plain), with_names(timings, plain)
     arms, fractions = _arms(runs), sorted(runs["fraction"].unique())
     drawn = looks(arms)
-    figure, ((left, middle, right),) = canvas(1, 3, height=2.5 + 0.14 * len(arms))
+    figure, ((left, *middle, right),) = canvas(1, 3 if len(timings) else 2, height=2.5 + 0.14 * len(arms))
     _phases(left, runs, arms, fractions)
-    _seconds(middle, timings, drawn)
+    for axis in middle:
+        _seconds(axis, timings, drawn)
     limit = np.linspace(min(fractions), 1, 100)
     (free,) = right.plot(limit, 1 / limit, color=GREY, linestyle=":", label="1/f")
     handles, speeds = [free], speed_ups(runs, timings)
@@ -175,7 +175,7 @@ def runtime(table: pd.DataFrame, timings: pd.DataFrame) -> Figure:
             handles += right.plot(x, group["speed_up_seconds"], label=f"{label}, seconds", **hollow)
             right.vlines(x, group["speed_up_seconds_low"], group["speed_up_seconds_high"], color=colour, linewidth=0.9)
     right.set_title("speed-up against the full run")
-    for axis in (left, middle, right):
+    for axis in (left, *middle, right):
         axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
         axis.set_xlabel("training images kept, %")
     legend(figure, handles)
@@ -202,12 +202,7 @@ def _phases(axis: Axes, runs: pd.DataFrame, arms: list[str], fractions: list[flo
 
 
 def _seconds(axis: Axes, timings: pd.DataFrame, drawn: dict[str, Look]) -> None:
-    """Processor seconds of each arm, where runs were timed alone."""
-    if not len(timings):
-        tidy(axis, grid=None)
-        axis.text(0.5, 0.5, "no run was timed alone\n(timed_repeats = 0)", ha="center", transform=axis.transAxes)
-        axis.set_title("processor seconds")
-        return
+    """Processor seconds of each arm, of runs that were timed alone."""
     for arm in dict.fromkeys(timings["arm"]):
         group, look = timings[timings["arm"] == arm], drawn[arm]
         seconds = group.groupby("fraction")["cpu_seconds"].median()

@@ -86,7 +86,9 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
         for (ours, rival), verdict in verdicts.items():
             if ours == point:
                 clean = clean_gain(tested[point], tested[rival])
-                lines.append(f"  - against *{_named(rival, tested)}*: {clean.points()} clean, {verdict.text()}.")
+                share = tested[rival]["cost"].mean() / rows["cost"].mean()
+                cost = "" if share >= 1 - SAME_COST else f", at {share:.2f} of its cost"
+                lines.append(f"  - against *{_named(rival, tested)}*{cost}: {clean.points()} clean, {verdict.text()}.")
     text = "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
     return f"{text}\n\n{method(verdicts.values())}"
 
@@ -207,6 +209,12 @@ def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: fl
     rows = at_equal_robustness(with_names(table, escape), reference=escape(reference), margin=margin)
     cheaper = rows[rows["speed_up"] > 1 + SAME_COST].sort_values("speed_up", ascending=False, kind="stable")
     cheaper = cheaper.drop_duplicates(["matched_fraction", "speed_up", "clean", "robust"])  # a full run is its control
+    arms = list(dict.fromkeys(rows["arm"]))
+    labels = [
+        point_label(arm, matched, arms, whole=kept == 1)
+        for arm, matched, kept in cheaper[["arm", "matched_fraction", "fraction"]].itertuples(index=False)
+    ]
+    cheaper = cheaper.assign(label=labels)
     told: dict[Any, list[str]] = {True: [], False: [], None: []}
     for _, row in cheaper.iterrows():
         told[row["as_robust"]].append(_speed(row))
@@ -231,6 +239,5 @@ def _speed(row: pd.Series) -> str:
     difference = Estimate(row["difference"], row["difference_low"], row["difference_high"], row["seeds"])
     other = (row["images_low"], row["images_high"])
     images = "" if np.isnan(other[0]) else f"; other images [{100 * other[0]:+.1f}, {100 * other[1]:+.1f}]"
-    share = "" if row["matched_fraction"] == 1 else f", {100 * row['matched_fraction']:g} %"
     loss = f"{difference.points()} robust ({difference.counted()}{images})"
-    return f"{row['arm']}{share}: {row['speed_up']:.2f}x cheaper, {loss}"
+    return f"{row['label']}: {row['speed_up']:.2f}x cheaper, {loss}"

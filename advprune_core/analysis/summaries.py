@@ -190,9 +190,9 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
     DataFrame
         ``pruner, fraction, seeds``; ``clean, robust`` in [0, 1]; ``against_random`` and
         ``against_same_cost``: paired differences in robust accuracy from the arm `random` at the
-        fraction, and from all data at the cost of this pruner, with ``_low, _high``, ``_pairs``
-        (``2 of 3 seeds, 1 diverged left out``), ``_p`` (Holm, over all differences of this table)
-        and ``_verdict``; ``headroom``, the share of the way from the one mean to the other;
+        fraction, and from all data at the cost of this pruner, with ``_low, _high``, ``_deviation``
+        (of seeds), ``_pairs`` (``2 of 3 seeds, 1 diverged left out``), ``_p`` (Holm, over all differences
+        of this table) and ``_verdict``; ``headroom``, the share of the way from the one mean to the other;
         ``cost``, of the full run's, in passes, and ``cost_seconds``: the same with selection counted
         in processor seconds of the run's own training, so that it holds on a busy machine; what all
         selections cost in epochs of training on all data, in passes and in processor seconds;
@@ -238,13 +238,14 @@ def _against_rivals(table: pd.DataFrame, runs: pd.DataFrame, random: str) -> dic
 def _told(name: str, verdict: Verdict | None) -> dict[str, object]:
     """The columns of one difference."""
     if verdict is None:  # no rival
-        numbers = dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_p"), np.nan)
+        numbers = dict.fromkeys((name, *(f"{name}_{what}" for what in ("low", "high", "deviation", "p"))), np.nan)
         return numbers | {f"{name}_pairs": "", f"{name}_verdict": ""}
     found = verdict.comparison.difference
     return {
         name: found.mean,
         f"{name}_low": found.low,
         f"{name}_high": found.high,
+        f"{name}_deviation": verdict.comparison.deviation,
         f"{name}_pairs": verdict.comparison.pairs(),
         f"{name}_p": verdict.p,
         f"{name}_verdict": verdict.says,

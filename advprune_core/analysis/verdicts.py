@@ -9,8 +9,8 @@ others as well: there the standard error is that of drawing seeds and images.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -41,6 +41,7 @@ BETTER_HERE = "better on these images, open for others"
 WORSE_HERE = "worse on these images, open for others"
 UNDECIDED = "not significant"
 NO_VERDICT = "no verdict"
+_MIRRORED = {BETTER: WORSE, WORSE: BETTER, BETTER_HERE: WORSE_HERE, WORSE_HERE: BETTER_HERE}
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,15 @@ class Comparison:
     other_images: tuple[float, float] | None = None
     deviation: float = float("nan")
 
+    def mirrored(self) -> Comparison:
+        """The reference compared with the arm."""
+        own, other = self.difference, self.other_images
+        return replace(
+            self,
+            difference=Estimate(-own.mean, -own.high, -own.low, own.seeds),
+            other_images=None if other is None else (-other[1], -other[0]),
+        )
+
     def pairs(self) -> str:
         """``5 of 5 seeds``, or ``2 of 3 seeds, 1 diverged left out``."""
         seeds = f"{self.difference.seeds} of {self.planned} seed{'s' * (self.planned != 1)}"
@@ -106,6 +116,10 @@ class Verdict:
     comparison: Comparison
     says: str
     p: float
+
+    def mirrored(self) -> Verdict:
+        """The verdict on the reference against the arm."""
+        return Verdict(self.comparison.mirrored(), _MIRRORED.get(self.says, self.says), self.p)
 
     def text(self) -> str:
         """The comparison, then ``; better beyond chance (Holm p = 0.012)``."""
@@ -209,22 +223,31 @@ def how_judged(says: Iterable[str]) -> str:
 
 
 def planning(comparisons: Iterable[Comparison], *, difference: float = 0.02) -> str:
+    """A sentence on what so many seeds can show; see `seeds_told`."""
+    known = [found for found in comparisons if not np.isnan(found.deviation)]
+    return seeds_told([f.deviation for f in known], [f.difference.seeds for f in known], difference=difference)
+
+
+def seeds_told(deviations: Sequence[float], seeds: Sequence[int], *, difference: float = 0.02) -> str:
     """A sentence on what so many seeds can show, by how differences deviate from seed to seed; empty if not known.
 
     Parameters
     ----------
-    comparisons : iterable of Comparison
+    deviations : sequence of float
+        Standard deviation over seeds of each comparison, in the unit of the accuracy.
+    seeds : sequence of int
+        Of each.
     difference : float
-        In the unit of the accuracy, for which the number of seeds is told.
+        In the same unit, for which the number of seeds is told.
     """
-    known = [found for found in comparisons if not np.isnan(found.deviation)]
-    if not known:
+    if not len(deviations):
         return ""
-    deviation, seeds = float(np.median([f.deviation for f in known])), max(f.difference.seeds for f in known)
+    deviation, most = float(np.median(deviations)), max(seeds)
     return (
-        f"From seed to seed differences deviate by {100 * deviation:.1f} points (median): {seeds} seeds show a true "
-        f"one of {100 * detectable(deviation, seeds):.1f} points four times in five, in a single test at "
-        f"{100 * LEVEL:g} %; for {100 * difference:g} points it takes {seeds_for(difference, deviation)} seeds."
+        f"What {most} seeds can show: on these test images, in a single test at {100 * LEVEL:g} %, they find a true "
+        f"difference of {100 * detectable(deviation, most):.1f} points four times in five (from seed to seed "
+        f"differences deviate by {100 * deviation:.1f} points, median); {100 * difference:g} points take "
+        f"{seeds_for(difference, deviation)} seeds. A verdict for other images, or over many comparisons, takes more."
     )
 
 

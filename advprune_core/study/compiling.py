@@ -13,8 +13,9 @@ from advprune_core.attacks.compiled import NotCompiled, compile_cache
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.study.grid import Datasets, Entry
+from advprune_core.study.grid import Datasets, Entry, check_entries
 from advprune_core.study.store import RunStore
+from advprune_core.study.study import Execution
 from advprune_core.study.tasks import EvaluationConfig, compiled_searches
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
 from advprune_core.trainers.config import RunConfig
@@ -74,6 +75,16 @@ def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, 
         ],
         {thing for thing, reason in tested.items() if reason is not None},
     )
+
+
+def checked_entries(entries: Sequence[Entry], execution: Execution) -> tuple[list[Entry], Datasets]:
+    """As `check_entries`: what is finished asks nothing of this machine, and nodes of a cluster look for themselves."""
+    store = RunStore(execution.root)
+
+    def here(entry: Entry, dataset: Dataset) -> bool:
+        return execution.engine != "ray" and any(_left(entry, dataset, store, retrain=execution.retrain))
+
+    return check_entries(entries, data=execution.data, here=here)
 
 
 def _device_here(config: RunConfig) -> bool:

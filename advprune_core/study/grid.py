@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from advprune_core.study.cluster import cluster_device
 from advprune_core.study.study import StudyConfig, pruner_label
 from advprune_core.study.tasks import PGD_40, EvaluationConfig
 from advprune_core.trainers.arithmetic import check_precision
-from advprune_core.trainers.checks import check_machine, check_run, fitted
+from advprune_core.trainers.checks import check_machine, check_training, fitted
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import Control, Finished, check_control, resolve
 
@@ -173,7 +173,10 @@ def _shard(entries: list[Entry], shard: tuple[int, int] | None) -> list[Entry]:
 
 
 def check_entries(
-    entries: Sequence[Entry], *, data: str | None = None, here: bool = True
+    entries: Sequence[Entry],
+    *,
+    data: str | None = None,
+    here: Callable[[Entry, Dataset], bool] = lambda entry, dataset: True,
 ) -> tuple[list[Entry], Datasets]:
     """Load the data and refuse a grid of which any run cannot be trained or tested, before any work.
 
@@ -181,8 +184,8 @@ def check_entries(
 
     Parameters
     ----------
-    here : bool
-        On this machine; the nodes of a cluster look for themselves whether they can.
+    here : callable
+        From an entry and its data set to whether this machine has to carry it out; default: all of them.
 
     Returns
     -------
@@ -196,20 +199,20 @@ def check_entries(
     UserWarning
         Batches that are cut.
     """
-    for entry in entries if here else ():
-        check_machine(entry.config)
     sources = dict.fromkeys(entry.config.dataset for entry in entries)
     datasets = {source: load_dataset(source, folder=data) for source in sources}
     entries = [replace(entry, config=fitted(entry.config, datasets[entry.config.dataset])) for entry in entries]
+    networks: dict[str, RunConfig] = {}
     for entry in entries:
         dataset = datasets[entry.config.dataset]
         try:
-            check_run(entry.config, dataset)
+            check_training(entry.config, dataset)
             entry.evaluation.check(dataset)
         except ConfigError as error:
             raise ConfigError(f"{entry.describe()}: {error}") from None
-    configs = (entry.config for entry in entries)
-    networks = {_network(config): config for config in configs}
+        if here(entry, dataset):
+            check_machine(entry.config)
+            networks.setdefault(_network(entry.config), entry.config)
     for config in networks.values():
         dataset = datasets[config.dataset]
         model = build_model(config.model, dataset)

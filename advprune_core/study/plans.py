@@ -14,7 +14,8 @@ import torch
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.study.grid import Datasets, Entry, check_entries
+from advprune_core.study.compiling import checked_entries
+from advprune_core.study.grid import Datasets, Entry
 from advprune_core.study.runner import expected_total
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
@@ -59,7 +60,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     Nothing is compiled and nothing is written. Time is estimated from a few steps of training on this
     machine, see `measured_pace`.
     """
-    entries, datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
+    entries, datasets = checked_entries(entries, execution)
     store = RunStore(execution.root)
     rows, missing, plainly, impossible = [], {}, set(), []
     for entry in entries:

@@ -14,9 +14,9 @@ from advprune_core.base.files import check_writable
 from advprune_core.base.progress import progress_bar
 from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.base import PRUNERS
-from advprune_core.study.compiling import settle_speed
+from advprune_core.study.compiling import checked_entries, settle_speed
 from advprune_core.study.driver import Driver
-from advprune_core.study.grid import Datasets, Entry, check_entries, study_grid
+from advprune_core.study.grid import Datasets, Entry, study_grid
 from advprune_core.study.records import Manifest, ManifestEntry
 from advprune_core.study.store import RunStore, read_manifest
 from advprune_core.study.study import Execution, StudyConfig
@@ -56,7 +56,7 @@ def run_entries(
         What cannot be run, before any work; a results folder that is not writable.
     """
     check_writable(execution.root)
-    entries, datasets = check_entries(entries, data=execution.data, here=execution.engine != "ray")
+    entries, datasets = checked_entries(entries, execution)
     settled = settle_speed(entries, datasets, RunStore(execution.root), retrain=execution.retrain)
     total = expected_total(settled.entries, datasets)
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:

@@ -237,7 +237,8 @@ class StudyConfig(Settings):
         names = ("engine", "workers", "address", "resources", "timed_repeats", "data", "results")
         options = {name: getattr(self, name) for name in names}
         if self.engine != "ray" and self.workers is None and self.base_config().device == "cuda":
-            options["workers"] = 1  # runs that share a GPU slow each other down and may not fit
+            # Three at once do 2.6 times as much (results/reference/compiled/gpu.csv), but may not fit: to be asked for.
+            options["workers"] = 1
         return Execution(**options)
 
     @property

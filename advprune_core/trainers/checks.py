@@ -21,15 +21,26 @@ from advprune_core.trainers.config import RunConfig
 
 
 def check_run(config: RunConfig, dataset: Dataset) -> None:
-    """Refuse what cannot be trained.
+    """Refuse what cannot be trained here.
 
     Raises
     ------
     ConfigError
-        What `check_machine` refuses; a fraction that leaves a class or a batch empty; no images for
-        the best checkpoint; a budget that does not pay for a batch, or for the epochs before the first selection.
+        What `check_machine` and `check_training` refuse.
     """
     check_machine(config)
+    check_training(config, dataset)
+
+
+def check_training(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse what cannot be trained on any machine.
+
+    Raises
+    ------
+    ConfigError
+        A fraction that leaves a class or a batch empty; no images for the best checkpoint; a budget that does not
+        pay for a batch, or for the epochs before the first selection.
+    """
     _check_images(config, dataset)
     _check_length(config, dataset)
     _check_selections(config, dataset)

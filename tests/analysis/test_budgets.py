@@ -78,6 +78,15 @@ def test_a_pruned_arm_that_is_best_stands_beside_the_best_on_all_the_data() -> N
     assert "better" not in text, "what was chosen by what it is judged on gets no verdict"
 
 
+def test_budgets_with_one_answer_share_a_line() -> None:
+    lines = [line for line in budget_findings(TABLE, [0.3, 0.49, 0.5, 0.99]).splitlines() if line.startswith("- ")]
+    assert [line.partition(":")[0] for line in lines] == [
+        "- With 30 or 49 % of the dearest run's cost",
+        "- With 50 or 99 % of the dearest run's cost",
+    ]
+    assert lines[0].endswith("seeds); nothing pruned was tested at this cost or less.")
+
+
 def test_nobody_is_advised_to_know_the_true_labels() -> None:
     known = pd.concat([TABLE, rows("oracle", 0.6, visits=4, per_visit=17, fraction=0.4)], ignore_index=True)
     assert chosen(known, 1.0) == chosen(TABLE, 1.0)

@@ -54,7 +54,7 @@ def parts_of(table: pd.DataFrame, arm: str) -> dict[str, float]:
     ("arms", "arm", "expected"),
     [
         ([COST], "random", {"steps": SHORTER - FULL, "data": CHANCE - SHORTER}),
-        ([], "random", {"steps and data": CHANCE - FULL}),
+        ([], "craig", {"steps and data": CHANCE - FULL, "selection": CHOSEN - CHANCE}),
         ([COST], "craig", {"steps": SHORTER - FULL, "data": CHANCE - SHORTER, "selection": CHOSEN - CHANCE}),
         (
             [COST, STEP],
@@ -87,6 +87,11 @@ def test_parts_are_the_differences_of_neighbours(
     for (_, row), values in zip(own.iterrows(), expected.values(), strict=True):
         interval = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
         assert (row["low"], row["high"]) == pytest.approx(interval)
+
+
+def test_a_loss_of_one_part_is_not_taken_apart() -> None:
+    assert not len(decomposition(study(*BASE[:2])))
+    assert "such as the control same_cost" in decomposition_findings(study(*BASE[:2]))
 
 
 def test_a_rule_that_costs_more_has_no_subset_by_chance_beside_it() -> None:

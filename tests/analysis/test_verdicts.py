@@ -184,8 +184,9 @@ def test_how_much_the_seeds_can_show_is_said() -> None:
     assert found.deviation == pytest.approx(np.std([1, 4, 2, 6, 3], ddof=1) / 100)
     least = 100 * detectable(found.deviation, 5)
     text = method(judge({0: found, 1: compare(of(a=[0.5, 0.6], b=[0.5, 0.5]), "a", "b", fraction=0.5)}).values())
-    assert "differences deviate by 1.9 points (median): 5 seeds show a true one of" in text
-    assert f"of {least:.1f} points four times in five" in text
+    assert "What 5 seeds can show: on these test images, in a single test at 5 %, they find a true difference" in text
+    assert f" of {least:.1f} points four times in five" in text
+    assert "differences deviate by 1.9 points, median" in text
     assert method([]) == planning([made(0.1, NAN, NAN, 2)]) == ""
 
 

@@ -178,6 +178,14 @@ def test_compiling_is_a_phase_of_its_own(data: Dataset) -> None:
     assert "compile" not in train(residual_run(speed="exact"), data).ledger["seconds"]
 
 
+@pytest.mark.usefixtures("traced")
+def test_the_last_gradients_go_with_the_passes_that_made_them(data: Dataset) -> None:
+    """On a GPU they lie in memory of a CUDA graph: whoever looks at them later gets an error of PyTorch's."""
+    model = network(data)
+    train(residual_run(best_every=1), data, model=model)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler_a_run_is_an_exact_one(data: Dataset) -> None:
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler.*exact"):

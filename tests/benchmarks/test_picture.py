@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from advprune_core.analysis.style import GREY
 from benchmarks.bench import known_ceilings
 from benchmarks.picture import LABEL, draw, lines, short
 from tests.analysis.figure_checks import faults
@@ -21,6 +22,7 @@ def rows(*ratios: float) -> pd.DataFrame:
             "peer": "ART",
             "ratio": ratios,
             "target": 2.0,
+            "met": ["yes" if ratio >= 2.0 else "no" for ratio in ratios],
             "device": "a CPU",
         }
     )
@@ -39,6 +41,11 @@ def test_ratios_far_from_their_targets_stay_inside() -> None:
     ]
     assert [mark for mark, _ in marks] == ["D", "D", "D", ">"]
     assert [face == "white" for _, face in marks] == [True, True, False, False], "what is not met is hollow"
+
+
+def test_what_is_open_is_neither_met_nor_missed() -> None:
+    (axis,) = draw(rows(1.9, 2.1).assign(met="after 1 rounds only"), known_ceilings(FOLDER)).axes
+    assert {line.get_color() for line in axis.lines if line.get_marker() == "D"} == {GREY}
 
 
 def test_works_are_headings() -> None:
