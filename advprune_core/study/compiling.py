@@ -78,13 +78,13 @@ def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, 
 
 
 def checked_entries(entries: Sequence[Entry], execution: Execution) -> tuple[list[Entry], Datasets]:
-    """As `check_entries`: what is finished asks nothing of this machine, and nodes of a cluster look for themselves."""
+    """As `check_entries`, for the results folder and the engine of an execution."""
     store = RunStore(execution.root)
 
-    def here(entry: Entry, dataset: Dataset) -> bool:
-        return execution.engine != "ray" and any(_left(entry, dataset, store, retrain=execution.retrain))
+    def left(entry: Entry, dataset: Dataset) -> bool:
+        return any(_left(entry, dataset, store, retrain=execution.retrain))
 
-    return check_entries(entries, data=execution.data, here=here)
+    return check_entries(entries, data=execution.data, here=execution.engine != "ray", left=left)
 
 
 def _device_here(config: RunConfig) -> bool:

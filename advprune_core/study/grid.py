@@ -176,7 +176,8 @@ def check_entries(
     entries: Sequence[Entry],
     *,
     data: str | None = None,
-    here: Callable[[Entry, Dataset], bool] = lambda entry, dataset: True,
+    here: bool = True,
+    left: Callable[[Entry, Dataset], bool] = lambda entry, dataset: True,
 ) -> tuple[list[Entry], Datasets]:
     """Load the data and refuse a grid of which any run cannot be trained or tested, before any work.
 
@@ -184,8 +185,11 @@ def check_entries(
 
     Parameters
     ----------
-    here : callable
-        From an entry and its data set to whether this machine has to carry it out; default: all of them.
+    here : bool
+        On this machine; the nodes of a cluster look for themselves whether they can.
+    left : callable
+        From an entry and its data set to whether anything is left to do. What is finished may have been made on a
+        machine that has what this one has not.
 
     Returns
     -------
@@ -210,9 +214,14 @@ def check_entries(
             entry.evaluation.check(dataset)
         except ConfigError as error:
             raise ConfigError(f"{entry.describe()}: {error}") from None
-        if here(entry, dataset):
+        try:
             check_machine(entry.config)
-            networks.setdefault(_network(entry.config), entry.config)
+        except ConfigError:
+            if not left(entry, dataset):
+                continue
+            if here:
+                raise
+        networks.setdefault(_network(entry.config), entry.config)
     for config in networks.values():
         dataset = datasets[config.dataset]
         model = build_model(config.model, dataset)
