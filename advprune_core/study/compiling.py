@@ -18,6 +18,7 @@ from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
 from advprune_core.study.tasks import EvaluationConfig, compiled_searches
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
+from advprune_core.trainers.checks import check_machine
 from advprune_core.trainers.config import RunConfig
 
 
@@ -79,12 +80,15 @@ def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, 
 
 def checked_entries(entries: Sequence[Entry], execution: Execution) -> tuple[list[Entry], Datasets]:
     """As `check_entries`, for the results folder and the engine of an execution."""
-    store = RunStore(execution.root)
+    store, here = RunStore(execution.root), execution.engine != "ray"
+    if here and not store.run_keys():  # nothing can be finished: refused before any data are loaded
+        for entry in entries:
+            check_machine(entry.config)
 
     def left(entry: Entry, dataset: Dataset) -> bool:
         return any(_left(entry, dataset, store, retrain=execution.retrain))
 
-    return check_entries(entries, data=execution.data, here=execution.engine != "ray", left=left)
+    return check_entries(entries, data=execution.data, here=here, left=left)
 
 
 def _device_here(config: RunConfig) -> bool:
