@@ -22,7 +22,7 @@ def short(setting: str) -> str:
     """A setting in a line; what stands last tells it from its neighbours."""
     first, last = setting.rpartition("; ")[::2]
     room = LABEL - len(last) - 6
-    return setting if len(setting) <= LABEL else f"{first[:room].rstrip(', ')} ...; {last}"
+    return setting if len(setting) <= LABEL else f"{first[:room].rpartition(' ')[0].rstrip(',;')} ...; {last}"
 
 
 def lines(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame | None]]:

@@ -39,11 +39,10 @@ def answer() -> str:
     assert not {says[name] for name in subsets} & {BETTER, BETTER_HERE}, "the sentence says: none gains"
     assert says["digits, least"] == WORSE, "the sentence says that it loses"
     assert says["many wrong"] == BETTER, "the sentence says that it wins"
-    cifar, few = rows["many wrong, cifar"].case, rows["few wrong"].case
+    cifar = rows["many wrong, cifar"].case
     assert cifar.clean.low > 0, "the sentence says that it wins"
     assert says["many wrong, cifar"] == UNDECIDED, "the sentence says: about the same"
-    assert says["few wrong"] == WORSE, "the sentence says that it loses both"
-    assert few.clean.high < 0, "the sentence says that it loses both"
+    assert says["few wrong"] == WORSE, "the sentence says that it loses"
     large = ("cifar, least", "cifar, no crops, least", "resnet18, least")
     assert {says[name] for name in large} == {UNDECIDED}, "the sentence says: no difference"
     fifths = [rows[name].case.comparison.difference for name in large]
@@ -52,10 +51,10 @@ def answer() -> str:
         "**At the same cost, a random fifth of the digits makes a network less robust than fewer epochs on all the "
         "data do; one of CIFAR-10 shows no difference, in a compact network and in PreActResNet-18 "
         f"({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f} points, {fifths[0].seeds} seeds). Where 40 % of the labels are "
-        "wrong, pruning wins on the digits** in robust "
-        f"accuracy; on CIFAR-10 it is {cifar.clean.points()} clean (not tested), and no difference in robust accuracy "
-        "is seen; where 20 % are, pruning to half loses both. Gains and losses against runs of equal cost on all "
-        "the data, in points, 95 % intervals over seeds, verdicts over all rows:",
+        "wrong, pruning wins on the digits** in robust accuracy; on CIFAR-10 it is "
+        f"{cifar.clean.points()} clean (not tested), and no difference in robust accuracy is seen; where 20 % are, "
+        "on the digits, pruning to half loses. Against runs of equal cost on all the data, in points, with 95 % "
+        "intervals over seeds and verdicts over all rows:",
         width=120,
     )
     return f"{told}\n\n{markdown(pd.DataFrame([row.shown() for row in rows.values()]))}"

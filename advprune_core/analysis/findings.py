@@ -41,6 +41,8 @@ from advprune_core.base.settings import check_names
 from advprune_core.datasets.base import DATASETS
 from advprune_core.trainers.sentinel import hollow
 
+#: Share of a full run's passes that choosing may take before it is named.
+_DEAR = 0.02
 #: Way of training, arm, its rival, fraction; the arm is its own rival on all the data.
 _Pair = tuple[str, str, str, float]
 #: Way of training, its fraction, its rival on all the data.
@@ -164,15 +166,31 @@ def pruner_findings(rows: pd.DataFrame) -> str:
             known = group[group[f"{name}_verdict"] != ""].sort_values(name, ascending=False)
             if len(known):
                 lines.append(f"  - against {rival}: {_tally(known, name)}.")
-        dear = group[group["selection_passes"] > 1]
-        told = ", ".join(f"{row['pruner']} ({row['selection_passes']:.2f})" for _, row in dear.iterrows()) or "none"
-        lines.append(f"  - selection takes more passes than one epoch of training: {told}.")
+        lines += _random_itself(rows[(rows["pruner"] == "random") & (rows["fraction"] == fraction)])
+        dear = group.assign(more=group["cost"] - group["fraction"]).sort_values("more", ascending=False)
+        dear = dear[dear["more"] > _DEAR]
+        told = ", ".join(f"{row['pruner']} (+{row['more']:.2f})" for _, row in dear.iterrows()) or "none"
+        lines.append(
+            "  - choosing, or a first phase on all the data to choose by, takes more than "
+            f"{100 * _DEAR:g} % of a full run's passes: {told}."
+        )
     rivals = ("against_random", "against_same_cost")
     says, deviations = (pd.concat([rows[f"{name}_{what}"] for name in rivals]) for what in ("verdict", "deviation"))
     known = deviations.notna().to_numpy()
     seeds = pd.concat([rows["seeds"]] * len(rivals))[known]
     sentences = how_judged(says[says != ""]), seeds_told(deviations[known].tolist(), seeds.tolist())
     return _with_method(_bullets(lines), " ".join(filter(None, sentences)))
+
+
+def _random_itself(rows: pd.DataFrame) -> list[str]:
+    """The random subset beside all the data at its cost: what every pruner of that table has to be seen beside."""
+    lines, name = [], "against_same_cost"
+    for _, row in rows[rows[f"{name}_verdict"] != ""].iterrows():
+        gain = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], int(row["seeds"]))
+        lines.append(
+            f"  - a static random subset itself against all data, same cost: {gain.points()}; {row[f'{name}_verdict']}."
+        )
+    return lines
 
 
 def _tally(known: pd.DataFrame, name: str) -> str:

@@ -73,8 +73,10 @@ def page(folder: Path, study: str) -> str:
     if not len(table):
         return f"{head}\n\nNo run is finished yet.\n"
     runs, seeds = table["key"].nunique(), table["seed"].nunique()
+    tested = table[table["robust"].notna()]["key"].nunique() if "robust" in table else 0
+    untested = f", {tested} of them tested" if tested < runs else ""
     parts = [
-        f"{runs} runs, {seeds} seed{'s' * (seeds != 1)}. {escape(settings_told(table))}. "
+        f"{runs} runs{untested}, {seeds} seed{'s' * (seeds != 1)}. {escape(settings_told(table))}. "
         "A control stands beside the run that it matches; accuracies "
         "in per cent with 95 % t intervals over seeds, costs in forward-equivalents. "
         "`table.csv` has a row for each run.",

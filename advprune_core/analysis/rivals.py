@@ -87,7 +87,7 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
             if ours == point:
                 clean = clean_gain(tested[point], tested[rival])
                 share = tested[rival]["cost"].mean() / rows["cost"].mean()
-                cost = "" if share >= 1 - SAME_COST else f", at {share:.2f} of its cost"
+                cost = "" if share >= 1 - SAME_COST else f", which costs {share:.2f} of it"
                 lines.append(f"  - against *{_named(rival, tested)}*{cost}: {clean.points()} clean, {verdict.text()}.")
     text = "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
     return f"{text}\n\n{method(verdicts.values())}"

@@ -88,12 +88,15 @@ def way_labels(table: pd.DataFrame) -> pd.Series:
 def full_costs(table: pd.DataFrame) -> pd.Series:
     """Forward-equivalents of the run on full data of each row's seed and way of training.
 
-    What costs are shares of; NaN where there is none. Aligned with the table.
+    What costs are shares of; of a way of training that was not run on full data, the first one's that was; NaN where
+    there is none. Aligned with the table.
     """
     keys = pd.MultiIndex.from_arrays([_way(table), table["seed"]])
     full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["matched_fraction"] == 1).to_numpy()]
     full = full[~full.index.duplicated()]
-    return pd.Series(full.reindex(keys).to_numpy(), index=table.index)
+    own = pd.Series(full.reindex(keys).to_numpy(), index=table.index)
+    first = full.groupby(level=1, sort=False).first()
+    return own.fillna(table["seed"].map(first))
 
 
 def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -242,13 +242,22 @@ def seeds_told(deviations: Sequence[float], seeds: Sequence[int], *, difference:
     """
     if not len(deviations):
         return ""
-    deviation, most = float(np.median(deviations)), max(seeds)
+    most, ends = max(seeds), sorted({float(np.median(deviations)), max(deviations)})
+    shown = _between(f"{100 * detectable(deviation, most):.1f}" for deviation in ends)
+    spread = _between(f"{100 * deviation:.1f}" for deviation in ends)
+    wanted = _between(f"{seeds_for(difference, deviation)}" for deviation in ends)
+    which = " (the median of these comparisons, the largest)" if len(ends) > 1 else ""
     return (
         f"What {most} seeds can show: on these test images, in a single test at {100 * LEVEL:g} %, they find a true "
-        f"difference of {100 * detectable(deviation, most):.1f} points four times in five (from seed to seed "
-        f"differences deviate by {100 * deviation:.1f} points, median); {100 * difference:g} points take "
-        f"{seeds_for(difference, deviation)} seeds. A verdict for other images, or over many comparisons, takes more."
+        f"difference of {shown} points four times in five, as differences deviate by {spread} points from seed to "
+        f"seed{which}; {100 * difference:g} points take {wanted} seeds. A verdict for other images, or over many "
+        "comparisons, takes more."
     )
+
+
+def _between(ends: Iterable[str]) -> str:
+    """``1.9 to 3.6``, or one number if they agree."""
+    return " to ".join(dict.fromkeys(ends))
 
 
 def method(verdicts: Iterable[Verdict]) -> str:

@@ -270,7 +270,8 @@ def test_what_is_said_of_pruners() -> None:
         "differences of means from -9.3 (bad) to +5.7 (good) points.",
         f"  - against all data, same cost: better beyond chance: none; worse beyond chance: none; worse {here}: "
         "good (-4.7), bad (-14.0); differences of means from -14.0 (bad) to -4.7 (good) points.",
-        "  - selection takes more passes than one epoch of training: bad (1.50).",
+        "  - choosing, or a first phase on all the data to choose by, takes more than 2 % of a full run's passes: "
+        "bad (+0.30).",
     ]
     assert "over 4 comparisons together (Holm)" in text[-1]
     table.loc[(table["arm"] == "bad") & (table["seed"] == 2), ["status", "robust"]] = ["diverged", np.nan]

@@ -186,7 +186,11 @@ def test_how_much_the_seeds_can_show_is_said() -> None:
     text = method(judge({0: found, 1: compare(of(a=[0.5, 0.6], b=[0.5, 0.5]), "a", "b", fraction=0.5)}).values())
     assert "What 5 seeds can show: on these test images, in a single test at 5 %, they find a true difference" in text
     assert f" of {least:.1f} points four times in five" in text
-    assert "differences deviate by 1.9 points, median" in text
+    assert "as differences deviate by 1.9 points from seed to seed; " in text
+    wide = compare(of(a=[0.51, 0.64, 0.52, 0.66, 0.53], b=[0.5] * 5), "a", "b", fraction=0.5)
+    both = planning([found, found, wide])
+    assert "as differences deviate by 1.9 to 7.2 points from seed to seed (the median of these comparisons, the" in both
+    assert f" of {least:.1f} to {100 * detectable(wide.deviation, 5):.1f} points four times in five" in both
     assert method([]) == planning([made(0.1, NAN, NAN, 2)]) == ""
 
 
