@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -37,6 +37,27 @@ def listening(listener: Callable[[int, float], None]) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
+class _Unread:
+    """A stream whose reader may go away, a closed pipe say: that is no reason for the work to stop.
+
+    An error within tqdm would leave its lock held, and whoever draws next would wait for ever.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 @contextmanager
 def _bar(name: str, total: float, counts: str, *, show: bool, **options: Any) -> Iterator[tqdm[Any]]:
     """A bar that says how long it took, if it gets to its end.
@@ -52,7 +73,7 @@ def _bar(name: str, total: float, counts: str, *, show: bool, **options: Any) ->
         kind, counts = WidgetBar, counts.replace("{bar:20}", "{bar}")
     # Few updates where no one watches.
     interval = 1.0 if seen or place.isatty() else 10.0
-    settings = {"mininterval": interval, "maxinterval": interval, "disable": not show, "file": place}
+    settings = {"mininterval": interval, "maxinterval": interval, "disable": not show, "file": _Unread(place)}
     with kind(total=total, desc=name, bar_format=counts + _TIME, **settings, **options) as bar:
         yield bar
         if bar.n >= bar.total:

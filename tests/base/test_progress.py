@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -106,3 +110,27 @@ def test_attack_bar_follows_the_searches(capsys: pytest.CaptureFixture[str]) -> 
     with attack_bar(40, show=False):
         tell(4, 0.5)
     assert capsys.readouterr().err == ""
+
+
+def test_a_bar_whose_reader_has_gone_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`advprune study ... 2>&1 | head`, a terminal that is closed: the work goes on, and comes to its end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w", buffering=1)
+    monkeypatch.setattr(sys, "stderr", stream)
+    reached: list[float] = []
+
+    def work() -> None:
+        with progress_bar("work", 100) as bar:
+            bar.mininterval = 0.01
+            with following(bar, lambda: 50.0):
+                time.sleep(0.1)
+            reached.append(bar.n)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert reached == [50.0]
+    with suppress(OSError):
+        stream.close()
