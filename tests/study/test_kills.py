@@ -93,8 +93,10 @@ def test_kills_at_random_times_leave_nothing_behind(tmp_path: Path) -> None:
     results = tmp_path / f"killed{number}"
     subprocess.run(command(results), capture_output=True, check=True)
     assert records(results) == expected
-    # loky's tracker may find that a semaphore of a killed worker is gone already, and says so.
-    lines = [line for log in logs for line in log.splitlines() if "resource_tracker" not in line]
+    # Of loky's own: its tracker may find that a semaphore of a killed worker is gone already, and a worker that is
+    # just beginning that there is nobody any more who tells it what to do.
+    own = ("resource_tracker", "EOFError: Ran out of input")
+    lines = [line for log in logs for line in log.splitlines() if not any(text in line for text in own)]
     assert [line for line in lines if "Error" in line] == []
     assert any("a worker process was killed" in log for log in logs)
     assert any("interrupted; what is finished is kept" in log for log in logs)
