@@ -25,6 +25,7 @@ import torch
 from scipy import stats
 from torch._dynamo.utils import counters
 
+from advprune_core.analysis.summaries import markdown
 from advprune_core.base.environment import environment
 from advprune_core.base.files import write_text
 from advprune_core.base.settings import ConfigError
@@ -202,12 +203,6 @@ that are compared.
 
 GPU = """On a GPU, of all processes at once (`python -m benchmarks.gpu_speed`): PGD-7 in bfloat16 on batches of 128
 images of 32x32, noise, with crops and flips; compiling found a warm cache."""
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table as markdown."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(object).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
 def write_readme(folder: Path) -> None:

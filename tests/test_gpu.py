@@ -105,7 +105,7 @@ def test_every_attack(name: str, norm: str, small: Dataset) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_compiled_runs(precision: str, small: Dataset, tmp_path: Path) -> None:
+def test_compiled_runs(precision: str, small: Dataset) -> None:
     """Every way of training, with the two graphs that the first of them needed; then a compiled test."""
     graphs = set()
     for way in WAYS:

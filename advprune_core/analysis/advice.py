@@ -169,7 +169,7 @@ def advise(
 
 def _in_precision(points: pd.DataFrame, precision: str) -> pd.DataFrame:
     """The points measured in the precision that is asked about, if there are any: rounding is no way of training."""
-    own = points["trainer"].map(lambda text: json.loads(text).get("precision", RunConfig().precision) == precision)
+    own = points["trainer"].map(lambda text: json.loads(text).get("precision", _PGD.precision) == precision)
     return points[own] if own.any() else points
 
 

@@ -29,6 +29,7 @@ from advprune_core.analysis.verdicts import (
     WORSE_HERE,
     Comparison,
     Verdict,
+    between,
     compare,
     how_judged,
     judge,
@@ -176,9 +177,7 @@ def pruner_findings(rows: pd.DataFrame) -> str:
         )
     rivals = ("against_random", "against_same_cost")
     says, deviations = (pd.concat([rows[f"{name}_{what}"] for name in rivals]) for what in ("verdict", "deviation"))
-    known = deviations.notna().to_numpy()
-    seeds = pd.concat([rows["seeds"]] * len(rivals))[known]
-    sentences = how_judged(says[says != ""]), seeds_told(deviations[known].tolist(), seeds.tolist())
+    sentences = how_judged(says[says != ""]), seeds_told(deviations.dropna().tolist(), int(rows["seeds"].max()))
     return _with_method(_bullets(lines), " ".join(filter(None, sentences)))
 
 
@@ -391,8 +390,7 @@ def _held_out(table: pd.DataFrame) -> list[str]:
 
 def _span(values: pd.Series) -> str:
     """``31 to 37``, or one number if they agree."""
-    low, high = f"{values.min():.0f}", f"{values.max():.0f}"
-    return low if low == high else f"{low} to {high}"
+    return between(f"{end:.0f}" for end in (values.min(), values.max()))
 
 
 def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:

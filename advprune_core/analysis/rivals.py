@@ -7,7 +7,7 @@ full run, if it loses no more than a margin that was stated before?
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -210,14 +210,9 @@ def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: fl
     cheaper = rows[rows["speed_up"] > 1 + SAME_COST].sort_values("speed_up", ascending=False, kind="stable")
     cheaper = cheaper.drop_duplicates(["matched_fraction", "speed_up", "clean", "robust"])  # a full run is its control
     arms = list(dict.fromkeys(rows["arm"]))
-    labels = [
-        point_label(arm, matched, arms, whole=kept == 1)
-        for arm, matched, kept in cheaper[["arm", "matched_fraction", "fraction"]].itertuples(index=False)
-    ]
-    cheaper = cheaper.assign(label=labels)
     told: dict[Any, list[str]] = {True: [], False: [], None: []}
     for _, row in cheaper.iterrows():
-        told[row["as_robust"]].append(_speed(row))
+        told[row["as_robust"]].append(_speed(row, arms))
     full, points = f"*{escape(reference)}* on all the data", f"{100 * margin:g} points"
     lines = [f"Nothing that is cheaper is known to lose at most {points} to {full}.", ""]
     if told[True]:
@@ -235,9 +230,10 @@ def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: fl
     )
 
 
-def _speed(row: pd.Series) -> str:
+def _speed(row: pd.Series, arms: Sequence[str]) -> str:
     difference = Estimate(row["difference"], row["difference_low"], row["difference_high"], row["seeds"])
     other = (row["images_low"], row["images_high"])
     images = "" if np.isnan(other[0]) else f"; other images [{100 * other[0]:+.1f}, {100 * other[1]:+.1f}]"
     loss = f"{difference.points()} robust ({difference.counted()}{images})"
-    return f"{row['label']}: {row['speed_up']:.2f}x cheaper, {loss}"
+    label = point_label(row["arm"], row["matched_fraction"], arms, whole=row["fraction"] == 1)
+    return f"{label}: {row['speed_up']:.2f}x cheaper, {loss}"

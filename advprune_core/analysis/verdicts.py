@@ -225,37 +225,38 @@ def how_judged(says: Iterable[str]) -> str:
 def planning(comparisons: Iterable[Comparison], *, difference: float = 0.02) -> str:
     """A sentence on what so many seeds can show; see `seeds_told`."""
     known = [found for found in comparisons if not np.isnan(found.deviation)]
-    return seeds_told([f.deviation for f in known], [f.difference.seeds for f in known], difference=difference)
+    seeds = max((found.difference.seeds for found in known), default=0)
+    return seeds_told([found.deviation for found in known], seeds, difference=difference)
 
 
-def seeds_told(deviations: Sequence[float], seeds: Sequence[int], *, difference: float = 0.02) -> str:
+def seeds_told(deviations: Sequence[float], seeds: int, *, difference: float = 0.02) -> str:
     """A sentence on what so many seeds can show, by how differences deviate from seed to seed; empty if not known.
 
     Parameters
     ----------
     deviations : sequence of float
         Standard deviation over seeds of each comparison, in the unit of the accuracy.
-    seeds : sequence of int
-        Of each.
+    seeds : int
+        The most that any of them has.
     difference : float
         In the same unit, for which the number of seeds is told.
     """
     if not len(deviations):
         return ""
-    most, ends = max(seeds), sorted({float(np.median(deviations)), max(deviations)})
-    shown = _between(f"{100 * detectable(deviation, most):.1f}" for deviation in ends)
-    spread = _between(f"{100 * deviation:.1f}" for deviation in ends)
-    wanted = _between(f"{seeds_for(difference, deviation)}" for deviation in ends)
+    ends = sorted({float(np.median(deviations)), max(deviations)})
+    shown = between(f"{100 * detectable(deviation, seeds):.1f}" for deviation in ends)
+    spread = between(f"{100 * deviation:.1f}" for deviation in ends)
+    wanted = between(f"{seeds_for(difference, deviation)}" for deviation in ends)
     which = " (the median of these comparisons, the largest)" if len(ends) > 1 else ""
     return (
-        f"What {most} seeds can show: on these test images, in a single test at {100 * LEVEL:g} %, they find a true "
+        f"What {seeds} seeds can show: on these test images, in a single test at {100 * LEVEL:g} %, they find a true "
         f"difference of {shown} points four times in five, as differences deviate by {spread} points from seed to "
         f"seed{which}; {100 * difference:g} points take {wanted} seeds. A verdict for other images, or over many "
         "comparisons, takes more."
     )
 
 
-def _between(ends: Iterable[str]) -> str:
+def between(ends: Iterable[str]) -> str:
     """``1.9 to 3.6``, or one number if they agree."""
     return " to ".join(dict.fromkeys(ends))
 
