@@ -11,7 +11,6 @@ import json
 import math
 import traceback
 import warnings
-from bisect import insort
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
@@ -40,8 +39,10 @@ from advprune_core.study.tasks import (
     EvaluationConfig,
     Task,
     TrainTask,
+    WarmupTask,
     carry_out,
     drop_checkpoints,
+    drop_warmup,
     evaluation_record,
     finish,
     finish_evaluation,
@@ -49,7 +50,9 @@ from advprune_core.study.tasks import (
     run_record,
     warm_up,
 )
+from advprune_core.study.waiting import Waiting, passes_saved, shared_warmups
 from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.warmups import warmup_passes
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,15 @@ class Driver:
         self.trained = self.evaluated = 0
         self.without_weights: list[str] = []
         self.timing = False
-        self._ready: list[tuple[int, float, int, Task]] = []
-        self._waiting: dict[str, list[int]] = {}
+        self._tasks = Waiting()
+        self._controls: dict[str, list[int]] = {}  # by the run that they wait for
         self._sharing: dict[str, list[int]] = {}
         self._tested: set[tuple[str, str]] = set()
         self._passes = 0.0
         self._testing: list[float] = []  # seconds of each test that was done now
-        self._training: dict[str, RunConfig] = {}
+        self._training: dict[str, tuple[RunConfig, Path]] = {}
+        self._warmups: dict[str, set[str]] = {}  # runs that are still to go on from each
+        self._saved: dict[str, float] = {}  # passes of the warm-up that a run goes on from
 
     def run(self) -> None:
         """Carry everything out.
@@ -139,7 +144,7 @@ class Driver:
                 continue
             record = self.store.finished(key)
             if record is None:
-                self._waiting.setdefault(key, []).append(number)
+                self._controls.setdefault(key, []).append(number)
             else:
                 self._add_control(number, record)
         self.on_key(self)
@@ -152,9 +157,9 @@ class Driver:
     def under_way(self) -> list[UnderWay]:
         """The runs that are being trained."""
         found = []
-        for key, config in list(self._training.items()):
+        for key, (config, folder) in list(self._training.items()):
             try:
-                text = (self.store.work(key) / "metrics.jsonl").read_text()
+                text = (folder / "metrics.jsonl").read_text()
                 rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
             except (OSError, ValueError):
                 continue
@@ -168,7 +173,9 @@ class Driver:
 
     def _position(self) -> float:
         """Forward-equivalents that are done, runs under way included."""
-        return self._passes + sum(self.passes(run.config) * run.config.share(run.epochs) for run in self.under_way())
+        begun = self.under_way()
+        done = {run.key: self.passes(run.config) * run.config.share(run.epochs) for run in begun}
+        return self._passes + sum(max(0.0, passes - self._saved.get(key, 0.0)) for key, passes in done.items())
 
     def dataset(self, config: RunConfig) -> Dataset:
         """The data that a run is trained and tested on."""
@@ -212,29 +219,22 @@ class Driver:
         self._sharing.setdefault(key, []).append(number)
         record = self.store.finished(key)
         if len(self._sharing[key]) > 1:  # queued already; it may be tested in another way
-            if record is not None and not self._queued(key):
+            if record is not None and key not in self._training and self._tasks.training(key) is None:
                 self._add_evaluations(key, config, record)
         elif record is None:
-            self._push(number, self._training_of(config, key))
+            self._queue_training(number, config, key)
         elif self.store.damaged(record) or (self.execution.retrain and self.store.absent(record)):
-            self._train_again(number, config, key)
+            self.bar.total += self.passes(config)
+            self._queue_training(number, config, key, again=True)  # for the files that its record names
         else:
             drop_checkpoints(self.store, key)
             self._passes += self.passes(config)
             self._add_evaluations(key, config, record)
 
-    def _training_of(self, config: RunConfig, key: str, *, again: bool = False) -> TrainTask:
+    def _queue_training(self, number: int, config: RunConfig, key: str, *, again: bool = False) -> None:
         ex = self.execution
-        return TrainTask(config, key, str(ex.root), ex.checkpoint_seconds, again)
-
-    def _train_again(self, number: int, config: RunConfig, key: str) -> None:
-        """Queue a run that is recorded, for the files that its record names."""
-        self.bar.total += self.passes(config)
-        self._push(number, self._training_of(config, key, again=True))
-
-    def _queued(self, key: str) -> bool:
-        """Whether a run is still to be trained, or under way."""
-        return key in self._training or any(isinstance(task, TrainTask) and task.key == key for *_, task in self._ready)
+        task = TrainTask(config, key, str(ex.root), ex.checkpoint_seconds, again)
+        self._tasks.push(task, number, part=self.entries[number].part, cost=self.passes(config))
 
     def _add_evaluations(self, key: str, config: RunConfig, record: RunRecord) -> None:
         """Queue the tests of a trained run that are not there: one for each way that its entries ask for."""
@@ -251,30 +251,24 @@ class Driver:
                 self.without_weights.append(self.entries[number].describe())
                 continue
             task = EvaluateTask(config, key, evaluation, its_key, str(ex.root), str(weights), steps=record.steps)
-            self._push(number, task)
-
-    def _push(self, number: int, task: Task) -> None:
-        """Tests first, so that what is trained is also judged if the machine goes away; then part by part.
-
-        Of a part the longest training comes first.
-        """
-        part, cost = -1, 0.0
-        if isinstance(task, TrainTask):
-            part, cost = self.entries[number].part, self.passes(task.config)
-        insort(self._ready, (part, -cost, number, task), key=lambda item: item[:2])
+            self._tasks.push(task, number)
 
     def _begin(self, number: int, task: Task) -> None:
-        if isinstance(task, TrainTask):
-            self._training[self.keys[number]] = task.config
+        if isinstance(task, TrainTask | WarmupTask):
+            key = self.keys[number]
+            folder = self.store.work(key) if isinstance(task, TrainTask) else self.store.warmup(task.key)
+            self._training[key] = task.config, folder
 
     def _work_through(self) -> None:
-        if not self._ready:
+        if not self._tasks:
             return  # no cluster is asked for nothing
         under_way: dict[Future[Any], tuple[int, Task]] = {}
         with self._engine() as executor:
-            while self._ready or under_way:
-                while self._ready and len(under_way) < executor.width:
-                    *_, number, task = self._ready.pop(0)
+            if self.execution.engine != "ray":  # whose nodes need not see each other's files
+                self._share_warmups()
+            while self._tasks or under_way:
+                while len(under_way) < executor.width and (first := self._tasks.pop()) is not None:
+                    number, task = first
                     self._begin(number, task)
                     under_way[executor.submit(carry_out, task, self.dataset(task.config))] = (number, task)
                 self._say_what_is_left([task for _, task in under_way.values()], executor.width)
@@ -282,19 +276,46 @@ class Driver:
                     number, task = under_way.pop(future)
                     self._done(number, task, future)
 
+    def _share_warmups(self) -> None:
+        """Let runs that begin alike wait for a training of what they share."""
+        ex, trainings = self.execution, [task for task in self._tasks.tasks if isinstance(task, TrainTask)]
+        runs = {task.key: (task.config, self.dataset(task.config)) for task in trainings}
+        for warmup, keys in shared_warmups(runs, self.store).items():
+            task = WarmupTask(runs[keys[0]][0], warmup, str(ex.root), ex.checkpoint_seconds)
+            self._tasks.hold(keys, until=task)
+            self._warmups[warmup] = set(keys)
+        self.bar.total -= sum(passes_saved(runs, self.store).values())
+
+    def _warmed_up(self, task: WarmupTask, error: BaseException | None) -> None:
+        """Begin the runs of a warm-up; what kept it from being trained, each of them meets by itself."""
+        self._tasks.release(task.key, trained=error is None)
+        keys, each = self._warmups[task.key], warmup_passes(task.config, len(self.dataset(task.config).train))
+        if error is None:
+            self._passes += each
+            self._saved |= dict.fromkeys(keys, each)
+        else:
+            self.bar.total += each * (len(keys) - 1)
+
+    def _gone_beyond(self, task: TrainTask) -> None:
+        """Drop the warm-up of a run when no other needs it."""
+        if task.warmup is not None:
+            self._warmups[task.warmup].discard(task.key)
+            if not self._warmups[task.warmup]:
+                drop_warmup(self.store, task.warmup)
+
     def _engine(self) -> AbstractContextManager[Engine]:
         ex = self.execution
         if ex.engine == "ray":
             return engine(ex.engine, ex.workers, root=ex.root, address=ex.address, resources=ex.resources)
-        possible = len(self._ready) + sum(len(numbers) for numbers in self._waiting.values())
+        possible = len(self._tasks) + sum(len(numbers) for numbers in self._controls.values())
         return engine(ex.engine, min(ex.worker_count, possible))
 
     def _say_what_is_left(self, under_way: list[Task], workers: int) -> None:
         """The bar counts training; tests of what is trained come last, and take their time as well."""
-        tasks = [*under_way, *(task for *_, task in self._ready)]
+        tasks = [*under_way, *self._tasks.tasks]
         training = sum(isinstance(task, TrainTask) for task in tasks)
         left = [f"{training} to train"] if training else []
-        if tests := len(tasks) - training:
+        if tests := sum(isinstance(task, EvaluateTask) for task in tasks):
             seconds = mean(self._testing or [0.0]) * math.ceil(tests / workers)
             about = f", about {tqdm.format_interval(seconds)}" if seconds and not training else ""
             left += [f"{tests} to test{about}"]
@@ -306,14 +327,18 @@ class Driver:
         self._training.pop(key, None)
         if error is not None and (refused := machine_error(error)) is not None:
             raise refused from error
+        if isinstance(task, WarmupTask):
+            self._warmed_up(task, error)
+            return
         name = self.entries[number].describe()
         if isinstance(task, TrainTask):
+            self._gone_beyond(task)
             if error is None:
                 self._trained(number, task, *future.result(), timed_alone=timed_alone)
                 return
             self.failed[name] = _message(error)
             finish_failed(self.store, run_record(key, task.config, self.dataset(task.config), _message(error)))
-            for waiting in self._waiting.pop(key, []):
+            for waiting in self._controls.pop(key, []):
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
             return
         if error is None:
@@ -351,9 +376,9 @@ class Driver:
         assert finished is not None
         if finished.status == "diverged":
             self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
-        self._passes += self.passes(config)
+        self._passes += self.passes(config) - self._saved.pop(key, 0.0)
         self._add_evaluations(key, config, finished)
-        controls = self._waiting.pop(key, [])
+        controls = self._controls.pop(key, [])
         for waiting in controls:
             self._add_control(waiting, finished)
         if controls:
@@ -386,12 +411,10 @@ class Driver:
     def _time_once(self, entry: Entry) -> None:
         """Train a run that is not there yet, timed; or time one that is, and keep only the time."""
         key, number = self.key(entry.config), self.entries.index(entry)
-        queued = [item for item in self._ready if isinstance(item[-1], TrainTask) and item[-1].key == key]
-        if queued:
+        if (task := self._tasks.training(key)) is not None:
             # What a checkpoint left by other company brings along is no time alone.
             alone = not (self.store.work(key) / "checkpoint.pt").exists()
-            self._ready.remove(queued[0])
-            task = queued[0][-1]
+            self._tasks.remove(task)
             self._begin(number, task)
             self._done(number, task, self._alone(task), timed_alone=alone)
         elif self.store.finished(key) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,11 +15,12 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.compiling import checked_entries
-from advprune_core.study.grid import Datasets, Entry
+from advprune_core.study.grid import Datasets, Entry, timed_entries
 from advprune_core.study.runner import expected_total
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
 from advprune_core.study.tasks import few_steps
+from advprune_core.study.waiting import passes_saved
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 
@@ -63,6 +64,8 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     entries, datasets = checked_entries(entries, execution)
     store = RunStore(execution.root)
     rows, missing, plainly, impossible = [], {}, set(), []
+    alike: dict[str, tuple[RunConfig, Dataset]] = {}
+    alone = {entry.identity() for entry in timed_entries(entries, execution.timed_repeats)}
     for entry in entries:
         dataset, config, state = datasets[entry.config.dataset], None, "to do"
         try:
@@ -79,20 +82,25 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
                 plainly.add(entry.identity())
         if state not in ("there", "not possible"):
             missing[entry.identity()] = entry
+            if config is not None and entry.identity() not in alone and execution.engine != "ray":
+                alike[config.train_key(dataset)] = config, dataset
         passes = f"{expected_total([entry], datasets):,.0f}"
         kept = "" if config is None else config.fraction  # a control's is known when it is resolved
         place = {"arm": entry.arm, "fraction": kept, "matched_fraction": entry.fraction, "seed": entry.seed}
         rows.append({**place, "state": state, "passes": passes})
-    total = expected_total(list(missing.values()), datasets)
+    saved = passes_saved(alike, store)
+    total = expected_total(list(missing.values()), datasets) - sum(saved.values())
     text = (
         f"{pd.DataFrame(rows).to_string(index=False)}\n"
         f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents"
     )
+    if saved:
+        text += f" ({sum(saved.values()):,.0f} less than by themselves: {len(saved)} runs share a warm-up with another)"
     elsewhere = any(entry.config.device == "cuda" for entry in missing.values()) and not torch.cuda.is_available()
     if elsewhere:
         text += "; how long that takes only a machine with a GPU can tell"
     elif missing:
-        text += _expected_time(list(missing.values()), datasets, execution.worker_count)
+        text += _expected_time(list(missing.values()), datasets, execution.worker_count, saved)
     if plainly:
         text += (
             f"\n{len(plainly)} of them are there as exact runs, which is what they are where nothing can be compiled"
@@ -100,8 +108,8 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     return "".join([text, *impossible])
 
 
-def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -> str:
-    """What training takes, between what and what, and how that is known."""
+def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int, saved: Mapping[str, float]) -> str:
+    """What training takes, between what and what, and how that is known; `saved`: see `passes_saved`."""
     kinds: dict[str, dict[str, list[Entry]]] = {}
     for entry in entries:
         kinds.setdefault(_kind(entry.config), {}).setdefault(_way(entry.config), []).append(entry)
@@ -110,7 +118,7 @@ def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -
     low = high = 0.0
     images = set()
     for ways in kinds.values():
-        passes = {way: expected_total(own, datasets) for way, own in ways.items()}
+        passes = {way: _left_to_train(own, datasets, saved) for way, own in ways.items()}
         paces = {}
         for way in sorted(passes, key=lambda way: -passes[way])[:each]:
             first = ways[way][0].config
@@ -132,6 +140,11 @@ def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int) -
             "(and a minute or so to compile)"
         )
     return text
+
+
+def _left_to_train(entries: Sequence[Entry], datasets: Datasets, saved: Mapping[str, float]) -> float:
+    keys = {entry.config.train_key(datasets[entry.config.dataset]) for entry in entries if not entry.derived}
+    return expected_total(entries, datasets) - sum(saved.get(key, 0.0) for key in keys)
 
 
 def _kind(config: RunConfig) -> str:

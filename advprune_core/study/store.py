@@ -3,6 +3,7 @@
 ``runs/<key>/record.json`` is the run, beside it ``selections.npz``, ``last.pt``, ``best.pt``,
 ``evaluations/<key>.json`` and ``timings/<number>.json``. Only the driver of a study writes these;
 ``work/`` belongs to the process that trains. In an exported study the records are packed (see `packed`).
+What may go at any time is in ``cache/``.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class RunStore:
         """Held by whoever trains or evaluates a run or writes its files, so that two studies can share it."""
         self.folder(key).mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder(key) / ".lock")
+
+    def warmup(self, key: str) -> Path:
+        """Folder of a warm-up that several runs share, while any of them is to be trained."""
+        return self.results / "cache" / "warmups" / key
 
     def run_keys(self) -> list[str]:
         """All keys that have a record."""

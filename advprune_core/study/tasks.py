@@ -1,4 +1,4 @@
-"""The two pieces of work of a study: train a run, evaluate a checkpoint. Both run anywhere."""
+"""The pieces of work of a study: train a run, or the warm-up of several, evaluate a checkpoint. All run anywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from pydantic import BeforeValidator, Field, PlainSerializer
 from torch import Tensor
 
@@ -28,8 +29,9 @@ from advprune_core.study.runs import load_model
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.config import RunConfig, content_key, json_data
-from advprune_core.trainers.loop import train
+from advprune_core.trainers.loop import train, train_warmup
 from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.warmups import warmup_key
 
 #: Images of a compiled pass of a search; what is left of a batch is cut and filled up to it.
 SEARCH_SIZE = 128
@@ -95,7 +97,8 @@ class EvaluationConfig(Settings):
 class TrainTask:
     """Train one run, with checkpoints under its key in the results folder (None: without).
 
-    With `again`, a finished run whose files are not all there is trained once more.
+    With `again`, a finished run whose files are not all there is trained once more. It goes on from the
+    warm-up with the key `warmup`, if that is there.
     """
 
     config: RunConfig
@@ -103,6 +106,7 @@ class TrainTask:
     results: str | None
     checkpoint_seconds: float = 30.0
     again: bool = False
+    warmup: str | None = None
 
     def __call__(self, dataset: Dataset) -> TrainResult | None:
         """The result, or None if another process finished the run meanwhile."""
@@ -119,10 +123,29 @@ class TrainTask:
                 work=store.work(self.key),
                 checkpoint_seconds=self.checkpoint_seconds,
                 fall_back=False,  # what is written has the key of what was asked for
+                start=None if self.warmup is None else store.warmup(self.warmup) / "checkpoint.pt",
             )
 
 
-def _check_key(here: str, given: str) -> None:
+@dataclass(frozen=True)
+class WarmupTask:
+    """Train the warm-up that several runs share, this one among them, and leave its checkpoint under its key."""
+
+    config: RunConfig
+    key: str
+    results: str
+    checkpoint_seconds: float = 30.0
+
+    def __call__(self, dataset: Dataset) -> None:
+        _check_key(warmup_key(self.config, dataset), self.key)
+        store = RunStore(self.results)
+        work = store.warmup(self.key)
+        work.mkdir(parents=True, exist_ok=True)
+        with FileLock(work / ".lock"), compile_cache(store.results):
+            train_warmup(self.config, dataset, work=work, checkpoint_seconds=self.checkpoint_seconds)
+
+
+def _check_key(here: str | None, given: str) -> None:
     """Refuse to work on other data, or with other code, than the key stands for: keys come from the driver.
 
     Raises
@@ -191,7 +214,7 @@ class EvaluateTask:
             )
 
 
-Task = TrainTask | EvaluateTask
+Task = TrainTask | WarmupTask | EvaluateTask
 
 
 def carry_out(task: Task, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
@@ -359,6 +382,13 @@ def drop_checkpoints(store: RunStore, key: str) -> None:
             path.unlink(missing_ok=True)
     with suppress(OSError):
         work.rmdir()  # unless an evaluation is under way there
+
+
+def drop_warmup(store: RunStore, key: str) -> None:
+    """Drop a warm-up, unless somebody is training it or taking it up."""
+    work = store.warmup(key)
+    with suppress(Timeout, OSError), FileLock(work / ".lock").acquire(timeout=0):
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def drop_work(store: RunStore, key: str) -> None:

@@ -36,6 +36,7 @@ from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import RunState
+from advprune_core.trainers.warmups import warmup_key
 
 
 def train(
@@ -47,6 +48,7 @@ def train(
     checkpoint_seconds: float = 30.0,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
     fall_back: bool = True,
+    start: Path | None = None,
 ) -> TrainResult:
     """Train one run.
 
@@ -66,6 +68,9 @@ def train(
         Called with each epoch's row of metrics.
     fall_back : bool
         Train a compiled run that cannot be compiled as an exact one; else refuse it.
+    start : path, optional
+        Checkpoint that `train_warmup` has left of the same warm-up, to go on from: to the same bits as
+        without it, and its cost is counted.
 
     Raises
     ------
@@ -81,13 +86,36 @@ def train(
     check_run(config, dataset)
     try:
         with arithmetic(config), torch_stream(config.seed, "training"):
-            return _Run(config, dataset, model, work).train(checkpoint_seconds, on_epoch)
+            return _Run(config, dataset, model, work, start=start).train(checkpoint_seconds, on_epoch)
     except NotCompiled as error:
         if not fall_back:
             raise
         warnings.warn(f"{error}: the run is an exact one", stacklevel=2)
     exact = config.replace(speed="exact")
     return train(exact, dataset, model=model, work=work, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch)
+
+
+def train_warmup(config: RunConfig, dataset: Dataset, *, work: Path, checkpoint_seconds: float = 30.0) -> None:
+    """Train the warm-up of a run, to be the `start` of all that begin alike (see `warmups`).
+
+    Parameters
+    ----------
+    work : path
+        Folder for ``checkpoint.pt``, which it goes on from if it is there, and per-epoch metrics.
+
+    Raises
+    ------
+    ConfigError, NotCompiled
+        What cannot be trained; a run without a warm-up that others may have.
+    """
+    config = fitted(config, dataset)
+    check_run(config, dataset)
+    key = warmup_key(config, dataset)
+    if key is None:
+        raise ConfigError(f"a run with the pruner {config.pruner.name!r} as it is set has no warm-up to share")
+    with arithmetic(config), torch_stream(config.seed, "training"):
+        run = _Run(config, dataset, None, work, key=key, until=config.pruner.epochs_before())
+        run.train(checkpoint_seconds, None)
 
 
 class _Run:
@@ -99,11 +127,16 @@ class _Run:
         dataset: Dataset,
         model: nn.Module | None,
         work: Path | None,
+        *,
         observer: Pruner | None = None,
+        start: Path | None = None,
+        key: str | None = None,
+        until: int | None = None,
     ):
         self.config, self.dataset, self.work = config, dataset, work
+        self.start, self.until = start, until
         self.observer = observer or config.pruner
-        self.state = RunState(config, dataset, model)
+        self.state = RunState(config, dataset, model, key=key or config.train_key(dataset))
         self.scout = copy.deepcopy(self.state.model) if config.pruner.scout_epochs() else None
         self.split = dataset.train.to(self.state.device)
         self.last_batch: Batch | None = None
@@ -115,7 +148,7 @@ class _Run:
         status = self._status()
         saved = time.monotonic()
         with self._passes(), state.ledger.watch(*{state.model, state.final_model}):
-            while not self._at_end() and not self._over(status):
+            while not self._at_end() and not self._over(status) and state.counters.epoch != self.until:
                 epoch = state.counters.epoch
                 self._select(epoch)
                 with state.ledger.phase("train"):
@@ -133,7 +166,7 @@ class _Run:
                     status = self._status()
                 with state.ledger.phase("save"):
                     self._append_metrics(row)
-                    due = last or time.monotonic() - saved >= checkpoint_seconds
+                    due = last or epoch + 1 == self.until or time.monotonic() - saved >= checkpoint_seconds
                     if self.work is not None and due and status != "diverged":
                         state.save(self.work / "checkpoint.pt")
                         saved = time.monotonic()
@@ -198,7 +231,8 @@ class _Run:
         if self.work is None:
             return
         self.work.mkdir(parents=True, exist_ok=True)
-        self.state.load(self.work / "checkpoint.pt")
+        if not self.state.load(self.work / "checkpoint.pt", key=self.state.key) and self.start is not None:
+            self.state.load(self.start, key=warmup_key(self.config, self.dataset))
         lines = [json.dumps(row) + "\n" for row in self.state.counters.metrics]
         (self.work / "metrics.jsonl").write_text("".join(lines))
 

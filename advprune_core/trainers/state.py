@@ -79,7 +79,7 @@ class RunState:
     pruner : dict of str to Tensor
         What the pruner keeps of the batches that it has observed.
     key : str
-        Of the run, so that a checkpoint is taken up by its own run only.
+        Of the run, or of the warm-up, so that a checkpoint is taken up by what it is of only.
     selection, selections
         The images kept now; all selections so far, by the epoch from which each holds.
     seen : array of bool, shape (n,)
@@ -88,7 +88,7 @@ class RunState:
         Weights at the best epoch so far.
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset, model: nn.Module | None) -> None:
+    def __init__(self, config: RunConfig, dataset: Dataset, model: nn.Module | None, *, key: str) -> None:
         optimisation, n = config.optimisation, len(dataset.train)
         self.device = torch.device(config.device)
         if model is None:
@@ -116,7 +116,7 @@ class RunState:
         }
         self.policy = {name: value.to(self.device) for name, value in policy.items()}
         self.pruner: dict[str, Tensor] = {}
-        self.key = config.train_key(dataset)
+        self.key = key
         self.ledger = Ledger(self.device)
         self.counters = Counters()
         self.seen = np.zeros(n, dtype=bool)
@@ -168,16 +168,22 @@ class RunState:
         torch.save(state, content)
         write_sealed(path, content.getvalue())
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint, or begin anew where there is none that can be believed; nothing is unpickled."""
+    def load(self, path: Path, *, key: str | None) -> bool:
+        """Go on from the checkpoint of what has this key, if there is one that can be believed; nothing is unpickled.
+
+        Returns
+        -------
+        bool
+            Whether there is; else the run begins anew.
+        """
         payload = read_sealed(path)
         if payload is None:
-            return
+            return False
         state = torch.load(io.BytesIO(payload), map_location=self.device, weights_only=True)
-        if (state["key"], state["format"]) != (self.key, _FORMAT):
-            whose = f"it is of the run {state['key']}" if state["key"] != self.key else "another version wrote it"
+        if (state["key"], state["format"]) != (key, _FORMAT):
+            whose = f"it is of the run {state['key']}" if state["key"] != key else "another version wrote it"
             set_aside(path, whose, fate="the run begins anew")
-            return
+            return False
         self.pruner = state["pruner"]
         self.model.load_state_dict(state["model"])
         if self.average is not None:
@@ -196,3 +202,4 @@ class RunState:
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        return True

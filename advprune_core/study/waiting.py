@@ -1,0 +1,108 @@
+"""What waits for a worker, in its order, and the warm-ups that several runs of a grid share."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from advprune_core.datasets.splits import Dataset
+from advprune_core.study.store import RunStore
+from advprune_core.study.tasks import Task, TrainTask, WarmupTask
+from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.warmups import warmup_key, warmup_passes
+
+
+def shared_warmups(runs: Mapping[str, tuple[RunConfig, Dataset]], store: RunStore) -> dict[str, list[str]]:
+    """Warm-ups that several runs to be trained share, or that are there already.
+
+    Parameters
+    ----------
+    runs : mapping of str to (RunConfig, Dataset)
+        Runs to be trained, by key.
+
+    Returns
+    -------
+    dict of str to list of str
+        Keys of the runs of each warm-up.
+    """
+    groups: dict[str, list[str]] = {}
+    for key, (config, dataset) in runs.items():
+        if (warmup := warmup_key(config, dataset)) is not None:
+            groups.setdefault(warmup, []).append(key)
+
+    def worth_while(warmup: str) -> bool:
+        begun = [(store.work(key) / "checkpoint.pt").exists() for key in groups[warmup]]
+        return begun.count(False) > 1 or store.warmup(warmup).exists()
+
+    return {key: own for key, own in groups.items() if worth_while(key)}
+
+
+def passes_saved(runs: Mapping[str, tuple[RunConfig, Dataset]], store: RunStore) -> dict[str, float]:
+    """Forward-equivalents that a run need not train because another one of its warm-up does, by key."""
+    return {
+        key: warmup_passes(runs[key][0], len(runs[key][1].train))
+        for own in shared_warmups(runs, store).values()
+        for key in own[1:]
+    }
+
+
+#: Place in the order, number of the entry in the grid, task.
+_Item = tuple[tuple[int, float], int, Any]
+
+
+class Waiting:
+    """Tasks in their order; runs that share a warm-up come when it is trained.
+
+    Tests are first, so that what is trained is also judged if the machine goes away; then training part by
+    part, of a part the longest first.
+    """
+
+    def __init__(self) -> None:
+        self._ready: list[_Item] = []
+        self._held: dict[str, list[_Item]] = {}
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """All of them."""
+        held = [item for items in self._held.values() for item in items]
+        return [task for *_, task in [*self._ready, *held]]
+
+    def push(self, task: Task, number: int, *, part: int = -1, cost: float = 0.0) -> None:
+        """Add a task of the entry in a place of the grid."""
+        self._insert(((part, -cost), number, task))
+
+    def pop(self) -> tuple[int, Task] | None:
+        """Take the first that can be begun."""
+        if not self._ready:
+            return None
+        _, number, task = self._ready.pop(0)
+        return number, task
+
+    def training(self, key: str) -> TrainTask | None:
+        """The training of a run that is not begun."""
+        return next((task for task in self.tasks if isinstance(task, TrainTask) and task.key == key), None)
+
+    def remove(self, task: Task) -> None:
+        """Take a task that could be begun out of its turn."""
+        self._ready = [item for item in self._ready if item[-1] is not task]
+
+    def hold(self, keys: Collection[str], *, until: WarmupTask) -> None:
+        """Put the training of a warm-up before the runs with these keys, and hold them back until it is done."""
+        own = [item for item in self._ready if isinstance(item[-1], TrainTask) and item[-1].key in keys]
+        self._ready = [item for item in self._ready if item not in own]
+        self._held[until.key] = own
+        place, number, _ = own[0]
+        self._insert((place, number, until))
+
+    def release(self, warmup: str, *, trained: bool) -> None:
+        """Let the runs of a warm-up be begun, from where it has left them if it could be trained."""
+        for place, number, task in self._held.pop(warmup):
+            self._insert((place, number, replace(task, warmup=warmup) if trained else task))
+
+    def _insert(self, item: _Item) -> None:
+        insort(self._ready, item, key=lambda item: item[0])

@@ -1,0 +1,35 @@
+"""Warm-ups: the epochs of a pruned run on all data, before it selects anything. Runs that begin alike share them.
+
+Until then a run depends neither on what its pruner will keep nor on how much of it, unless that pruner
+looks on meanwhile. So one training of the warm-up serves all runs with the same `warmup_key`: each goes
+on from its checkpoint, to the same bits as by itself, and is charged its passes and seconds.
+"""
+
+from __future__ import annotations
+
+from advprune_core.datasets.splits import Dataset
+from advprune_core.pruners.base import Pruner
+from advprune_core.trainers.config import RunConfig, content_key
+
+
+def warmup_key(config: RunConfig, dataset: Dataset) -> str | None:
+    """Hash of what determines a run's state at the end of its warm-up; None for a run without one."""
+    pruner, epochs, size = config.pruner, config.pruner.epochs_before(), config.optimisation.batch_size
+    selects_before = pruner.scout_epochs() or any(pruner.due(epoch) for epoch in range(epochs))
+    narrows = pruner.candidates(size, config.fraction) != size or type(pruner).narrow is not Pruner.narrow
+    if not 0 < epochs < config.optimisation.epochs or selects_before or narrows:
+        return None
+    looks_on = type(pruner).observe is not Pruner.observe
+    identity = _on_all_data(config).identity(dataset.train_hash)
+    return content_key({"warmup": epochs, "observer": pruner.canonical() if looks_on else None, **identity})
+
+
+def warmup_passes(config: RunConfig, n: int) -> float:
+    """Expected forward-equivalents of a run's warm-up with `n` training images."""
+    epochs, optimisation = config.pruner.epochs_before(), config.optimisation
+    length = {"epochs": epochs, "plain_epochs": min(optimisation.plain_epochs, epochs)}
+    return _on_all_data(config).replace(optimisation=optimisation.replace(**length)).passes(n)
+
+
+def _on_all_data(config: RunConfig) -> RunConfig:
+    return config.replace(pruner="full", fraction=1.0, min_per_class=0)

@@ -1,0 +1,142 @@
+"""Runs of a grid that begin alike: one training of what they share, the same records."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advprune_core.study import tasks
+from advprune_core.study.driver import Driver
+from advprune_core.study.grid import study_grid
+from advprune_core.study.plans import plan
+from advprune_core.study.runner import run_study
+from advprune_core.study.study import StudyConfig
+from advprune_core.trainers.loop import _Run
+from tests.study.test_driver import contents
+from tests.tiny import tiny_study
+
+PRUNERS = [{"random": {"warmup_epochs": 2}}, {"keep_hard": {"warmup_epochs": 2}}, "random"]
+
+
+def grid_with_warmups(results: Path, **parameters: Any) -> StudyConfig:
+    """For each of two seeds a full run, two runs of 3 epochs without a warm-up, four with the same of two epochs."""
+    wanted: dict[str, Any] = {"pruners": PRUNERS, "fractions": [1.0, 0.6, 0.4], "controls": [], "epochs": 3}
+    return tiny_study(results, **wanted | parameters)
+
+
+@pytest.fixture
+def epochs_trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Epochs that are trained in this process, one after the other."""
+    trained: list[int] = []
+    one = _Run._epoch
+
+    def noted(run: Any, epoch: int, **more: Any) -> Any:
+        trained.append(epoch)
+        return one(run, epoch, **more)
+
+    monkeypatch.setattr(_Run, "_epoch", noted)
+    return trained
+
+
+def unshared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every run train its own warm-up."""
+    monkeypatch.setattr("advprune_core.study.waiting.warmup_key", lambda config, dataset: None)
+
+
+def test_a_warmup_is_trained_once_for_all_that_share_it_and_nothing_else_is_different(
+    tmp_path: Path, epochs_trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run_study(grid_with_warmups(tmp_path / "shared"), progress=False)
+    assert (result.trained, result.failed) == (14, {})
+    assert sorted(epochs_trained) == sorted(2 * (3 * [0, 1, 2] + [0, 1] + 4 * [2]))
+    assert not list((tmp_path / "shared" / "cache" / "warmups").iterdir())
+    unshared(monkeypatch)
+    run_study(grid_with_warmups(tmp_path / "alone"), progress=False)
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+
+
+def test_an_interrupted_study_goes_on_from_its_warmups(
+    tmp_path: Path, epochs_trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = grid_with_warmups(tmp_path / "shared", pruners=PRUNERS[:2], fractions=[0.6, 0.4], seeds=[0])
+    finish = tasks.finish
+
+    def interrupted(*arguments: Any, **more: Any) -> bool:
+        finish(*arguments, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("advprune_core.study.driver.finish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config, progress=False)
+    assert epochs_trained == [0, 1, 2]
+    assert len(list((tmp_path / "shared" / "cache" / "warmups").iterdir())) == 1
+    told = plan(study_grid(config), config.execution)
+    epochs_trained.clear()  # what a plan times
+    monkeypatch.setattr("advprune_core.study.driver.finish", finish)
+    run_study(config, progress=False)
+    assert epochs_trained == [2, 2, 2]
+    assert "2 runs share a warm-up with another" in told
+    assert not list((tmp_path / "shared" / "cache" / "warmups").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "shared"),
+    [
+        ({}, 2 * 3),
+        ({"timed_repeats": 1}, 3),  # the first seed's are trained alone, from beginning to end
+        ({"pruners": PRUNERS[1:], "fractions": [0.4]}, 0),
+        ({"pruners": [{"aum": {"warmup_epochs": 2}}, {"random": {"warmup_epochs": 2}}], "fractions": [0.4]}, 0),
+        ({"engine": "ray"}, 0),
+    ],
+)
+def test_a_plan_counts_a_warmup_once(parameters: dict[str, Any], shared: int, tmp_path: Path) -> None:
+    config = grid_with_warmups(tmp_path, **parameters)
+    text = plan(study_grid(config), config.execution)
+    assert ("share a warm-up" in text) == bool(shared)
+    images = 300 - 2 * (300 // 13)
+    less = re.search(r"\(([\d,]+) less than by themselves: (\d+) runs", text)
+    found = (int(less[1].replace(",", "")), int(less[2])) if less else (0, 0)
+    assert found == (shared * 2 * images * 5, shared)
+
+
+def test_the_bar_ends_where_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes of a warm-up count once, whether it is under way, done, or what a run went on from."""
+    seen: list[tuple[float, float]] = []
+    done = Driver._done
+
+    def position(driver: Driver, *arguments: Any, **more: Any) -> None:
+        done(driver, *arguments, **more)
+        seen.append((driver._position(), driver.bar.total))
+
+    monkeypatch.setattr(Driver, "_done", position)
+    run_study(grid_with_warmups(tmp_path, seeds=[0]), progress=False)
+    images, kept = 254, (round(0.6 * 254), round(0.4 * 254))
+    whole = 3 * images + 3 * sum(kept) + 2 * images + 2 * sum(kept)
+    assert {total for _, total in seen} == {5.0 * whole}
+    assert [position for position, _ in seen] == sorted(position for position, _ in seen)
+    assert seen[-1][0] == 5.0 * whole
+
+
+def test_what_keeps_a_warmup_from_being_trained_its_runs_meet_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **more: Any) -> None:
+        raise RuntimeError("no warm-up today")
+
+    monkeypatch.setattr("advprune_core.study.tasks.train_warmup", fails)
+    result = run_study(grid_with_warmups(tmp_path / "failing"), progress=False)
+    assert (result.trained, result.failed) == (14, {})
+    unshared(monkeypatch)
+    run_study(grid_with_warmups(tmp_path / "alone"), progress=False)
+    assert contents(tmp_path / "failing") == contents(tmp_path / "alone")
+
+
+@pytest.mark.slow
+def test_workers_share_warmups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_study(grid_with_warmups(tmp_path / "shared", engine="processes", workers=2), progress=False)
+    unshared(monkeypatch)
+    run_study(grid_with_warmups(tmp_path / "alone"), progress=False)
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")

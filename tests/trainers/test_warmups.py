@@ -1,0 +1,183 @@
+"""Warm-ups: what they depend on, and that a run goes on from one as if it were its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import load_dataset
+from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.loop import _Run, train, train_warmup
+from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.warmups import warmup_key, warmup_passes
+from tests.tiny import tiny_run
+
+
+def pruned(pruner: str = "random", *, settings: dict[str, Any] | None = None, **options: Any) -> RunConfig:
+    """A tiny run of four epochs that selects after two of them."""
+    return tiny_run(
+        **{"epochs": 4, "fraction": 0.4} | options, pruner={pruner: {"warmup_epochs": 2} | (settings or {})}
+    )
+
+
+def key(config: RunConfig) -> str | None:
+    return warmup_key(config, load_dataset(config.dataset))
+
+
+@pytest.mark.parametrize(
+    ("other", "alike"),
+    [
+        (pruned(fraction=0.7), True),
+        (pruned("keep_hard"), True),
+        (pruned("keep_hard", settings={"every": 1}), True),
+        (pruned(min_per_class=3), True),
+        (pruned(schedule_span="full_run"), True),
+        (pruned(settings={"warmup_epochs": 1}), False),
+        (pruned(seed=1), False),
+        (pruned(epochs=5), False),  # another learning rate
+        (pruned(lr=0.05), False),
+        (pruned(steps=2), False),
+        (pruned(trainer="trades"), False),
+        (pruned(plain_epochs=1), False),
+        (pruned(best_every=1), False),
+        (pruned(dataset={"digits": {"limit": 300, "test_limit": 100, "label_noise": 0.2}}), False),
+        (pruned("aum"), False),  # looks on
+    ],
+)
+def test_what_the_warmup_of_a_run_depends_on(other: RunConfig, alike: bool) -> None:
+    assert key(other) is not None
+    assert (key(other) == key(pruned())) == alike
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        (pruned("aum"), pruned("aum", fraction=0.7), True),
+        (pruned("aum"), pruned("forgetting"), False),
+        (pruned("aum"), pruned("aum", settings={"keep": "highest"}), False),
+    ],
+)
+def test_a_pruner_that_looks_on_shares_with_its_like(one: RunConfig, other: RunConfig, alike: bool) -> None:
+    assert (key(one) == key(other)) == alike
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny_run(),
+        tiny_run(pruner="random", fraction=0.4),
+        tiny_run(pruner={"keep_hard": {"score_epochs": 1}}, fraction=0.4),
+        tiny_run(pruner="infobatch", fraction=0.4),
+        tiny_run(pruner="loss_top", fraction=0.4),
+    ],
+    ids=lambda config: config.pruner.name,
+)
+def test_runs_without_a_warmup_share_none(config: RunConfig, tmp_path: Path) -> None:
+    assert key(config) is None
+    with pytest.raises(ConfigError, match="no warm-up to share"):
+        train_warmup(config, load_dataset(config.dataset), work=tmp_path)
+
+
+def same(left: TrainResult, right: TrainResult) -> bool:
+    """Whether two runs are one to the bit, time and memory aside."""
+    return (
+        str(left.metrics) == str(right.metrics)  # which may hold NaN
+        and left.ledger["passes"] == right.ledger["passes"]
+        and (left.status, left.steps, left.images_visited, left.unique_images, left.best_epoch)
+        == (right.status, right.steps, right.images_visited, right.unique_images, right.best_epoch)
+        and {e: s.indices.tolist() for e, s in left.selections.items()}
+        == {e: s.indices.tolist() for e, s in right.selections.items()}
+        and all(torch.equal(value.nan_to_num(7), right.last[name].nan_to_num(7)) for name, value in left.last.items())
+    )
+
+
+@pytest.mark.parametrize(
+    ("pruners", "options"),
+    [
+        (("random", "keep_hard"), {}),
+        (("keep_easy", "glister"), {"trainer": "trades", "steps": 2}),
+        (("random", "keep_middle"), {"steps": "bullet"}),
+        (("random", "grad_match"), {"trainer": "free"}),
+        (("random", "keep_easy"), {"trainer": "atta"}),
+        (("random", "score"), {"ema": 0.9, "awp": 0.01, "best_every": 1}),
+        (("random", "keep_hard"), {"crop_padding": 1, "flip": True, "plain_epochs": 1, "batch_size": 24}),
+        (("random", "keep_hard"), {"cost_budget": 3000}),  # spent in the epoch after it
+        (("random", "keep_hard"), {"lr": 100, "awp": 0.9}),  # diverges within it
+        (("aum", "aum"), {}),
+    ],
+    ids=str,
+)
+def test_a_run_goes_on_from_a_shared_warmup_to_the_same_bits(
+    pruners: tuple[str, str], options: dict[str, Any], tmp_path: Path
+) -> None:
+    first, other = (pruned(name, **options | more) for name, more in zip(pruners, ({}, {"fraction": 0.7}), strict=True))
+    data, shared = load_dataset(first.dataset), tmp_path / "warmup"
+    assert warmup_key(first, data) == warmup_key(other, data)
+    train_warmup(first, data, work=shared)
+    for number, config in enumerate((first, other)):
+        begun: list[int] = []
+        result = train(
+            config,
+            data,
+            work=tmp_path / str(number),
+            start=shared / "checkpoint.pt",
+            on_epoch=lambda row, begun=begun: begun.append(row["epoch"]),
+        )
+        alone = train(config, data)
+        assert same(result, alone)
+        trained = {row["epoch"] for row in alone.metrics}
+        diverged = alone.status == "diverged"
+        assert diverged or set(begun) == trained - {0, 1}, "the warm-up is not trained again"
+
+
+def test_a_warmup_that_cannot_be_believed_is_trained_again(tmp_path: Path) -> None:
+    config, path = pruned(), tmp_path / "warmup" / "checkpoint.pt"
+    data = load_dataset(config.dataset)
+    train_warmup(config, data, work=path.parent)
+    for number, damage in enumerate((lambda: path.write_bytes(path.read_bytes()[:-1]), lambda: train_other(path))):
+        damage()
+        with pytest.warns(UserWarning, match="set aside"):
+            result = train(config, data, work=tmp_path / str(number), start=path)
+        assert same(result, train(config, data))
+        assert not path.exists()
+        train_warmup(config, data, work=path.parent)
+
+
+def train_other(path: Path) -> None:
+    """Put the warm-up of another seed in the place of this one."""
+    other = pruned(seed=1)
+    path.unlink()
+    train_warmup(other, load_dataset(other.dataset), work=path.parent)
+
+
+def test_an_interrupted_warmup_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = pruned(settings={"warmup_epochs": 3})
+    data, epochs = load_dataset(config.dataset), []
+    one = _Run._epoch
+
+    def interrupted(run: Any, epoch: int, **more: Any) -> Any:
+        epochs.append(epoch)
+        if epochs == [0, 1]:
+            raise KeyboardInterrupt
+        return one(run, epoch, **more)
+
+    monkeypatch.setattr(_Run, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_warmup(config, data, work=tmp_path / "warmup", checkpoint_seconds=0)
+    train_warmup(config, data, work=tmp_path / "warmup")
+    assert epochs == [0, 1, 1, 2]
+    result = train(config, data, work=tmp_path / "run", start=tmp_path / "warmup" / "checkpoint.pt")
+    assert epochs == [0, 1, 1, 2, 3]
+    assert same(result, train(config, data))
+
+
+def test_passes_of_a_warmup() -> None:
+    config = pruned(steps=2, plain_epochs=1)
+    images = 254
+    assert warmup_passes(config, images) == images * (config.plain_passes_per_image + config.passes_per_image)
+    work = warmup_passes(config, images) + 2 * round(0.4 * images) * config.passes_per_image
+    assert config.passes(images) == work
