@@ -7,16 +7,12 @@ the queue.
 
 from __future__ import annotations
 
-import json
-import math
 import traceback
 import warnings
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from tqdm import tqdm
@@ -31,6 +27,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import tested_thing
 from advprune_core.study.engines import Engine, SerialEngine, engine
 from advprune_core.study.grid import Datasets, Entry, timed_entries
+from advprune_core.study.position import Position, UnderWay
 from advprune_core.study.records import RunRecord, Timing
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
@@ -53,16 +50,6 @@ from advprune_core.study.tasks import (
 from advprune_core.study.waiting import Waiting, passes_saved, shared_warmups
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.warmups import warmup_passes
-
-
-@dataclass(frozen=True)
-class UnderWay:
-    """A run that is being trained: its key, what it is, and the metrics of its epochs so far."""
-
-    key: str
-    name: str
-    config: RunConfig
-    epochs: list[dict[str, Any]]
 
 
 class Driver:
@@ -92,6 +79,8 @@ class Driver:
         How much was done now, and by this driver: what another one has written meanwhile is not counted.
     without_weights : list of str
         What could not be tested, because its weights are not here and it was not to be trained again.
+    position : Position
+        How far it is.
     timing : bool
         Whether a run is being timed alone, so that nothing else should keep this process busy.
     """
@@ -108,6 +97,7 @@ class Driver:
     ) -> None:
         self.entries, self.datasets = list(entries), datasets
         self.execution, self.bar, self.on_key = execution, bar, on_key
+        self.position = Position(bar)
         self.plain_tests = plain_tests
         self.store = RunStore(execution.root)
         self.keys: dict[int, str] = {}
@@ -119,11 +109,7 @@ class Driver:
         self._controls: dict[str, list[int]] = {}  # by the run that they wait for
         self._sharing: dict[str, list[int]] = {}
         self._tested: set[tuple[str, str]] = set()
-        self._passes = 0.0
-        self._testing: list[float] = []  # seconds of each test that was done now
-        self._training: dict[str, tuple[RunConfig, Path]] = {}
         self._warmups: dict[str, set[str]] = {}  # runs that are still to go on from each
-        self._saved: dict[str, float] = {}  # passes of the warm-up that a run goes on from
 
     def run(self) -> None:
         """Carry everything out.
@@ -148,34 +134,20 @@ class Driver:
             else:
                 self._add_control(number, record)
         self.on_key(self)
-        with following(self.bar, self._position):
+        with following(self.bar, self.position.now):
             self._time_alone()
             self._work_through()
             if not self.failed:
-                self._passes = self.bar.total  # what runs were expected to cost is not quite what they did
+                self.position.complete()
 
     def under_way(self) -> list[UnderWay]:
         """The runs that are being trained."""
-        found = []
-        for key, (config, folder) in list(self._training.items()):
-            try:
-                text = (folder / "metrics.jsonl").read_text()
-                rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
-            except (OSError, ValueError):
-                continue
-            found.append(UnderWay(key, self.entries[self._sharing[key][0]].describe(), config, rows))
-        return found
+        return self.position.under_way()
 
     def finished(self) -> tuple[int, int]:
         """How many runs of the grid are trained, by now or before, and how many there are."""
         trained = sum(self.store.finished(key) is not None for key in set(self.keys.values()))
         return trained, len({entry.identity() for entry in self.entries})
-
-    def _position(self) -> float:
-        """Forward-equivalents that are done, runs under way included."""
-        begun = self.under_way()
-        done = {run.key: self.passes(run.config) * run.config.share(run.epochs) for run in begun}
-        return self._passes + sum(max(0.0, passes - self._saved.get(key, 0.0)) for key, passes in done.items())
 
     def dataset(self, config: RunConfig) -> Dataset:
         """The data that a run is trained and tested on."""
@@ -219,7 +191,7 @@ class Driver:
         self._sharing.setdefault(key, []).append(number)
         record = self.store.finished(key)
         if len(self._sharing[key]) > 1:  # queued already; it may be tested in another way
-            if record is not None and key not in self._training and self._tasks.training(key) is None:
+            if record is not None and key not in self.position and self._tasks.training(key) is None:
                 self._add_evaluations(key, config, record)
         elif record is None:
             self._queue_training(number, config, key)
@@ -228,7 +200,7 @@ class Driver:
             self._queue_training(number, config, key, again=True)  # for the files that its record names
         else:
             drop_checkpoints(self.store, key)
-            self._passes += self.passes(config)
+            self.position.trained(key, passes=self.passes(config))
             self._add_evaluations(key, config, record)
 
     def _queue_training(self, number: int, config: RunConfig, key: str, *, again: bool = False) -> None:
@@ -257,7 +229,8 @@ class Driver:
         if isinstance(task, TrainTask | WarmupTask):
             key = self.keys[number]
             folder = self.store.work(key) if isinstance(task, TrainTask) else self.store.warmup(task.key)
-            self._training[key] = task.config, folder
+            name = self.entries[number].describe()
+            self.position.begin(key, name, task.config, folder, passes=self.passes(task.config))
 
     def _work_through(self) -> None:
         if not self._tasks:
@@ -271,7 +244,8 @@ class Driver:
                     number, task = first
                     self._begin(number, task)
                     under_way[executor.submit(carry_out, task, self.dataset(task.config))] = (number, task)
-                self._say_what_is_left([task for _, task in under_way.values()], executor.width)
+                left = [task for _, task in under_way.values()] + self._tasks.tasks
+                self.position.say_what_is_left(left, executor.width)
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     number, task = under_way.pop(future)
                     self._done(number, task, future)
@@ -291,8 +265,7 @@ class Driver:
         self._tasks.release(task.key, trained=error is None)
         keys, each = self._warmups[task.key], warmup_passes(task.config, len(self.dataset(task.config).train))
         if error is None:
-            self._passes += each
-            self._saved |= dict.fromkeys(keys, each)
+            self.position.warmed_up(keys, passes=each)
         else:
             self.bar.total += each * (len(keys) - 1)
 
@@ -310,21 +283,10 @@ class Driver:
         possible = len(self._tasks) + sum(len(numbers) for numbers in self._controls.values())
         return engine(ex.engine, min(ex.worker_count, possible))
 
-    def _say_what_is_left(self, under_way: list[Task], workers: int) -> None:
-        """The bar counts training; tests of what is trained come last, and take their time as well."""
-        tasks = [*under_way, *self._tasks.tasks]
-        training = sum(isinstance(task, TrainTask) for task in tasks)
-        left = [f"{training} to train"] if training else []
-        if tests := sum(isinstance(task, EvaluateTask) for task in tasks):
-            seconds = mean(self._testing or [0.0]) * math.ceil(tests / workers)
-            about = f", about {tqdm.format_interval(seconds)}" if seconds and not training else ""
-            left += [f"{tests} to test{about}"]
-        self.bar.set_postfix_str(", ".join(left), refresh=False)
-
     def _done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
         """Write what came back, and queue what it makes possible."""
         error, key = future.exception(), self.keys[number]
-        self._training.pop(key, None)
+        self.position.end(key)
         if error is not None and (refused := machine_error(error)) is not None:
             raise refused from error
         if isinstance(task, WarmupTask):
@@ -362,7 +324,7 @@ class Driver:
             task.key, task.config, task.evaluation, dataset, *outcome, weights=weights, where=where
         )
         self.evaluated += finish_evaluation(self.store, found)
-        self._testing.append(sum(found.seconds.values()))
+        self.position.tested(sum(found.seconds.values()))
 
     def _trained(
         self, number: int, task: TrainTask, result: Any, where: dict[str, Any], *, timed_alone: bool = False
@@ -376,7 +338,7 @@ class Driver:
         assert finished is not None
         if finished.status == "diverged":
             self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
-        self._passes += self.passes(config) - self._saved.pop(key, 0.0)
+        self.position.trained(key, passes=self.passes(config))
         self._add_evaluations(key, config, finished)
         controls = self._controls.pop(key, [])
         for waiting in controls:
@@ -425,7 +387,7 @@ class Driver:
                 return
             times = {name: future.result()[0].ledger[name] for name in ("seconds", "cpu_seconds")}
             self.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
-            self._passes += self.passes(entry.config)
+            self.position.trained(key, passes=self.passes(entry.config))
 
     def _alone(self, task: Task) -> Future[Any]:
         self.timing = True

@@ -1,0 +1,116 @@
+"""How far a grid is: what is done, what is under way, what is left, and what its bar shows of that."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from tqdm import tqdm
+
+from advprune_core.study.tasks import EvaluateTask, Task, TrainTask
+from advprune_core.trainers.config import RunConfig
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """A run that is being trained: its key, what it is, and the metrics of its epochs so far."""
+
+    key: str
+    name: str
+    config: RunConfig
+    epochs: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """The same, with the folder of its metrics, and the passes that it is expected to take."""
+
+    name: str
+    config: RunConfig
+    folder: Path
+    passes: float
+
+
+class Position:
+    """How far a grid is, in forward-equivalents of training.
+
+    Parameters
+    ----------
+    bar : tqdm
+        Its total is what the grid is expected to take, less where runs share a warm-up.
+
+    Attributes
+    ----------
+    done : float
+        What finished training was expected to take.
+    """
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self.bar, self.done = bar, 0.0
+        self._begun: dict[str, _Begun] = {}
+        self._before: dict[str, float] = {}  # what a run goes on from, and does not train itself
+        self._testing: list[float] = []
+
+    def __contains__(self, key: str) -> bool:
+        """Whether a run is being trained."""
+        return key in self._begun
+
+    def begin(self, key: str, name: str, config: RunConfig, folder: Path, *, passes: float) -> None:
+        """A run, or its warm-up, is being trained, with metrics in a folder."""
+        self._begun[key] = _Begun(name, config, folder, passes)
+
+    def end(self, key: str) -> None:
+        """It is not any more."""
+        self._begun.pop(key, None)
+
+    def trained(self, key: str, *, passes: float) -> None:
+        """A run is finished that was expected to take so many passes."""
+        self.done += passes - self._before.pop(key, 0.0)
+
+    def warmed_up(self, keys: Collection[str], *, passes: float) -> None:
+        """A warm-up is trained that these runs go on from."""
+        self.done += passes
+        self._before |= dict.fromkeys(keys, passes)
+
+    def tested(self, seconds: float) -> None:
+        """A test took so long."""
+        self._testing.append(seconds)
+
+    def complete(self) -> None:
+        """Everything is done: what runs were expected to cost is not quite what they did."""
+        self.done = self.bar.total
+
+    def under_way(self) -> list[UnderWay]:
+        """The runs that are being trained."""
+        found = []
+        for key, run in list(self._begun.items()):
+            try:
+                text = (run.folder / "metrics.jsonl").read_text()
+                rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
+            except (OSError, ValueError):
+                continue
+            found.append(UnderWay(key, run.name, run.config, rows))
+        return found
+
+    def now(self) -> float:
+        """Forward-equivalents that are done, runs under way included."""
+        there = 0.0
+        for run in self.under_way():
+            if (begun := self._begun.get(run.key)) is not None:
+                there += max(0.0, begun.passes * run.config.share(run.epochs) - self._before.get(run.key, 0.0))
+        return self.done + there
+
+    def say_what_is_left(self, tasks: Sequence[Task], workers: int) -> None:
+        """The bar counts training; tests of what is trained come last, and take their time as well."""
+        training = sum(isinstance(task, TrainTask) for task in tasks)
+        left = [f"{training} to train"] if training else []
+        if tests := sum(isinstance(task, EvaluateTask) for task in tasks):
+            seconds = mean(self._testing or [0.0]) * math.ceil(tests / workers)
+            about = f", about {tqdm.format_interval(seconds)}" if seconds and not training else ""
+            left += [f"{tests} to test{about}"]
+        self.bar.set_postfix_str(", ".join(left), refresh=False)

@@ -1,0 +1,54 @@
+"""How far a grid is, by what its runs have written and by the passes that they are expected to take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tqdm import tqdm
+
+from advprune_core.study.position import Position
+from tests.tiny import tiny_run
+
+
+@pytest.fixture
+def position() -> Position:
+    return Position(tqdm(total=1000, disable=True))
+
+
+def write_epochs(folder: Path, epochs: int, *, more: str = "") -> None:
+    rows = [json.dumps({"epoch": epoch}) + "\n" for epoch in range(epochs)]
+    (folder / "metrics.jsonl").write_text("".join(rows) + more)
+
+
+def test_runs_under_way_count_by_their_share(position: Position, tmp_path: Path) -> None:
+    config = tiny_run(epochs=4)
+    position.begin("a", "a run", config, tmp_path, passes=400)
+    assert (position.now(), position.under_way()) == (0.0, []), "nothing is written yet"
+    write_epochs(tmp_path, 1, more='{"epoch": 1')  # a line that is being written
+    assert position.now() == 100.0
+    assert [(run.name, len(run.epochs)) for run in position.under_way()] == [("a run", 1)]
+    write_epochs(tmp_path, 3)
+    assert position.now() == 300.0
+    assert "a" in position
+    position.end("a")
+    position.trained("a", passes=400)
+    assert (position.now(), "a" in position) == (400.0, False)
+
+
+def test_what_a_run_goes_on_from_counts_once(position: Position, tmp_path: Path) -> None:
+    config = tiny_run(epochs=4)
+    position.warmed_up(["a", "b"], passes=200)
+    assert position.now() == 200.0
+    for number, key in enumerate("ab"):
+        position.begin(key, key, config, tmp_path, passes=400)
+        write_epochs(tmp_path, 1)
+        assert position.now() == 200.0 + 200 * number, "it has not gone beyond it"
+        write_epochs(tmp_path, 3)
+        assert position.now() == 300.0 + 200 * number
+        position.end(key)
+        position.trained(key, passes=400)
+    assert position.now() == 600.0
+    position.complete()
+    assert position.now() == 1000.0
