@@ -52,6 +52,7 @@ def study(
     """Carry out a study and execute its notebooks: the profile's, by default accuracy_vs_fraction and runtime."""
     from advprune_core.analysis.summaries import printable
     from advprune_core.base.files import shown
+    from advprune_core.study.engines import no_workers_left
     from advprune_core.study.executed import execute, study_of
     from advprune_core.study.grid import study_grid
     from advprune_core.study.notebooks import default_notebooks, find_notebook, find_profile, is_profile
@@ -74,22 +75,23 @@ def study(
     studies = [(path, study_of(path, parameters)) for path in notebooks]
     part = shard_of(shard)
     failed: dict[str, str] = {}
-    for number, (_, config) in enumerate(studies):
-        if config in [earlier for _, earlier in studies[:number]]:
-            continue  # notebooks of one grid are executed together
-        if dry_run:
-            print_plan(study_grid(config, shard=part), config.execution)
-            continue
-        with interruptible():
-            result = run_study(config, shard=part, retrain=retrain)
-            failed |= result.failed
+    with no_workers_left():
+        for number, (_, config) in enumerate(studies):
+            if config in [earlier for _, earlier in studies[:number]]:
+                continue  # notebooks of one grid are executed together
+            if dry_run:
+                print_plan(study_grid(config, shard=part), config.execution)
+                continue
+            with interruptible():
+                result = run_study(config, shard=part, retrain=retrain)
+                failed |= result.failed
+                if part is None:
+                    print(printable(result.table).to_string(index=False))
+                    for path in execute([path for path, other in studies if other == config], parameters, config):
+                        print(f"executed {shown(path)}")
             if part is None:
-                print(printable(result.table).to_string(index=False))
-                for path in execute([path for path, other in studies if other == config], parameters, config):
-                    print(f"executed {shown(path)}")
-        if part is None:
-            figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
-            print(f"tables and figures in {shown(config.folder)}: {figures}")
-        print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
-        report_left_out(result.without_weights)
+                figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
+                print(f"tables and figures in {shown(config.folder)}: {figures}")
+            print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
+            report_left_out(result.without_weights)
     report_failures(failed)

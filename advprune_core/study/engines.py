@@ -12,12 +12,32 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal
+from weakref import WeakSet
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.sharing import SharedDataset, forget, opened, share
 
 EngineName = Literal["serial", "processes", "ray"]
+
+
+#: Executors whose worker processes wait for what comes next.
+_KEPT: WeakSet[Executor] = WeakSet()
+
+
+@contextmanager
+def no_workers_left() -> Iterator[None]:
+    """End the worker processes that are kept, when a block ends.
+
+    A process that ends by itself waits for them, and for ever where one of them was killed while it took
+    the lock on what they are to do.
+    """
+    try:
+        yield
+    finally:
+        for executor in list(_KEPT):
+            executor.shutdown(kill_workers=True)  # type: ignore[call-arg]  # loky's own
+        _KEPT.clear()
 
 
 class Engine(Executor):
@@ -50,6 +70,7 @@ class ProcessEngine(Engine):
 
         self._workers = workers
         self._processes = get_reusable_executor(max_workers=workers, timeout=60, initializer=_started_by(os.getpid()))
+        _KEPT.add(self._processes)
         self._shared: dict[int, SharedDataset] = {}
 
     @property

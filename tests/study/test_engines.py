@@ -63,6 +63,24 @@ def test_processes_are_other_processes_and_end_with_an_interruption() -> None:
         assert executor.submit(pow, 2, 2).result() == 4
 
 
+@pytest.mark.slow
+def test_a_process_ends_though_its_workers_do_not() -> None:
+    """As those that wait for a lock which was killed with another one."""
+    script = (
+        "import psutil\n"
+        "from advprune_core.study.engines import engine, no_workers_left\n"
+        "from tests.processes import is_worker\n"
+        "with no_workers_left():\n"
+        "    with engine('processes', 2) as executor:\n"
+        "        assert executor.submit(pow, 2, 3).result() == 8\n"
+        "    for worker in filter(is_worker, psutil.Process().children()):\n"
+        "        worker.suspend()\n"
+        "print('ended', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr
+
+
 def test_workers_are_at_least_one() -> None:
     assert default_workers() >= 1
     with pytest.raises(ConfigError, match="at least 1"), engine("serial", 0):

@@ -32,9 +32,10 @@ SIGNALS = {"driver": (signal.SIGKILL, signal.SIGTERM, signal.SIGINT), "worker": 
 
 
 def command(results: Path) -> list[str]:
-    """A tiny study in two processes: four runs, two of them controls of the others."""
+    """A tiny study in two processes: two runs with a warm-up in common, and a control of each."""
     start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    change = {"engine": "processes", "workers": 2, "seeds": [0], "fractions": [0.6, 0.3], "epochs": 3}
+    change: dict[str, Any] = {"engine": "processes", "workers": 2, "seeds": [0], "fractions": [0.6, 0.3], "epochs": 3}
+    change["pruners"] = [{"random": {"warmup_epochs": 1}}]
     notebooks = [str(NOTEBOOKS / name) for name in DEFAULT_NOTEBOOKS]
     main = [sys.executable, "-c", f"{start}from advprune_core.cli import main; main()", "study"]
     return [*main, *notebooks, *study_options(results, **change), "--shard", "1/1"]
@@ -99,6 +100,8 @@ def test_kills_at_random_times_leave_nothing_behind(tmp_path: Path) -> None:
     results = tmp_path / f"killed{number}"
     subprocess.run(command(results), capture_output=True, check=True)
     assert records(results) == expected
+    for folder in (undisturbed, results):
+        assert not list((folder / "cache" / "warmups").iterdir()), "no run goes on from it any more"
     # Of loky's own: its tracker may find that a semaphore of a killed worker is gone already, and a worker that is
     # just beginning that there is nobody any more who tells it what to do.
     logs = [NEVER_BEGUN.sub("", log) for log in logs]
