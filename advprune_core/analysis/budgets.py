@@ -30,6 +30,8 @@ from advprune_core.analysis.summaries import component_name, points, settings, w
 from advprune_core.analysis.verdicts import compare
 from advprune_core.pruners.oracle import Oracle
 
+#: What red, green and blue add to the brightness of a colour (ITU-R BT.709).
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 #: Shares of the dearest run's cost that advice is given for.
 BUDGETS = (0.1, 0.2, 0.4, 0.6, 1.0)
 #: Marks of the map with their sizes: a control lies where the run is that it matches, larger and below it.
@@ -205,7 +207,9 @@ def _draw(axis: Axes, found: pd.DataFrame) -> None:
         own = found[kinds(found) == kind]
         if len(own):
             shades = colours.to_rgba(100 * own["robust"].to_numpy())
-            look: dict[str, Any] = {"c": shades, "marker": marker, "edgecolors": "0.2", "linewidths": 0.6}
+            # Of two marks at one place the one on top is seen by its edge, which stands out from either's colour.
+            edges = np.where(shades[:, :3] @ _LUMINANCE < 0.4, "white", "0.2")
+            look: dict[str, Any] = {"c": shades, "marker": marker, "edgecolors": edges, "linewidths": 0.8}
             axis.scatter(own["visits"], own["per_visit"], s=size, **look)
     bar = axis.figure.colorbar(colours, ax=axis, label="robust accuracy, %")
     tidy(bar.ax, grid=None)
