@@ -66,8 +66,11 @@ def claims() -> str:
         study: RunStore(REFERENCE / study, read_only=True)
         for study in {claim.study for claim in CLAIMS}.intersection(STUDIES)
     }
-    under_way = {study for study, store in stores.items() if unfinished(store, store.manifest(study))}
-    table = claims_table({study: of(study) for study in stores}, under_way=under_way)
+    missing = {
+        study: {point.arm for point in unfinished(store, store.manifest(study)) if point.control is None}
+        for study, store in stores.items()
+    }
+    table = claims_table({study: of(study) for study in stores}, missing=missing)
     return markdown(table.rename(columns={"verdict": "verdict here"}))
 
 

@@ -90,15 +90,15 @@ CLAIMS = (
 )
 
 
-def claims_table(tables: Mapping[str, pd.DataFrame], *, under_way: Collection[str] = ()) -> pd.DataFrame:
+def claims_table(tables: Mapping[str, pd.DataFrame], *, missing: Mapping[str, Collection[str]] = {}) -> pd.DataFrame:
     """Each claim with what was measured and a verdict in this setting.
 
     Parameters
     ----------
     tables : mapping of str to DataFrame
         From `collect`, by name of the study; a claim whose study is not there is not measured.
-    under_way : collection of str
-        Studies of which runs are missing: what none of the others reaches, one of those may.
+    missing : mapping of str to collection of str
+        Pruned arms of which runs are missing, by study: what none of the others reaches, one of those may.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def claims_table(tables: Mapping[str, pd.DataFrame], *, under_way: Collection[st
         table = tables.get(claim.study)
         measured, verdict = NOT_MEASURED, OPEN
         if table is not None:
-            measured, verdict = _judged(claim, with_accuracies(table), under_way=claim.study in under_way)
+            measured, verdict = _judged(claim, with_accuracies(table), missing=missing.get(claim.study, ()))
         rows.append(
             {
                 "paper": claim.paper,
@@ -128,11 +128,11 @@ def claims_table(tables: Mapping[str, pd.DataFrame], *, under_way: Collection[st
     return pd.DataFrame(rows)
 
 
-def _judged(claim: Claim, table: pd.DataFrame, *, under_way: bool) -> tuple[str, str]:
+def _judged(claim: Claim, table: pd.DataFrame, *, missing: Collection[str]) -> tuple[str, str]:
     if not was_run(table, claim.reference, 1.0):
         return NOT_MEASURED, OPEN
     if claim.kind == "speed-up without loss":
-        return _without_loss(claim, table, under_way=under_way)
+        return _without_loss(claim, table, missing=missing)
     assert claim.fraction is not None
     if not was_run(table, claim.reference, claim.fraction):
         return NOT_MEASURED, OPEN
@@ -155,7 +155,7 @@ def _at_most(loss: Estimate, said: float) -> str:
     return HELD if loss.high <= said else NOT_HELD if loss.low > said else OPEN
 
 
-def _without_loss(claim: Claim, table: pd.DataFrame, *, under_way: bool) -> tuple[str, str]:
+def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[str]) -> tuple[str, str]:
     held_out = at_equal_robustness(table, reference=claim.reference, margin=MARGIN)
     ways = held_out["arm"].str.rpartition(": ")[0]
     pruned = held_out[ways.isin(claim.ways) & (held_out["fraction"] < 1)].sort_values("speed_up", ascending=False)
@@ -166,7 +166,7 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, under_way: bool) -> tupl
     best = f"{sure['speed_up'].iloc[0]:.2f}x ({sure['arm'].iloc[0]})" if len(sure) else "none known to be as robust"
     if len(sure) and sure["speed_up"].iloc[0] >= claim.number:
         return best, HELD
-    if under_way:
+    if any(arm.rpartition(": ")[0] in claim.ways for arm in missing):
         return f"{best} so far", OPEN
     return best, OPEN if (maybe["speed_up"] >= claim.number).any() else NOT_HELD
 

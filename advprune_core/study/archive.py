@@ -88,7 +88,7 @@ def export_study(study: str, folder: Path, *, results: Path) -> Exported:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     copied = RunStore(folder, read_only=True)
-    return Exported(len(copied.run_keys()), unfinished(copied, manifest))
+    return Exported(len(copied.run_keys()), [missing.text() for missing in unfinished(copied, manifest)])
 
 
 def _exported_records(store: RunStore, keys: list[str]) -> dict[str, dict[str, Any]]:
@@ -105,21 +105,37 @@ def _exported_records(store: RunStore, keys: list[str]) -> dict[str, dict[str, A
     return records
 
 
-def unfinished(store: RunStore, manifest: Manifest) -> list[str]:
+@dataclass(frozen=True)
+class Missing:
+    """A point of a study without a result, and why: see `Entry` for the rest."""
+
+    arm: str
+    fraction: float
+    seed: int
+    control: str | None
+    why: str
+
+    def text(self) -> str:
+        """``random 40 % seed 3: not tested``."""
+        return f"{self.arm} {100 * self.fraction:g} % seed {self.seed}: {self.why}"
+
+
+def unfinished(store: RunStore, manifest: Manifest) -> list[Missing]:
     """Points of a study that have no run, or a trained run without their test."""
     missing, known = [], set()
     for entry in manifest.entries:
         known.add((entry.arm, entry.fraction, entry.seed))
         record = store.run(entry.key)
         if record is None or (record.trained and store.evaluation(entry.key, entry.evaluation) is None):
-            state = "not trained" if record is None else "not tested"
-            missing.append(f"{entry.arm} {100 * entry.fraction:g} % seed {entry.seed}: {state}")
+            why = "not trained" if record is None else "not tested"
+            missing.append(Missing(entry.arm, entry.fraction, entry.seed, entry.control, why))
     try:
         grid = study_grid(study_config(manifest.config))
     except ConfigError:  # of an earlier version, or with parts that are not here: its manifest is all that is known
         return missing
     absent = [entry for entry in grid if (entry.arm, entry.fraction, entry.seed) not in known]
-    return missing + [f"{entry.describe()}: the run that it matches is not finished, or failed" for entry in absent]
+    why = "the run that it matches is not finished, or failed"
+    return missing + [Missing(entry.arm, entry.fraction, entry.seed, entry.control, why) for entry in absent]
 
 
 def _check_target(folder: Path, *, results: Path, own: Path) -> None:
