@@ -131,8 +131,8 @@ def overlaps(selections: Mapping[str, Selection]) -> pd.DataFrame:
 def selections_figure(shares: pd.DataFrame, common: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """What pruners keep of each class, and how much each pair has in common, in per cent: two maps below each other.
 
-    Of many pruners the second map has numbers only where a pair has three times as much in common as by chance:
-    more of them would run together.
+    Of many pruners the second map has numbers only where a pair has three times as much in common as by chance,
+    or goes half of the way from there to all: more of them would run together.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def selections_figure(shares: pd.DataFrame, common: pd.DataFrame, runs: pd.DataF
         ),
     }  # fmt: skip
     for axis, (title, (values, columns, label)) in zip(axes[:, 0], maps.items(), strict=True):
-        least = 3 * chance if len(columns) > _CROWD else 0.0
+        least = min(3 * chance, (1 + chance) / 2) if len(columns) > _CROWD else 0.0
         texts = np.where(values >= least, np.char.mod("%.0f", 100 * values), "")
         sns.heatmap(
             100 * values, ax=axis, cmap="viridis", vmin=0, cbar=False, annot=texts, fmt="",

@@ -8,6 +8,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -104,7 +105,8 @@ def read_sealed(path: Path) -> bytes | None:
 def set_aside(path: Path, reason: str, *, fate: str = "what it held is made again") -> Path:
     """Rename what cannot be believed to ``<name>.damaged``, with a warning that names it."""
     aside = path.with_name(f"{path.name}.damaged")
-    os.replace(path, aside)
+    with suppress(FileNotFoundError):  # another process did it meanwhile
+        os.replace(path, aside)
     warnings.warn(f"{path} is damaged ({reason}); set aside as {aside.name}, {fate}", stacklevel=3)
     return aside
 

@@ -47,7 +47,7 @@ from advprune_core.study.tasks import (
     run_record,
     warm_up,
 )
-from advprune_core.study.waiting import Waiting, passes_saved, shared_warmups
+from advprune_core.study.waiting import Waiting, shared_warmups
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.warmups import warmup_passes
 
@@ -226,11 +226,12 @@ class Driver:
             self._tasks.push(task, number)
 
     def _begin(self, number: int, task: Task) -> None:
-        if isinstance(task, TrainTask | WarmupTask):
-            key = self.keys[number]
-            folder = self.store.work(key) if isinstance(task, TrainTask) else self.store.warmup(task.key)
-            name = self.entries[number].describe()
-            self.position.begin(key, name, task.config, folder, passes=self.passes(task.config))
+        name, images = self.entries[number].describe(), len(self.dataset(task.config).train)
+        if isinstance(task, TrainTask):
+            self.position.begin(task.key, name, task.config, self.store.work(task.key), images=images)
+        elif isinstance(task, WarmupTask):
+            name = f"warm-up of {name}"
+            self.position.begin(task.key, name, task.config, self.store.warmup(task.key), images=images)
 
     def _work_through(self) -> None:
         if not self._tasks:
@@ -258,16 +259,20 @@ class Driver:
             task = WarmupTask(runs[keys[0]][0], warmup, str(ex.root), ex.checkpoint_seconds)
             self._tasks.hold(keys, until=task)
             self._warmups[warmup] = set(keys)
-        self.bar.total -= sum(passes_saved(runs, self.store).values())
+            self.bar.total -= self._warmup_passes(task) * (len(keys) - 1)
+
+    def _warmup_passes(self, task: WarmupTask) -> float:
+        return warmup_passes(task.config, len(self.dataset(task.config).train))
 
     def _warmed_up(self, task: WarmupTask, error: BaseException | None) -> None:
         """Begin the runs of a warm-up; what kept it from being trained, each of them meets by itself."""
         self._tasks.release(task.key, trained=error is None)
-        keys, each = self._warmups[task.key], warmup_passes(task.config, len(self.dataset(task.config).train))
+        keys, each = self._warmups[task.key], self._warmup_passes(task)
         if error is None:
             self.position.warmed_up(keys, passes=each)
         else:
             self.bar.total += each * (len(keys) - 1)
+            drop_warmup(self.store, task.key)
 
     def _gone_beyond(self, task: TrainTask) -> None:
         """Drop the warm-up of a run when no other needs it."""
@@ -286,7 +291,7 @@ class Driver:
     def _done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
         """Write what came back, and queue what it makes possible."""
         error, key = future.exception(), self.keys[number]
-        self.position.end(key)
+        self.position.end(task.key)
         if error is not None and (refused := machine_error(error)) is not None:
             raise refused from error
         if isinstance(task, WarmupTask):

@@ -82,7 +82,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
                 plainly.add(entry.identity())
         if state not in ("there", "not possible"):
             missing[entry.identity()] = entry
-            if config is not None and entry.identity() not in alone and execution.engine != "ray":
+            if not (config is None or entry.derived or entry.identity() in alone or execution.engine == "ray"):
                 alike[config.train_key(dataset)] = config, dataset
         passes = f"{expected_total([entry], datasets):,.0f}"
         kept = "" if config is None else config.fraction  # a control's is known when it is resolved

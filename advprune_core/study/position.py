@@ -28,12 +28,12 @@ class UnderWay:
 
 @dataclass(frozen=True)
 class _Begun:
-    """The same, with the folder of its metrics, and the passes that it is expected to take."""
+    """The same, with the folder of its metrics and the number of its training images."""
 
     name: str
     config: RunConfig
     folder: Path
-    passes: float
+    images: int
 
 
 class Position:
@@ -60,9 +60,9 @@ class Position:
         """Whether a run is being trained."""
         return key in self._begun
 
-    def begin(self, key: str, name: str, config: RunConfig, folder: Path, *, passes: float) -> None:
-        """A run, or its warm-up, is being trained, with metrics in a folder."""
-        self._begun[key] = _Begun(name, config, folder, passes)
+    def begin(self, key: str, name: str, config: RunConfig, folder: Path, *, images: int) -> None:
+        """A run, or a warm-up, is being trained on so many images, with metrics in a folder."""
+        self._begun[key] = _Begun(name, config, folder, images)
 
     def end(self, key: str) -> None:
         """It is not any more."""
@@ -102,7 +102,7 @@ class Position:
         there = 0.0
         for run in self.under_way():
             if (begun := self._begun.get(run.key)) is not None:
-                there += max(0.0, begun.passes * run.config.share(run.epochs) - self._before.get(run.key, 0.0))
+                there += max(0.0, run.config.passes_done(begun.images, run.epochs) - self._before.get(run.key, 0.0))
         return self.done + there
 
     def say_what_is_left(self, tasks: Sequence[Task], workers: int) -> None:

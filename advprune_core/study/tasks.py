@@ -97,8 +97,8 @@ class EvaluationConfig(Settings):
 class TrainTask:
     """Train one run, with checkpoints under its key in the results folder (None: without).
 
-    With `again`, a finished run whose files are not all there is trained once more. It goes on from the
-    warm-up with the key `warmup`, if that is there.
+    With `again`, a finished run whose files are not all there is trained once more. A run that begins goes on
+    from the warm-up with the key `warmup`, which is trained where somebody else has dropped it.
     """
 
     config: RunConfig
@@ -117,13 +117,18 @@ class TrainTask:
         with store.lock(self.key), compile_cache(store.results):
             if is_done(store, self.key, again=self.again):
                 return None
+            work, start = store.work(self.key), None
+            if self.warmup is not None and not (work / "checkpoint.pt").exists():
+                start = store.warmup(self.warmup) / "checkpoint.pt"
+                if not start.exists():
+                    WarmupTask(self.config, self.warmup, self.results, self.checkpoint_seconds)(dataset)
             return train(
                 self.config,
                 dataset,
-                work=store.work(self.key),
+                work=work,
                 checkpoint_seconds=self.checkpoint_seconds,
                 fall_back=False,  # what is written has the key of what was asked for
-                start=None if self.warmup is None else store.warmup(self.warmup) / "checkpoint.pt",
+                start=start,
             )
 
 
@@ -385,7 +390,7 @@ def drop_checkpoints(store: RunStore, key: str) -> None:
 
 
 def drop_warmup(store: RunStore, key: str) -> None:
-    """Drop a warm-up, unless somebody is training it or taking it up."""
+    """Drop a warm-up, unless somebody is training it."""
     work = store.warmup(key)
     with suppress(Timeout, OSError), FileLock(work / ".lock").acquire(timeout=0):
         shutil.rmtree(work, ignore_errors=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from advprune_core.base.files import digest_of
 from advprune_core.base.settings import AdvpruneError, ConfigError
@@ -122,7 +122,7 @@ class Garbage:
 
 
 def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
-    """Find runs that their study has given up, and checkpoints of finished runs.
+    """Find runs that their study has given up, checkpoints of finished runs, and warm-ups where all are finished.
 
     A run is given up if a manifest says that its study used to have it and no manifest has it now.
     With `remove`, what is found is moved to ``trash/<time>/``, each under the lock of its run.
@@ -138,6 +138,14 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
     trash = results / "trash" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     store = RunStore(results)
     garbage = Garbage([], [])
+
+    def put_away(path: Path) -> None:
+        garbage.paths.append((path, _size(path)))
+        if remove:
+            target = trash / path.relative_to(results)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+
     for folder in sorted(path for path in results.glob("runs/*") if path.is_dir()):
         wanted = folder.name in named or store.asked_for(folder.name) or folder.name.startswith(OWN_WEIGHTS)
         with suppress(Timeout), store.lock(folder.name).acquire(timeout=0):  # else it is under way
@@ -145,11 +153,11 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
             if not given_up and not wanted:
                 garbage.unaccounted.append(folder)
             for path in [folder] if given_up else _left_over(store, folder):
-                garbage.paths.append((path, _size(path)))
-                if remove:
-                    target = trash / path.relative_to(results)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    path.rename(target)
+                put_away(path)
+    if all(store.finished(key) is not None for key in named):  # else a run may still go on from it
+        for folder in sorted(store.warmup("").glob("*/")):
+            with suppress(Timeout), FileLock(folder / ".lock").acquire(timeout=0):
+                put_away(folder)
     return garbage
 
 

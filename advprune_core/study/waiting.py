@@ -34,7 +34,7 @@ def shared_warmups(runs: Mapping[str, tuple[RunConfig, Dataset]], store: RunStor
 
     def worth_while(warmup: str) -> bool:
         begun = [(store.work(key) / "checkpoint.pt").exists() for key in groups[warmup]]
-        return begun.count(False) > 1 or store.warmup(warmup).exists()
+        return begun.count(False) > 1 or (not all(begun) and store.warmup(warmup).exists())
 
     return {key: own for key, own in groups.items() if worth_while(key)}
 

@@ -280,24 +280,25 @@ class RunConfig(Settings):
         twice = objective.training_cost if self.optimisation.awp else 0.0
         return objective.cost(steps, clean_logits=self.attack.steps.uses_logits) + twice
 
-    def passes(self, n: int) -> float:
-        """Expected forward-equivalents of training with `n` training images."""
-        epochs, kept = self.optimisation.epochs, budget(self.fraction, n) if self.fraction < 1 else n
+    def passes(self, n: int, *, epochs: float | None = None) -> float:
+        """Expected forward-equivalents of training with `n` training images, or of the first `epochs` of it."""
+        kept, pruner = budget(self.fraction, n) if self.fraction < 1 else n, self.pruner
+        epochs = self.optimisation.epochs if epochs is None else min(epochs, self.optimisation.epochs)
 
         def images(length: float) -> float:
-            full = min(self.pruner.epochs_before(), length)
+            full = min(pruner.epochs_before(), length)
             return full * n + (length - full) * kept
 
         plain = images(min(self.optimisation.plain_epochs, epochs))
-        attacked = images(epochs) - plain + self.pruner.scout_epochs() * n
+        attacked = images(epochs) - plain + (pruner.scout_epochs() * n if epochs else 0)
         passes = plain * self.plain_passes_per_image + attacked * self.passes_per_image
         return min(passes, self.optimisation.cost_budget or passes)
 
-    def share(self, metrics: Sequence[Mapping[str, Any]]) -> float:
-        """Share of a run in [0, 1] that is done, by the rows of metrics that it has written so far."""
+    def passes_done(self, n: int, metrics: Sequence[Mapping[str, Any]]) -> float:
+        """How many of these are done, by the rows of metrics that the run has written so far."""
         if self.optimisation.cost_budget is not None:
-            return min(1.0, metrics[-1]["cost"] / self.optimisation.cost_budget) if metrics else 0.0
-        return min(1.0, len(metrics) / self.optimisation.epochs)
+            return min(float(metrics[-1]["cost"]), self.passes(n)) if metrics else 0.0
+        return self.passes(n, epochs=len(metrics))
 
 
 def _check_steps(trainer: Trainer, steps: Any) -> None:

@@ -69,13 +69,13 @@ def train(
     fall_back : bool
         Train a compiled run that cannot be compiled as an exact one; else refuse it.
     start : path, optional
-        Checkpoint that `train_warmup` has left of the same warm-up, to go on from: to the same bits as
-        without it, and its cost is counted.
+        Checkpoint that `train_warmup` has left of the same warm-up, to go on from where `work` has none: to the
+        same bits as without it, and its cost is counted.
 
     Raises
     ------
     ConfigError
-        What cannot be trained, before any work.
+        What cannot be trained, before any work; a `start` that is of another warm-up.
 
     Warns
     -----
@@ -110,12 +110,17 @@ def train_warmup(config: RunConfig, dataset: Dataset, *, work: Path, checkpoint_
     """
     config = fitted(config, dataset)
     check_run(config, dataset)
-    key = warmup_key(config, dataset)
-    if key is None:
-        raise ConfigError(f"a run with the pruner {config.pruner.name!r} as it is set has no warm-up to share")
+    key = _shareable(config, dataset)
     with arithmetic(config), torch_stream(config.seed, "training"):
         run = _Run(config, dataset, None, work, key=key, until=config.pruner.epochs_before())
         run.train(checkpoint_seconds, None)
+
+
+def _shareable(config: RunConfig, dataset: Dataset) -> str:
+    key = warmup_key(config, dataset)
+    if key is None:
+        raise ConfigError(f"a run with the pruner {config.pruner.name!r} as it is set has no warm-up to share")
+    return key
 
 
 class _Run:
@@ -228,13 +233,14 @@ class _Run:
         return status == "diverged" or (status == "collapsed" and self.config.on_collapse != "flag")
 
     def _resume(self) -> None:
-        if self.work is None:
-            return
-        self.work.mkdir(parents=True, exist_ok=True)
-        if not self.state.load(self.work / "checkpoint.pt", key=self.state.key) and self.start is not None:
-            self.state.load(self.start, key=warmup_key(self.config, self.dataset))
-        lines = [json.dumps(row) + "\n" for row in self.state.counters.metrics]
-        (self.work / "metrics.jsonl").write_text("".join(lines))
+        if self.work is not None:
+            self.work.mkdir(parents=True, exist_ok=True)
+        begun = self.work is not None and self.state.load(self.work / "checkpoint.pt")
+        if self.start is not None and not begun:
+            self.state.load(self.start, warmup=_shareable(self.config, self.dataset))
+        if self.work is not None:
+            lines = [json.dumps(row) + "\n" for row in self.state.counters.metrics]
+            (self.work / "metrics.jsonl").write_text("".join(lines))
 
     def _append_metrics(self, row: dict[str, Any]) -> None:
         if self.work is not None:

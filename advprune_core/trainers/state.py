@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from advprune_core.base.files import read_sealed, set_aside, write_sealed
 from advprune_core.base.ledger import Ledger
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model, check_model
 from advprune_core.pruners.base import Selection
@@ -79,7 +80,7 @@ class RunState:
     pruner : dict of str to Tensor
         What the pruner keeps of the batches that it has observed.
     key : str
-        Of the run, or of the warm-up, so that a checkpoint is taken up by what it is of only.
+        Of the run, or of the warm-up, so that a checkpoint is taken up by nothing that it is not of.
     selection, selections
         The images kept now; all selections so far, by the epoch from which each holds.
     seen : array of bool, shape (n,)
@@ -168,20 +169,32 @@ class RunState:
         torch.save(state, content)
         write_sealed(path, content.getvalue())
 
-    def load(self, path: Path, *, key: str | None) -> bool:
-        """Go on from the checkpoint of what has this key, if there is one that can be believed; nothing is unpickled.
+    def load(self, path: Path, *, warmup: str | None = None) -> bool:
+        """Go on from this run's checkpoint, if there is one that can be believed; nothing is unpickled.
+
+        Parameters
+        ----------
+        warmup : str, optional
+            Or from the checkpoint of its warm-up, which has this key and is others' as well.
 
         Returns
         -------
         bool
             Whether there is; else the run begins anew.
+
+        Raises
+        ------
+        ConfigError
+            The checkpoint of another warm-up.
         """
         payload = read_sealed(path)
         if payload is None:
             return False
         state = torch.load(io.BytesIO(payload), map_location=self.device, weights_only=True)
-        if (state["key"], state["format"]) != (key, _FORMAT):
-            whose = f"it is of the run {state['key']}" if state["key"] != key else "another version wrote it"
+        if warmup is not None and state["key"] != warmup:
+            raise ConfigError(f"{path} is not of this run's warm-up {warmup}, but of {state['key']}")
+        if (state["key"], state["format"]) != (warmup or self.key, _FORMAT):
+            whose = f"it is of the run {state['key']}" if state["format"] == _FORMAT else "another version wrote it"
             set_aside(path, whose, fate="the run begins anew")
             return False
         self.pruner = state["pruner"]

@@ -2,14 +2,16 @@
 
 Until then a run depends neither on what its pruner will keep nor on how much of it, unless that pruner
 looks on meanwhile. So one training of the warm-up serves all runs with the same `warmup_key`: each goes
-on from its checkpoint, to the same bits as by itself, and is charged its passes and seconds.
+on from its checkpoint, to the same bits as by itself, and is charged its passes and seconds (compiling is
+counted twice, as of a run that was interrupted). A network of one's own has to keep its state in its
+`state_dict`, as for any checkpoint.
 """
 
 from __future__ import annotations
 
 from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.base import Pruner
-from advprune_core.trainers.config import RunConfig, content_key
+from advprune_core.trainers.config import RunConfig, content_key, json_data
 
 
 def warmup_key(config: RunConfig, dataset: Dataset) -> str | None:
@@ -20,16 +22,16 @@ def warmup_key(config: RunConfig, dataset: Dataset) -> str | None:
     if not 0 < epochs < config.optimisation.epochs or selects_before or narrows:
         return None
     looks_on = type(pruner).observe is not Pruner.observe
-    identity = _on_all_data(config).identity(dataset.train_hash)
-    return content_key({"warmup": epochs, "observer": pruner.canonical() if looks_on else None, **identity})
+    identity = config.replace(pruner="full", fraction=1.0, min_per_class=0).identity(dataset.train_hash)
+    # A run without attacks still keeps what the attack's policy notes of its batches.
+    alike = {
+        "warmup": epochs,
+        "observer": pruner.canonical() if looks_on else None,
+        "attack": config.attack.canonical(),
+    }
+    return content_key(json_data(identity | alike))
 
 
 def warmup_passes(config: RunConfig, n: int) -> float:
     """Expected forward-equivalents of a run's warm-up with `n` training images."""
-    epochs, optimisation = config.pruner.epochs_before(), config.optimisation
-    length = {"epochs": epochs, "plain_epochs": min(optimisation.plain_epochs, epochs)}
-    return _on_all_data(config).replace(optimisation=optimisation.replace(**length)).passes(n)
-
-
-def _on_all_data(config: RunConfig) -> RunConfig:
-    return config.replace(pruner="full", fraction=1.0, min_per_class=0)
+    return config.passes(n, epochs=config.pruner.epochs_before())

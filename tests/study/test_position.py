@@ -23,8 +23,8 @@ def write_epochs(folder: Path, epochs: int, *, more: str = "") -> None:
 
 
 def test_runs_under_way_count_by_their_share(position: Position, tmp_path: Path) -> None:
-    config = tiny_run(epochs=4)
-    position.begin("a", "a run", config, tmp_path, passes=400)
+    config = tiny_run(epochs=4)  # 5 passes an image
+    position.begin("a", "a run", config, tmp_path, images=20)
     assert (position.now(), position.under_way()) == (0.0, []), "nothing is written yet"
     write_epochs(tmp_path, 1, more='{"epoch": 1')  # a line that is being written
     assert position.now() == 100.0
@@ -38,17 +38,21 @@ def test_runs_under_way_count_by_their_share(position: Position, tmp_path: Path)
 
 
 def test_what_a_run_goes_on_from_counts_once(position: Position, tmp_path: Path) -> None:
-    config = tiny_run(epochs=4)
+    """Two epochs on 20 images, 200 passes; then eight on a tenth of them."""
+    config = tiny_run(epochs=10, pruner={"random": {"warmup_epochs": 2}}, fraction=0.1)
+    position.begin("w", "warm-up of a", config, tmp_path, images=20)
+    write_epochs(tmp_path, 1)
+    assert position.now() == 100.0
+    position.end("w")
     position.warmed_up(["a", "b"], passes=200)
     assert position.now() == 200.0
     for number, key in enumerate("ab"):
-        position.begin(key, key, config, tmp_path, passes=400)
-        write_epochs(tmp_path, 1)
-        assert position.now() == 200.0 + 200 * number, "it has not gone beyond it"
-        write_epochs(tmp_path, 3)
-        assert position.now() == 300.0 + 200 * number
+        position.begin(key, key, config, tmp_path, images=20)
+        for epochs in range(11):
+            write_epochs(tmp_path, epochs)
+            assert position.now() == 200.0 + 80 * number + 10 * max(0, epochs - 2)
         position.end(key)
-        position.trained(key, passes=400)
-    assert position.now() == 600.0
+        position.trained(key, passes=280)
+    assert position.now() == 360.0
     position.complete()
     assert position.now() == 1000.0

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from advprune_core.study import tasks
 from advprune_core.study.driver import Driver
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import plan
 from advprune_core.study.runner import run_study
+from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig
+from advprune_core.study.upkeep import collect_garbage
 from advprune_core.trainers.loop import _Run
 from tests.study.test_driver import contents
 from tests.tiny import tiny_study
@@ -129,9 +132,45 @@ def test_what_keeps_a_warmup_from_being_trained_its_runs_meet_by_themselves(
     monkeypatch.setattr("advprune_core.study.tasks.train_warmup", fails)
     result = run_study(grid_with_warmups(tmp_path / "failing"), progress=False)
     assert (result.trained, result.failed) == (14, {})
+    assert not list((tmp_path / "failing").glob("cache/warmups/*"))
     unshared(monkeypatch)
     run_study(grid_with_warmups(tmp_path / "alone"), progress=False)
     assert contents(tmp_path / "failing") == contents(tmp_path / "alone")
+
+
+def test_a_warmup_that_another_study_has_dropped_is_trained_again(
+    tmp_path: Path, epochs_trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two shards has runs of it; whoever is done with it first cannot know of the other."""
+    config = grid_with_warmups(tmp_path, pruners=PRUNERS[:2], fractions=[0.6, 0.4], seeds=[0])
+    warmed_up = Driver._warmed_up
+
+    def meanwhile(driver: Driver, *arguments: Any) -> None:
+        warmed_up(driver, *arguments)
+        for warmup in driver._warmups:
+            tasks.drop_warmup(driver.store, warmup)
+
+    monkeypatch.setattr(Driver, "_warmed_up", meanwhile)
+    result = run_study(config, progress=False)
+    assert (result.trained, result.failed) == (4, {})
+    assert epochs_trained == [0, 1, 0, 1, 2, 2, 2, 2]
+    assert not list(tmp_path.glob("cache/warmups/*"))
+
+
+def test_a_warmup_is_garbage_when_no_run_is_left_to_go_on_from_it(tmp_path: Path) -> None:
+    config = grid_with_warmups(tmp_path, pruners=PRUNERS[:1], fractions=[0.4], seeds=[0])
+    run_study(config, progress=False)
+    folder = RunStore(tmp_path).warmup("left")
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"12345")
+    with FileLock(folder / ".lock"):
+        assert collect_garbage(tmp_path).paths == [], "somebody trains it"
+    record = next(tmp_path.glob("runs/*/record.json"))
+    record.rename(tmp_path / "record.json")
+    assert collect_garbage(tmp_path).paths == [], "a run may go on from it"
+    (tmp_path / "record.json").rename(record)
+    assert collect_garbage(tmp_path, remove=True).paths == [(folder, 5)]
+    assert not folder.exists()
 
 
 @pytest.mark.slow

@@ -200,15 +200,22 @@ def test_what_a_run_with_a_budget_is_expected_to_cost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "rows", "share"),
+    ("options", "rows", "done"),
     [
         ({"epochs": 4}, [], 0),
-        ({"epochs": 4}, [{}] * 3, 0.75),
-        ({"epochs": 2.5}, [{}] * 3, 1),
+        ({"epochs": 4}, [{}] * 3, 3 * 17_000),
+        ({"epochs": 2.5}, [{}] * 3, 2.5 * 17_000),
+        ({"epochs": 4, "pruner": {"random": {"warmup_epochs": 1}}, "fraction": 0.2}, [{}] * 3, 1.4 * 17_000),
+        ({"epochs": 4, "pruner": {"keep_hard": {"score_epochs": 2}}, "fraction": 0.5}, [], 0),
+        ({"epochs": 4, "pruner": {"keep_hard": {"score_epochs": 2}}, "fraction": 0.5}, [{}] * 3, 3.5 * 17_000),
+        ({"epochs": 4, "plain_epochs": 1}, [{}] * 2, 3_000 + 17_000),
         ({"epochs": 40, "cost_budget": 1000}, [], 0),
-        ({"epochs": 40, "cost_budget": 1000}, [{"cost": 100}, {"cost": 600}], 0.6),
-        ({"epochs": 40, "cost_budget": 1000}, [{"cost": 1003}], 1),
+        ({"epochs": 40, "cost_budget": 1000}, [{"cost": 100}, {"cost": 600}], 600),
+        ({"epochs": 40, "cost_budget": 1000}, [{"cost": 1003}], 1000),
     ],
 )
-def test_how_far_a_run_is(options: dict[str, Any], rows: list[dict[str, Any]], share: float) -> None:
-    assert RunConfig.flat(**options).share(rows) == share
+def test_how_far_a_run_is(options: dict[str, Any], rows: list[dict[str, Any]], done: float) -> None:
+    config = RunConfig.flat(**options)
+    assert config.passes_done(1000, rows) == pytest.approx(done)
+    whole = [{"cost": 1000}] * 40
+    assert config.passes_done(1000, whole) == config.passes(1000)

@@ -59,9 +59,14 @@ def test_what_the_warmup_of_a_run_depends_on(other: RunConfig, alike: bool) -> N
         (pruned("aum"), pruned("aum", fraction=0.7), True),
         (pruned("aum"), pruned("forgetting"), False),
         (pruned("aum"), pruned("aum", settings={"keep": "highest"}), False),
+        (pruned("keep_hard", trainer="standard"), pruned("keep_easy", trainer="standard"), True),
+        *(
+            (pruned("keep_hard", trainer="standard"), pruned("keep_hard", trainer="standard", **attack), False)
+            for attack in ({"steps": "bullet"}, {"start": "carried"})
+        ),
     ],
 )
-def test_a_pruner_that_looks_on_shares_with_its_like(one: RunConfig, other: RunConfig, alike: bool) -> None:
+def test_what_a_run_keeps_of_its_batches_counts(one: RunConfig, other: RunConfig, alike: bool) -> None:
     assert (key(one) == key(other)) == alike
 
 
@@ -138,20 +143,23 @@ def test_a_warmup_that_cannot_be_believed_is_trained_again(tmp_path: Path) -> No
     config, path = pruned(), tmp_path / "warmup" / "checkpoint.pt"
     data = load_dataset(config.dataset)
     train_warmup(config, data, work=path.parent)
-    for number, damage in enumerate((lambda: path.write_bytes(path.read_bytes()[:-1]), lambda: train_other(path))):
-        damage()
-        with pytest.warns(UserWarning, match="set aside"):
-            result = train(config, data, work=tmp_path / str(number), start=path)
-        assert same(result, train(config, data))
-        assert not path.exists()
-        train_warmup(config, data, work=path.parent)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="set aside"):
+        result = train(config, data, work=tmp_path / "run", start=path)
+    assert same(result, train(config, data))
+    assert not path.exists()
 
 
-def train_other(path: Path) -> None:
-    """Put the warm-up of another seed in the place of this one."""
-    other = pruned(seed=1)
-    path.unlink()
-    train_warmup(other, load_dataset(other.dataset), work=path.parent)
+@pytest.mark.parametrize(
+    ("config", "message"), [(pruned(seed=1), "not of this run's warm-up"), (tiny_run(), "no warm-up to share")]
+)
+def test_the_warmup_of_others_is_refused_and_left_to_them(config: RunConfig, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "warmup" / "checkpoint.pt"
+    data = load_dataset(config.dataset)
+    train_warmup(pruned(), data, work=path.parent)
+    with pytest.raises(ConfigError, match=message):
+        train(config, data, work=tmp_path / "run", start=path)
+    assert path.exists()
 
 
 def test_an_interrupted_warmup_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
