@@ -9,6 +9,7 @@ counted twice, as of a run that was interrupted). A network of one's own has to 
 
 from __future__ import annotations
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.base import Pruner
 from advprune_core.trainers.config import RunConfig, content_key, json_data
@@ -30,6 +31,20 @@ def warmup_key(config: RunConfig, dataset: Dataset) -> str | None:
         "attack": config.attack.canonical(),
     }
     return content_key(json_data(identity | alike))
+
+
+def shared_key(config: RunConfig, dataset: Dataset) -> str:
+    """The `warmup_key` of a run that has one.
+
+    Raises
+    ------
+    ConfigError
+        It has not.
+    """
+    key = warmup_key(config, dataset)
+    if key is None:
+        raise ConfigError(f"a run with the pruner {config.pruner.name!r} as it is set has no warm-up to share")
+    return key
 
 
 def warmup_passes(config: RunConfig, n: int) -> float:

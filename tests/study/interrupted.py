@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import advprune_core.attacks.ensemble
-import advprune_core.trainers.loop
 from advprune_core.study.grid import study_grid
 from advprune_core.study.runner import run_entries
+from advprune_core.trainers.run import Run
 from tests.tiny import tiny_study
 
 if __name__ == "__main__":
@@ -18,15 +18,14 @@ if __name__ == "__main__":
 
     if when == "training":
         # At the second epoch's end, when the first one's checkpoint is there.
-        loop = advprune_core.trainers.loop._Run
-        validate = loop._validate
+        validate = Run._validate
 
         def killed(self: object, epoch: int, *more: float) -> float:
             if epoch == 1:
                 os._exit(9)
             return validate(self, epoch, *more)  # type: ignore[arg-type]
 
-        loop._validate = killed  # type: ignore[method-assign, assignment]
+        Run._validate = killed  # type: ignore[method-assign, assignment]
     else:
         # When the first attack's outcome is kept.
         kept = advprune_core.attacks.ensemble.write_sealed

@@ -17,7 +17,7 @@ from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig
 from advprune_core.study.upkeep import collect_garbage
-from advprune_core.trainers.loop import _Run
+from advprune_core.trainers.run import Run
 from tests.study.test_driver import contents
 from tests.tiny import tiny_study
 
@@ -34,13 +34,13 @@ def grid_with_warmups(results: Path, **parameters: Any) -> StudyConfig:
 def epochs_trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Epochs that are trained in this process, one after the other."""
     trained: list[int] = []
-    one = _Run._epoch
+    one = Run._epoch
 
     def noted(run: Any, epoch: int, **more: Any) -> Any:
         trained.append(epoch)
         return one(run, epoch, **more)
 
-    monkeypatch.setattr(_Run, "_epoch", noted)
+    monkeypatch.setattr(Run, "_epoch", noted)
     return trained
 
 

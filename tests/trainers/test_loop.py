@@ -25,6 +25,7 @@ from advprune_core.pruners.random import Random
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.run import Run
 from advprune_core.trainers.state import unbiased_average
 from tests.tiny import tiny_run
 
@@ -287,16 +288,16 @@ def test_best_checkpoint_is_that_of_the_best_epoch() -> None:
 
 def collapsing(monkeypatch: pytest.MonkeyPatch, checks: list[float], training: list[float], **options: Any) -> Any:
     """A run whose checks and training accuracies are given."""
-    from advprune_core.trainers import loop
+    from advprune_core.trainers import run
 
     config = tiny_run(epochs=len(checks), best_every=1, **options)
-    seen, epoch = iter(checks), loop._Run._epoch
+    seen, epoch = iter(checks), Run._epoch
 
     def told(self: Any, number: int, *, share: float) -> dict[str, Any]:
         return {**epoch(self, number, share=share), "train_accuracy": training[number]}
 
-    monkeypatch.setattr(loop, "accuracy_under", lambda *args, **kwargs: next(seen))
-    monkeypatch.setattr(loop._Run, "_epoch", told)
+    monkeypatch.setattr(run, "accuracy_under", lambda *args, **kwargs: next(seen))
+    monkeypatch.setattr(Run, "_epoch", told)
     return train(config, data(config))
 
 
@@ -333,20 +334,20 @@ def test_the_sentinel_looks_at_the_weights_that_are_trained_and_not_at_their_ave
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two checks an epoch: the average, which lags and would look collapsed; and the network that is trained."""
-    from advprune_core.trainers import loop
+    from advprune_core.trainers import run
 
     average, trained = [0.0, 0.05, 0.1, 0.6], [0.3, 0.5, 0.6, 0.7]
     asked: list[bool] = []
     config = tiny_run(epochs=4, best_every=1, ema=0.9, on_collapse="stop")
     seen = iter([value for pair in zip(average, trained, strict=True) for value in pair])
-    epoch = loop._Run._epoch
+    epoch = Run._epoch
 
     def told(self: Any, number: int, *, share: float) -> dict[str, Any]:
         asked.append(self.state.final_model is not self.state.model)
         return {**epoch(self, number, share=share), "train_accuracy": 0.9}
 
-    monkeypatch.setattr(loop, "accuracy_under", lambda *args, **kwargs: next(seen))
-    monkeypatch.setattr(loop._Run, "_epoch", told)
+    monkeypatch.setattr(run, "accuracy_under", lambda *args, **kwargs: next(seen))
+    monkeypatch.setattr(Run, "_epoch", told)
     result = train(config, data(config))
     assert all(asked)
     assert (result.status, result.collapse_epoch, result.best_epoch) == ("ok", None, 3)
@@ -443,9 +444,8 @@ def test_average_is_the_exponential_average_of_the_steps() -> None:
     config = tiny_run(ema=0.8, epochs=1)
     dataset = data(config)
     history: list[Tensor] = []
-    from advprune_core.trainers import loop
 
-    update = loop._Run._update
+    update = Run._update
 
     def spy(self: Any, batch: Any, passes: Any) -> Outputs:
         outputs = update(self, batch, passes)
@@ -453,7 +453,7 @@ def test_average_is_the_exponential_average_of_the_steps() -> None:
         return outputs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Run, "_update", spy)
+        patch.setattr(Run, "_update", spy)
         result = train(config, dataset)
     # The weights of a step count 0.8 times as much as those of the next, and all of them together 1.
     shares = 0.8 ** np.arange(len(history))[::-1].astype(np.float64)

@@ -11,8 +11,9 @@ import torch
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.loop import _Run, train, train_warmup
+from advprune_core.trainers.loop import train, train_warmup
 from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.run import Run
 from advprune_core.trainers.warmups import warmup_key, warmup_passes
 from tests.tiny import tiny_run
 
@@ -165,7 +166,7 @@ def test_the_warmup_of_others_is_refused_and_left_to_them(config: RunConfig, mes
 def test_an_interrupted_warmup_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = pruned(settings={"warmup_epochs": 3})
     data, epochs = load_dataset(config.dataset), []
-    one = _Run._epoch
+    one = Run._epoch
 
     def interrupted(run: Any, epoch: int, **more: Any) -> Any:
         epochs.append(epoch)
@@ -173,7 +174,7 @@ def test_an_interrupted_warmup_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         return one(run, epoch, **more)
 
-    monkeypatch.setattr(_Run, "_epoch", interrupted)
+    monkeypatch.setattr(Run, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_warmup(config, data, work=tmp_path / "warmup", checkpoint_seconds=0)
     train_warmup(config, data, work=tmp_path / "warmup")

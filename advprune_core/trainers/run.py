@@ -1,0 +1,330 @@
+"""A run under way: one loop for every objective, attack policy and pruner."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from advprune_core.attacks.base import PGD
+from advprune_core.attacks.evaluate import accuracy_under
+from advprune_core.base.randomness import stream, torch_stream
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets import augmentation
+from advprune_core.datasets.splits import Dataset
+from advprune_core.objectives.base import Outputs, Passes
+from advprune_core.objectives.batch import Batch
+from advprune_core.pruners.base import Context, Pruner, keep
+from advprune_core.trainers.alignment import has_one_step, perturbation_alignment
+from advprune_core.trainers.arithmetic import autocast, check_precision, run_passes
+from advprune_core.trainers.awp import perturbed_weights
+from advprune_core.trainers.batches import epoch_order
+from advprune_core.trainers.checks import check_selected
+from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.sentinel import checks, onset
+from advprune_core.trainers.state import RunState
+from advprune_core.trainers.warmups import shared_key
+
+
+class Run:
+    """A run under way: its state, and what does not change.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Checked, and fitted to the data set.
+    observer : Pruner, optional
+        What looks at the batches; by default the run's pruner.
+    start : Path, optional
+        Checkpoint of its warm-up, to go on from where `work` has none.
+    key : str, optional
+        Of its checkpoints; by default the run's.
+    until : int, optional
+        Epoch before which it stops.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        model: nn.Module | None,
+        work: Path | None,
+        *,
+        observer: Pruner | None = None,
+        start: Path | None = None,
+        key: str | None = None,
+        until: int | None = None,
+    ):
+        self.config, self.dataset, self.work = config, dataset, work
+        self.start, self.until = start, until
+        self.observer = observer or config.pruner
+        self.state = RunState(config, dataset, model, key=key or config.train_key(dataset))
+        self.scout = copy.deepcopy(self.state.model) if config.pruner.scout_epochs() else None
+        self.split = dataset.train.to(self.state.device)
+        self.last_batch: Batch | None = None
+        check_precision(config, self.state.model, self.split.pixels(slice(0, 2)))
+
+    def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
+        state, epochs = self.state, self.config.optimisation.epochs
+        self._resume()
+        status = self._status()
+        saved = time.monotonic()
+        with self._passes(), state.ledger.watch(*{state.model, state.final_model}):
+            while not self._at_end() and not self._over(status) and state.counters.epoch != self.until:
+                epoch = state.counters.epoch
+                self._select(epoch)
+                with state.ledger.phase("train"):
+                    row = self._epoch(epoch, share=min(1.0, epochs - epoch))
+                state.counters.epoch += 1
+                last = self._at_end()
+                if not (math.isfinite(row["train_loss"]) and state.finite):
+                    status = "diverged"
+                elif self.config.best_every and (last or (epoch + 1) % self.config.best_every == 0):
+                    with state.ledger.phase("validate"):
+                        row |= self._validate(epoch)
+                state.ledger.sample_memory()
+                state.counters.metrics.append(row)
+                if status != "diverged":
+                    status = self._status()
+                with state.ledger.phase("save"):
+                    self._append_metrics(row)
+                    due = last or epoch + 1 == self.until or time.monotonic() - saved >= checkpoint_seconds
+                    if self.work is not None and due and status != "diverged":
+                        state.save(self.work / "checkpoint.pt")
+                        saved = time.monotonic()
+                if on_epoch is not None:
+                    on_epoch(row)
+        kept = [*state.policy.values(), *state.pruner.values()]
+        back = status == "collapsed" and self.config.on_collapse == "roll_back"
+        return TrainResult(
+            status=status,
+            metrics=state.counters.metrics,
+            selections=state.selections,
+            ledger=state.ledger.state(),
+            last=state.best if back and state.best is not None else state.weights(),
+            best=state.best,
+            best_epoch=state.counters.best_epoch,
+            collapse_epoch=self._onset(),
+            steps=state.counters.steps,
+            images_visited=state.counters.visited,
+            unique_images=int(state.seen.sum()),
+            state_bytes=sum(value.numel() * value.element_size() for value in kept),
+        )
+
+    @contextmanager
+    def _passes(self) -> Iterator[None]:
+        """The passes of the run's speed during a block; compiling them is a phase of its own."""
+        if self.config.speed == "exact":
+            yield
+            return
+        state, models = self.state, {self.state.model, self.state.final_model}
+        with ExitStack() as stack:
+            for model in models:
+                model.to(memory_format=torch.channels_last)
+                stack.callback(model.to, memory_format=torch.contiguous_format)
+            with state.ledger.phase("compile"):
+                images = self.split.pixels(slice(0, self.config.optimisation.batch_size))
+                passes = run_passes(self.config, state.model, images)
+            for model in models:
+                stack.enter_context(passes.instead_of(model))
+            # The last update's gradients may lie in memory of a CUDA graph that later passes have used again.
+            stack.callback(state.optimiser.zero_grad)
+            yield
+
+    def _at_end(self) -> bool:
+        counters = self.state.counters
+        return counters.spent or counters.epoch >= self.config.optimisation.epochs
+
+    def _onset(self) -> int | None:
+        """Epoch of a collapse, by what the checks have shown so far."""
+        if not self.config.objective.uses_adversarial:
+            return None
+        course = checks(self.state.counters.metrics)
+        return onset(course, drop=self.config.collapse_drop, ended=self._at_end())
+
+    def _status(self) -> str:
+        """How a run stands that has not diverged."""
+        return "ok" if self._onset() is None else "collapsed"
+
+    def _over(self, status: str) -> bool:
+        return status == "diverged" or (status == "collapsed" and self.config.on_collapse != "flag")
+
+    def _resume(self) -> None:
+        if self.work is not None:
+            self.work.mkdir(parents=True, exist_ok=True)
+        begun = self.work is not None and self.state.load(self.work / "checkpoint.pt")
+        if self.start is not None and not begun:
+            self.state.load(self.start, warmup=shared_key(self.config, self.dataset))
+        if self.work is not None:
+            lines = [json.dumps(row) + "\n" for row in self.state.counters.metrics]
+            (self.work / "metrics.jsonl").write_text("".join(lines))
+
+    def _append_metrics(self, row: dict[str, Any]) -> None:
+        if self.work is not None:
+            with open(self.work / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def _select(self, epoch: int) -> None:
+        config, state = self.config, self.state
+        if not config.pruner.due(epoch):
+            return
+        model, observed = state.model, state.pruner
+        if self.scout is not None:
+            with state.ledger.phase("select"):
+                model, observed = self._scouted(self.scout)
+        context = Context(
+            dataset=self.dataset,
+            fraction=config.fraction,
+            seed=config.seed,
+            epoch=epoch,
+            model=model,
+            objective=config.objective,
+            attack=config.attack,
+            state=observed,
+            policy=state.policy,
+            crop_padding=config.optimisation.crop_padding,
+            epochs=config.optimisation.epochs,
+            min_per_class=config.min_per_class,
+        )
+        scouting = nullcontext() if self.scout is None else state.ledger.watch(model)
+        with state.ledger.phase("select"), scouting:
+            state.selection = keep(config.pruner, context)
+            check_selected(state.selection.indices, self.dataset, fraction=config.fraction)
+        state.selections[epoch] = state.selection
+
+    def _scouted(self, model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
+        """A network trained on all data only to be scored by, and what was observed of it; all in `select`."""
+        config, ledger = self.config, self.state.ledger
+        length: dict[str, Any] = {"epochs": config.pruner.scout_epochs(), "cost_budget": None, "plain_epochs": 0}
+        optimisation = config.optimisation.replace(**length)
+        plain = config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
+        run = Run(plain, self.dataset, copy.deepcopy(model), None, observer=config.pruner)
+        with torch_stream(config.seed, "scout"):
+            result = run.train(math.inf, None)
+        if result.status == "diverged":
+            raise ConfigError("the network trained to be scored by diverged: the loss is not finite; try a smaller lr")
+        ledger.add(sum(result.ledger["passes"].values()))
+        return run.state.final_model, run.state.pruner
+
+    def _epoch(self, epoch: int, *, share: float) -> dict[str, Any]:
+        config, state, size = self.config, self.state, self.config.optimisation.batch_size
+        budget = config.optimisation.cost_budget
+        state.model.train()
+        self.last_batch = None
+        n, whole = len(self.dataset.train), len(state.selection)
+        ids = epoch_order(config.seed, epoch, n, state.selection, share)
+        state.queue.add(ids, epoch, state.selection)
+        attack = config.attack.bind(state.model, seed=config.seed, state=state.policy)
+        plain = epoch < config.optimisation.plain_epochs
+        objective = config.plain_objective if plain else config.objective
+        loss = torch.zeros((), device=state.device)
+        correct = torch.zeros((), device=state.device)
+        images, waiting, rate = 0, len(state.queue), config.optimisation.lr
+        for batch_ids, epochs, weights in state.queue.batches():
+            # Progress before this step: what of this epoch has been trained on, in epochs; or what was spent.
+            position, before = (len(ids) - waiting) / whole, state.ledger.cost
+            waiting -= len(batch_ids)
+            done = epoch + position
+            if whole < n and config.optimisation.schedule_span == "full_run":
+                done = (state.counters.visited + images) / n
+            progress = max(done / config.optimisation.epochs, before / budget if budget else 0.0)
+            progress = min(max(progress, 0.0), 1.0)
+            rate = config.optimisation.lr * config.optimisation.schedule.factor(progress)
+            for group in state.optimiser.param_groups:
+                group["lr"] = rate
+            batch = self._batch(batch_ids, epochs, weights)
+            if len(batch_ids) > size:
+                with state.ledger.phase("select"):
+                    batch = config.pruner.narrow(state.model, batch, size)
+                batch_ids = batch.ids.cpu().numpy()
+            with autocast(config):
+                outputs = objective.step(state.model, batch, attack, partial(self._update, batch))
+            self.last_batch = batch
+            if not plain:
+                config.attack.steps.observe(batch, outputs.logits, state.policy)
+            self.observer.observe(batch, outputs, state.pruner)
+            loss += outputs.losses.float().sum()
+            correct += (outputs.logits.argmax(1) == batch.y).sum()
+            images += size
+            state.seen[batch_ids] = True
+            # Another batch like this one would end further from the budget.
+            if budget and 3 * state.ledger.cost - before > 2 * budget:
+                state.counters.spent = True
+                break
+        state.counters.visited += images
+        ratio = state.selection.step_ratio
+        return {
+            "epoch": epoch,
+            "lr": rate,
+            "train_loss": float(loss) / images if images else 0.0,
+            "train_accuracy": float(correct) / images if images else 0.0,
+            "images": images,
+            "kept": whole,
+            **({"plain": True} if plain else {}),
+            **({"cost": state.ledger.cost} if budget else {}),
+            **({} if ratio is None else {"step_ratio": ratio}),
+        }
+
+    def _batch(self, ids: np.ndarray, epochs: np.ndarray, weights: np.ndarray) -> Batch:
+        rows, drawn, importance = (
+            torch.from_numpy(array).to(self.state.device, non_blocking=True) for array in (ids, epochs, weights)
+        )
+        x, crops = self.split.pixels(rows), None
+        optimisation = self.config.optimisation
+        if optimisation.crop_padding or optimisation.flip:
+            key, padding = stream(self.config.seed, "augmentation"), optimisation.crop_padding
+            crops = augmentation.sample(key, rows, drawn, padding=padding, flip=optimisation.flip)
+            x = augmentation.apply(augmentation.pad(x, padding), crops)
+        return Batch(x, self.split.labels[rows], ids=rows, epochs=drawn, weights=importance, crops=crops)
+
+    def _update(self, batch: Batch, passes: Passes) -> Outputs:
+        state, gamma = self.state, self.config.optimisation.awp
+        state.optimiser.zero_grad(set_to_none=True)
+
+        def weighted(losses: Tensor) -> Tensor:
+            state.ledger.full_backward()  # of the pass that gave them
+            return (losses * batch.weights).sum() / len(losses)
+
+        awp = perturbed_weights(state.model, lambda: weighted(passes()[0]), gamma=gamma) if gamma else nullcontext()
+        with awp:
+            losses, logits = passes()
+            weighted(losses).backward()
+        state.optimiser.step()
+        torch.clear_autocast_cache()  # its copies are of the weights before this step
+        state.counters.steps += 1
+        if state.average is not None:
+            state.average.update_parameters(state.model)
+        return Outputs(losses.detach(), logits.detach())
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """PGD-10 on val_stop, of the weights that are evaluated, the best so far being kept, and of those trained.
+
+        Of the latter as well, after a training attack of one step, the alignment of its gradients on the last batch.
+        """
+        state, counters, config = self.state, self.state.counters, self.config
+
+        def robust(model: nn.Module) -> float:
+            held_out, threat = self.dataset.val_stop, config.threat
+            return accuracy_under(model, held_out, PGD(steps=10), threat=threat, seed=config.seed)
+
+        found = {"val_pgd": robust(state.final_model)}
+        if found["val_pgd"] > counters.best:
+            counters.best, counters.best_epoch, state.best = found["val_pgd"], epoch, state.weights()
+        if state.average is not None:
+            found["val_pgd_trained"] = robust(state.model)
+        attacked = epoch >= config.optimisation.plain_epochs and has_one_step(config.objective, config.attack)
+        if attacked and self.last_batch is not None:
+            attack = config.attack.bind(state.model, seed=config.seed, state=state.policy, remembers=False)
+            found["pert_align"] = perturbation_alignment(state.model, self.last_batch, attack, config.objective)
+        return found
