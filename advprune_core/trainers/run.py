@@ -76,6 +76,7 @@ class Run:
         check_precision(config, self.state.model, self.split.pixels(slice(0, 2)))
 
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
+        """Go on from the last checkpoint to the end; see `loop.train`."""
         state, epochs = self.state, self.config.optimisation.epochs
         self._resume()
         status = self._status()
