@@ -6,6 +6,7 @@ import base64
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = ["Outcome", "accuracy_under", "evaluate", "inspected", "pack_bits", "p
 _FEW_STEPS = 200
 
 
+@lru_cache(maxsize=4096)  # records are verified whenever they are read, and scipy takes a millisecond
 def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson score interval of an accuracy (Wilson 1927)."""
     interval = binomtest(correct, total).proportion_ci(confidence, method="wilson")
