@@ -30,6 +30,7 @@ from advprune_core.analysis.style import (
     caption,
     key,
     legend,
+    legend_columns,
     looks,
     reach,
     share_looks,
@@ -109,7 +110,11 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     table = with_names(with_accuracies(table), plain)
     found = settings(table)
     drawn = looks(_arms(table))
-    figure, axes = canvas(len(found), 2, height=2.7 * len(found) + 0.25 * math.ceil(len(drawn) / 2), sharex=True)
+    labels = {arm: arm_label(arm, list(drawn)) for arm in drawn}
+    below = max(
+        0.25 * math.ceil(len(labels) / 2), 0.2 * math.ceil(len(labels) / legend_columns([*labels.values(), ""]))
+    )
+    figure, axes = canvas(len(found), 2, height=2.7 * len(found) + below, sharex=True)
     for row, (name, rows) in zip(axes, found, strict=True):
         titles = {
             "clean": f"{name}\n" * bool(name) + "clean test images",
@@ -119,13 +124,13 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
         for axis, (value, title) in zip(row, titles.items(), strict=True):
             for place, arm in enumerate(_arms(rows)):
                 own = rows[(rows["arm"] == arm) & rows[value].notna()]
-                _line(axis, own, value, look=drawn[arm], shift=0.008 * place, label=arm_label(arm, list(drawn)))
+                _line(axis, own, value, look=drawn[arm], shift=0.008 * place, label=labels[arm])
             axis.set_title(fill(title, 46))
             axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
         row[0].set_ylabel("accuracy, %")
     for axis in axes[-1]:
         axis.set_xlabel(f"data kept{' (control: by the run it matches)' * bool(table['control'].notna().any())}, %")
-    legend(figure, [key(look, arm_label(arm, list(drawn))) for arm, look in drawn.items()])
+    legend(figure, [key(look, labels[arm]) for arm, look in drawn.items()])
     caption(figure, setting(table), f"{sample(table)}, 95 % t interval; small dots: single runs", doubts(table))
     return figure
 

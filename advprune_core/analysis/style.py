@@ -196,9 +196,14 @@ def caption(figure: Figure, *texts: str) -> None:
 def legend(figure: Figure, handles: Sequence[Any]) -> None:
     """A legend below a figure, in as many columns as its texts leave room for."""
     if handles:
-        longest = max(len(str(handle.get_label())) for handle in handles)
-        columns = max(1, int(_ON_AN_INCH * figure.get_figwidth() / (longest + 9)))
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+        columns = legend_columns([str(handle.get_label()) for handle in handles], width=figure.get_figwidth())
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def legend_columns(texts: Sequence[str], *, width: float = PAGE) -> int:
+    """Columns of a legend that has these texts, below a figure so many inches wide."""
+    longest = max(map(len, texts))
+    return min(max(1, int(_ON_AN_INCH * width / (longest + 9))), len(texts))
 
 
 def key(look: Look, label: str | None = None, **settings: Any) -> Line2D:
