@@ -57,8 +57,8 @@ def answer() -> str:
         f"({says['chosen']}). Where 40 % of the labels are wrong, pruning wins on the digits** "
         "in robust accuracy; on CIFAR-10 it is "
         f"{cifar.clean.points()} clean (not tested), and no difference in robust accuracy is seen; where 20 % are, "
-        "on the digits, pruning to half loses. Against runs of equal cost on all the data, in points, with 95 % "
-        "intervals over seeds and verdicts over all rows:",
+        "on the digits, pruning to half loses. Against runs of equal cost on all the data: points, 95 % intervals over "
+        "seeds, verdicts over all rows:",
         width=120,
     )
     return f"{told}\n\n{markdown(pd.DataFrame([row.shown() for row in rows.values()]))}"
