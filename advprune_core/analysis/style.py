@@ -202,8 +202,8 @@ def legend(figure: Figure, handles: Sequence[Any]) -> None:
 
 def legend_columns(texts: Sequence[str], *, width: float = PAGE) -> int:
     """Columns of a legend that has these texts, below a figure so many inches wide."""
-    longest = max(map(len, texts))
-    return min(max(1, int(_ON_AN_INCH * width / (longest + 9))), len(texts))
+    longest = max(map(len, texts), default=0)
+    return max(1, min(int(_ON_AN_INCH * width / (longest + 9)), len(texts)))
 
 
 def key(look: Look, label: str | None = None, **settings: Any) -> Line2D:

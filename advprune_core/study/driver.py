@@ -141,7 +141,7 @@ class Driver:
                 self.position.complete()
 
     def under_way(self) -> list[UnderWay]:
-        """The runs that are being trained."""
+        """The runs that are being trained and have got through an epoch."""
         return self.position.under_way()
 
     def finished(self) -> tuple[int, int]:

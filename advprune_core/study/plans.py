@@ -89,7 +89,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         place = {"arm": entry.arm, "fraction": kept, "matched_fraction": entry.fraction, "seed": entry.seed}
         rows.append({**place, "state": state, "passes": passes})
     saved = passes_saved(alike, store)
-    total = expected_total(list(missing.values()), datasets) - sum(saved.values())
+    total = _left_to_train(list(missing.values()), datasets, saved)
     text = (
         f"{pd.DataFrame(rows).to_string(index=False)}\n"
         f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents"
@@ -109,7 +109,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
 
 
 def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int, saved: Mapping[str, float]) -> str:
-    """What training takes, between what and what, and how that is known; `saved`: see `passes_saved`."""
+    """What training takes, between what and what, and how that is known."""
     kinds: dict[str, dict[str, list[Entry]]] = {}
     for entry in entries:
         kinds.setdefault(_kind(entry.config), {}).setdefault(_way(entry.config), []).append(entry)
@@ -143,6 +143,7 @@ def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int, s
 
 
 def _left_to_train(entries: Sequence[Entry], datasets: Datasets, saved: Mapping[str, float]) -> float:
+    """Forward-equivalents of a grid, less what its runs need not train themselves; `saved`: see `passes_saved`."""
     keys = {entry.config.train_key(datasets[entry.config.dataset]) for entry in entries if not entry.derived}
     return expected_total(entries, datasets) - sum(saved.get(key, 0.0) for key in keys)
 

@@ -22,18 +22,25 @@ class UnderWay:
 
     key: str
     name: str
-    config: RunConfig
     epochs: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """The same, with the folder of its metrics and the number of its training images."""
+    """The same, with the folder that its metrics are read from and the number of its training images."""
 
     name: str
     config: RunConfig
     folder: Path
     images: int
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Metrics of the epochs so far; of the last line only when it is whole."""
+        try:
+            text = (self.folder / "metrics.jsonl").read_text()
+            return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        except (OSError, ValueError):
+            return []
 
 
 class Position:
@@ -86,24 +93,14 @@ class Position:
         self.done = self.bar.total
 
     def under_way(self) -> list[UnderWay]:
-        """The runs that are being trained."""
-        found = []
-        for key, run in list(self._begun.items()):
-            try:
-                text = (run.folder / "metrics.jsonl").read_text()
-                rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # whole lines
-            except (OSError, ValueError):
-                continue
-            found.append(UnderWay(key, run.name, run.config, rows))
-        return found
+        """The runs that are being trained and have got through an epoch."""
+        seen = [UnderWay(key, run.name, run.epochs()) for key, run in list(self._begun.items())]
+        return [run for run in seen if run.epochs]
 
     def now(self) -> float:
         """Forward-equivalents that are done, runs under way included."""
-        there = 0.0
-        for run in self.under_way():
-            if (begun := self._begun.get(run.key)) is not None:
-                there += max(0.0, run.config.passes_done(begun.images, run.epochs) - self._before.get(run.key, 0.0))
-        return self.done + there
+        there = {key: run.config.passes_done(run.images, run.epochs()) for key, run in list(self._begun.items())}
+        return self.done + sum(max(0.0, passes - self._before.get(key, 0.0)) for key, passes in there.items())
 
     def say_what_is_left(self, tasks: Sequence[Task], workers: int) -> None:
         """The bar counts training; tests of what is trained come last, and take their time as well."""

@@ -65,6 +65,11 @@ class RunStore:
         """Folder of a warm-up that several runs share, while any of them is to be trained."""
         return self.results / "cache" / "warmups" / key
 
+    def warmup_lock(self, key: str) -> FileLock:
+        """Held by whoever trains a warm-up or puts it away."""
+        self.warmup(key).mkdir(parents=True, exist_ok=True)
+        return FileLock(self.warmup(key) / ".lock")
+
     def run_keys(self) -> list[str]:
         """All keys that have a record."""
         return [path.parent.name for path in self.files.find("runs/*/record.json")]

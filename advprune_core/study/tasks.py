@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import BeforeValidator, Field, PlainSerializer
 from torch import Tensor
 
@@ -144,10 +144,8 @@ class WarmupTask:
     def __call__(self, dataset: Dataset) -> None:
         _check_key(warmup_key(self.config, dataset), self.key)
         store = RunStore(self.results)
-        work = store.warmup(self.key)
-        work.mkdir(parents=True, exist_ok=True)
-        with FileLock(work / ".lock"), compile_cache(store.results):
-            train_warmup(self.config, dataset, work=work, checkpoint_seconds=self.checkpoint_seconds)
+        with store.warmup_lock(self.key), compile_cache(store.results):
+            train_warmup(self.config, dataset, work=store.warmup(self.key), checkpoint_seconds=self.checkpoint_seconds)
 
 
 def _check_key(here: str | None, given: str) -> None:
@@ -391,9 +389,8 @@ def drop_checkpoints(store: RunStore, key: str) -> None:
 
 def drop_warmup(store: RunStore, key: str) -> None:
     """Drop a warm-up, unless somebody is training it."""
-    work = store.warmup(key)
-    with suppress(Timeout, OSError), FileLock(work / ".lock").acquire(timeout=0):
-        shutil.rmtree(work, ignore_errors=True)
+    with suppress(Timeout, OSError), store.warmup_lock(key).acquire(timeout=0):
+        shutil.rmtree(store.warmup(key), ignore_errors=True)
 
 
 def drop_work(store: RunStore, key: str) -> None:

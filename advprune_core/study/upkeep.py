@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from advprune_core.base.files import digest_of
 from advprune_core.base.settings import AdvpruneError, ConfigError
@@ -155,8 +155,8 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
             for path in [folder] if given_up else _left_over(store, folder):
                 put_away(path)
     if all(store.finished(key) is not None for key in named):  # else a run may still go on from it
-        for folder in sorted(store.warmup("").glob("*/")):
-            with suppress(Timeout), FileLock(folder / ".lock").acquire(timeout=0):
+        for folder in sorted(results.glob("cache/warmups/*")):
+            with suppress(Timeout), store.warmup_lock(folder.name).acquire(timeout=0):
                 put_away(folder)
     return garbage
 

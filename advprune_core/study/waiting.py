@@ -93,8 +93,10 @@ class Waiting:
 
     def hold(self, keys: Collection[str], *, until: WarmupTask) -> None:
         """Put the training of a warm-up before the runs with these keys, and hold them back until it is done."""
-        own = [item for item in self._ready if isinstance(item[-1], TrainTask) and item[-1].key in keys]
-        self._ready = [item for item in self._ready if item not in own]
+        ready, own = self._ready, list[_Item]()
+        self._ready = []
+        for item in ready:
+            (own if isinstance(item[-1], TrainTask) and item[-1].key in keys else self._ready).append(item)
         self._held[until.key] = own
         place, number, _ = own[0]
         self._insert((place, number, until))

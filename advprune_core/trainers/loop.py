@@ -93,5 +93,4 @@ def train_warmup(config: RunConfig, dataset: Dataset, *, work: Path, checkpoint_
     check_run(config, dataset)
     key = shared_key(config, dataset)
     with arithmetic(config), torch_stream(config.seed, "training"):
-        run = Run(config, dataset, None, work, key=key, until=config.pruner.epochs_before())
-        run.train(checkpoint_seconds, None)
+        Run(config, dataset, None, work, warmup=key).train(checkpoint_seconds, None)

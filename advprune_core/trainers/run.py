@@ -48,10 +48,8 @@ class Run:
         What looks at the batches; by default the run's pruner.
     start : Path, optional
         Checkpoint of its warm-up, to go on from where `work` has none.
-    key : str, optional
-        Of its checkpoints; by default the run's.
-    until : int, optional
-        Epoch before which it stops.
+    warmup : str, optional
+        Key of its warm-up, where that alone is to be trained.
     """
 
     def __init__(
@@ -63,13 +61,13 @@ class Run:
         *,
         observer: Pruner | None = None,
         start: Path | None = None,
-        key: str | None = None,
-        until: int | None = None,
+        warmup: str | None = None,
     ):
         self.config, self.dataset, self.work = config, dataset, work
-        self.start, self.until = start, until
+        self.start = start
+        self.until = None if warmup is None else config.pruner.epochs_before()
         self.observer = observer or config.pruner
-        self.state = RunState(config, dataset, model, key=key or config.train_key(dataset))
+        self.state = RunState(config, dataset, model, key=warmup or config.train_key(dataset))
         self.scout = copy.deepcopy(self.state.model) if config.pruner.scout_epochs() else None
         self.split = dataset.train.to(self.state.device)
         self.last_batch: Batch | None = None

@@ -191,10 +191,11 @@ class RunState:
         if payload is None:
             return False
         state = torch.load(io.BytesIO(payload), map_location=self.device, weights_only=True)
-        if warmup is not None and state["key"] != warmup:
-            raise ConfigError(f"{path} is not of this run's warm-up {warmup}, but of {state['key']}")
-        if (state["key"], state["format"]) != (warmup or self.key, _FORMAT):
-            whose = f"it is of the run {state['key']}" if state["format"] == _FORMAT else "another version wrote it"
+        key = warmup or self.key
+        if warmup is not None and state["key"] != key:
+            raise ConfigError(f"{path} is not of this run's warm-up {key}, but of {state['key']}")
+        if (state["key"], state["format"]) != (key, _FORMAT):
+            whose = f"it is of the run {state['key']}" if state["key"] != key else "another version wrote it"
             set_aside(path, whose, fate="the run begins anew")
             return False
         self.pruner = state["pruner"]
