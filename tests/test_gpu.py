@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from advprune_core.attacks import ATTACKS
+from advprune_core.attacks.compiled import compiled_passes
 from advprune_core.attacks.evaluate import evaluate
 from advprune_core.datasets.base import dataset_from_arrays, load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
+from advprune_core.models.mode import true_float32
 from advprune_core.objectives.base import TRAINERS
 from advprune_core.pruners import PRUNERS
 from advprune_core.study.runner import run_study
@@ -127,6 +131,37 @@ def test_compiled_runs(precision: str, small: Dataset) -> None:
         evaluation = EvaluationConfig.create(attacks=["pgd", {"autoattack": {"version": "apgd"}}], speed=speed)
         robust.append(evaluate_model(model.cuda(), small, evaluation, device="cuda")[0].robust)
     assert (robust[0] != robust[1]).sum() <= 3
+
+
+def test_recorded_searches_are_those_of_the_weights_as_they_are(small: Dataset) -> None:
+    """Passes that cross each other, after the weights have changed, and of a second network."""
+    options = {"speed": "compiled"} | COMPILED
+    config = tiny_run(**options, device="cuda")
+    networks = [build_model(config.model, small, seed=seed).cuda().eval() for seed in (0, 1)]
+    x, other = (small.train.pixels(slice(start, start + 32)).cuda() for start in (0, 32))
+    passes = compiled_passes(networks[0], x)
+
+    def gradients() -> list[Tensor]:
+        found = []
+        for network in networks:
+            inputs = [x.clone().requires_grad_(), other.clone().requires_grad_()]
+            logits = [network(images) for images in inputs]
+            losses = (F.cross_entropy(each, torch.arange(32).cuda() % 10) for each in logits)
+            found += [torch.autograd.grad(loss, images)[0] for loss, images in zip(losses, inputs, strict=True)]
+        return found
+
+    with true_float32(x.device):
+        for _ in range(2):
+            plain = gradients()
+            with passes.instead_of(networks[0]), passes.instead_of(networks[1]):
+                replayed = gradients()
+            for ours, theirs in zip(replayed, plain, strict=True):
+                assert (ours - theirs).norm() <= 1e-2 * theirs.norm()
+            with torch.no_grad():
+                for network in networks:
+                    for weight in network.parameters():
+                        weight.mul_(1.1)
+    assert len(passes.graphs) == 2
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(small: Dataset, tmp_path: Path) -> None:

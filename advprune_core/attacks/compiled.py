@@ -15,7 +15,8 @@ import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from advprune_core.attacks.graphs import Replayed, recorded
 from advprune_core.base.environment import results_root
 from advprune_core.base.settings import ConfigError
 from advprune_core.models.mode import no_trace
@@ -86,6 +88,8 @@ class CompiledPasses:
         Whose passes they are; another of the same structure may use them.
     around : hashable
         Threads and arithmetic that they are compiled for.
+    graphs : dict
+        On a GPU, searches as CUDA graphs, by where a model's weights lie.
     """
 
     shape: tuple[int, ...]
@@ -93,16 +97,30 @@ class CompiledPasses:
     update: Callable[[State, Tensor], Tensor]
     model: nn.Module
     around: Hashable
+    graphs: dict[tuple[int, ...], Replayed] = field(default_factory=dict)
 
     def searched(self, model: nn.Module, x: Tensor) -> Tensor:
         """Logits (n, classes) in eval mode of any number n of images, with a graph that leads to them."""
-        state = {name: _laid_out(value.detach()) for name, value in _state(model).items()}
-        size, parts = self.shape[0], []
+        search, size, parts = self._search(model, x), self.shape[0], []
         for part in x.split(size):
             missing = size - len(part)
             filled = torch.cat([part, part[:1].detach().expand(missing, *part.shape[1:])]) if missing else part
-            parts.append(self.search(state, _dense(filled))[: len(part)])
+            parts.append(search(_dense(filled))[: len(part)])
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _search(self, model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Images of the compiled shape to logits, by a model's weights."""
+        values = {name: value.detach() for name, value in _state(model).items()}
+        if x.device.type != "cuda":
+            return partial(self.search, _laid_out(values))
+        where = tuple(value.data_ptr() for value in values.values())
+        if where not in self.graphs:
+            if len(self.graphs) >= _MOST:
+                self.graphs.clear()
+            self.graphs[where] = recorded(
+                lambda images: self.search(_laid_out(values), images), x.new_zeros(self.shape)
+            )
+        return self.graphs[where]
 
     @contextmanager
     def instead_of(self, model: nn.Module) -> Iterator[None]:
@@ -181,14 +199,14 @@ def compiled_passes(model: nn.Module, x: Tensor, *, training: bool = True) -> Co
 
 
 def _compile(model: nn.Module, x: Tensor) -> CompiledPasses:
-    mode = "reduce-overhead" if x.device.type == "cuda" else None
-
     def function(training: bool) -> Callable[[State, Tensor], Tensor]:
         template = copy.deepcopy(model).to("meta").train(training)  # its weights are always those that are given
 
         def logits(state: State, images: Tensor) -> Tensor:
             return functional_call(template, state, (images,))
 
+        # On a GPU the graphs of searches are our own: PyTorch's copy all weights into place for each pass.
+        mode = "reduce-overhead" if training and x.device.type == "cuda" else None
         compiled: Callable[[State, Tensor], Tensor] = torch.compile(logits, dynamic=False, fullgraph=True, mode=mode)
         return compiled
 
@@ -216,9 +234,12 @@ def _state(model: nn.Module) -> State:
     return {**dict(model.named_parameters()), **{name: buffer.data for name, buffer in model.named_buffers()}}
 
 
-def _laid_out(value: Tensor) -> Tensor:
+def _laid_out(state: State) -> State:
     """Weights of convolutions as the processor likes them, channels last; a copy only where they are not."""
-    return value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+    return {
+        name: value.to(memory_format=torch.channels_last) if value.dim() == 4 else value
+        for name, value in state.items()
+    }
 
 
 def _dense(x: Tensor) -> Tensor:
