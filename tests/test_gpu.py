@@ -139,7 +139,6 @@ def test_recorded_searches_are_those_of_the_weights_as_they_are(small: Dataset) 
     config = tiny_run(**options, device="cuda")
     networks = [build_model(config.model, small, seed=seed).cuda().eval() for seed in (0, 1)]
     x, other = (small.train.pixels(slice(start, start + 32)).cuda() for start in (0, 32))
-    passes = compiled_passes(networks[0], x)
 
     def gradients() -> list[Tensor]:
         found = []
@@ -151,6 +150,7 @@ def test_recorded_searches_are_those_of_the_weights_as_they_are(small: Dataset) 
         return found
 
     with true_float32(x.device):
+        passes = compiled_passes(networks[0], x)
         for _ in range(2):
             plain = gradients()
             with passes.instead_of(networks[0]), passes.instead_of(networks[1]):

@@ -205,9 +205,9 @@ def _compile(model: nn.Module, x: Tensor) -> CompiledPasses:
         def logits(state: State, images: Tensor) -> Tensor:
             return functional_call(template, state, (images,))
 
-        # On a GPU the graphs of searches are our own: PyTorch's copy all weights into place for each pass.
-        mode = "reduce-overhead" if training and x.device.type == "cuda" else None
-        compiled: Callable[[State, Tensor], Tensor] = torch.compile(logits, dynamic=False, fullgraph=True, mode=mode)
+        # Without PyTorch's own CUDA graphs: they copy all weights into place for each pass, and leave out updates,
+        # which change the statistics of batches. Searches have graphs of their own, see `graphs`.
+        compiled: Callable[[State, Tensor], Tensor] = torch.compile(logits, dynamic=False, fullgraph=True)
         return compiled
 
     return CompiledPasses(tuple(x.shape), function(False), function(True), model, _around(x.device))

@@ -13,7 +13,9 @@ from advprune_core.attacks.compiled import NotCompiled, compile_cache
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
+from advprune_core.study.elsewhere import found
 from advprune_core.study.grid import Datasets, Entry, check_entries
+from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
 from advprune_core.study.tasks import EvaluationConfig, compiled_searches
@@ -38,7 +40,7 @@ class Settled:
     plain_tests: set[str]
 
 
-def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, *, retrain: bool = False) -> Settled:
+def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, execution: Execution) -> Settled:
     """Compile what a grid will need, each network once for all its runs, and see what cannot be.
 
     Nothing is compiled for runs that are trained and tested.
@@ -55,7 +57,7 @@ def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, 
             if entry.config.speed == "exact" or not _device_here(entry.config):
                 continue
             dataset = datasets[entry.config.dataset]
-            trains, tests = _left(entry, dataset, store, retrain=retrain)
+            trains, tests = _left(entry, dataset, store, execution)
             thing = _trained_thing(entry.config)
             if trains and thing not in trained:
                 trained[thing] = against_training(entry.config, dataset)
@@ -86,7 +88,7 @@ def checked_entries(entries: Sequence[Entry], execution: Execution) -> tuple[lis
             check_machine(entry.config)
 
     def left(entry: Entry, dataset: Dataset) -> bool:
-        return any(_left(entry, dataset, store, retrain=execution.retrain))
+        return any(_left(entry, dataset, store, execution))
 
     return check_entries(entries, data=execution.data, here=here, left=left)
 
@@ -131,16 +133,20 @@ def tested_thing(entry: Entry) -> str:
     return json.dumps([config.dataset.canonical(), config.model.canonical(), *shape], sort_keys=True)
 
 
-def _left(entry: Entry, dataset: Dataset, store: RunStore, *, retrain: bool) -> tuple[bool, bool]:
+def _left(entry: Entry, dataset: Dataset, store: RunStore, execution: Execution) -> tuple[bool, bool]:
     """Whether a run is still to be trained, and to be tested."""
-    record = store.finished(entry.config.train_key(dataset))
+
+    def finished(config: RunConfig) -> RunRecord | None:
+        return store.finished(found(config, dataset, store, execution).train_key(dataset))
+
+    record = finished(entry.config)
     try:
         config = entry.resolved(record)
     except ConfigError:  # the driver says so
         return False, False
     if config is not None and entry.derived:
-        record = store.finished(config.train_key(dataset))
-    if record is None or store.altered(record) or (retrain and store.absent(record)):
+        record = finished(config)
+    if record is None or store.altered(record) or (execution.retrain and store.absent(record)):
         return True, True
     there = store.evaluation(record.key, entry.evaluation.key(dataset.test_hash)) is not None
     has_weights = (store.folder(record.key) / "last.pt").exists()

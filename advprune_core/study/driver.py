@@ -25,6 +25,7 @@ from advprune_core.base.progress import following
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import tested_thing
+from advprune_core.study.elsewhere import found
 from advprune_core.study.engines import Engine, SerialEngine, engine
 from advprune_core.study.grid import Datasets, Entry, timed_entries
 from advprune_core.study.position import Position, UnderWay
@@ -124,9 +125,10 @@ class Driver:
 
     def _run(self) -> None:
         for number, entry in enumerate(self.entries):
-            key = self.key(entry.config)
+            config = self.found(entry.config)
+            key = self.key(config)
             if not entry.derived:
-                self._add_run(number, entry.config, key)
+                self._add_run(number, config, key)
                 continue
             record = self.store.finished(key)
             if record is None:
@@ -161,6 +163,10 @@ class Driver:
         """Key of a run."""
         return config.train_key(self.dataset(config))
 
+    def found(self, config: RunConfig) -> RunConfig:
+        """The run that counts as this one: see `elsewhere`."""
+        return found(config, self.dataset(config), self.store, self.execution)
+
     def evaluation(self, number: int) -> EvaluationConfig:
         """How the entry in a place is tested: at the speed of its run, if that was done before or can be done here."""
         entry, key = self.entries[number], self.keys[number]
@@ -183,6 +189,7 @@ class Driver:
             self.failed[entry.describe()] = str(error)
             return
         assert config is not None  # there is a record
+        config = self.found(config)
         self._add_run(number, config, self.key(config))
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:
@@ -222,7 +229,8 @@ class Driver:
             if weights is None:
                 self.without_weights.append(self.entries[number].describe())
                 continue
-            task = EvaluateTask(config, key, evaluation, its_key, str(ex.root), str(weights), steps=record.steps)
+            here = config.replace(device=self.entries[number].config.device)
+            task = EvaluateTask(here, key, evaluation, its_key, str(ex.root), str(weights), steps=record.steps)
             self._tasks.push(task, number)
 
     def _begin(self, number: int, task: Task) -> None:
@@ -354,7 +362,8 @@ class Driver:
     def _time_alone(self) -> None:
         """Train the first seed's runs with nothing beside them, and repeat what is asked for."""
         repeats = self.execution.timed_repeats
-        pending = [(entry, self._timings_missing(entry)) for entry in timed_entries(self.entries, repeats)]
+        timed = [entry for entry in timed_entries(self.entries, repeats) if self.found(entry.config) == entry.config]
+        pending = [(entry, self._timings_missing(entry)) for entry in timed]
         pending = [(entry, missing) for entry, missing in pending if missing > 0]
         if pending:
             warm_up(pending[0][0].config, self.dataset(pending[0][0].config))

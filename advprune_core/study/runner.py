@@ -57,7 +57,7 @@ def run_entries(
     """
     check_writable(execution.root)
     entries, datasets = checked_entries(entries, execution)
-    settled = settle_speed(entries, datasets, RunStore(execution.root), retrain=execution.retrain)
+    settled = settle_speed(entries, datasets, RunStore(execution.root), execution)
     total = expected_total(settled.entries, datasets)
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
         driver = Driver(settled.entries, datasets, execution, bar, on_key, plain_tests=settled.plain_tests)

@@ -61,6 +61,7 @@ class Execution(Settings):
         float, Field(ge=0, le=1_000_000, description="least time between checkpoints of a run")
     ] = 30.0
     retrain: Annotated[bool, Field(description="train runs again whose weights are not here")] = False
+    any_device: Annotated[bool, Field(description="a run that another device has trained is not trained again")] = False
     address: Address = None
     resources: Resources = {}
 
@@ -133,6 +134,9 @@ class StudyConfig(Settings):
         Field(description="grids to carry out instead, one after the other, each with the values above but its own"),
     ] = ()
     device: Annotated[Device, Field(description="auto, cpu or cuda")] = "auto"
+    any_device: Annotated[
+        bool, Field(description="runs that another device has trained count: begun on a laptop, ended on a GPU")
+    ] = False
     threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of a run; changes the bits")] = 1
     timed_repeats: Annotated[int, Field(ge=0, le=1000)] = 1
     engine: EngineName = "processes"
@@ -234,7 +238,7 @@ class StudyConfig(Settings):
     @property
     def execution(self) -> Execution:
         """How the study is carried out."""
-        names = ("engine", "workers", "address", "resources", "timed_repeats", "data", "results")
+        names = ("engine", "workers", "address", "resources", "timed_repeats", "data", "results", "any_device")
         options = {name: getattr(self, name) for name in names}
         if self.engine != "ray" and self.workers is None and self.base_config().device == "cuda":
             # Three at once do 2.6 times as much (results/reference/compiled/gpu.csv), but may not fit: to be asked for.

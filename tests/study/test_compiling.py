@@ -52,7 +52,8 @@ def elsewhere(results: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) ->
 
 def settle(results: Path, data: Dataset, **options: Any) -> Settled:
     config = study(results)
-    return settle_speed(study_grid(config), {config.base_config().dataset: data}, RunStore(results), **options)
+    datasets = {config.base_config().dataset: data}
+    return settle_speed(study_grid(config), datasets, RunStore(results), config.execution.replace(**options))
 
 
 def speeds(results: Path) -> list[tuple[str, str]]:

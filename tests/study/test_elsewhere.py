@@ -1,0 +1,86 @@
+"""A study of which another device has trained some runs; a record that says so stands for the GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advprune_core.base.settings import ConfigError
+from advprune_core.datasets.base import load_dataset
+from advprune_core.study.grid import study_grid
+from advprune_core.study.plans import plan
+from advprune_core.study.runner import run_study
+from advprune_core.study.store import RunStore
+from advprune_core.study.study import StudyConfig
+from advprune_core.study.tasks import finish, run_record
+from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.loop import train
+from tests.tiny import DATASET, tiny_study
+
+
+def study(results: Path, **options: Any) -> StudyConfig:
+    grid: dict[str, Any] = {"pruners": ["random"], "fractions": [0.5], "seeds": [0, 1], "device": "cpu"}
+    return tiny_study(results, **grid | {"any_device": True} | options)
+
+
+def trained_there(results: Path) -> RunConfig:
+    """The first run of the study as a GPU would have left it."""
+    data = load_dataset(DATASET)
+    here = study_grid(study(results))[0].config
+    there = here.replace(device="cuda")
+    result = train(here, data)
+    finish(RunStore(results), run_record(there.train_key(data), there, data, result), result)
+    return there
+
+
+def test_what_another_device_has_trained_is_tested_here_and_matched(tmp_path: Path) -> None:
+    there = trained_there(tmp_path)
+    before = plan(study_grid(study(tmp_path)), study(tmp_path).execution)
+    assert "4 entries, at most 3 to train" in before
+    result = run_study(study(tmp_path), progress=False)
+    assert not result.failed
+    assert (result.trained, result.evaluated) == (3, 4)
+    table = result.table.set_index(["arm", "seed"])
+    assert table["device"].to_dict() == {
+        ("random", 0): "cuda", ("random", 1): "cpu", ("same_cost(random)", 0): "cpu", ("same_cost(random)", 1): "cpu",
+    }  # fmt: skip
+    assert table["robust"].notna().all()
+    assert table.loc[("random", 0), "key"] == there.train_key(load_dataset(DATASET))
+    again = run_study(study(tmp_path), progress=False)
+    assert (again.trained, again.evaluated) == (0, 0)
+
+
+def test_only_where_that_is_asked_for_and_only_what_is_not_here(tmp_path: Path) -> None:
+    trained_there(tmp_path)
+    result = run_study(study(tmp_path, any_device=False), progress=False)
+    assert result.trained == 4
+    both = run_study(study(tmp_path), progress=False)
+    assert both.trained == 0
+    assert set(both.table["device"]) == {"cpu"}
+
+
+def test_without_its_weights_it_is_trained_here_if_that_is_asked_for(tmp_path: Path) -> None:
+    there = trained_there(tmp_path)
+    (RunStore(tmp_path).folder(there.train_key(load_dataset(DATASET))) / "last.pt").unlink()
+    kept = run_study(study(tmp_path, controls=[]), progress=False)
+    assert kept.trained == 1
+    assert kept.without_weights == ["random 50 % seed 0"]
+    anew = run_study(study(tmp_path, controls=[]), progress=False, retrain=True)
+    assert (anew.trained, anew.without_weights) == (1, [])
+    assert set(anew.table["device"]) == {"cpu"}
+
+
+def test_a_gpu_that_is_not_here_is_needed_for_the_rest_alone(tmp_path: Path) -> None:
+    trained_there(tmp_path)
+    with pytest.raises(ConfigError, match="there is no GPU"):
+        run_study(study(tmp_path, device="cuda"), progress=False)
+    run_study(study(tmp_path), progress=False)
+    assert run_study(study(tmp_path, device="cuda"), progress=False).trained == 0
+
+
+def test_its_runs_are_not_timed_here(tmp_path: Path) -> None:
+    trained_there(tmp_path)
+    result = run_study(study(tmp_path, timed_repeats=1, controls=[], seeds=[0]), progress=False)
+    assert (result.trained, result.failed) == (0, {})
