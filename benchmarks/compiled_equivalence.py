@@ -202,7 +202,8 @@ that are compared.
 
 
 GPU = """On a GPU, of all processes at once (`python -m benchmarks.gpu_speed`): PGD-7 in bfloat16 on batches of 128
-images of 32x32, noise, with crops and flips; compiling found a warm cache."""
+images of 32x32, noise, with crops and flips; compiling found a warm cache. Where searches were recorded (as a CUDA
+graph of their own, which later versions do) it was timed beside other work, and compiled without a cache."""
 
 
 def write_readme(folder: Path) -> None:

@@ -70,10 +70,7 @@ def claims() -> str:
         study: RunStore(REFERENCE / study, read_only=True)
         for study in {claim.study for claim in CLAIMS}.intersection(STUDIES)
     }
-    missing = {
-        study: {point.arm for point in unfinished(store, store.manifest(study)) if point.control is None}
-        for study, store in stores.items()
-    }
+    missing = {study: unfinished(store, store.manifest(study)) for study, store in stores.items()}
     table = claims_table({study: of(study) for study in stores}, missing=missing)
     return markdown(table.rename(columns={"verdict": "verdict here"}))
 

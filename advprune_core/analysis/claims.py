@@ -14,6 +14,7 @@ from advprune_core.analysis.rivals import at_equal_robustness
 from advprune_core.analysis.summaries import attacks_of, specification, with_accuracies
 from advprune_core.analysis.verdicts import runs_of, was_run
 from advprune_core.models.base import MODELS
+from advprune_core.study.archive import Missing
 
 HELD, NOT_HELD, OPEN = "held", "not held", "cannot tell"
 NOT_MEASURED = "not measured"
@@ -90,15 +91,17 @@ CLAIMS = (
 )
 
 
-def claims_table(tables: Mapping[str, pd.DataFrame], *, missing: Mapping[str, Collection[str]] = {}) -> pd.DataFrame:
+def claims_table(
+    tables: Mapping[str, pd.DataFrame], *, missing: Mapping[str, Collection[Missing]] = {}
+) -> pd.DataFrame:
     """Each claim with what was measured and a verdict in this setting.
 
     Parameters
     ----------
     tables : mapping of str to DataFrame
         From `collect`, by name of the study; a claim whose study is not there is not measured.
-    missing : mapping of str to collection of str
-        Pruned arms of which runs are missing, by study: what none of the others reaches, one of those may.
+    missing : mapping of str to collection of Missing
+        Points without a result, by study: what none of the others reaches, one that is as cheap may.
 
     Returns
     -------
@@ -128,7 +131,7 @@ def claims_table(tables: Mapping[str, pd.DataFrame], *, missing: Mapping[str, Co
     return pd.DataFrame(rows)
 
 
-def _judged(claim: Claim, table: pd.DataFrame, *, missing: Collection[str]) -> tuple[str, str]:
+def _judged(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) -> tuple[str, str]:
     if not was_run(table, claim.reference, 1.0):
         return NOT_MEASURED, OPEN
     if claim.kind == "speed-up without loss":
@@ -155,7 +158,7 @@ def _at_most(loss: Estimate, said: float) -> str:
     return HELD if loss.high <= said else NOT_HELD if loss.low > said else OPEN
 
 
-def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[str]) -> tuple[str, str]:
+def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) -> tuple[str, str]:
     held_out = at_equal_robustness(table, reference=claim.reference, margin=MARGIN)
     ways = held_out["arm"].str.rpartition(": ")[0]
     pruned = held_out[ways.isin(claim.ways) & (held_out["fraction"] < 1)].sort_values("speed_up", ascending=False)
@@ -166,9 +169,15 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[str]
     best = f"{sure['speed_up'].iloc[0]:.2f}x ({sure['arm'].iloc[0]})" if len(sure) else "none known to be as robust"
     if len(sure) and sure["speed_up"].iloc[0] >= claim.number:
         return best, HELD
-    if any(arm.rpartition(": ")[0] in claim.ways for arm in missing):
-        return f"{best} so far", OPEN
-    return best, OPEN if (maybe["speed_up"] >= claim.number).any() else NOT_HELD
+    awaited = [
+        point
+        for point in missing
+        if point.arm.rpartition(": ")[0] in claim.ways and point.control is None and point.fraction < 1
+    ]
+    whole = float(runs_of(table, claim.reference, 1.0)["cost"].mean())
+    cheap = any(point.passes is None or whole / point.passes >= claim.number for point in awaited)
+    undecided = cheap or bool((maybe["speed_up"] >= claim.number).any())
+    return f"{best} so far" if awaited else best, OPEN if undecided else NOT_HELD
 
 
 def _setting(table: pd.DataFrame, arm: str) -> str:

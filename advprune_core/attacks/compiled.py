@@ -205,9 +205,10 @@ def _compile(model: nn.Module, x: Tensor) -> CompiledPasses:
         def logits(state: State, images: Tensor) -> Tensor:
             return functional_call(template, state, (images,))
 
-        # Without PyTorch's own CUDA graphs: they copy all weights into place for each pass, and leave out updates,
-        # which change the statistics of batches. Searches have graphs of their own, see `graphs`.
-        compiled: Callable[[State, Tensor], Tensor] = torch.compile(logits, dynamic=False, fullgraph=True)
+        # On a GPU PyTorch's own CUDA graphs for the backward pass of an update alone: for each pass they copy all
+        # weights into place. Searches have graphs of their own, see `graphs`.
+        mode = "reduce-overhead" if training and x.device.type == "cuda" else None
+        compiled: Callable[[State, Tensor], Tensor] = torch.compile(logits, dynamic=False, fullgraph=True, mode=mode)
         return compiled
 
     return CompiledPasses(tuple(x.shape), function(False), function(True), model, _around(x.device))

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from advprune_core.base.files import DamagedFile, digest_of
 from advprune_core.base.settings import AdvpruneError, ConfigError
-from advprune_core.study.grid import study_grid
+from advprune_core.study.grid import Entry, study_grid
 from advprune_core.study.packed import PACKED, Files, write_packed
 from advprune_core.study.records import FILES, EvaluationRecord, Manifest, RunRecord, Timing
 from advprune_core.study.store import RunStore, read_manifest, read_record
@@ -107,13 +107,20 @@ def _exported_records(store: RunStore, keys: list[str]) -> dict[str, dict[str, A
 
 @dataclass(frozen=True)
 class Missing:
-    """A point of a study without a result, and why: see `Entry` for the rest."""
+    """A point of a study without a result, and why: see `Entry` for the rest.
+
+    Attributes
+    ----------
+    passes : float or None
+        Forward-equivalents that training it takes at least, to a batch; None if no run says how many images there are.
+    """
 
     arm: str
     fraction: float
     seed: int
     control: str | None
     why: str
+    passes: float | None = None
 
     def text(self) -> str:
         """``random 40 % seed 3: not tested``."""
@@ -122,20 +129,36 @@ class Missing:
 
 def unfinished(store: RunStore, manifest: Manifest) -> list[Missing]:
     """Points of a study that have no run, or a trained run without their test."""
-    missing, known = [], set()
+    whys, sizes = dict[tuple[str, float, int], str | None](), dict[str, int]()
+    controls = {(entry.arm, entry.fraction, entry.seed): entry.control for entry in manifest.entries}
     for entry in manifest.entries:
-        known.add((entry.arm, entry.fraction, entry.seed))
-        record = store.run(entry.key)
-        if record is None or (record.trained and store.evaluation(entry.key, entry.evaluation) is None):
-            why = "not trained" if record is None else "not tested"
-            missing.append(Missing(entry.arm, entry.fraction, entry.seed, entry.control, why))
+        record, why = store.run(entry.key), None
+        if record is None:
+            why = "not trained"
+        elif record.trained and store.evaluation(entry.key, entry.evaluation) is None:
+            why = "not tested"
+        if record is not None:
+            sizes[record.dataset["train_hash"]] = record.n
+        whys[entry.arm, entry.fraction, entry.seed] = why
     try:
-        grid = study_grid(study_config(manifest.config))
+        grid = {(entry.arm, entry.fraction, entry.seed): entry for entry in study_grid(study_config(manifest.config))}
     except ConfigError:  # of an earlier version, or with parts that are not here: its manifest is all that is known
-        return missing
-    absent = [entry for entry in grid if (entry.arm, entry.fraction, entry.seed) not in known]
-    why = "the run that it matches is not finished, or failed"
-    return missing + [Missing(entry.arm, entry.fraction, entry.seed, entry.control, why) for entry in absent]
+        grid = {}
+    for place, point in grid.items():
+        if place not in whys:
+            whys[place], controls[place] = "the run that it matches is not finished, or failed", point.control
+    size = sizes.popitem()[1] if len(set(sizes.values())) == 1 else None
+    passes = {place: _least(point, size) for place, point in grid.items()}
+    return [Missing(*place, controls[place], why, passes.get(place)) for place, why in whys.items() if why is not None]
+
+
+def _least(entry: Entry, size: int | None) -> float | None:
+    """Forward-equivalents that a run takes at least; a control takes what the run it matches has taken."""
+    if size is None or entry.control is not None:
+        return None
+    config = entry.config
+    share = config.least_passes_per_image / config.passes_per_image if config.attack.steps.adaptive else 1.0
+    return share * config.passes(size)
 
 
 def _check_target(folder: Path, *, results: Path, own: Path) -> None:

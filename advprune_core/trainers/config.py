@@ -175,7 +175,7 @@ class RunConfig(Settings):
         """What ``speed: auto`` stands for; by the settings alone, whatever this machine is good at.
 
         On a GPU compiled passes have to be asked for: a minute of compiling comes before steps that are
-        1.3 times as fast (results/reference/compiled/gpu.csv, an H100).
+        1.8 times as fast (results/reference/compiled/gpu.csv, an H100).
         The fraction does not count, so that a pruned run and the full one are of one speed; nor do
         objectives that take their own step, because those passes stay plain.
         """

@@ -137,6 +137,8 @@ class Run:
                 passes = run_passes(self.config, state.model, images)
             for model in models:
                 stack.enter_context(passes.instead_of(model))
+            # The last update's gradients may lie in memory of a CUDA graph that later passes have used again.
+            stack.callback(state.optimiser.zero_grad)
             yield
 
     def _at_end(self) -> bool:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from advprune_core.analysis.claims import CLAIMS, HELD, NOT_HELD, OPEN, claims_table
+from advprune_core.study.archive import Missing
 from tests.made_up import seeded_runs, stacked
 
 FACTS = {"model": "preact_resnet", "epochs": 15}
@@ -17,6 +18,10 @@ def headline(at_60: float, at_20: float, cost_20: float = 20, **facts: Any) -> p
     parts = [(1.0, 0.30, 100.0), (0.6, at_60, 60.0), (0.2, at_20, cost_20)]
     tables = [seeded_runs("PGD-7: random", robust, fraction=f, cost=cost, **FACTS) for f, robust, cost in parts]
     return stacked(*tables).assign(robust_pgd20=0.4, robust_autoattack=0.3, **facts)
+
+
+def missing(arm: str, *, fraction: float = 0.3, passes: float | None = None) -> Missing:
+    return Missing(arm, fraction, 0, None, "not trained", passes)
 
 
 def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
@@ -85,9 +90,11 @@ def test_a_speed_up_counts_without_a_loss(robust: float, cost: float, expected: 
         assert found["measured"][4] == "4.00x (TRADES, warm start: grad_match every=7)"
     assert found["verdict"][6] == OPEN, "BulletTrain was not run"
     study = "gradient_matching_cifar10_cpu"
-    elsewhere = claims_table({study: table}, missing={study: ["MART, warm start: random every=7"]})
+    elsewhere = claims_table({study: table}, missing={study: [missing("MART, warm start: random every=7")]})
     assert elsewhere["verdict"][4] == expected, "what is missing is of another claim"
-    unfinished = claims_table({study: table}, missing={study: ["TRADES, warm start: random every=7"]})
+    unfinished = claims_table({study: table}, missing={study: [missing("TRADES, warm start: random every=7")]})
     assert unfinished["verdict"][4] == (HELD if expected == HELD else OPEN), "another run may reach it"
+    dear = claims_table({study: table}, missing={study: [missing("TRADES, warm start: random every=7", passes=30.0)]})
+    assert dear["verdict"][4] == expected, "what is missing costs too much to reach it"
     assert unfinished["measured"][4].endswith(" so far") == (expected != HELD)
     assert unfinished["measured"][6] == "not measured"
