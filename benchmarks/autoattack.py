@@ -40,7 +40,7 @@ from advprune_core.attacks.evaluate import pack_bits, predictions, unpack_bits
 from advprune_core.base.environment import environment, git_state
 from advprune_core.base.files import write_text
 from advprune_core.datasets.base import load_dataset
-from advprune_core.study.tasks import SEARCH_SIZE
+from advprune_core.study.evaluations import SEARCH_SIZE
 from advprune_core.trainers.config import RunConfig
 from benchmarks.cases import Case, Goal, OtherResults, installed
 from benchmarks.networks import NETWORKS, trained

@@ -32,7 +32,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.study.tasks import EvaluationConfig, evaluate_model
+from advprune_core.study.evaluations import EvaluationConfig, evaluate_model
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig

@@ -23,8 +23,8 @@ from advprune_core.models.base import build_model
 from advprune_core.models.mode import true_float32
 from advprune_core.objectives.base import TRAINERS
 from advprune_core.pruners import PRUNERS
+from advprune_core.study.evaluations import EvaluationConfig, evaluate_model
 from advprune_core.study.runner import run_study
-from advprune_core.study.tasks import EvaluationConfig, evaluate_model
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
 from tests.tiny import DATASET, tiny_run, tiny_study
@@ -155,13 +155,14 @@ def test_recorded_searches_are_those_of_the_weights_as_they_are(small: Dataset) 
             plain = gradients()
             with passes.instead_of(networks[0]), passes.instead_of(networks[1]):
                 replayed = gradients()
+                assert len(passes.graphs) == 2
+            assert not passes.graphs, "their memory is free again"
             for ours, theirs in zip(replayed, plain, strict=True):
                 assert (ours - theirs).norm() <= 1e-2 * theirs.norm()
             with torch.no_grad():
                 for network in networks:
                     for weight in network.parameters():
                         weight.mul_(1.1)
-    assert len(passes.graphs) == 2
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(small: Dataset, tmp_path: Path) -> None:

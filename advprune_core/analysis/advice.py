@@ -23,8 +23,8 @@ from advprune_core.base.settings import Settings
 from advprune_core.base.values import as_ratio, ratio, shown
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.commands import run_command, typed
+from advprune_core.study.evaluations import PGD_40
 from advprune_core.study.plans import Pace, duration
-from advprune_core.study.tasks import PGD_40
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.presets import steps_told, trainer_name
 

@@ -18,7 +18,7 @@ from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, pruner_look, reach, styled, tidy
-from advprune_core.analysis.summaries import SAME_COST, Point, points, setting_of, with_accuracies
+from advprune_core.analysis.summaries import SAME_COST, Point, points, seconds_ratio, setting_of, with_accuracies
 from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, by_seed, compare, judge, method
 
 
@@ -195,7 +195,7 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
                 "images_low": images[0],
                 "images_high": images[1],
                 "speed_up": float((full["cost"] / own["cost"]).mean()),
-                "speed_up_seconds": float((full["cost_seconds"] / own["cost_seconds"]).mean()),
+                "speed_up_seconds": seconds_ratio(own, full),
                 "as_robust": as_robust,
             }
         )

@@ -11,7 +11,7 @@ from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
-from advprune_core.analysis.summaries import Point, points, with_accuracies
+from advprune_core.analysis.summaries import Point, mean_seconds, points, with_accuracies
 from advprune_core.analysis.verdicts import compare, judge, method
 from advprune_core.study.plans import duration
 
@@ -40,7 +40,7 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
             "seeds": runs["seed"].nunique(),
             "held_out": runs["val_pgd_last"].mean(),
             "cost": runs["cost"].mean(),
-            "seconds": runs["cost_seconds"].mean(),
+            "seconds": mean_seconds(runs),
         }
         for (arm, fraction), runs in points(table[table["val_pgd_last"].notna()]).items()
     ]
@@ -76,7 +76,7 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
                 "low": robust.low,
                 "high": robust.high,
                 "cost": runs["cost"].mean(),
-                "seconds": runs["cost_seconds"].mean(),
+                "seconds": mean_seconds(runs),
             }
         )
     found = pd.DataFrame(rows, columns=_RESULTS)

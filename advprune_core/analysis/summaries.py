@@ -26,6 +26,28 @@ def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**missing) if missing else table
 
 
+#: Runs of which one differs have seconds that are not to be compared.
+_PLACE = ["run_device", "threads", "speed"]
+
+
+def seconds_ratio(ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
+    """How many times the processor seconds of our runs theirs take: a mean over the seeds that one machine has both of.
+
+    NaN where there is none: seconds of two processors, of a GPU and a CPU or at two speeds say nothing together.
+    """
+    place = [name for name in _PLACE if name in ours and name in theirs]
+    seeds = ours.index.intersection(theirs.index)
+    ours, theirs = ours.loc[seeds], theirs.loc[seeds]
+    same = (ours[place] == theirs[place]).all(axis=1)
+    return float((theirs["cost_seconds"] / ours["cost_seconds"])[same].mean())
+
+
+def mean_seconds(runs: pd.DataFrame) -> float:
+    """Mean processor seconds of runs, NaN where they were not all trained on one device at one speed."""
+    places = runs[[name for name in _PLACE if name in runs]].drop_duplicates()
+    return float(runs["cost_seconds"].mean()) if len(places) <= 1 else np.nan
+
+
 def attacks_of(table: pd.DataFrame, *, parts: bool = False) -> list[str]:
     """The attacks of the test in their order; with `parts`, those of an attack in parts instead of it."""
     found = [column.removeprefix("robust_") for column in map(str, table) if column.startswith("robust_")]

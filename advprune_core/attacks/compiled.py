@@ -97,7 +97,7 @@ class CompiledPasses:
     update: Callable[[State, Tensor], Tensor]
     model: nn.Module
     around: Hashable
-    graphs: dict[tuple[int, ...], Replayed] = field(default_factory=dict)
+    graphs: dict[Hashable, Replayed] = field(default_factory=dict)
 
     def searched(self, model: nn.Module, x: Tensor) -> Tensor:
         """Logits (n, classes) in eval mode of any number n of images, with a graph that leads to them."""
@@ -113,7 +113,7 @@ class CompiledPasses:
         values = {name: value.detach() for name, value in _state(model).items()}
         if x.device.type != "cuda":
             return partial(self.search, _laid_out(values))
-        where = tuple(value.data_ptr() for value in values.values())
+        where = _where(values)
         if where not in self.graphs:
             if len(self.graphs) >= _MOST:
                 self.graphs.clear()
@@ -149,6 +149,7 @@ class CompiledPasses:
             del model.forward
             if before is not None:
                 model.forward = before
+            self.graphs.pop(_where(_state(model)), None)  # its memory is for what comes next
 
 
 def compiled_passes(model: nn.Module, x: Tensor, *, training: bool = True) -> CompiledPasses:
@@ -233,6 +234,11 @@ def _around(device: torch.device) -> Hashable:
 def _state(model: nn.Module) -> State:
     # Buffers as data: other graphs of a step may hold them, and a plain pass changes them unseen as well.
     return {**dict(model.named_parameters()), **{name: buffer.data for name, buffer in model.named_buffers()}}
+
+
+def _where(state: State) -> Hashable:
+    """Where a model's weights lie, and how."""
+    return tuple((value.data_ptr(), value.stride()) for value in state.values())
 
 
 def _laid_out(state: State) -> State:

@@ -84,19 +84,24 @@ def recorded(function: Callable[[Tensor], Tensor], x: Tensor) -> Replayed:
         Images of the shape to record.
     """
     images = x.detach().clone().requires_grad_()
-    aside = torch.cuda.Stream(x.device)
-    aside.wait_stream(torch.cuda.current_stream(x.device))
-    with torch.enable_grad(), torch.cuda.stream(aside):
-        for _ in range(_TRIES):
-            logits = function(images)
-            towards = torch.zeros_like(logits)
-            torch.autograd.grad(logits, images, towards)
-        del logits
-    torch.cuda.current_stream(x.device).wait_stream(aside)
+    before, aside = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)
+    aside.wait_stream(before)
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-    with torch.enable_grad():
-        with torch.cuda.graph(forward):
-            logits = function(images)
-        with torch.cuda.graph(backward, pool=forward.pool()):
-            (gradient,) = torch.autograd.grad(logits, images, towards)
+    try:
+        with torch.enable_grad(), torch.cuda.stream(aside):
+            for _ in range(_TRIES):
+                logits = function(images)
+                towards = torch.zeros_like(logits)
+                torch.autograd.grad(logits, images, towards)
+            del logits
+            # Other graphs may use the workspace of a product after this one's memory has gone.
+            torch._C._cuda_clearCublasWorkspaces()
+            with torch.cuda.graph(forward, stream=aside):
+                logits = function(images)
+            with torch.cuda.graph(backward, pool=forward.pool(), stream=aside):
+                (gradient,) = torch.autograd.grad(logits, images, towards)
+            torch._C._cuda_clearCublasWorkspaces()
+    finally:
+        torch.cuda.set_stream(before)  # a capture that fails does not leave its own
+    before.wait_stream(aside)
     return Replayed(images.detach(), logits.detach(), towards, gradient, forward.replay, backward.replay)

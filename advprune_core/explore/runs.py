@@ -15,8 +15,8 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.explore.curves import metrics_of
 from advprune_core.explore.sources import Source
 from advprune_core.study.commands import run_command
+from advprune_core.study.evaluations import PGD_40
 from advprune_core.study.records import RunRecord
-from advprune_core.study.tasks import PGD_40
 from advprune_core.trainers.config import RunConfig, flat_values
 
 

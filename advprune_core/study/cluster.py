@@ -27,8 +27,9 @@ from tqdm import tqdm
 from advprune_core.base.settings import AdvpruneError, ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.engines import Engine
+from advprune_core.study.finished import drop_work
 from advprune_core.study.store import RunStore
-from advprune_core.study.tasks import EvaluateTask, Task, drop_work
+from advprune_core.study.tasks import EvaluateTask, Task
 from advprune_core.trainers.checks import check_machine
 
 #: How often a task is begun again whose node or worker was lost.

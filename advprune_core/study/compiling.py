@@ -13,12 +13,12 @@ from advprune_core.attacks.compiled import NotCompiled, compile_cache
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.study.elsewhere import found
+from advprune_core.study.elsewhere import found, tests_that_count
+from advprune_core.study.evaluations import EvaluationConfig, compiled_searches
 from advprune_core.study.grid import Datasets, Entry, check_entries
 from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
-from advprune_core.study.tasks import EvaluationConfig, compiled_searches
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
 from advprune_core.trainers.checks import check_machine
 from advprune_core.trainers.config import RunConfig
@@ -87,8 +87,8 @@ def checked_entries(entries: Sequence[Entry], execution: Execution) -> tuple[lis
         for entry in entries:
             check_machine(entry.config)
 
-    def left(entry: Entry, dataset: Dataset) -> bool:
-        return any(_left(entry, dataset, store, execution))
+    def left(entry: Entry, dataset: Dataset) -> tuple[bool, bool]:
+        return _left(entry, dataset, store, execution)
 
     return check_entries(entries, data=execution.data, here=here, left=left)
 
@@ -148,6 +148,7 @@ def _left(entry: Entry, dataset: Dataset, store: RunStore, execution: Execution)
         record = finished(config)
     if record is None or store.altered(record) or (execution.retrain and store.absent(record)):
         return True, True
-    there = store.evaluation(record.key, entry.evaluation.key(dataset.test_hash)) is not None
+    tests = tests_that_count(entry.evaluation, any_device=execution.any_device)
+    there = any(store.evaluation(record.key, test.key(dataset.test_hash)) is not None for test in tests)
     has_weights = (store.folder(record.key) / "last.pt").exists()
     return False, has_weights and not there and record.status != "diverged"

@@ -25,20 +25,10 @@ from advprune_core.base.progress import following
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import tested_thing
-from advprune_core.study.elsewhere import found
+from advprune_core.study.elsewhere import found, tests_that_count
 from advprune_core.study.engines import Engine, SerialEngine, engine
-from advprune_core.study.grid import Datasets, Entry, timed_entries
-from advprune_core.study.position import Position, UnderWay
-from advprune_core.study.records import RunRecord, Timing
-from advprune_core.study.store import RunStore
-from advprune_core.study.study import Execution
-from advprune_core.study.tasks import (
-    EvaluateTask,
-    EvaluationConfig,
-    Task,
-    TrainTask,
-    WarmupTask,
-    carry_out,
+from advprune_core.study.evaluations import EvaluationConfig
+from advprune_core.study.finished import (
     drop_checkpoints,
     drop_warmup,
     evaluation_record,
@@ -46,8 +36,13 @@ from advprune_core.study.tasks import (
     finish_evaluation,
     finish_failed,
     run_record,
-    warm_up,
 )
+from advprune_core.study.grid import Datasets, Entry, timed_entries
+from advprune_core.study.position import Position, UnderWay
+from advprune_core.study.records import RunRecord, Timing
+from advprune_core.study.store import RunStore
+from advprune_core.study.study import Execution
+from advprune_core.study.tasks import EvaluateTask, Task, TrainTask, WarmupTask, carry_out, warm_up
 from advprune_core.study.waiting import Waiting, shared_warmups
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.warmups import warmup_passes
@@ -109,6 +104,7 @@ class Driver:
         self._tasks = Waiting()
         self._controls: dict[str, list[int]] = {}  # by the run that they wait for
         self._sharing: dict[str, list[int]] = {}
+        self._found: dict[str, RunConfig] = {}
         self._tested: set[tuple[str, str]] = set()
         self._warmups: dict[str, set[str]] = {}  # runs that are still to go on from each
 
@@ -164,17 +160,21 @@ class Driver:
         return config.train_key(self.dataset(config))
 
     def found(self, config: RunConfig) -> RunConfig:
-        """The run that counts as this one: see `elsewhere`."""
-        return found(config, self.dataset(config), self.store, self.execution)
+        """The run that counts as this one, in one session the same one: see `elsewhere`."""
+        key = self.key(config)
+        if key not in self._found:
+            self._found[key] = found(config, self.dataset(config), self.store, self.execution)
+        return self._found[key]
 
     def evaluation(self, number: int) -> EvaluationConfig:
         """How the entry in a place is tested: at the speed of its run, if that was done before or can be done here."""
         entry, key = self.entries[number], self.keys[number]
-        wanted = entry.evaluation
-        if wanted.speed == "exact" or tested_thing(entry) not in self.plain_tests:
-            return wanted
-        there = self.store.evaluation(key, wanted.key(self.dataset(entry.config).test_hash)) is not None
-        return wanted if there else wanted.replace(speed="exact")
+        wanted, test_hash = entry.evaluation, self.dataset(entry.config).test_hash
+        for done in tests_that_count(wanted, any_device=self.execution.any_device):
+            if self.store.evaluation(key, done.key(test_hash)) is not None:
+                return done
+        plainly = wanted.speed == "compiled" and tested_thing(entry) in self.plain_tests
+        return wanted.replace(speed="exact") if plainly else wanted
 
     def evaluation_key(self, number: int) -> str:
         """Key of how the entry in a place is tested."""

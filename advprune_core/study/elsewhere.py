@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import get_args
 
+from advprune_core.attacks.compiled import Speed
 from advprune_core.datasets.splits import Dataset
+from advprune_core.study.evaluations import EvaluationConfig
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
 from advprune_core.trainers.config import Device, RunConfig
@@ -18,11 +21,24 @@ def found(config: RunConfig, dataset: Dataset, store: RunStore, execution: Execu
     """
     if not execution.any_device or store.finished(config.train_key(dataset)) is not None:
         return config
-    for device in get_args(Device):
-        if device in ("auto", config.device):
-            continue
-        other = config.replace(device=device)
+    for other in _twins(config):
         record = store.finished(other.train_key(dataset))
-        if record is not None and not store.damaged(record) and not (execution.retrain and store.absent(record)):
+        if record is not None and not store.altered(record) and not (execution.retrain and store.absent(record)):
             return other
     return config
+
+
+def tests_that_count(wanted: EvaluationConfig, *, any_device: bool) -> list[EvaluationConfig]:
+    """The test that is wanted; of a run of any device its twin of the other speed too, whose verdicts are as plain."""
+    twin: Speed = "exact" if wanted.speed == "compiled" else "compiled"
+    return [wanted, wanted.replace(speed=twin)] if any_device else [wanted]
+
+
+def _twins(config: RunConfig) -> Iterator[RunConfig]:
+    """The run on the other devices: at its speed, or at that which ``auto`` stands for there if it is so here."""
+    automatic = config.speed == config.replace(speed="auto").speed
+    for device in get_args(Device):
+        if device not in ("auto", config.device):
+            yield config.replace(device=device)
+            if automatic:
+                yield config.replace(device=device, speed="auto")

@@ -19,8 +19,8 @@ from advprune_core.models.base import build_model, check_model
 from advprune_core.pruners.base import PRUNERS
 from advprune_core.pruners.random import Full
 from advprune_core.study.cluster import cluster_device
+from advprune_core.study.evaluations import PGD_40, EvaluationConfig
 from advprune_core.study.study import StudyConfig, pruner_label
-from advprune_core.study.tasks import PGD_40, EvaluationConfig
 from advprune_core.trainers.arithmetic import check_precision
 from advprune_core.trainers.checks import check_machine, check_training, fitted
 from advprune_core.trainers.config import RunConfig
@@ -177,7 +177,7 @@ def check_entries(
     *,
     data: str | None = None,
     here: bool = True,
-    left: Callable[[Entry, Dataset], bool] = lambda entry, dataset: True,
+    left: Callable[[Entry, Dataset], tuple[bool, bool]] = lambda entry, dataset: (True, True),
 ) -> tuple[list[Entry], Datasets]:
     """Load the data and refuse a grid of which any run cannot be trained or tested, before any work.
 
@@ -188,8 +188,8 @@ def check_entries(
     here : bool
         On this machine; the nodes of a cluster look for themselves whether they can.
     left : callable
-        From an entry and its data set to whether anything is left to do. What is finished may have been made on a
-        machine that has what this one has not.
+        From an entry and its data set to whether it is still to be trained, and to be tested. What is finished may
+        have been made on a machine that has what this one has not.
 
     Returns
     -------
@@ -206,7 +206,7 @@ def check_entries(
     sources = dict.fromkeys(entry.config.dataset for entry in entries)
     datasets = {source: load_dataset(source, folder=data) for source in sources}
     entries = [replace(entry, config=fitted(entry.config, datasets[entry.config.dataset])) for entry in entries]
-    networks: dict[str, RunConfig] = {}
+    networks: dict[str, list[Entry]] = {}
     for entry in entries:
         dataset = datasets[entry.config.dataset]
         try:
@@ -217,16 +217,21 @@ def check_entries(
         try:
             check_machine(entry.config)
         except ConfigError:
-            if not left(entry, dataset):
+            if not any(left(entry, dataset)):
                 continue
             if here:
                 raise
-        networks.setdefault(_network(entry.config), entry.config)
-    for config in networks.values():
+        networks.setdefault(_network(entry.config), []).append(entry)
+    for alike in networks.values():
+        config = alike[0].config
         dataset = datasets[config.dataset]
         model = build_model(config.model, dataset)
         check_model(model, dataset)
-        check_precision(config, model, dataset.train.pixels(slice(0, 2)))
+        try:
+            check_precision(config, model, dataset.train.pixels(slice(0, 2)))
+        except ConfigError:  # which concerns training alone
+            if any(left(entry, dataset)[0] for entry in alike):
+                raise
         if config.init is not None:
             config.init.load(model)
     return entries, datasets

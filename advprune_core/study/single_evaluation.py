@@ -16,20 +16,12 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import against_testing, against_training
+from advprune_core.study.evaluations import PGD_40, EvaluationConfig
+from advprune_core.study.finished import evaluation_record, finish, finish_evaluation, is_done, run_record
 from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord
 from advprune_core.study.runs import Run, load_run
 from advprune_core.study.store import RunStore
-from advprune_core.study.tasks import (
-    PGD_40,
-    EvaluateTask,
-    EvaluationConfig,
-    TrainTask,
-    evaluation_record,
-    finish,
-    finish_evaluation,
-    is_done,
-    run_record,
-)
+from advprune_core.study.tasks import EvaluateTask, TrainTask
 from advprune_core.trainers.config import RunConfig, content_key
 
 

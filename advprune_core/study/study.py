@@ -16,7 +16,7 @@ from advprune_core.base.settings import ConfigError, Pixels, Seed, Settings, che
 from advprune_core.base.yaml_files import read_yaml
 from advprune_core.pruners.base import PRUNERS, Pruner
 from advprune_core.study.engines import EngineName, default_workers
-from advprune_core.study.tasks import PGD_40
+from advprune_core.study.evaluations import PGD_40
 from advprune_core.trainers.config import Device, RunConfig
 from advprune_core.trainers.controls import CONTROLS, Control
 
@@ -135,7 +135,8 @@ class StudyConfig(Settings):
     ] = ()
     device: Annotated[Device, Field(description="auto, cpu or cuda")] = "auto"
     any_device: Annotated[
-        bool, Field(description="runs that another device has trained count: begun on a laptop, ended on a GPU")
+        bool,
+        Field(description="runs that another device has trained count: begun on a laptop, then ended on a GPU"),
     ] = False
     threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of a run; changes the bits")] = 1
     timed_repeats: Annotated[int, Field(ge=0, le=1000)] = 1

@@ -98,3 +98,11 @@ def test_a_speed_up_counts_without_a_loss(robust: float, cost: float, expected: 
     assert dear["verdict"][4] == expected, "what is missing costs too much to reach it"
     assert unfinished["measured"][4].endswith(" so far") == (expected != HELD)
     assert unfinished["measured"][6] == "not measured"
+
+
+def test_a_speed_up_in_passes_alone_is_no_verdict() -> None:
+    """Seconds of a GPU and of a laptop together say nothing."""
+    table = headline(0.2, 0.1)
+    devices = table["fraction"].map({1.0: "a GPU"}).fillna("a laptop")
+    (found,) = claims_table({"cifar10_cpu": table.assign(run_device=devices)}).iloc[[2]].to_dict("records")
+    assert (found["measured"], found["verdict"]) == ("5.00x in passes", OPEN)

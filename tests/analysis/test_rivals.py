@@ -13,6 +13,7 @@ from advprune_core.analysis.rivals import (
     equal_cost_findings,
     equal_robustness_findings,
 )
+from advprune_core.analysis.summaries import mean_seconds
 from advprune_core.attacks.evaluate import pack_bits
 from tests.made_up import seeded_runs, stacked
 
@@ -128,3 +129,18 @@ def test_the_cheapest_that_is_as_robust_comes_first() -> None:
     assert text.startswith("At most 2 points below *full: random* on all the data, the cheapest is **full: third, 33 %")
     assert text.index("as robust: full: half") < text.index("less robust: full: fifth")
     assert "dear" not in text
+
+
+def test_seconds_of_two_machines_are_not_compared() -> None:
+    """Only the seeds of which one machine has both runs; costs in passes are of all."""
+    full = seeded_runs("full: random", 0.6).assign(run_device="a laptop", threads=1, speed="exact")
+    half = seeded_runs("full: half", 0.6, fraction=0.5, cost=50).assign(run_device="a laptop", threads=1, speed="exact")
+    half.loc[half["seed"] > 1, ["run_device", "cost_seconds"]] = "a GPU", 0.01
+    mixed = at_equal_robustness(stacked(full, half), reference="full: random", margin=0.02).set_index("arm")
+    assert mixed.loc["full: half", "speed_up"] == mixed.loc["full: half", "speed_up_seconds"] == 2.0
+    apart = stacked(full, half.assign(run_device="a GPU"))
+    elsewhere = at_equal_robustness(apart, reference="full: random", margin=0.02).set_index("arm")
+    assert elsewhere.loc["full: half", "speed_up"] == 2.0
+    assert pd.isna(elsewhere.loc["full: half", "speed_up_seconds"])
+    assert mean_seconds(full) == full["cost_seconds"].mean()
+    assert pd.isna(mean_seconds(half))

@@ -23,9 +23,10 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import MODELS, build_model
 from advprune_core.objectives.base import TRAINERS
+from advprune_core.study.evaluations import EvaluationConfig, evaluate_model
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run
-from advprune_core.study.tasks import EvaluationConfig, TrainTask, evaluate_model
+from advprune_core.study.tasks import TrainTask
 from advprune_core.trainers.config import LEAST_UPDATES, RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult

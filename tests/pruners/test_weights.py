@@ -16,7 +16,7 @@ from advprune_core.pruners.base import by_class
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_batch, grad_match_by_class
 from advprune_core.pruners.gradients import LastLayerGradients
 from advprune_core.pruners.weights import GradientPruner, step_ratio, weigh
-from advprune_core.study.tasks import run_record
+from advprune_core.study.finished import run_record
 from advprune_core.trainers.loop import train
 from tests.contexts import blobs, context
 from tests.tiny import tiny_run

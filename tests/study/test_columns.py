@@ -12,10 +12,10 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners.base import Selection
 from advprune_core.study import columns
 from advprune_core.study.columns import Column, derived, descriptions, measured, values
+from advprune_core.study.finished import run_record
 from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect, table_columns
-from advprune_core.study.tasks import run_record
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
 from tests.made_up import TINY

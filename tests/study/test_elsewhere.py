@@ -9,12 +9,15 @@ import pytest
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
+from advprune_core.study.elsewhere import _twins
+from advprune_core.study.evaluations import evaluate_model
+from advprune_core.study.finished import evaluation_record, finish, finish_evaluation, run_record
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import plan
 from advprune_core.study.runner import run_study
+from advprune_core.study.runs import load_model
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig
-from advprune_core.study.tasks import finish, run_record
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from tests.tiny import DATASET, tiny_study
@@ -84,3 +87,61 @@ def test_its_runs_are_not_timed_here(tmp_path: Path) -> None:
     trained_there(tmp_path)
     result = run_study(study(tmp_path, timed_repeats=1, controls=[], seeds=[0]), progress=False)
     assert (result.trained, result.failed) == (0, {})
+
+
+@pytest.mark.parametrize("speed", ["auto", "exact", "compiled"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_twin_has_the_speed_that_the_same_settings_have_there(device: str, speed: str) -> None:
+    options: dict[str, Any] = {"dataset": "cifar10", "model": "preact_resnet", "batch_size": 128, "speed": speed}
+    here, there = (RunConfig.flat(**options, device=name) for name in ("cpu", "cuda"))
+    config, other = (here, there) if device == "cpu" else (there, here)
+    assert (here.speed != there.speed) == (speed == "auto")
+    assert other in list(_twins(config))
+
+
+def test_a_test_of_the_other_speed_counts_where_the_weights_are_not(tmp_path: Path) -> None:
+    """As that of a GPU, whose passes were not compiled, for a study in which those of a processor are."""
+    there, data = trained_there(tmp_path), load_dataset(DATASET)
+    store, entry = RunStore(tmp_path), study_grid(study(tmp_path))[0]
+    key = there.train_key(data)
+    done = entry.evaluation.replace(speed="compiled")
+    outcome, ledger = evaluate_model(
+        load_model(entry.config, data, store.folder(key) / "last.pt"), data, entry.evaluation
+    )
+    finish_evaluation(store, evaluation_record(key, there, done, data, outcome, ledger))
+    (store.folder(key) / "last.pt").unlink()
+    result = run_study(study(tmp_path, controls=[], seeds=[0]), progress=False)
+    assert (result.trained, result.evaluated, result.without_weights) == (0, 0, [])
+    assert result.table["robust"].notna().all()
+
+
+def test_damaged_weights_are_no_run_of_another_device_and_stay_as_they_are(tmp_path: Path) -> None:
+    there = trained_there(tmp_path)
+    path = RunStore(tmp_path).folder(there.train_key(load_dataset(DATASET))) / "last.pt"
+    path.write_bytes(path.read_bytes()[:-10])
+    before = plan(study_grid(study(tmp_path)), study(tmp_path).execution)
+    assert "4 entries, at most 4 to train" in before
+    assert path.exists()
+    result = run_study(study(tmp_path), progress=False)
+    assert result.trained == 4
+    assert set(result.table["device"]) == {"cpu"}
+    assert result.table["robust"].notna().all()
+
+
+def test_what_a_processor_cannot_train_is_tested_there(tmp_path: Path) -> None:
+    """In bfloat16 with maps of one pixel: refused while there is something to train."""
+    options = {
+        "model": {"preact_resnet": {"width": 2}},
+        "settings": {"precision": "bfloat16"},
+        "seeds": [0],
+        "controls": [],
+    }
+    with pytest.raises(ConfigError, match="maps of one pixel"):
+        run_study(study(tmp_path, **options), progress=False)
+    data = load_dataset(DATASET)
+    here = study_grid(study(tmp_path, **options))[0].config
+    there = here.replace(device="cuda")
+    result = train(here.replace(precision="float32"), data)
+    finish(RunStore(tmp_path), run_record(there.train_key(data), there, data, result), result)
+    tested = run_study(study(tmp_path, **options), progress=False)
+    assert (tested.trained, tested.evaluated, tested.failed) == (0, 1, {})

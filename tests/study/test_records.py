@@ -23,12 +23,12 @@ from advprune_core.base.files import write_atomically
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners import Selection
+from advprune_core.study.finished import finish
+from advprune_core.study.finished import run_record as record_of
 from advprune_core.study.records import Accuracy, EvaluationRecord, Timing
 from advprune_core.study.runs import load_model, load_run
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect
-from advprune_core.study.tasks import finish
-from advprune_core.study.tasks import run_record as record_of
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from tests.made_up import evaluation_record, run_record, write_finished

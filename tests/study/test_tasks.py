@@ -11,19 +11,11 @@ from filelock import Timeout
 from advprune_core.attacks import PGD, ThreatModel
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
+from advprune_core.study.evaluations import EvaluationConfig
+from advprune_core.study.finished import evaluation_record, finish, finish_evaluation, finish_failed, run_record
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
-from advprune_core.study.tasks import (
-    EvaluateTask,
-    EvaluationConfig,
-    TrainTask,
-    evaluation_record,
-    finish,
-    finish_evaluation,
-    finish_failed,
-    run_record,
-    warm_up,
-)
+from advprune_core.study.tasks import EvaluateTask, TrainTask, warm_up
 from advprune_core.trainers.config import RunConfig
 from tests.tiny import tiny_run, tiny_study
 

@@ -15,7 +15,7 @@ from advprune_core.base.settings import Settings
 from advprune_core.datasets.base import DATASETS, DatasetSource, load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import TRAINERS
-from advprune_core.study.tasks import EvaluationConfig
+from advprune_core.study.evaluations import EvaluationConfig
 from advprune_core.trainers.config import RunConfig, content_key
 from tests.alternatives import ALL_FAMILIES, RUN_OPTIONS, changes, companions, component, components, demand
 
@@ -186,7 +186,7 @@ def test_only_l2_attacks_have_a_geometry_in_their_keys(digits: Dataset, monkeypa
         return trained | {f"test {norm}": one.key("") for norm, one in evaluations.items()}
 
     before = keys()
-    for module in ("trainers.config", "study.tasks"):
+    for module in ("trainers.config", "study.evaluations"):
         monkeypatch.setattr(f"advprune_core.{module}.L2_VERSION", 99)
     after = keys()
     assert {name for name in before if before[name] != after[name]} == {"l2", "test l2"}

@@ -13,9 +13,9 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners import budget
 from advprune_core.pruners.random import Full, Random
+from advprune_core.study.finished import run_record
 from advprune_core.study.grid import grid
 from advprune_core.study.records import RunRecord
-from advprune_core.study.tasks import run_record
 from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import CONTROLS, Control, check_control, expected_passes, resolve

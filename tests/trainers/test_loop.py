@@ -372,7 +372,7 @@ def test_each_check_is_of_the_weights_it_says() -> None:
 def test_an_average_that_lags_is_no_collapse() -> None:
     """PGD-AT on the digits with a decay of .999, which takes longer to follow than the run has steps."""
     from advprune_core.attacks.evaluate import evaluate
-    from advprune_core.study.tasks import PGD_40
+    from advprune_core.study.evaluations import PGD_40
 
     config = RunConfig.flat(trainer="pgd_at", ema=0.999, best_every=3, on_collapse="stop")
     dataset = data(config)
@@ -425,7 +425,7 @@ def test_doing_something_about_a_collapse_needs_checks() -> None:
 def test_fgsm_collapses_at_a_large_radius_and_pgd_does_not() -> None:
     """Eps 5.5/16, 120 epochs: the sentinel says when; and the test set agrees."""
     from advprune_core.attacks.evaluate import evaluate
-    from advprune_core.study.tasks import PGD_40
+    from advprune_core.study.evaluations import PGD_40
 
     robust = {}
     for trainer in ("fgsm", "pgd_at"):
@@ -554,7 +554,7 @@ def test_bad_input_is_refused_before_work(tmp_path: Path) -> None:
 def test_digits_reach_what_a_bare_loop_reaches() -> None:
     """A bare loop of these settings reaches .765 at 100 %, .581 at 20 % (mean of 4 seeds)."""
     from advprune_core.attacks.evaluate import evaluate
-    from advprune_core.study.tasks import PGD_40
+    from advprune_core.study.evaluations import PGD_40
 
     for fraction, expected in ((1.0, 0.765), (0.2, 0.581)):
         config = RunConfig.flat(pruner="random", fraction=fraction)
