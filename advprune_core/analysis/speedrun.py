@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -122,9 +123,12 @@ def speedrun_findings(table: pd.DataFrame, *, textbook: Sequence[str], goals: Se
         return "No arm was tested, so nobody leads."
     best, text = found.iloc[0], []
     part = "all the data" if best["fraction"] == 1 else f"{100 * best['fraction']:g} % of the data"
+    took = f"{duration(best['seconds'])} of one core"
+    if np.isnan(best["seconds"]):
+        took = f"{best['cost']:,.0f} forward-equivalents, on more than one device"
     text.append(
         f"**{_named(best, found)}** leads: {_reached(best)} % robust and {100 * best['clean']:.1f} % clean, on {part}, "
-        f"in {duration(best['seconds'])} of one core."
+        f"in {took}."
     )
     pruned = found[found["fraction"] < 1]
     comparisons = {}

@@ -44,8 +44,8 @@ def seconds_ratio(ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
 
 def mean_seconds(runs: pd.DataFrame) -> float:
     """Mean processor seconds of runs, NaN where they were not all trained on one device at one speed."""
-    places = runs[[name for name in _PLACE if name in runs]].drop_duplicates()
-    return float(runs["cost_seconds"].mean()) if len(places) <= 1 else np.nan
+    apart = any(runs[name].nunique(dropna=False) > 1 for name in _PLACE if name in runs)
+    return np.nan if apart else float(runs["cost_seconds"].mean())
 
 
 def attacks_of(table: pd.DataFrame, *, parts: bool = False) -> list[str]:

@@ -64,6 +64,8 @@ def test_where_the_textbook_leads_nothing_is_held_against_it() -> None:
     text = speedrun_findings(stacked(seeded_runs("textbook: random", 0.7), FULL), textbook=["textbook: random"])
     assert text.startswith("**textbook: all the data** leads")
     assert "against" not in text
+    apart = speedrun_findings(FULL.assign(run_device=["a GPU", *["a laptop"] * (len(FULL) - 1)]), textbook=[])
+    assert f"in {FULL['cost'].mean():,.0f} forward-equivalents, on more than one device" in apart
     assert speedrun_findings(FULL.assign(robust=np.nan), textbook=[]) == "No arm was tested, so nobody leads."
 
 
