@@ -1,4 +1,4 @@
-"""Pieces of work: evaluation settings, warm-up, locks."""
+"""Pieces of work: warm-up, locks, what another process has finished."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 import torch
 from filelock import Timeout
 
-from advprune_core.attacks import PGD, ThreatModel
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.study.evaluations import EvaluationConfig
@@ -18,28 +17,6 @@ from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import EvaluateTask, TrainTask, warm_up
 from advprune_core.trainers.config import RunConfig
 from tests.tiny import tiny_run, tiny_study
-
-CHANGES = {
-    "attacks": (PGD(steps=3),),
-    "threat": ThreatModel(eps=0.1),
-    "checkpoint": "best",
-    "seed": 5,
-    "batch_size": 7,
-    "images": 11,
-    "speed": "compiled",
-}
-
-
-def test_every_setting_changes_the_evaluation_key() -> None:
-    assert set(CHANGES) == set(EvaluationConfig.model_fields)
-    base = EvaluationConfig()
-    keys = {base.replace(**{name: value}).key("test") for name, value in CHANGES.items()}
-    assert len(keys | {base.key("test"), base.key("other images")}) == len(CHANGES) + 2
-
-
-def test_an_evaluation_is_json_and_back() -> None:
-    config = EvaluationConfig(attacks=(PGD(steps=3, loss="margin"),), threat=ThreatModel(norm="l2", eps=0.5))
-    assert EvaluationConfig.create(**config.model_dump(mode="json")) == config
 
 
 def test_warm_up_leaves_nothing() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from advprune_core.study import tasks
+from advprune_core.study import finished
 from advprune_core.study.driver import Driver
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import plan
@@ -65,7 +65,7 @@ def test_an_interrupted_study_goes_on_from_its_warmups(
     tmp_path: Path, epochs_trained: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = grid_with_warmups(tmp_path / "shared", pruners=PRUNERS[:2], fractions=[0.6, 0.4], seeds=[0])
-    finish = tasks.finish
+    finish = finished.finish
 
     def interrupted(*arguments: Any, **more: Any) -> bool:
         finish(*arguments, **more)
@@ -148,7 +148,7 @@ def test_a_warmup_that_another_study_has_dropped_is_trained_again(
     def meanwhile(driver: Driver, *arguments: Any) -> None:
         warmed_up(driver, *arguments)
         for warmup in driver._warmups:
-            tasks.drop_warmup(driver.store, warmup)
+            finished.drop_warmup(driver.store, warmup)
 
     monkeypatch.setattr(Driver, "_warmed_up", meanwhile)
     result = run_study(config, progress=False)
