@@ -111,7 +111,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     found = settings(table)
     drawn = looks(_arms(table))
     labels = {arm: arm_label(arm, list(drawn)) for arm in drawn}
-    below = max(0.25 * math.ceil(len(labels) / 2), 0.2 * math.ceil(len(labels) / legend_columns([*labels.values()])))
+    below = max(0.25 * math.ceil(len(labels) / 2), 0.2 * math.ceil(len(labels) / legend_columns(list(labels.values()))))
     figure, axes = canvas(len(found), 2, height=2.7 * len(found) + below, sharex=True)
     for row, (name, rows) in zip(axes, found, strict=True):
         titles = {

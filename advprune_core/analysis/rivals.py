@@ -163,9 +163,9 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
         ``arm, fraction, matched_fraction, seeds, clean, robust`` (means), ``difference,
         difference_low, difference_high`` (robust, over seeds), ``images_low, images_high`` (over seeds and test
         images), ``speed_up`` (in forward-equivalents), ``speed_up_seconds`` (processor seconds of training and
-        selection, of runs that shared the machine), and ``as_robust``: True if the 95 % interval lies above minus
-        the margin, False if below, None if it holds both or there are fewer than `MIN_SEEDS` seeds. It is the
-        interval over seeds and images, where outcomes of images are known.
+        selection, of seeds whose two runs one machine made), and ``as_robust``: True if the 95 % interval lies above
+        minus the margin, False if below, None if it holds both or there are fewer than `MIN_SEEDS` seeds. It is
+        the interval over seeds and images, where outcomes of images are known.
     """
     table = with_accuracies(table)
     tested = _tested(table)

@@ -17,7 +17,7 @@ from advprune_core.base.files import DamagedFile, digest_of
 from advprune_core.base.settings import AdvpruneError, ConfigError
 from advprune_core.study.grid import Entry, study_grid
 from advprune_core.study.packed import PACKED, Files, write_packed
-from advprune_core.study.records import FILES, EvaluationRecord, Manifest, RunRecord, Timing
+from advprune_core.study.records import FILES, EvaluationRecord, Manifest, ManifestEntry, RunRecord, Timing
 from advprune_core.study.store import RunStore, read_manifest, read_record
 from advprune_core.study.study import study_config
 from advprune_core.trainers.config import RunConfig, content_key
@@ -129,32 +129,36 @@ class Missing:
 
 def unfinished(store: RunStore, manifest: Manifest) -> list[Missing]:
     """Points of a study that have no run, or a trained run without their test."""
-    whys, sizes = dict[tuple[str, float, int], str | None](), dict[str, int]()
-    controls = {(entry.arm, entry.fraction, entry.seed): entry.control for entry in manifest.entries}
+    missing: list[tuple[Entry | ManifestEntry, str]] = []
+    sizes = set()
     for entry in manifest.entries:
-        record, why = store.run(entry.key), None
+        record = store.run(entry.key)
         if record is None:
-            why = "not trained"
-        elif record.trained and store.evaluation(entry.key, entry.evaluation) is None:
-            why = "not tested"
-        if record is not None:
-            sizes[record.dataset["train_hash"]] = record.n
-        whys[entry.arm, entry.fraction, entry.seed] = why
+            missing.append((entry, "not trained"))
+            continue
+        sizes.add(record.n)
+        if record.trained and store.evaluation(entry.key, entry.evaluation) is None:
+            missing.append((entry, "not tested"))
     try:
-        grid = {(entry.arm, entry.fraction, entry.seed): entry for entry in study_grid(study_config(manifest.config))}
+        grid = {_place(point): point for point in study_grid(study_config(manifest.config))}
     except ConfigError:  # of an earlier version, or with parts that are not here: its manifest is all that is known
         grid = {}
-    for place, point in grid.items():
-        if place not in whys:
-            whys[place], controls[place] = "the run that it matches is not finished, or failed", point.control
-    size = sizes.popitem()[1] if len(set(sizes.values())) == 1 else None
-    passes = {place: _least(point, size) for place, point in grid.items()}
-    return [Missing(*place, controls[place], why, passes.get(place)) for place, why in whys.items() if why is not None]
+    known = {_place(entry) for entry in manifest.entries}
+    why = "the run that it matches is not finished, or failed"
+    missing += [(point, why) for place, point in grid.items() if place not in known]
+    size = sizes.pop() if len(sizes) == 1 else None
+    return [
+        Missing(*_place(point), point.control, why, _least(grid.get(_place(point)), size)) for point, why in missing
+    ]
 
 
-def _least(entry: Entry, size: int | None) -> float | None:
+def _place(point: Entry | ManifestEntry) -> tuple[str, float, int]:
+    return point.arm, point.fraction, point.seed
+
+
+def _least(entry: Entry | None, size: int | None) -> float | None:
     """Forward-equivalents that a run takes at least; a control takes what the run it matches has taken."""
-    if size is None or entry.control is not None:
+    if entry is None or entry.control is not None or size is None:
         return None
     config = entry.config
     share = config.least_passes_per_image / config.passes_per_image if config.attack.steps.adaptive else 1.0

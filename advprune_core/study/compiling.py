@@ -13,10 +13,9 @@ from advprune_core.attacks.compiled import NotCompiled, compile_cache
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.study.elsewhere import found, tests_that_count
+from advprune_core.study.elsewhere import finished, tests_that_count
 from advprune_core.study.evaluations import EvaluationConfig, compiled_searches
 from advprune_core.study.grid import Datasets, Entry, check_entries
-from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
@@ -135,17 +134,13 @@ def tested_thing(entry: Entry) -> str:
 
 def _left(entry: Entry, dataset: Dataset, store: RunStore, execution: Execution) -> tuple[bool, bool]:
     """Whether a run is still to be trained, and to be tested."""
-
-    def finished(config: RunConfig) -> RunRecord | None:
-        return store.finished(found(config, dataset, store, execution).train_key(dataset))
-
-    record = finished(entry.config)
+    record = finished(entry.config, dataset, store, execution)
     try:
         config = entry.resolved(record)
     except ConfigError:  # the driver says so
         return False, False
     if config is not None and entry.derived:
-        record = finished(config)
+        record = finished(config, dataset, store, execution)
     if record is None or store.altered(record) or (execution.retrain and store.absent(record)):
         return True, True
     tests = tests_that_count(entry.evaluation, any_device=execution.any_device)

@@ -170,10 +170,11 @@ class Driver:
         """How the entry in a place is tested: at the speed of its run, if that was done before or can be done here."""
         entry, key = self.entries[number], self.keys[number]
         wanted, test_hash = entry.evaluation, self.dataset(entry.config).test_hash
-        for done in tests_that_count(wanted, any_device=self.execution.any_device):
-            if self.store.evaluation(key, done.key(test_hash)) is not None:
-                return done
         plainly = wanted.speed == "compiled" and tested_thing(entry) in self.plain_tests
+        if plainly or self.execution.any_device:
+            for done in tests_that_count(wanted, any_device=self.execution.any_device):
+                if self.store.evaluation(key, done.key(test_hash)) is not None:
+                    return done
         return wanted.replace(speed="exact") if plainly else wanted
 
     def evaluation_key(self, number: int) -> str:

@@ -8,6 +8,7 @@ from typing import get_args
 from advprune_core.attacks.compiled import Speed
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.evaluations import EvaluationConfig
+from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
 from advprune_core.trainers.config import Device, RunConfig
@@ -26,6 +27,11 @@ def found(config: RunConfig, dataset: Dataset, store: RunStore, execution: Execu
         if record is not None and not store.altered(record) and not (execution.retrain and store.absent(record)):
             return other
     return config
+
+
+def finished(config: RunConfig, dataset: Dataset, store: RunStore, execution: Execution) -> RunRecord | None:
+    """The record of the run that counts as this one, if it is finished."""
+    return store.finished(found(config, dataset, store, execution).train_key(dataset))
 
 
 def tests_that_count(wanted: EvaluationConfig, *, any_device: bool) -> list[EvaluationConfig]:

@@ -132,8 +132,9 @@ def compiled_searches(
     NotCompiled
         See `compiled_passes`.
     """
-    most = evaluation.batch_size if device == "cuda" else SEARCH_SIZE
-    size = min(most, evaluation.batch_size, len(test))
+    size = min(evaluation.batch_size, len(test))
+    if device != "cuda":
+        size = min(size, SEARCH_SIZE)
     images = test.pixels(slice(0, size)).to(device)
     with true_float32(images.device):
         return compiled_passes(model, images, training=False)

@@ -15,7 +15,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.compiling import checked_entries
-from advprune_core.study.elsewhere import found
+from advprune_core.study.elsewhere import finished
 from advprune_core.study.grid import Datasets, Entry, timed_entries
 from advprune_core.study.runner import expected_total
 from advprune_core.study.store import RunStore
@@ -70,15 +70,14 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     for entry in entries:
         dataset, config, state = datasets[entry.config.dataset], None, "to do"
         try:
-            matched = found(entry.config, dataset, store, execution)
-            config = entry.resolved(store.finished(matched.train_key(dataset)))
+            config = entry.resolved(finished(entry.config, dataset, store, execution))
         except ConfigError as error:
             state = "not possible"
             impossible.append(f"\n{entry.describe()} is not possible: {error}")
         else:
             if config is None:
                 state = "after the run it matches"
-            elif store.finished(found(config, dataset, store, execution).train_key(dataset)) is not None:
+            elif finished(config, dataset, store, execution) is not None:
                 state = "there"
             elif store.finished(config.replace(speed="exact").train_key(dataset)) is not None:
                 plainly.add(entry.identity())

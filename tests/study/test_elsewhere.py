@@ -28,12 +28,12 @@ def study(results: Path, **options: Any) -> StudyConfig:
     return tiny_study(results, **grid | {"any_device": True} | options)
 
 
-def trained_there(results: Path) -> RunConfig:
-    """The first run of the study as a GPU would have left it."""
+def trained_there(results: Path, **options: Any) -> RunConfig:
+    """The first run of the study as a GPU would have left it; trained here in float32, whatever it says."""
     data = load_dataset(DATASET)
-    here = study_grid(study(results))[0].config
+    here = study_grid(study(results, **options))[0].config
     there = here.replace(device="cuda")
-    result = train(here, data)
+    result = train(here.replace(precision="float32"), data)
     finish(RunStore(results), run_record(there.train_key(data), there, data, result), result)
     return there
 
@@ -138,10 +138,6 @@ def test_what_a_processor_cannot_train_is_tested_there(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match="maps of one pixel"):
         run_study(study(tmp_path, **options), progress=False)
-    data = load_dataset(DATASET)
-    here = study_grid(study(tmp_path, **options))[0].config
-    there = here.replace(device="cuda")
-    result = train(here.replace(precision="float32"), data)
-    finish(RunStore(tmp_path), run_record(there.train_key(data), there, data, result), result)
+    trained_there(tmp_path, **options)
     tested = run_study(study(tmp_path, **options), progress=False)
     assert (tested.trained, tested.evaluated, tested.failed) == (0, 1, {})
