@@ -19,6 +19,7 @@ from advprune_core.analysis.summaries import frontier, markdown, pruner_table
 from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, UNDECIDED, WORSE, WORSE_HERE
 from advprune_core.base.files import write_text
 from advprune_core.study.archive import unfinished
+from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect_timings, table_columns
 from tests.committed import answer_rows, of
@@ -65,13 +66,22 @@ def answer() -> str:
 
 
 def claims() -> str:
-    """The numbers of the two papers' abstracts beside what the committed studies measured."""
+    """What the two papers' abstracts claim beside what the committed studies measured."""
     stores = {
         study: RunStore(REFERENCE / study, read_only=True)
         for study in {claim.study for claim in CLAIMS}.intersection(STUDIES)
     }
     missing = {study: unfinished(store, store.manifest(study)) for study, store in stores.items()}
-    table = claims_table({study: of(study) for study in stores}, missing=missing)
+    read = {"convergence": collect_courses, "reliability": collect_lifetimes}
+    courses, lifetimes = (
+        {
+            study: collect(REFERENCE / study, study=study)
+            for study in {claim.study for claim in CLAIMS if claim.kind == kind}.intersection(STUDIES)
+        }
+        for kind, collect in read.items()
+    )
+    tables = {study: of(study) for study in stores}
+    table = claims_table(tables, missing=missing, courses=courses, lifetimes=lifetimes)
     return markdown(table.rename(columns={"verdict": "verdict here"}))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from advprune_core.analysis.labels import point_label, setting
+from advprune_core.analysis.labels import matched_arm, point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
 from advprune_core.analysis.style import COLLAPSED_MARK, GREY, caption, styled
@@ -19,8 +19,8 @@ NOT_MEASURED = (
 
 
 def measured(courses: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of courses that have an alignment."""
-    return courses[courses["pert_align"].notna()]
+    """The rows of a table of courses that have an alignment, controls aside."""
+    return courses[courses["pert_align"].notna() & (courses["arm"].map(matched_arm) == courses["arm"])]
 
 
 def warned_at(course: pd.DataFrame, *, share: float = 0.5) -> float:

@@ -19,7 +19,7 @@ from advprune_core.analysis.summaries import (
 )
 from advprune_core.base.settings import ConfigError
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import CONTROLS
+from advprune_core.trainers.controls import CONTROLS, Control
 from advprune_core.trainers.presets import steps_told, trainer_name
 
 
@@ -42,6 +42,12 @@ def matched_arm(arm: str) -> str:
     way, colon, own = arm.rpartition(": ")
     control, _, matched = own.partition("(")
     return f"{way}{colon}{matched.removesuffix(')')}" if control in CONTROLS else arm
+
+
+def control_arm(control: Control, arm: str) -> str:
+    """The arm that is a control of another one, as `matched_arm` undoes it."""
+    way, colon, own = arm.rpartition(": ")
+    return f"{way}{colon}{control}({own})"
 
 
 def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: bool = False) -> str:

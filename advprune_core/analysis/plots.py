@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from textwrap import fill
 from typing import Any
@@ -55,8 +55,12 @@ _PHASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def panels(found: Iterable[Point], *, xlabel: str, ylabel: str) -> tuple[Figure, dict[str, Axes], dict[float, Look]]:
+def panels(
+    found: Iterable[Point], *, xlabel: str, ylabel: str, keys: Sequence[Any] = ()
+) -> tuple[Figure, dict[str, Axes], dict[float, Look]]:
     """A figure with a panel for each arm, three in a row, of the same scale, and a legend of the fractions.
+
+    `keys` stand in the legend as well.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def panels(found: Iterable[Point], *, xlabel: str, ylabel: str) -> tuple[Figure,
             axis.set_xlabel(xlabel)
             axis.tick_params(labelbottom=True)
     figure.supylabel(ylabel)
-    legend(figure, [key(look) for look in shares.values()])
+    legend(figure, [*map(key, shares.values()), *keys])
     return figure, dict(zip(names, axes, strict=False)), shares
 
 

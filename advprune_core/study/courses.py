@@ -25,13 +25,13 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``key, arm, variant, fraction, seed`` of each run, controls aside, and its ``dataset, model,
-        objective, norm, eps``; one row for each check: ``epoch``
+        ``key, arm, variant, fraction, seed`` of each run, and of the controls of pruned ones, with their
+        ``dataset, model, objective, norm, eps``; one row for each check: ``epoch``
         (from 1), ``steps`` of the optimiser and ``cost`` in forward-equivalents by then (selection
         included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1],
         ``pert_align`` in [-1, 1] (NaN where it was not measured; see `trainers.alignment`), and
         ``full_cost``, ``full_val_pgd``: cost and last check of the run on all the data of the same way
-        of training and seed (NaN where there is none).
+        of training and seed (NaN where there is none). A control has the fraction of the run that it matches.
     """
     rows: list[dict[str, Any]] = []
     for store in (RunStore(folder, read_only=True) for folder in results):
@@ -52,13 +52,13 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        What `collect_courses` has of each run, and of the controls of pruned ones; ``status``,
+        What `collect_courses` has of each run; ``status``,
         ``optimiser_steps`` of the whole run, and ``collapse_steps``: those at the end of the epoch in which
         the sentinel saw a collapse (NaN: none).
     """
     rows: list[dict[str, Any]] = []
     for store in (RunStore(folder, read_only=True) for folder in results):
-        for entry, record in _runs(store, study, controls=True):
+        for entry, record in _runs(store, study):
             before = record.epochs if record.collapse_epoch is None else record.epochs[: record.collapse_epoch + 1]
             steps = sum(row["images"] for row in before) / record.config["optimisation"]["batch_size"]
             rows.append(
@@ -72,10 +72,10 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_LIFETIME)
 
 
-def _runs(store: RunStore, study: str, *, controls: bool = False) -> Iterator[tuple[ManifestEntry, RunRecord]]:
-    """Entries of a study with the records of those that were trained; controls of pruned runs if they are asked for."""
+def _runs(store: RunStore, study: str) -> Iterator[tuple[ManifestEntry, RunRecord]]:
+    """Entries of a study with the records of those that were trained; of its controls those of pruned runs."""
     for entry in store.manifest(study).entries:
-        asked = entry.control is None or (controls and entry.fraction < 1)
+        asked = entry.control is None or entry.fraction < 1
         record = store.run(entry.key) if asked else None
         if record is not None and record.trained:
             yield entry, record

@@ -57,6 +57,7 @@ RUNS = {
     "f": ("FGSM: random", FALLS, NAN),  # a false alarm
     "g": ("N-FGSM: random", STAYS, NAN),
     "h": ("PGD-AT: random", [NAN] * 6, NAN),
+    "i": ("FGSM: same_steps(random)", FALLS, NAN),  # a control: left aside
 }
 
 

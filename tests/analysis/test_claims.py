@@ -7,10 +7,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.claims import CLAIMS, HELD, NOT_HELD, OPEN, claims_table
+from advprune_core.analysis.claims import (
+    AS_FEWER_EPOCHS,
+    AS_FEWER_STEPS,
+    CLAIMS,
+    HELD,
+    NOT_HELD,
+    OPEN,
+    claims_table,
+)
 from advprune_core.study.archive import Missing
 from tests.made_up import seeded_runs, stacked
 
+#: Rows of the table.
+_CONVERGENCE, _RELIABILITY, _PLAIN, _BULLET = [4, 5], 6, 7, 9
 FACTS = {"model": "preact_resnet", "epochs": 15}
 
 
@@ -30,11 +40,12 @@ def verdicts(tables: dict[str, pd.DataFrame]) -> list[str]:
 
 def test_all_nine_numbers_stand_there_and_nothing_is_said_of_what_was_not_measured() -> None:
     table = claims_table({})
-    assert sorted(claim.number for claim in CLAIMS) == [2.02, 3, 3.07, 3.44, 3.67, 5.12, 5.66, 8, 14, 14]
+    numbers = sorted(claim.number for claim in CLAIMS if claim.number is not None)
+    assert numbers == [2.02, 3, 3.07, 3.44, 3.67, 5.12, 5.66, 8, 14, 14]
     assert [claim.study for claim in CLAIMS if claim.number == 14] == ["cifar10_cpu", "cifar10_resnet18"]
     assert set(table["measured"]) == {"not measured"}
     assert set(table["verdict"]) == {OPEN}
-    assert table["said"].tolist()[:5] == ["8 %", "14 %", "3x", "14 %", "3.44x"]
+    assert table["said"].tolist()[:8] == ["8 %", "14 %", "3x", "14 %", "sooner", "sooner", "fewer", "3.44x"]
 
 
 @pytest.mark.parametrize(
@@ -85,19 +96,19 @@ def test_a_speed_up_counts_without_a_loss(robust: float, cost: float, expected: 
         seeded_runs("TRADES, warm start: grad_match every=7", robust, fraction=0.3, cost=cost, **FACTS),
     ).assign(robust_pgd20=0.4)
     found = claims_table({"gradient_matching_cifar10_cpu": table})
-    assert found["verdict"][4] == expected
+    assert found["verdict"][_PLAIN] == expected
     if expected == HELD:
-        assert found["measured"][4] == "4.00x (TRADES, warm start: grad_match every=7)"
-    assert found["verdict"][6] == OPEN, "BulletTrain was not run"
+        assert found["measured"][_PLAIN] == "4.00x (TRADES, warm start: grad_match every=7)"
+    assert found["verdict"][_BULLET] == OPEN, "BulletTrain was not run"
     study = "gradient_matching_cifar10_cpu"
     elsewhere = claims_table({study: table}, missing={study: [missing("MART, warm start: random every=7")]})
-    assert elsewhere["verdict"][4] == expected, "what is missing is of another claim"
+    assert elsewhere["verdict"][_PLAIN] == expected, "what is missing is of another claim"
     unfinished = claims_table({study: table}, missing={study: [missing("TRADES, warm start: random every=7")]})
-    assert unfinished["verdict"][4] == (HELD if expected == HELD else OPEN), "another run may reach it"
+    assert unfinished["verdict"][_PLAIN] == (HELD if expected == HELD else OPEN), "another run may reach it"
     dear = claims_table({study: table}, missing={study: [missing("TRADES, warm start: random every=7", passes=30.0)]})
-    assert dear["verdict"][4] == expected, "what is missing costs too much to reach it"
-    assert unfinished["measured"][4].endswith(" so far") == (expected != HELD)
-    assert unfinished["measured"][6] == "not measured"
+    assert dear["verdict"][_PLAIN] == expected, "what is missing costs too much to reach it"
+    assert unfinished["measured"][_PLAIN].endswith(" so far") == (expected != HELD)
+    assert unfinished["measured"][_BULLET] == "not measured"
 
 
 def test_a_speed_up_in_passes_alone_is_no_verdict() -> None:
@@ -106,3 +117,86 @@ def test_a_speed_up_in_passes_alone_is_no_verdict() -> None:
     devices = table["fraction"].map({1.0: "a GPU"}).fillna("a laptop")
     (found,) = claims_table({"cifar10_cpu": table.assign(run_device=devices)}).iloc[[2]].to_dict("records")
     assert (found["measured"], found["verdict"]) == ("5.00x in passes", OPEN)
+
+
+def courses(costs: dict[tuple[str, float], list[float]]) -> pd.DataFrame:
+    """A check of each seed that is near the full run's robustness, at such a part of the cost (infinite: never)."""
+    rows = [
+        {"arm": f"PGD-AT: {arm}", "fraction": fraction, "seed": seed, "cost": min(cost, 1.0), "full_cost": 1.0}
+        | {"epoch": 1, "val_pgd": 0.5 if cost == float("inf") else 0.8, "full_val_pgd": 0.8}
+        for (arm, fraction), found in costs.items()
+        for seed, cost in enumerate(found)
+    ]
+    return pd.DataFrame(rows)
+
+
+_FULL, _NEVER, _SHORTER = [0.5] * 10, [float("inf")] * 10, ("same_cost(random)", 0.6)
+
+
+@pytest.mark.parametrize(
+    ("at_60", "shorter", "expected"),
+    [
+        ([0.4] * 10, [0.5] * 10, HELD),
+        ([0.4] * 10, None, HELD),
+        ([0.4] * 10, [0.4] * 10, AS_FEWER_EPOCHS),
+        ([0.4] * 10, [0.3] * 10, AS_FEWER_EPOCHS),
+        ([0.4] * 8 + [0.6] * 2, [0.5] * 10, OPEN),  # p = 0.11
+        ([0.4] * 9 + [float("inf")], [0.5] * 10, HELD),  # p = 0.02
+        ([0.6] * 10, [0.5] * 10, NOT_HELD),
+        (_NEVER, _NEVER, NOT_HELD),
+        ([0.4] * 5, [0.5] * 5, OPEN),  # five seeds are too few for any sign test
+    ],
+)
+def test_convergence_is_judged_beside_the_full_run_and_fewer_epochs(
+    at_60: list[float], shorter: list[float] | None, expected: str
+) -> None:
+    costs = {("random", 1.0): _FULL, ("random", 0.6): at_60} | ({} if shorter is None else {_SHORTER: shorter})
+    study = "convergence_reliability"
+    found = claims_table({}, courses={study: courses(costs)}).iloc[_CONVERGENCE]
+    assert found["verdict"].tolist() == [expected, OPEN], "20 % was not run"
+    assert found["measured"].tolist()[1] == "not measured"
+    measured = found["measured"].tolist()[0]
+    reached = sum(cost < float("inf") for cost in at_60)
+    assert measured.startswith(f"95 % of the full run's robust accuracy: {reached} of {len(at_60)} runs")
+    assert "; the full run at 50 % of the cost (median)" in measured
+    assert ("fewer epochs at the same cost" in measured) == (shorter is not None)
+
+
+def lifetimes(collapsed: dict[tuple[str, float], int], *, runs: int = 30) -> pd.DataFrame:
+    """So many of the runs of each point collapse, the first seeds of all."""
+    rows = [
+        {"arm": arm, "fraction": fraction, "seed": seed, "key": f"{arm}{fraction}{seed}", "status": "ok"}
+        | {"optimiser_steps": 100, "collapse_steps": 50.0 if seed < count else float("nan")}
+        for (arm, fraction), count in collapsed.items()
+        for seed in range(runs)
+    ]
+    return pd.DataFrame(rows)
+
+
+_WAYS = ("FGSM", "Fast AT", "N-FGSM", "PGD-2")
+
+
+@pytest.mark.parametrize(
+    ("full", "pruned", "as_long", "expected"),
+    [
+        ((30, 30, 0, 0), (0, 30, 0, 0), (0, 30, 0, 0), HELD),
+        ((30, 30, 0, 0), (0, 30, 0, 0), (30, 30, 0, 0), AS_FEWER_STEPS),
+        ((30, 30, 0, 0), (30, 30, 0, 0), (0, 30, 0, 0), OPEN),
+        ((0, 0, 0, 0), (0, 0, 0, 30), (0, 0, 0, 0), NOT_HELD),
+        ((30, 0, 0, 0), (0, 0, 0, 30), (0, 0, 0, 0), OPEN),  # here fewer, there more
+        ((8, 0, 0, 0), (1, 0, 0, 0), (1, 0, 0, 0), OPEN),  # p = 2 / 2 ** 7, times the 8 tests
+    ],
+)
+def test_reliability_is_judged_with_as_many_steps_too(
+    full: tuple[int, ...], pruned: tuple[int, ...], as_long: tuple[int, ...], expected: str
+) -> None:
+    counts = {}
+    for way, whole, part, longer in zip(_WAYS, full, pruned, as_long, strict=True):
+        counts |= {(f"{way}: random", 1.0): whole, (f"{way}: random", 0.3): part}
+        counts[f"{way}: same_steps(random)", 0.3] = longer
+    found = claims_table({}, lifetimes={"collapse_by_fraction": lifetimes(counts)}).iloc[_RELIABILITY]
+    assert found["verdict"] == expected
+    assert f": FGSM {full[0]}, {pruned[0]}, {as_long[0]} of 30; Fast AT" in found["measured"]
+    unfinished = lifetimes({point: count for point, count in counts.items() if "PGD-2: same" not in point[0]})
+    found = claims_table({}, lifetimes={"collapse_by_fraction": unfinished}).iloc[_RELIABILITY]
+    assert (found["measured"], found["verdict"]) == ("not measured", OPEN)

@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.convergence import convergence_figure, convergence_findings, cost_to_reach
+from advprune_core.analysis.convergence import (
+    compared,
+    convergence_figure,
+    convergence_findings,
+    cost_to_reach,
+    costs_to_reach,
+)
 
 
 def course(arm: str, fraction: float, seed: int, checks: list[float], *, full: float = 0.8) -> pd.DataFrame:
@@ -45,6 +51,39 @@ def test_costs_are_those_of_the_first_check_that_is_there() -> None:
     assert cost_to_reach(COURSES, share=0.2).set_index("fraction")["cost"].to_dict() == pytest.approx(
         {1.0: 0.25, 0.5: 0.125, 0.2: 0.1}
     )
+
+
+def test_seeds_are_compared_one_by_one() -> None:
+    """Two runs that never get there are equal; a seed that one of them lacks says nothing."""
+    costs = costs_to_reach(COURSES)
+    assert costs["random", 0.5].to_dict() == {0: 0.25, 1: 0.5, 2: np.inf}
+    assert compared(costs, ("random", 0.5), ("random", 1.0)) == (2, 1, 1.0)  # binomial: 2 of 3 or farther out
+    assert compared(costs, ("random", 0.2), ("random", 0.5)) == (0, 2, 0.5), "both never: the third seed is equal"
+    assert compared(costs, ("random", 0.5), ("keep_hard", 0.5)) is None
+    one = costs_to_reach(COURSES[(COURSES["fraction"] < 1) | (COURSES["seed"] == 2)])
+    assert compared(one, ("random", 0.5), ("random", 1.0)) == (0, 1, 1.0)
+
+
+#: Fewer epochs on all the data, at the cost of half of it: there in its second epoch.
+SHORTER = [course("same_cost(random)", 0.5, seed, [0.5, 0.77, 0.78, 0.8]) for seed in range(3)]
+
+
+def test_a_control_of_equal_cost_is_compared_and_drawn_beside_its_run() -> None:
+    both = pd.concat([COURSES, *SHORTER])
+    text = convergence_findings(both)
+    assert (
+        "2 of 3 runs get there; beside *full data, same cost: fewer epochs*: sooner in 0 of 3 seeds, later in 2 ("
+        in (text)
+    )
+    assert "**full data, same cost: fewer epochs, 50 %**: at 25 % of the full run's cost (median)" in text
+    figure = convergence_figure(both)
+    assert len(figure.axes) == 1, "in the panel of what it matches"
+    hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "w"]
+    (control,) = hollow
+    np.testing.assert_allclose(control.get_xdata(), 10 * 0.5 * np.arange(1, 5) / 40)
+    np.testing.assert_allclose(control.get_ydata(), [50, 77, 78, 80])
+    assert "full data, same cost: fewer epochs" in [text.get_text() for text in figure.legends[0].get_texts()]
+    plt.close(figure)
 
 
 def test_findings_say_what_never_gets_there() -> None:

@@ -23,9 +23,28 @@ from advprune_core.analysis.estimates import (
     holm,
     power,
     seeds_for,
+    sign_test,
     t_test,
 )
 from tests.made_up import outcomes_of
+
+#: Pairs; how many are lower, higher; p by counting: of 2 ** n equally likely signs those as far from even.
+PAIRS: list[tuple[list[float], list[float], tuple[int, int, float]]] = [
+    ([1, 1, 1, 1, 1], [2, 2, 2, 2, 2], (5, 0, 2 / 2**5)),
+    ([1, 1, 1, 3], [2, 2, 2, 2], (3, 1, 2 * (1 + 4) / 2**4)),
+    ([1, 1, 3, 3], [2, 2, 2, 2], (2, 2, 1)),
+    ([math.inf, 1, 1, math.inf], [math.inf, 2, math.inf, 5], (2, 1, 1)),  # never and never are equal
+    ([7, 7], [7, 7], (0, 0, 1)),
+    ([], [], (0, 0, 1)),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), PAIRS)
+def test_signs_of_pairs(first: list[float], second: list[float], expected: tuple[int, int, float]) -> None:
+    lower, higher, p = sign_test(np.array(first, np.float64), np.array(second, np.float64))
+    assert (lower, higher) == expected[:2]
+    assert p == pytest.approx(expected[2])
+
 
 VALUES = st.lists(st.floats(0, 1, allow_subnormal=False), min_size=2, max_size=20)
 

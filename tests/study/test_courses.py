@@ -26,11 +26,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_courses_are_the_checks_of_the_records(results: Path) -> None:
     courses, store = collect_courses(results, study="tiny"), RunStore(results)
-    assert set(courses["arm"]) == {"random"}, "controls aside"
+    points = courses[["arm", "fraction"]].drop_duplicates().values.tolist()
+    assert points == [["random", 1.0], ["random", 0.5], ["same_cost(random)", 0.5]], "a full run is its own control"
     for (key, fraction), rows in courses.groupby(["key", "fraction"]):
         record = store.run(str(key))
         assert record is not None
-        assert rows["epoch"].tolist() == [1, 2, 3, 4]
+        epochs = 2 if rows["arm"].iloc[0].startswith("same_cost") else 4
+        assert rows["epoch"].tolist() == list(range(1, epochs + 1))
         assert rows["val_pgd"].tolist() == [row["val_pgd"] for row in record.epochs]
         assert rows["pert_align"].tolist() == [row["pert_align"] for row in record.epochs], "PGD-1 has one step"
         assert rows["steps"].iloc[-1] == record.steps
