@@ -14,6 +14,7 @@ from tqdm import tqdm
 from advprune_core.base.frontend import attended, kernel
 
 _TIME = "[{elapsed} gone, {remaining} left{postfix}]"
+_OWN_TIME = "[{elapsed} gone{postfix}]"
 _ENDED = "[took {elapsed}]"
 _PASSES = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} passes "
 _ATTACKS = "{desc}: {percentage:3.0f}%|{bar:20}| "
@@ -59,7 +60,7 @@ class _Unread:
 
 
 @contextmanager
-def _bar(name: str, total: float, counts: str, *, show: bool, **options: Any) -> Iterator[tqdm[Any]]:
+def _bar(name: str, total: float, counts: str, *, show: bool, time: str = _TIME, **options: Any) -> Iterator[tqdm[Any]]:
     """A bar that says how long it took, if it gets to its end.
 
     A widget where somebody watches. Else plain text, which stays readable in executed copies and does not fill
@@ -74,24 +75,25 @@ def _bar(name: str, total: float, counts: str, *, show: bool, **options: Any) ->
     # Few updates where no one watches.
     interval = 1.0 if seen or place.isatty() else 10.0
     settings = {"mininterval": interval, "maxinterval": interval, "disable": not show, "file": _Unread(place)}
-    with kind(total=total, desc=name, bar_format=counts + _TIME, **settings, **options) as bar:
+    with kind(total=total, desc=name, bar_format=counts + time, **settings, **options) as bar:
         yield bar
         if bar.n >= bar.total:
             bar.bar_format = counts + _ENDED
 
 
 def progress_bar(name: str, total: float, *, show: bool = True) -> AbstractContextManager[tqdm[Any]]:
-    """A bar that counts forward-equivalents."""
-    return _bar(name, total, _PASSES, show=show, unit_scale=True, dynamic_ncols=True)
+    """A bar that counts forward-equivalents; how much longer it takes, whoever follows it with `following` says."""
+    return _bar(name, total, _PASSES, show=show, time=_OWN_TIME, unit_scale=True, dynamic_ncols=True)
 
 
 @contextmanager
-def following(bar: tqdm[Any], position: Callable[[], float]) -> Iterator[None]:
-    """Let a bar follow `position()`, asked now and then, whatever the block is busy with."""
+def following(bar: tqdm[Any], position: Callable[[], float], says: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Let a bar follow `position()`, and say what `says()`, now and then, whatever the block is busy with."""
     stop = threading.Event()
 
     def show() -> None:
         bar.n = min(position(), bar.total)
+        bar.set_postfix_str(says(), refresh=False)
         bar.refresh()
 
     def follow() -> None:
@@ -100,7 +102,7 @@ def following(bar: tqdm[Any], position: Callable[[], float]) -> Iterator[None]:
 
     thread = threading.Thread(target=follow, daemon=True)
     if not bar.disable:
-        bar.n = bar.initial = min(position(), bar.total)  # what was done before says nothing of the pace now
+        bar.n = min(position(), bar.total)
         thread.start()
     try:
         yield

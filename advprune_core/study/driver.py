@@ -38,7 +38,7 @@ from advprune_core.study.finished import (
     run_record,
 )
 from advprune_core.study.grid import Datasets, Entry, timed_entries
-from advprune_core.study.position import Position, UnderWay
+from advprune_core.study.position import Left, Position, UnderWay
 from advprune_core.study.records import RunRecord, Timing
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
@@ -132,7 +132,7 @@ class Driver:
             else:
                 self._add_control(number, record)
         self.on_key(self)
-        with following(self.bar, self.position.now):
+        with following(self.bar, self.position.now, self.position.says):
             self._time_alone()
             self._work_through()
             if not self.failed:
@@ -223,7 +223,10 @@ class Driver:
         for number in self._sharing[key]:
             evaluation = self.evaluation(number)
             its_key = evaluation.key(self.dataset(config).test_hash)
-            if (key, its_key) in self._tested or self.store.evaluation(key, its_key) is not None:
+            done = self.store.evaluation(key, its_key)
+            if done is not None:
+                self.position.pace.tested(evaluation, sum(done.seconds.values()))
+            if done is not None or (key, its_key) in self._tested:
                 continue
             self._tested.add((key, its_key))
             weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
@@ -255,10 +258,20 @@ class Driver:
                     self._begin(number, task)
                     under_way[executor.submit(carry_out, task, self.dataset(task.config))] = (number, task)
                 left = [task for _, task in under_way.values()] + self._tasks.tasks
-                self.position.say_what_is_left(left, executor.width)
+                self.position.left = self._left(left, workers=executor.width)
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     number, task = under_way.pop(future)
                     self._done(number, task, future)
+
+    def _left(self, tasks: Sequence[Task], *, workers: int) -> Left:
+        """What is left: these tasks, the tests of what will be trained, and controls that wait for a run."""
+        trainings = [task for task in tasks if isinstance(task, TrainTask)]
+        tests: list[EvaluationConfig] = [task.evaluation for task in tasks if isinstance(task, EvaluateTask)]
+        testing, controls = len(tests), [number for waiting in self._controls.values() for number in waiting]
+        for task in trainings:
+            tests += {self.entries[number].evaluation for number in self._sharing[task.key]}
+        tests += [self.entries[number].evaluation for number in controls]
+        return Left(len(trainings) + len(controls), testing, tests, workers)
 
     def _share_warmups(self) -> None:
         """Let runs that begin alike wait for a training of what they share."""
@@ -338,7 +351,7 @@ class Driver:
             task.key, task.config, task.evaluation, dataset, *outcome, weights=weights, where=where
         )
         self.evaluated += finish_evaluation(self.store, found)
-        self.position.tested(sum(found.seconds.values()))
+        self.position.pace.tested(task.evaluation, sum(found.seconds.values()))
 
     def _trained(
         self, number: int, task: TrainTask, result: Any, where: dict[str, Any], *, timed_alone: bool = False
@@ -374,9 +387,9 @@ class Driver:
         for repeat in range(repeats):
             for entry, missing in pending:
                 if repeat < missing:
-                    self.bar.set_postfix_str(f"timing {entry.describe()} alone")
+                    self.position.note = f"timing {entry.describe()} alone"
                     self._time_once(entry)
-        self.bar.set_postfix_str("")
+        self.position.note = ""
 
     def _timings_missing(self, entry: Entry) -> int:
         """How many timings alone a run still lacks."""

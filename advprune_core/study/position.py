@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from tqdm import tqdm
 
-from advprune_core.study.tasks import EvaluateTask, Task, TrainTask
+from advprune_core.study.pace import Pace
 from advprune_core.trainers.config import RunConfig
 
 
@@ -23,6 +21,16 @@ class UnderWay:
     key: str
     name: str
     epochs: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left: runs to train and tests to make now, the kinds of all tests that will be made, workers."""
+
+    training: int
+    testing: int
+    tests: Sequence[Hashable]
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,10 @@ class _Begun:
         except (OSError, ValueError):
             return []
 
+    def passes(self) -> float:
+        """Forward-equivalents that it has got to."""
+        return self.config.passes_done(self.images, self.epochs())
+
 
 class Position:
     """How far a grid is, in forward-equivalents of training.
@@ -55,13 +67,18 @@ class Position:
     ----------
     done : float
         What finished training was expected to take.
+    left : Left, optional
+        What is left; None before anything has begun.
+    note : str
+        What is being done, where that is neither.
     """
 
     def __init__(self, bar: tqdm[Any]) -> None:
-        self.bar, self.done = bar, 0.0
+        self.bar, self.done, self.pace = bar, 0.0, Pace()
+        self.left: Left | None = None
+        self.note = ""
         self._begun: dict[str, _Begun] = {}
         self._before: dict[str, float] = {}  # what a run goes on from, and does not train itself
-        self._testing: list[float] = []
 
     def __contains__(self, key: str) -> bool:
         """Whether a run is being trained."""
@@ -69,11 +86,13 @@ class Position:
 
     def begin(self, key: str, name: str, config: RunConfig, folder: Path, *, images: int) -> None:
         """A run, or a warm-up, is being trained on so many images, with metrics in a folder."""
-        self._begun[key] = _Begun(name, config, folder, images)
+        self._begun[key] = begun = _Begun(name, config, folder, images)
+        self.pace.begin(key, passes=max(begun.passes(), self._before.get(key, 0.0)))
 
     def end(self, key: str) -> None:
         """It is not any more."""
-        self._begun.pop(key, None)
+        if (begun := self._begun.pop(key, None)) is not None:
+            self.pace.end(key, passes=begun.passes())
 
     def trained(self, key: str, *, passes: float) -> None:
         """A run is finished that was expected to take so many passes."""
@@ -83,10 +102,6 @@ class Position:
         """A warm-up is trained that these runs go on from."""
         self.done += passes
         self._before |= dict.fromkeys(keys, passes)
-
-    def tested(self, seconds: float) -> None:
-        """A test took so long."""
-        self._testing.append(seconds)
 
     def complete(self) -> None:
         """Everything is done: what runs were expected to cost is not quite what they did."""
@@ -99,15 +114,22 @@ class Position:
 
     def now(self) -> float:
         """Forward-equivalents that are done, runs under way included."""
-        there = {key: run.config.passes_done(run.images, run.epochs()) for key, run in list(self._begun.items())}
+        return self._now(self._there())
+
+    def _there(self) -> dict[str, float]:
+        return {key: run.passes() for key, run in list(self._begun.items())}
+
+    def _now(self, there: dict[str, float]) -> float:
         return self.done + sum(max(0.0, passes - self._before.get(key, 0.0)) for key, passes in there.items())
 
-    def say_what_is_left(self, tasks: Sequence[Task], workers: int) -> None:
-        """The bar counts training; tests of what is trained come last, and take their time as well."""
-        training = sum(isinstance(task, TrainTask) for task in tasks)
-        left = [f"{training} to train"] if training else []
-        if tests := sum(isinstance(task, EvaluateTask) for task in tasks):
-            seconds = mean(self._testing or [0.0]) * math.ceil(tests / workers)
-            about = f", about {tqdm.format_interval(seconds)}" if seconds and not training else ""
-            left += [f"{tests} to test{about}"]
-        self.bar.set_postfix_str(", ".join(left), refresh=False)
+    def says(self) -> str:
+        """How long it will take, and what is left."""
+        if self.note or self.left is None:
+            return self.note
+        there, left = self._there(), self.left
+        passes = self.bar.total - self._now(there) if left.training else 0.0
+        seconds = self.pace.seconds_left(passes, left.tests, workers=left.workers, there=there)
+        parts = [f"about {tqdm.format_interval(seconds)} left"] if seconds is not None else []
+        parts += [f"{left.training} to train"] if left.training else []
+        parts += [f"{left.testing} to test"] if left.testing else []
+        return ", ".join(parts)

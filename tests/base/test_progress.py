@@ -77,14 +77,17 @@ def test_where_somebody_watches_a_bar_is_a_widget_whose_total_may_grow(
     assert capsys.readouterr().err == ""
 
 
-def test_what_was_done_before_says_nothing_of_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    positions = iter([80.0, 90.0])
+def test_a_bar_says_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = iter(["3 to train", "about 00:20 left"])
     with progress_bar("work", 100) as bar:
         bar.mininterval, bar.start_t = 60, 0.0
         monkeypatch.setattr(bar, "_time", lambda: 20.0)
-        with following(bar, lambda: next(positions)):
+        with following(bar, lambda: 90.0, lambda: next(texts)):
             pass
-        assert "90.0/100 passes [00:20 gone, 00:20 left]" in str(bar), "10 in 20 seconds, and 10 to go"
+        assert "90.0/100 passes [00:20 gone, 3 to train]" in str(bar), "once, at its end"
+        with following(bar, lambda: 95.0, lambda: next(texts)):
+            pass
+        assert "95.0/100 passes [00:20 gone, about 00:20 left]" in str(bar)
 
 
 def test_a_hidden_bar_asks_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:

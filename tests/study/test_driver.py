@@ -23,6 +23,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners.base import Context, ScheduledPruner, Selection
 from advprune_core.pruners.grad_match import GradMatch
+from advprune_core.study.position import Position
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig
@@ -439,14 +440,16 @@ def test_two_drivers_share_the_runs(tmp_path: Path) -> None:
 
 def test_the_bar_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training is what it counts; tests come after that, and take a time that the first of them tell."""
-    said: list[str] = []
+    told: list[str] = []
 
-    def note(self: Any, text: str = "", **more: Any) -> None:
-        said.append(text)
+    def note(self: Position, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name == "left" and value is not None:
+            told.append(self.says())
 
-    monkeypatch.setattr("tqdm.tqdm.set_postfix_str", note)
-    run_study(tiny_study(tmp_path, seeds=[0], controls=[]), progress=False)
-    told = [text for text in said if text]
-    assert told[0] == "2 to train"
-    assert "1 to train, 1 to test" in told, "what is trained is tested straight away"
-    assert re.fullmatch(r"1 to test, about \d\d:\d\d", told[-1])
+    monkeypatch.setattr(Position, "__setattr__", note)
+    run_study(tiny_study(tmp_path, seeds=[0]), progress=False)
+    told = [text for text in told if text]
+    assert told[0].endswith("3 to train"), "the control too, which waits for its run"
+    assert re.fullmatch(r"about \d\d:\d\d left, 2 to train, 1 to test", told[1]), "what is trained is tested at once"
+    assert re.fullmatch(r"about \d\d:\d\d left, 1 to test", told[-1])

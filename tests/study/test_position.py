@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from advprune_core.study.position import Position
+from advprune_core.study.position import Left, Position
 from tests.tiny import tiny_run
 
 
@@ -56,3 +56,27 @@ def test_what_a_run_goes_on_from_counts_once(position: Position, tmp_path: Path)
     assert position.now() == 360.0
     position.complete()
     assert position.now() == 1000.0
+
+
+def test_it_says_how_long_it_takes(position: Position, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr(position.pace, "_clock", lambda: seconds[0])
+    assert position.says() == "", "nothing has begun"
+    position.note = "timing a run alone"
+    assert position.says() == "timing a run alone"
+    position.note, position.left = "", Left(3, 0, ["pgd"] * 3, 2)
+    config = tiny_run(epochs=4)  # 100 passes an epoch
+    write_epochs(tmp_path, 1)  # goes on from there
+    position.begin("a", "a run", config, tmp_path, images=20)
+    seconds[0] = 10.0
+    assert position.says() == "3 to train"
+    write_epochs(tmp_path, 2)  # 100 in 10 seconds; of 1000 there are 200
+    assert position.says() == "about 00:40 left, 3 to train"
+    position.end("a")
+    position.trained("a", passes=400)
+    position.pace.tested("pgd", 20.0)
+    seconds[0] = 1000.0  # tests alone take no time from training
+    position.left = Left(2, 1, ["pgd"] * 3, 2)
+    assert position.says() == "about 01:00 left, 2 to train, 1 to test"
+    position.left = Left(0, 1, ["pgd"], 2)
+    assert position.says() == "about 00:10 left, 1 to test"
