@@ -7,7 +7,6 @@ the queue.
 
 from __future__ import annotations
 
-import traceback
 import warnings
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -18,34 +17,33 @@ from typing import Any
 from tqdm import tqdm
 
 from advprune_core.attacks.compiled import NotCompiled
-from advprune_core.base.environment import environment
 from advprune_core.base.files import digest_of
 from advprune_core.base.machine import machine_error, machine_errors
 from advprune_core.base.progress import following
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
+from advprune_core.study.alone import time_alone
 from advprune_core.study.compiling import tested_thing
 from advprune_core.study.elsewhere import found, tests_that_count
-from advprune_core.study.engines import Engine, SerialEngine, engine
+from advprune_core.study.engines import Engine, engine
 from advprune_core.study.evaluations import EvaluationConfig
 from advprune_core.study.finished import (
     drop_checkpoints,
-    drop_warmup,
     evaluation_record,
     finish,
     finish_evaluation,
     finish_failed,
     run_record,
 )
-from advprune_core.study.grid import Datasets, Entry, timed_entries
+from advprune_core.study.grid import Datasets, Entry
 from advprune_core.study.position import Left, Position, UnderWay
-from advprune_core.study.records import RunRecord, Timing
+from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
-from advprune_core.study.tasks import EvaluateTask, Task, TrainTask, WarmupTask, carry_out, warm_up
-from advprune_core.study.waiting import Waiting, shared_warmups
+from advprune_core.study.tasks import EvaluateTask, Task, TrainTask, WarmupTask, carry_out, message_of
+from advprune_core.study.waiting import Waiting
+from advprune_core.study.warmups import SharedWarmups
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.warmups import warmup_passes
 
 
 class Driver:
@@ -77,6 +75,8 @@ class Driver:
         What could not be tested, because its weights are not here and it was not to be trained again.
     position : Position
         How far it is.
+    tasks : Waiting
+        What waits for a worker.
     timing : bool
         Whether a run is being timed alone, so that nothing else should keep this process busy.
     """
@@ -101,12 +101,12 @@ class Driver:
         self.trained = self.evaluated = 0
         self.without_weights: list[str] = []
         self.timing = False
-        self._tasks = Waiting()
+        self.tasks = Waiting()
         self._controls: dict[str, list[int]] = {}  # by the run that they wait for
         self._sharing: dict[str, list[int]] = {}
         self._found: dict[str, RunConfig] = {}
         self._tested: set[tuple[str, str]] = set()
-        self._warmups: dict[str, set[str]] = {}  # runs that are still to go on from each
+        self._warmups = SharedWarmups(self.tasks, self.store, self.position, self.dataset)
 
     def run(self) -> None:
         """Carry everything out.
@@ -133,7 +133,7 @@ class Driver:
                 self._add_control(number, record)
         self.on_key(self)
         with following(self.bar, self.position.now, self.position.says):
-            self._time_alone()
+            time_alone(self)
             self._work_through()
             if not self.failed:
                 self.position.complete()
@@ -199,7 +199,7 @@ class Driver:
         self._sharing.setdefault(key, []).append(number)
         record = self.store.finished(key)
         if len(self._sharing[key]) > 1:  # queued already; it may be tested in another way
-            if record is not None and key not in self.position and self._tasks.training(key) is None:
+            if record is not None and key not in self.position and self.tasks.training(key) is None:
                 self._add_evaluations(key, config, record)
         elif record is None:
             self._queue_training(number, config, key)
@@ -214,7 +214,7 @@ class Driver:
     def _queue_training(self, number: int, config: RunConfig, key: str, *, again: bool = False) -> None:
         ex = self.execution
         task = TrainTask(config, key, str(ex.root), ex.checkpoint_seconds, again)
-        self._tasks.push(task, number, part=self.entries[number].part, cost=self.passes(config))
+        self.tasks.push(task, number, part=self.entries[number].part, cost=self.passes(config))
 
     def _add_evaluations(self, key: str, config: RunConfig, record: RunRecord) -> None:
         """Queue the tests of a trained run that are not there: one for each way that its entries ask for."""
@@ -235,9 +235,10 @@ class Driver:
                 continue
             here = config.replace(device=self.entries[number].config.device)
             task = EvaluateTask(here, key, evaluation, its_key, str(ex.root), str(weights), steps=record.steps)
-            self._tasks.push(task, number)
+            self.tasks.push(task, number)
 
-    def _begin(self, number: int, task: Task) -> None:
+    def begin(self, number: int, task: Task) -> None:
+        """The task of an entry in a place is under way."""
         name, images = self.entries[number].describe(), len(self.dataset(task.config).train)
         if isinstance(task, TrainTask):
             self.position.begin(task.key, name, task.config, self.store.work(task.key), images=images)
@@ -246,22 +247,22 @@ class Driver:
             self.position.begin(task.key, name, task.config, self.store.warmup(task.key), images=images)
 
     def _work_through(self) -> None:
-        if not self._tasks:
+        if not self.tasks:
             return  # no cluster is asked for nothing
         under_way: dict[Future[Any], tuple[int, Task]] = {}
         with self._engine() as executor:
             if self.execution.engine != "ray":  # whose nodes need not see each other's files
-                self._share_warmups()
-            while self._tasks or under_way:
-                while len(under_way) < executor.width and (first := self._tasks.pop()) is not None:
+                self._warmups.share(self.execution.checkpoint_seconds)
+            while self.tasks or under_way:
+                while len(under_way) < executor.width and (first := self.tasks.pop()) is not None:
                     number, task = first
-                    self._begin(number, task)
+                    self.begin(number, task)
                     under_way[executor.submit(carry_out, task, self.dataset(task.config))] = (number, task)
-                left = [task for _, task in under_way.values()] + self._tasks.tasks
+                left = [task for _, task in under_way.values()] + self.tasks.tasks
                 self.position.left = self._left(left, workers=executor.width)
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     number, task = under_way.pop(future)
-                    self._done(number, task, future)
+                    self.done(number, task, future)
 
     def _left(self, tasks: Sequence[Task], *, workers: int) -> Left:
         """What is left: these tasks, the tests of what will be trained, and controls that wait for a run."""
@@ -273,60 +274,30 @@ class Driver:
         tests += [self.entries[number].evaluation for number in controls]
         return Left(len(trainings) + len(controls), testing, tests, workers)
 
-    def _share_warmups(self) -> None:
-        """Let runs that begin alike wait for a training of what they share."""
-        ex, trainings = self.execution, [task for task in self._tasks.tasks if isinstance(task, TrainTask)]
-        runs = {task.key: (task.config, self.dataset(task.config)) for task in trainings}
-        for warmup, keys in shared_warmups(runs, self.store).items():
-            task = WarmupTask(runs[keys[0]][0], warmup, str(ex.root), ex.checkpoint_seconds)
-            self._tasks.hold(keys, until=task)
-            self._warmups[warmup] = set(keys)
-            self.bar.total -= self._warmup_passes(task) * (len(keys) - 1)
-
-    def _warmup_passes(self, task: WarmupTask) -> float:
-        return warmup_passes(task.config, len(self.dataset(task.config).train))
-
-    def _warmed_up(self, task: WarmupTask, error: BaseException | None) -> None:
-        """Begin the runs of a warm-up; what kept it from being trained, each of them meets by itself."""
-        self._tasks.release(task.key, trained=error is None)
-        keys, each = self._warmups[task.key], self._warmup_passes(task)
-        if error is None:
-            self.position.warmed_up(keys, passes=each)
-        else:
-            self.bar.total += each * (len(keys) - 1)
-            drop_warmup(self.store, task.key)
-
-    def _gone_beyond(self, task: TrainTask) -> None:
-        """Drop the warm-up of a run when no other needs it."""
-        if task.warmup is not None:
-            self._warmups[task.warmup].discard(task.key)
-            if not self._warmups[task.warmup]:
-                drop_warmup(self.store, task.warmup)
-
     def _engine(self) -> AbstractContextManager[Engine]:
         ex = self.execution
         if ex.engine == "ray":
             return engine(ex.engine, ex.workers, root=ex.root, address=ex.address, resources=ex.resources)
-        possible = len(self._tasks) + sum(len(numbers) for numbers in self._controls.values())
+        possible = len(self.tasks) + sum(len(numbers) for numbers in self._controls.values())
         return engine(ex.engine, min(ex.worker_count, possible))
 
-    def _done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
+    def done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
         """Write what came back, and queue what it makes possible."""
         error, key = future.exception(), self.keys[number]
         self.position.end(task.key)
         if error is not None and (refused := machine_error(error)) is not None:
             raise refused from error
         if isinstance(task, WarmupTask):
-            self._warmed_up(task, error)
+            self._warmups.trained(task, error)
             return
         name = self.entries[number].describe()
         if isinstance(task, TrainTask):
-            self._gone_beyond(task)
+            self._warmups.gone_beyond(task)
             if error is None:
                 self._trained(number, task, *future.result(), timed_alone=timed_alone)
                 return
-            self.failed[name] = _message(error)
-            finish_failed(self.store, run_record(key, task.config, self.dataset(task.config), _message(error)))
+            self.failed[name] = message_of(error)
+            finish_failed(self.store, run_record(key, task.config, self.dataset(task.config), message_of(error)))
             for waiting in self._controls.pop(key, []):
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
             return
@@ -340,7 +311,7 @@ class Driver:
             self._add_evaluations(key, task.config, record)
             self.on_key(self)
         else:
-            self.failed[f"evaluation of {name}"] = _message(error)
+            self.failed[f"evaluation of {name}"] = message_of(error)
 
     def _tested_now(self, task: EvaluateTask, outcome: Any, where: dict[str, Any]) -> None:
         """Write an evaluation, unless another process did it meanwhile."""
@@ -372,60 +343,3 @@ class Driver:
             self._add_control(waiting, finished)
         if controls:
             self.on_key(self)
-
-    def _time_alone(self) -> None:
-        """Train the first seed's runs with nothing beside them, and repeat what is asked for."""
-        repeats = self.execution.timed_repeats
-        timed = [entry for entry in timed_entries(self.entries, repeats) if self.found(entry.config) == entry.config]
-        pending = [(entry, self._timings_missing(entry)) for entry in timed]
-        pending = [(entry, missing) for entry, missing in pending if missing > 0]
-        if pending:
-            warm_up(pending[0][0].config, self.dataset(pending[0][0].config))
-        for entry, missing in pending:
-            again = missing - (self.store.finished(self.key(entry.config)) is None)
-            self.bar.total += again * self.passes(entry.config)
-        for repeat in range(repeats):
-            for entry, missing in pending:
-                if repeat < missing:
-                    self.position.note = f"timing {entry.describe()} alone"
-                    self._time_once(entry)
-        self.position.note = ""
-
-    def _timings_missing(self, entry: Entry) -> int:
-        """How many timings alone a run still lacks."""
-        key = self.key(entry.config)
-        record = self.store.finished(key)
-        there = 0 if record is None else int(record.timed_alone) + len(self.store.timings(key))
-        return self.execution.timed_repeats - there
-
-    def _time_once(self, entry: Entry) -> None:
-        """Train a run that is not there yet, timed; or time one that is, and keep only the time."""
-        key, number = self.key(entry.config), self.entries.index(entry)
-        if (task := self._tasks.training(key)) is not None:
-            # What a checkpoint left by other company brings along is no time alone.
-            alone = not (self.store.work(key) / "checkpoint.pt").exists()
-            self._tasks.remove(task)
-            self._begin(number, task)
-            self._done(number, task, self._alone(task), timed_alone=alone)
-        elif self.store.finished(key) is not None:
-            task = TrainTask(entry.config, key, None)
-            future = self._alone(task)
-            if (error := future.exception()) is not None:
-                self.failed[f"timing of {entry.describe()}"] = _message(error)
-                return
-            times = {name: future.result()[0].ledger[name] for name in ("seconds", "cpu_seconds")}
-            self.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
-            self.position.trained(key, passes=self.passes(entry.config))
-
-    def _alone(self, task: Task) -> Future[Any]:
-        self.timing = True
-        try:
-            return SerialEngine().submit(carry_out, task, self.dataset(task.config))
-        finally:
-            self.timing = False
-
-
-def _message(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" (line {frames[-1].lineno} of {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"

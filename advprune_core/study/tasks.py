@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,13 @@ def few_steps(config: RunConfig, dataset: Dataset, *, steps: int, size: int) -> 
     epochs = (steps + 0.5) * size / len(dataset.train)
     optimisation = config.optimisation.replace(epochs=epochs, plain_epochs=0, cost_budget=None, batch_size=size)
     return config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
+
+
+def message_of(error: BaseException) -> str:
+    """What went wrong, and where, in a line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" (line {frames[-1].lineno} of {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def warm_up(config: RunConfig, dataset: Dataset) -> None:

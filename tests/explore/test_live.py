@@ -96,13 +96,13 @@ def test_a_driver_tells_what_is_under_way_and_how_far_it_is(tmp_path: Path) -> N
 
     class Watch:
         def __init__(self, driver: Driver) -> None:
-            self.driver, begin = driver, driver._begin
+            self.driver, begin = driver, driver.begin
 
             def watched(*arguments: Any) -> None:
                 seen.append((driver.finished(), [run.name for run in driver.under_way()]))
                 begin(*arguments)
 
-            driver._begin = watched  # type: ignore[method-assign]
+            driver.begin = watched  # type: ignore[method-assign]
 
         def __enter__(self) -> None: ...
 

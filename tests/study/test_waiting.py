@@ -16,7 +16,9 @@ from advprune_core.study.plans import plan
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig
+from advprune_core.study.tasks import WarmupTask
 from advprune_core.study.upkeep import collect_garbage
+from advprune_core.study.warmups import SharedWarmups
 from advprune_core.trainers.run import Run
 from tests.study.test_driver import contents
 from tests.tiny import tiny_study
@@ -108,13 +110,13 @@ def test_a_plan_counts_a_warmup_once(parameters: dict[str, Any], shared: int, tm
 def test_the_bar_ends_where_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes of a warm-up count once, whether it is under way, done, or what a run went on from."""
     seen: list[tuple[float, float]] = []
-    done = Driver._done
+    done = Driver.done
 
     def position(driver: Driver, *arguments: Any, **more: Any) -> None:
         done(driver, *arguments, **more)
         seen.append((driver.position.now(), driver.bar.total))
 
-    monkeypatch.setattr(Driver, "_done", position)
+    monkeypatch.setattr(Driver, "done", position)
     run_study(grid_with_warmups(tmp_path, seeds=[0]), progress=False)
     images, kept = 254, (round(0.6 * 254), round(0.4 * 254))
     whole = 3 * images + 3 * sum(kept) + 2 * images + 2 * sum(kept)
@@ -143,14 +145,13 @@ def test_a_warmup_that_another_study_has_dropped_is_trained_again(
 ) -> None:
     """Each of two shards has runs of it; whoever is done with it first cannot know of the other."""
     config = grid_with_warmups(tmp_path, pruners=PRUNERS[:2], fractions=[0.6, 0.4], seeds=[0])
-    warmed_up = Driver._warmed_up
+    warmed_up = SharedWarmups.trained
 
-    def meanwhile(driver: Driver, *arguments: Any) -> None:
-        warmed_up(driver, *arguments)
-        for warmup in driver._warmups:
-            finished.drop_warmup(driver.store, warmup)
+    def meanwhile(warmups: SharedWarmups, task: WarmupTask, error: BaseException | None) -> None:
+        warmed_up(warmups, task, error)
+        finished.drop_warmup(RunStore(tmp_path), task.key)
 
-    monkeypatch.setattr(Driver, "_warmed_up", meanwhile)
+    monkeypatch.setattr(SharedWarmups, "trained", meanwhile)
     result = run_study(config, progress=False)
     assert (result.trained, result.failed) == (4, {})
     assert epochs_trained == [0, 1, 0, 1, 2, 2, 2, 2]

@@ -1,0 +1,70 @@
+"""The first seed's runs, timed with nothing beside them: their seconds are what training takes."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from advprune_core.base.environment import environment
+from advprune_core.study.engines import SerialEngine
+from advprune_core.study.grid import Entry, timed_entries
+from advprune_core.study.records import Timing
+from advprune_core.study.tasks import Task, TrainTask, carry_out, message_of, warm_up
+
+if TYPE_CHECKING:
+    from advprune_core.study.driver import Driver
+
+
+def time_alone(driver: Driver) -> None:
+    """Train the first seed's runs of a grid with nothing beside them, and repeat what is asked for."""
+    repeats = driver.execution.timed_repeats
+    timed = [entry for entry in timed_entries(driver.entries, repeats) if driver.found(entry.config) == entry.config]
+    pending = [(entry, _missing(driver, entry)) for entry in timed]
+    pending = [(entry, missing) for entry, missing in pending if missing > 0]
+    if pending:
+        warm_up(pending[0][0].config, driver.dataset(pending[0][0].config))
+    for entry, missing in pending:
+        again = missing - (driver.store.finished(driver.key(entry.config)) is None)
+        driver.bar.total += again * driver.passes(entry.config)
+    for repeat in range(repeats):
+        for entry, missing in pending:
+            if repeat < missing:
+                driver.position.note = f"timing {entry.describe()} alone"
+                _time_once(driver, entry)
+    driver.position.note = ""
+
+
+def _missing(driver: Driver, entry: Entry) -> int:
+    """How many timings alone a run still lacks."""
+    key = driver.key(entry.config)
+    record = driver.store.finished(key)
+    there = 0 if record is None else int(record.timed_alone) + len(driver.store.timings(key))
+    return driver.execution.timed_repeats - there
+
+
+def _time_once(driver: Driver, entry: Entry) -> None:
+    """Train a run that is not there yet, timed; or time one that is, and keep only the time."""
+    key, number = driver.key(entry.config), driver.entries.index(entry)
+    if (task := driver.tasks.training(key)) is not None:
+        # What a checkpoint left by other company brings along is no time alone.
+        alone = not (driver.store.work(key) / "checkpoint.pt").exists()
+        driver.tasks.remove(task)
+        driver.begin(number, task)
+        driver.done(number, task, _alone(driver, task), timed_alone=alone)
+    elif driver.store.finished(key) is not None:
+        task = TrainTask(entry.config, key, None)
+        future = _alone(driver, task)
+        if (error := future.exception()) is not None:
+            driver.failed[f"timing of {entry.describe()}"] = message_of(error)
+            return
+        times = {name: future.result()[0].ledger[name] for name in ("seconds", "cpu_seconds")}
+        driver.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
+        driver.position.trained(key, passes=driver.passes(entry.config))
+
+
+def _alone(driver: Driver, task: Task) -> Future[Any]:
+    driver.timing = True
+    try:
+        return SerialEngine().submit(carry_out, task, driver.dataset(task.config))
+    finally:
+        driver.timing = False
