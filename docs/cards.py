@@ -15,17 +15,9 @@ from typing import Any, get_args
 import pandas as pd
 from sphinx.ext.napoleon import Config, NumpyDocstring
 
+from advprune_core.analysis.cells import component_name, described, settings, threat
 from advprune_core.analysis.report import sortable
-from advprune_core.analysis.summaries import (
-    after_attacks,
-    attacks_of,
-    component_name,
-    described,
-    markdown,
-    printable,
-    settings,
-    threat,
-)
+from advprune_core.analysis.summaries import after_attacks, attacks_of, markdown, printable
 from advprune_core.base.settings import Component
 from advprune_core.objectives.base import TRAINERS
 from advprune_core.study.table import collect

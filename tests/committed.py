@@ -7,9 +7,10 @@ from functools import cache
 
 import pandas as pd
 
+from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.rivals import at_equal_cost, clean_gain
-from advprune_core.analysis.summaries import points, with_accuracies
+from advprune_core.analysis.summaries import points
 from advprune_core.analysis.verdicts import Comparison, Verdict, compare, judge
 from advprune_core.study.table import collect
 from tests.reference import REFERENCE

@@ -15,8 +15,9 @@ from advprune_core.analysis.claims import CLAIMS, MARGIN, claims_table
 from advprune_core.analysis.pages import write_page
 from advprune_core.analysis.rivals import at_equal_robustness
 from advprune_core.analysis.style import write
-from advprune_core.analysis.summaries import frontier, markdown, pruner_table
+from advprune_core.analysis.summaries import markdown, pruner_table
 from advprune_core.analysis.verdicts import BETTER, BETTER_HERE, UNDECIDED, WORSE, WORSE_HERE
+from advprune_core.analysis.ways import frontier
 from advprune_core.base.files import write_text
 from advprune_core.study.archive import unfinished
 from advprune_core.study.courses import collect_courses, collect_lifetimes

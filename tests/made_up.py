@@ -126,6 +126,25 @@ def pruners_table(points: Points, selection: dict[str, tuple[int, float]]) -> pd
     return table.assign(**train, cpu_seconds_select=seconds, **facts)
 
 
+#: For `trainers_table`.
+WAYS = {
+    ("standard", "standard", 1.0): (3.0, [0.10, 0.14, 0.12]),
+    ("PGD-AT", "pgd_at", 1.0): (17.0, [0.70, 0.74, 0.72]),
+    ("PGD-AT", "pgd_at", 0.4): (6.8, [0.60, 0.61, 0.59]),
+    ("carried", "pgd_at", 1.0): (5.0, [0.71, 0.74, 0.74]),
+    ("carried", "pgd_at", 0.4): (2.0, [0.50, 0.54, 0.52]),
+    ("FGSM", "pgd_at", 1.0): (5.0, [0.30, 0.31, 0.20]),
+}
+TRAINERS = {
+    ("standard", "standard", 1.0): (3.0, [0.10, 0.14]),
+    ("PGD-AT", "pgd_at", 1.0): (17.0, [0.70, 0.74]),
+    ("PGD-AT", "pgd_at", 0.4): (6.8, [0.60, 0.60]),
+    ("carried", '{"pgd_at": {"label_smoothing": 0.1}}', 1.0): (5.0, [0.71, 0.73]),
+    ("carried", '{"pgd_at": {"label_smoothing": 0.1}}', 0.4): (2.0, [0.50, 0.54]),
+    ("TRADES", "trades", 1.0): (27.0, [0.75, 0.77]),
+}
+
+
 def trainers_table(points: dict[tuple[str, str, float], tuple[float, list[float]]]) -> pd.DataFrame:
     """A study of ways of training: {(variant, objective, fraction): (cost per image, robust by seed)}."""
     ways = {f"{way}: random": (way, objective) for way, objective, _ in points}

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.labels import arm_label, sample, setting
 from advprune_core.analysis.markup import plain, with_names
@@ -36,7 +37,8 @@ from advprune_core.analysis.style import (
     tidy,
     trainer_look,
 )
-from advprune_core.analysis.summaries import SAME_COST, frontier, way_labels, with_accuracies
+from advprune_core.analysis.summaries import SAME_COST
+from advprune_core.analysis.ways import frontier, way_labels
 
 #: With more points than this, only those of the front are named against the cost.
 _NAMED = 6

@@ -9,11 +9,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from advprune_core.analysis.cells import specification, with_accuracies
 from advprune_core.analysis.convergence import compared, costs_to_reach
 from advprune_core.analysis.estimates import Estimate, estimate, holm
 from advprune_core.analysis.labels import control_arm, trainings
 from advprune_core.analysis.rivals import at_equal_robustness
-from advprune_core.analysis.summaries import Point, attacks_of, points, seconds_ratio, specification, with_accuracies
+from advprune_core.analysis.summaries import Point, attacks_of, points, seconds_ratio
 from advprune_core.analysis.verdicts import LEVEL, runs_of, was_run
 from advprune_core.models.base import MODELS
 from advprune_core.study.archive import Missing

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from advprune_core.analysis.cells import settings, with_accuracies
 from advprune_core.analysis.estimates import estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
@@ -34,8 +35,9 @@ from advprune_core.analysis.style import (
     styled,
     tidy,
 )
-from advprune_core.analysis.summaries import SAME_COST, Point, points, settings, ways, with_accuracies
+from advprune_core.analysis.summaries import SAME_COST, Point, points
 from advprune_core.analysis.verdicts import by_seed
+from advprune_core.analysis.ways import ways
 
 #: Width of a bar in points.
 BAR = 4.0

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import arm_label, point_label
 from advprune_core.analysis.markup import escape, with_names
-from advprune_core.analysis.summaries import (
-    SAME_COST,
-    component_name,
-    frontier,
-    speed_ups,
-    way_labels,
-    ways,
-    with_accuracies,
-)
+from advprune_core.analysis.summaries import SAME_COST, speed_ups
 from advprune_core.analysis.verdicts import (
     BETTER,
     BETTER_HERE,
@@ -29,7 +21,6 @@ from advprune_core.analysis.verdicts import (
     WORSE_HERE,
     Comparison,
     Verdict,
-    between,
     compare,
     how_judged,
     judge,
@@ -37,17 +28,13 @@ from advprune_core.analysis.verdicts import (
     seeds_told,
     was_run,
 )
-from advprune_core.attacks.evaluate import wilson
+from advprune_core.analysis.ways import ways
 from advprune_core.base.settings import check_names
-from advprune_core.datasets.base import DATASETS
-from advprune_core.trainers.sentinel import hollow
 
 #: Share of a full run's passes that choosing may take before it is named.
 _DEAR = 0.02
 #: Way of training, arm, its rival, fraction; the arm is its own rival on all the data.
 _Pair = tuple[str, str, str, float]
-#: Way of training, its fraction, its rival on all the data.
-_Verdicts = Mapping[tuple[str, float, str], Verdict]
 
 
 def accuracy_findings(table: pd.DataFrame) -> str:
@@ -57,9 +44,9 @@ def accuracy_findings(table: pd.DataFrame) -> str:
     texts = []
     for way, rows in parts:
         own = {pair: verdict for pair, verdict in verdicts.items() if pair[0] == way}
-        text = _bullets([*_full_data(rows), *_pruned_arms(rows, own), *_unhappy(rows)])
+        text = bullets([*_full_data(rows), *_pruned_arms(rows, own), *_unhappy(rows)])
         texts.append(f"### {way}\n\n{text}" if way else text)
-    return _with_method("\n\n".join(texts), method(verdicts.values()))
+    return with_method("\n\n".join(texts), method(verdicts.values()))
 
 
 def _accuracy_pairs(way: str, table: pd.DataFrame) -> dict[_Pair, Comparison]:
@@ -145,7 +132,7 @@ def pair_findings(table: pd.DataFrame, pairs: Sequence[Sequence[str]]) -> str:
         f"**{arm_label(first)}** against *{arm_label(second)}* at {100 * fraction:g} %: {verdict.text()}."
         for (first, second, fraction), verdict in verdicts.items()
     ]
-    return _with_method(_bullets(lines), method(verdicts.values()))
+    return with_method(bullets(lines), method(verdicts.values()))
 
 
 def pruner_findings(rows: pd.DataFrame) -> str:
@@ -178,7 +165,7 @@ def pruner_findings(rows: pd.DataFrame) -> str:
     rivals = ("against_random", "against_same_cost")
     says, deviations = (pd.concat([rows[f"{name}_{what}"] for name in rivals]) for what in ("verdict", "deviation"))
     sentences = how_judged(says[says != ""]), seeds_told(deviations.dropna().tolist(), int(rows["seeds"].max()))
-    return _with_method(_bullets(lines), " ".join(filter(None, sentences)))
+    return with_method(bullets(lines), " ".join(filter(None, sentences)))
 
 
 def _random_itself(rows: pd.DataFrame) -> list[str]:
@@ -221,176 +208,14 @@ def _gain(row: pd.Series, name: str) -> str:
     return f"{100 * row[name]:+.1f}" + (f" at {row['dearer']:.2g}x the cost" if dear else "")
 
 
-def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: float = 0.2) -> str:
-    """Markdown: which ways of training are robust, which pay, and what pruning does to each.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `collect` with a study of several variants.
-    reference : str
-        Variant that the others are compared with.
-    margin : float
-        What a way of training has to withstand beyond standard training to count as robust.
-    """
-    table, reference = with_names(table, escape), escape(reference)
-    points = frontier(table)
-    trained = points[(points["objective"] != "standard") & points["robust"].notna() & ~points["control"]]
-    full, part = trained[trained["matched_fraction"] == 1], trained[trained["matched_fraction"] < 1]
-    runs = with_accuracies(table).assign(arm=way_labels(table))
-    asked: dict[tuple[str, float, str], Comparison] = {}
-    for _, point in trained.iterrows():
-        # Every way of training, not only those that turn out best: choosing is part of what is judged.
-        for rival in _rivals(point, full, reference).values():
-            way, fraction = point["way"], point["matched_fraction"]
-            if fraction == 1 and (rival, fraction, way) in asked:  # the same comparison, from the other side
-                continue
-            found = compare(runs, way, rival, fraction=fraction, reference_fraction=1.0)
-            asked[way, fraction, rival] = found
-    judged = judge(asked)
-    mirrored = {(rival, f, way): verdict.mirrored() for (way, f, rival), verdict in judged.items() if f == 1}
-    verdicts = mirrored | judged
-    lines = [
-        *_robust_at_all(points, margin),
-        *_collapses(table),
-        *_paying(full, reference, verdicts),
-        *_pruned(part, full, reference, verdicts),
-    ]
-    return _with_method(_bullets(lines), method(judged.values()))
-
-
-def _rivals(point: pd.Series, full: pd.DataFrame, reference: str) -> dict[str, str]:
-    """Ways of training on all the data that a point is compared with.
-
-    For all the data the ``"reference"``, for a part of it the same way of training on the ``"whole"``;
-    then, unless it is that one, the highest mean of those that are ``"cheaper"`` or cost the same. All
-    of the point's own data set and threat model.
-    """
-    full = full[full["setting"] == point["setting"]]
-    kind, name = ("reference", reference) if point["matched_fraction"] == 1 else ("whole", str(point["way"]))
-    found = (
-        {kind: name} if (full["way"] == name).any() and (point["way"], point["matched_fraction"]) != (name, 1.0) else {}
-    )
-    cheaper = full[(full["cost_per_image"] <= point["cost_per_image"]) & (full["way"] != point["way"])]
-    if len(cheaper) and (best := str(cheaper.loc[cheaper["robust"].idxmax(), "way"])) not in found.values():
-        found["cheaper"] = best
-    return found
-
-
-def _paying(full: pd.DataFrame, reference: str, verdicts: _Verdicts) -> list[str]:
-    """The ways of training on all the data whose mean nothing cheaper reaches, and whether that is more than chance."""
-    lines = []
-    for _, point in full[full["on_frontier"] & (full["way"] != reference)].sort_values("cost_per_image").iterrows():
-        lines.append(f"  - **{point['way']}** withstands the attack on {_percent(point)} % of the images.")
-        for kind, rival in _rivals(point, full, reference).items():
-            cost = point["cost_per_image"] / full[full["way"] == rival]["cost_per_image"].iloc[0]
-            of = ", the highest mean of those that cost no more" if kind == "cheaper" else ""
-            verdict = verdicts[point["way"], 1.0, rival]
-            lines.append(f"    - at {cost:.2f} of the cost of *{rival}*{of}: {verdict.text()}.")
-    head = "Of training on all the data, nothing here that costs as much or less has as high a mean as:"
-    return [head, *lines] if lines else []
-
-
-def _pruned(part: pd.DataFrame, full: pd.DataFrame, reference: str, verdicts: _Verdicts) -> list[str]:
-    """What a part of the data comes to, against all of it and against cheaper training on all of it."""
-    lines, cheaper, whole = [], [], {}
-    for _, point in part.iterrows():
-        own, rivals = (point["way"], point["matched_fraction"]), _rivals(point, full, reference)
-        if "cheaper" in rivals:
-            cheaper.append(verdicts[*own, rivals["cheaper"]])
-        if "whole" in rivals and (verdict := verdicts[*own, rivals["whole"]]).comparison.difference.seeds:
-            whole[f"{own[0]}, {100 * own[1]:g} %"] = verdict
-    if cheaper:
-        lines.append(
-            f"Of the {len(part)} points with a part of the data, {len(cheaper)} cost as much or more than a way of "
-            f"training on all the data. Against the highest mean of those: {_counts(cheaper)}."
-        )
-    if whole:
-        means = {name: 100 * verdict.comparison.difference.mean for name, verdict in whole.items()}
-        worst, best = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
-        lines.append(
-            "Against all the data with the same training, a part changes mean robust accuracy by "
-            f"{means[worst]:+.1f} ({worst}) to {means[best]:+.1f} points ({best}): {_counts(whole.values())}."
-        )
-    return lines
-
-
-def _counts(verdicts: Iterable[Verdict]) -> str:
-    """``12 worse beyond chance, 8 not significant``."""
-    return "; ".join(f"{count} {text}" for text, count in Counter(v.says for v in verdicts).most_common())
-
-
-def _with_method(text: str, told: str) -> str:
+def with_method(text: str, told: str) -> str:
     """A text and how its verdicts came about."""
     return f"{text}\n\n{told}" if told else text
 
 
-def _bullets(lines: list[str]) -> str:
+def bullets(lines: list[str]) -> str:
     """A Markdown list; lines that are indented are below the one before."""
     return "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
-
-
-def _percent(point: pd.Series) -> str:
-    return Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
-
-
-def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
-    """How standard training does, and who does not do better by a margin."""
-    plain = points[(points["objective"] == "standard") & points["robust"].notna()]
-    lines = []
-    bar = plain["robust"].max() + margin if len(plain) else np.nan
-    if len(plain):
-        whole = plain.sort_values("matched_fraction").iloc[-1]
-        lines.append(
-            f"Standard training reaches {100 * whole['clean']:.1f} % on clean images "
-            f"and {_percent(whole)} % under attack."
-        )
-        others = points[points["objective"] != "standard"]
-        weak = others[~(others["robust"] >= bar)]
-        names = [f"{row['way']} at {100 * row['matched_fraction']:g} %" for _, row in weak.iterrows()]
-        told = f"all but {'; '.join(names)}" if names else "all"
-        lines.append(f"Of {len(others)} others, {told} withstand at least {100 * margin:g} points more than that.")
-    return lines
-
-
-def _collapses(table: pd.DataFrame) -> list[str]:
-    """Of ways that collapsed, onset and depth as well: near its bounds the sentinel's flag is decided by chance."""
-    lines = []
-    for (way, matched), runs in table.groupby([way_labels(table), "matched_fraction"], sort=False):
-        flagged = runs[runs["status"] == "collapsed"]
-        if not len(flagged):
-            continue
-        of = f" (the run it matches: {100 * float(str(matched)):g} %)" if runs["control"].notna().any() else ""
-        low, high = wilson(len(flagged), len(runs))
-        never = hollow(robust=runs["val_pgd_best"].max(), training=1.0)
-        best, last, fall = (_span(100 * runs[name]) for name in ("val_pgd_best", "val_pgd_last", "collapse_depth"))
-        lines.append(
-            f"**{way}** at {100 * runs['fraction'].iloc[0]:g} % of the data{of} collapsed in {len(flagged)} of "
-            f"{len(runs)} runs (95 % interval of the rate: {100 * low:.0f} to {100 * high:.0f} %), from epoch "
-            f"{_span(flagged['collapse_epoch'])} on. Held-out robust accuracy of all {len(runs)}: {best} % at best, "
-            f"then a fall of {fall} points, {last} % at the end."
-            + (" None ever was robust: the training attack is all that was learned." if never else "")
-        )
-    return [*lines, *_held_out(table)] if lines else []
-
-
-def _held_out(table: pd.DataFrame) -> list[str]:
-    """What sets held-out images apart from the test images, and how much that comes to here."""
-    source = DATASETS.classes().get(component_name(table["dataset"].iloc[0]))
-    if source is None or not source.held_out:
-        return []
-    adversarial = table["objective"].map(component_name) != "standard"
-    both = table[adversarial & table["val_pgd_last"].notna() & table["robust"].notna()]
-    held_out, test = 100 * both["val_pgd_last"].mean(), 100 * both["robust"].mean()
-    return [
-        f"Held-out images are no test: {source.held_out}. At the end of adversarial training, robust accuracy is "
-        f"{held_out:.0f} % on them and {test:.0f} % on the test images."
-    ]
-
-
-def _span(values: pd.Series) -> str:
-    """``31 to 37``, or one number if they agree."""
-    return between(f"{end:.0f}" for end in (values.min(), values.max()))
 
 
 def runtime_findings(table: pd.DataFrame, timings: pd.DataFrame) -> str:

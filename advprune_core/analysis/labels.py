@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from advprune_core.analysis.markup import plain
-from advprune_core.analysis.summaries import (
-    attacks_of,
+from advprune_core.analysis.cells import (
     component_name,
     component_settings,
     described,
@@ -17,6 +15,8 @@ from advprune_core.analysis.summaries import (
     specification,
     threat,
 )
+from advprune_core.analysis.markup import plain
+from advprune_core.analysis.summaries import attacks_of
 from advprune_core.base.settings import ConfigError
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import CONTROLS, Control

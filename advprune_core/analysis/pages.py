@@ -7,12 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from advprune_core.analysis.budgets import budget_findings
+from advprune_core.analysis.cells import settings, with_accuracies
 from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.convergence import convergence_findings
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.figures import redraw
-from advprune_core.analysis.findings import accuracy_findings, pruner_findings, trainer_findings
+from advprune_core.analysis.findings import accuracy_findings, pruner_findings
 from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.rivals import equal_cost_findings, equal_robustness_findings
@@ -24,11 +25,10 @@ from advprune_core.analysis.summaries import (
     printable,
     printable_ways,
     pruner_table,
-    settings,
-    way_labels,
-    with_accuracies,
 )
 from advprune_core.analysis.survival import survival_findings
+from advprune_core.analysis.trainer_findings import trainer_findings
+from advprune_core.analysis.ways import way_labels
 from advprune_core.base.files import write_text
 from advprune_core.study.archive import unfinished
 from advprune_core.study.courses import collect_courses, collect_lifetimes

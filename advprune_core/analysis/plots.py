@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from advprune_core.analysis.against_cost import robust_vs_cost as robust_vs_cost
+from advprune_core.analysis.cells import settings, threat, with_accuracies
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label as arm_label
@@ -36,15 +37,8 @@ from advprune_core.analysis.style import (
     share_looks,
     styled,
 )
-from advprune_core.analysis.summaries import (
-    Point,
-    attacks_of,
-    full_costs,
-    settings,
-    speed_ups,
-    threat,
-    with_accuracies,
-)
+from advprune_core.analysis.summaries import Point, attacks_of, speed_ups
+from advprune_core.analysis.ways import full_costs
 from advprune_core.trainers.controls import CONTROLS
 
 #: What a phase is called, and how its bars are filled.

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from advprune_core.analysis.cells import setting_of, with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, pruner_look, reach, styled, tidy
-from advprune_core.analysis.summaries import SAME_COST, Point, points, seconds_ratio, setting_of, with_accuracies
+from advprune_core.analysis.summaries import SAME_COST, Point, points, seconds_ratio
 from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, by_seed, compare, judge, method
 
 

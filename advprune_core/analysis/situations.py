@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from advprune_core.analysis.cells import threat_name
 from advprune_core.analysis.fronts import SETTING, spec_text
-from advprune_core.analysis.summaries import threat_name
 from advprune_core.datasets.splits import Dataset
 from advprune_core.trainers.config import RunConfig
 

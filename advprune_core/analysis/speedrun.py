@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
-from advprune_core.analysis.summaries import Point, mean_seconds, points, with_accuracies
+from advprune_core.analysis.summaries import Point, mean_seconds, points
 from advprune_core.analysis.verdicts import compare, judge, method
 from advprune_core.study.plans import duration
 

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
+from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.verdicts import Verdict, compare, judge, was_run
+from advprune_core.analysis.ways import frontier, full_costs, way_of
 
 #: Runs within this share of each other's cost cost the same.
 SAME_COST = 0.05
 
 #: An arm at a fraction.
 Point = tuple[str, float]
-
-
-def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with columns ``clean`` and ``robust``, empty where no run could be tested."""
-    missing = {name: np.nan for name in ("clean", "robust") if name not in table}
-    return table.assign(**missing) if missing else table
 
 
 #: Runs of which one differs have seconds that are not to be compared.
@@ -60,121 +52,6 @@ def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, 
     """The rows of each arm at each of its fractions, in order of appearance; `by`: the column of fractions."""
     found = dict.fromkeys(zip(table["arm"], table[by], strict=True))
     return {(arm, fraction): table[(table["arm"] == arm) & (table[by] == fraction)] for arm, fraction in found}
-
-
-def settings(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The rows of each data set and threat model, named where there are several: across them nothing is comparable."""
-    groups = [rows for _, rows in table.groupby(["dataset", "norm", "eps"], sort=False, dropna=False)]
-    names = [setting_of(rows) for rows in groups]
-    return list(zip(names if len(groups) > 1 else [""], groups, strict=False))
-
-
-def setting_of(rows: pd.DataFrame) -> str:
-    """``digits, L-inf 2/16``: data set and threat model of a table's first row."""
-    return f"{described(rows['dataset'].iloc[0])}, {threat(rows)}"
-
-
-def threat(table: pd.DataFrame) -> str:
-    """``L-inf 8/255``: norm and radius of a table's first row."""
-    return threat_name(str(table["norm"].iloc[0]), float(table["eps"].iloc[0]))
-
-
-def threat_name(norm: str, eps: float) -> str:
-    """``L-inf 8/255``: norm and radius, in grey levels where it is a number of them."""
-    radius = f"{eps:.3g}"
-    for levels, least in ((16, 0.5), (255, 1.0)) if norm == "linf" or float(radius) != eps else ():
-        count = least * round(eps * levels / least) if eps == eps else 0.0
-        if count and abs(count / levels - eps) < 1e-6:
-            radius = f"{count:g}/{levels}"
-            break
-    return f"{ {'linf': 'L-inf', 'l2': 'L2'}.get(norm, '') } {radius}"
-
-
-def _way(table: pd.DataFrame) -> pd.Series:
-    """Which way of training a row is of, where there are several."""
-    return table["variant"] if "variant" in table else pd.Series("", index=table.index)
-
-
-def ways(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each way of training with its rows, the arms named as if there were no other."""
-    for way, rows in table.groupby(_way(table), sort=False):
-        yield str(way), rows.assign(arm=rows["arm"].str.removeprefix(f"{way}: ")) if way else rows
-
-
-def way_labels(table: pd.DataFrame) -> pd.Series:
-    """The way of training of each row; with several pruners or controls of one, the arm."""
-    several = table.groupby(_way(table))["arm"].nunique().max() > 1
-    return table["arm"] if several or not _way(table).any() else _way(table)
-
-
-def full_costs(table: pd.DataFrame) -> pd.Series:
-    """Forward-equivalents of the run on full data of each row's seed and way of training.
-
-    What costs are shares of; of a way of training that was not run on full data, the first one's that was; NaN where
-    there is none. Aligned with the table.
-    """
-    keys = pd.MultiIndex.from_arrays([_way(table), table["seed"]])
-    full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["matched_fraction"] == 1).to_numpy()]
-    full = full[~full.index.duplicated()]
-    own = pd.Series(full.reindex(keys).to_numpy(), index=table.index)
-    first = full.groupby(level=1, sort=False).first()
-    return own.fillna(table["seed"].map(first))
-
-
-def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row for each way of training and fraction: accuracies, cost, and whether it pays.
-
-    Parameters
-    ----------
-    table, timings : DataFrame
-        From `collect` and `collect_timings` with a study.
-
-    Returns
-    -------
-    DataFrame
-        ``way`` (the variant; with several pruners or controls the arm), ``setting`` (data set and threat
-        model), ``objective, start`` without their settings, ``steps`` of the attack, ``fraction,
-        matched_fraction, control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
-        ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
-        the runs timed alone, else NaN); ``collapsed``: so many of its ``runs``; ``on_frontier``: no
-        mean of what costs as much or less in the same setting is as high, which is no verdict.
-    """
-    table, rows = with_accuracies(table), []
-    for (way, matched), group in table.groupby([way_labels(table), "matched_fraction"], sort=False):
-        robust = accuracy(group["robust"].dropna())
-        alone = np.empty(0)
-        if timings is not None and len(timings):
-            alone = timings[timings["key"].isin(group["key"])]["cpu_seconds"].to_numpy()
-        rows.append(
-            {
-                "way": way,
-                "setting": setting_of(group),
-                "objective": component_name(group["objective"].iloc[0]),
-                "start": component_name(group["start"].iloc[0]) if "start" in group else "",
-                "steps": str(group["steps"].iloc[0]) if "steps" in group else "",
-                "fraction": group["fraction"].iloc[0],
-                "matched_fraction": matched,
-                "control": bool(group["control"].notna().any()),
-                "seeds": robust.seeds,
-                "clean": group["clean"].mean(),
-                "robust": robust.mean,
-                "robust_low": robust.low,
-                "robust_high": robust.high,
-                "cost_per_image": (group["cost"] / group["n"]).mean(),
-                "cpu_seconds": float(np.median(alone)) if len(alone) else np.nan,
-                "runs": len(group),
-                "collapsed": int((group["status"] == "collapsed").sum()),
-            }
-        )
-    points = pd.DataFrame(rows)
-    beaten = []
-    for _, point in points.iterrows():
-        rivals = points[points["setting"] == point["setting"]]
-        cheaper, dearer = (f(rivals["cost_per_image"], point["cost_per_image"]) for f in (np.less, np.greater))
-        better, worse = (f(rivals["robust"], point["robust"]) for f in (np.greater, np.less))
-        beaten.append(((~dearer & better) | (cheaper & ~worse & rivals["robust"].notna())).any())
-    points["on_frontier"] = points["robust"].notna() & ~np.array(beaten)
-    return points
 
 
 def printable_ways(
@@ -277,30 +154,6 @@ def _told(name: str, verdict: Verdict | None) -> dict[str, object]:
     }
 
 
-def specification(cell: str) -> str | dict[str, dict[str, Any]]:
-    """A component's specification from a table's cell: its name, or ``{name: settings}``."""
-    found: dict[str, dict[str, Any]] = json.loads(cell) if str(cell).startswith("{") else {}
-    return found or str(cell)
-
-
-def component_name(cell: str) -> str:
-    """Name of a component from a table's cell: ``pgd_at`` of ``{"pgd_at": {...}}``."""
-    found = specification(cell)
-    return found if isinstance(found, str) else next(iter(found))
-
-
-def component_settings(cell: str) -> dict[str, Any]:
-    """Settings of a component from a table's cell: those that it names."""
-    found = specification(cell)
-    return {} if isinstance(found, str) else found[component_name(cell)]
-
-
-def described(cell: str) -> str:
-    """Name and settings of a component from a table's cell: ``digits (label_noise 0.4)``."""
-    told = ", ".join(f"{name} {value}" for name, value in component_settings(cell).items())
-    return f"{component_name(cell)} ({told})" if told else component_name(cell)
-
-
 def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
     """Speed-up against the full run of the same seed, in forward-equivalents and in seconds.
 
@@ -322,7 +175,7 @@ def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
         row |= {"speed_up_seconds_low": np.nan, "speed_up_seconds_high": np.nan, "timings": 0}
         if len(timings):
             own = timings[(timings["arm"] == arm) & (timings["fraction"] == fraction)]
-            whole = timings[(timings["fraction"] == 1) & (_way(timings) == _way(group).iloc[0])]
+            whole = timings[(timings["fraction"] == 1) & (way_of(timings) == way_of(group).iloc[0])]
             places = pd.concat([own, whole])[["device", "threads"]].drop_duplicates()
             if len(own) and len(whole) and len(places) == 1:
                 seconds, reference = own["cpu_seconds"].median(), whole["cpu_seconds"].median()

@@ -27,7 +27,7 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """Train and evaluate one run; what is there is not run again."""
-    from advprune_core.analysis.summaries import threat_name
+    from advprune_core.analysis.cells import threat_name
     from advprune_core.analysis.verdicts import on_one_seed
     from advprune_core.attacks.base import ATTACKS
     from advprune_core.base.files import shown

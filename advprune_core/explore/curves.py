@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from advprune_core.analysis.cells import setting_of, settings
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.markup import plain
 from advprune_core.analysis.plots import arm_label, point_label
-from advprune_core.analysis.summaries import Point, attacks_of, points, setting_of, settings
+from advprune_core.analysis.summaries import Point, attacks_of, points
 from advprune_core.explore.pictures import COLOURS, MARKS, blank
 from advprune_core.explore.sources import Source
 

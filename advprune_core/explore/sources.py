@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from advprune_core.analysis.summaries import component_name
+from advprune_core.analysis.cells import component_name
 from advprune_core.base.environment import results_root
 from advprune_core.base.settings import ConfigError, near_miss
 from advprune_core.study.notebooks import SHIPPED

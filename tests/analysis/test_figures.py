@@ -21,13 +21,13 @@ mpl.use("agg")
 
 import matplotlib.pyplot as plt
 
+from advprune_core.analysis.cells import settings, threat
 from advprune_core.analysis.decomposition import decomposition_figure
 from advprune_core.analysis.figures import FIGURES, figures_of, redraw
 from advprune_core.analysis.gallery import gallery
 from advprune_core.analysis.plots import accuracy_vs_fraction, robust_vs_cost
 from advprune_core.analysis.report import _figures
 from advprune_core.analysis.style import COLUMN, PAGE, canvas, looks, pruner_look, styled, trainer_look, write
-from advprune_core.analysis.summaries import settings, threat
 from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.pruners.base import PRUNERS, Selection

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from advprune_core.analysis.findings import accuracy_findings, pair_findings, trainer_findings
+from advprune_core.analysis.findings import accuracy_findings, pair_findings
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import accuracy_vs_fraction, robust_vs_cost
 from advprune_core.analysis.summaries import markdown
+from advprune_core.analysis.trainer_findings import trainer_findings
 
 NASTY = [
     "a|b",

@@ -7,18 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from advprune_core.analysis.summaries import (
-    after_attacks,
-    attacks_of,
-    frontier,
-    full_costs,
-    printable,
-    printable_ways,
-    pruner_table,
-    summary,
-    ways,
-)
-from tests.made_up import pruners_table, trainers_table
+from advprune_core.analysis.summaries import after_attacks, attacks_of, printable, printable_ways, pruner_table, summary
+from tests.made_up import TRAINERS, pruners_table, trainers_table
 
 
 def table() -> pd.DataFrame:
@@ -58,40 +48,6 @@ def test_runs_without_an_accuracy_stay_in_the_summary() -> None:
     assert len(got) == 3
     assert got["robust"].isna().tolist() == [False, True, True]
     assert got["cost"].notna().all()
-
-
-TRAINERS = {
-    ("standard", "standard", 1.0): (3.0, [0.10, 0.14]),
-    ("PGD-AT", "pgd_at", 1.0): (17.0, [0.70, 0.74]),
-    ("PGD-AT", "pgd_at", 0.4): (6.8, [0.60, 0.60]),
-    ("carried", '{"pgd_at": {"label_smoothing": 0.1}}', 1.0): (5.0, [0.71, 0.73]),
-    ("carried", '{"pgd_at": {"label_smoothing": 0.1}}', 0.4): (2.0, [0.50, 0.54]),
-    ("TRADES", "trades", 1.0): (27.0, [0.75, 0.77]),
-}
-
-
-def test_the_frontier_by_hand() -> None:
-    table = trainers_table(TRAINERS)
-    table.loc[(table["variant"] == "PGD-AT") & (table["seed"] == 1), "status"] = "collapsed"
-    points = frontier(table).set_index(["way", "matched_fraction"])
-    assert list(points.index) == [(way, f) for way, _, f in TRAINERS]
-    assert points["cost_per_image"].tolist() == [cost for cost, _ in TRAINERS.values()]
-    assert points["robust"].tolist() == pytest.approx([0.12, 0.72, 0.60, 0.72, 0.52, 0.76])
-    assert points["objective"].tolist() == ["standard", *["pgd_at"] * 4, "trades"]
-    assert points["collapsed"].tolist() == [0, 1, 1, 0, 0, 0]
-    assert points["runs"].tolist() == [2] * 6
-    # PGD-AT is matched by what is cheaper; 40 % of it is beaten; standard costs more than carried at 40 %.
-    assert points["on_frontier"].tolist() == [False, False, False, True, True, True]
-    assert points["robust_low"].iloc[1] == pytest.approx(0.72 - 12.7062 * 0.02, rel=1e-4)
-
-
-def test_costs_are_shares_of_the_same_way_of_training() -> None:
-    table = trainers_table(TRAINERS)
-    shares = (table["cost"] / full_costs(table)).round(6).tolist()
-    assert shares == [1, 1, 1, 1, 0.4, 0.4, 1, 1, 0.4, 0.4, 1, 1]
-    assert {way: rows["arm"].unique().tolist() for way, rows in ways(table)} == {
-        name: ["random"] for name in ("standard", "PGD-AT", "carried", "TRADES")
-    }
 
 
 def test_the_printed_ways_of_training() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from advprune_core.analysis.summaries import component_name, printable
+from advprune_core.analysis.cells import component_name
+from advprune_core.analysis.summaries import printable
 from advprune_core.base.settings import Component
 from advprune_core.cli.catalogue import registries
 from advprune_core.trainers.config import RunConfig

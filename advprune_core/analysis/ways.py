@@ -1,0 +1,98 @@
+"""Ways of training beside each other: what tells them apart in a table, what each costs, and which pays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from advprune_core.analysis.cells import component_name, setting_of, with_accuracies
+from advprune_core.analysis.estimates import accuracy
+
+
+def way_of(table: pd.DataFrame) -> pd.Series:
+    """Which way of training a row is of, where there are several."""
+    return table["variant"] if "variant" in table else pd.Series("", index=table.index)
+
+
+def ways(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each way of training with its rows, the arms named as if there were no other."""
+    for way, rows in table.groupby(way_of(table), sort=False):
+        yield str(way), rows.assign(arm=rows["arm"].str.removeprefix(f"{way}: ")) if way else rows
+
+
+def way_labels(table: pd.DataFrame) -> pd.Series:
+    """The way of training of each row; with several pruners or controls of one, the arm."""
+    several = table.groupby(way_of(table))["arm"].nunique().max() > 1
+    return table["arm"] if several or not way_of(table).any() else way_of(table)
+
+
+def full_costs(table: pd.DataFrame) -> pd.Series:
+    """Forward-equivalents of the run on full data of each row's seed and way of training.
+
+    What costs are shares of; of a way of training that was not run on full data, the first one's that was; NaN where
+    there is none. Aligned with the table.
+    """
+    keys = pd.MultiIndex.from_arrays([way_of(table), table["seed"]])
+    full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["matched_fraction"] == 1).to_numpy()]
+    full = full[~full.index.duplicated()]
+    own = pd.Series(full.reindex(keys).to_numpy(), index=table.index)
+    first = full.groupby(level=1, sort=False).first()
+    return own.fillna(table["seed"].map(first))
+
+
+def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row for each way of training and fraction: accuracies, cost, and whether it pays.
+
+    Parameters
+    ----------
+    table, timings : DataFrame
+        From `collect` and `collect_timings` with a study.
+
+    Returns
+    -------
+    DataFrame
+        ``way`` (the variant; with several pruners or controls the arm), ``setting`` (data set and threat
+        model), ``objective, start`` without their settings, ``steps`` of the attack, ``fraction,
+        matched_fraction, control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
+        ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
+        the runs timed alone, else NaN); ``collapsed``: so many of its ``runs``; ``on_frontier``: no
+        mean of what costs as much or less in the same setting is as high, which is no verdict.
+    """
+    table, rows = with_accuracies(table), []
+    for (way, matched), group in table.groupby([way_labels(table), "matched_fraction"], sort=False):
+        robust = accuracy(group["robust"].dropna())
+        alone = np.empty(0)
+        if timings is not None and len(timings):
+            alone = timings[timings["key"].isin(group["key"])]["cpu_seconds"].to_numpy()
+        rows.append(
+            {
+                "way": way,
+                "setting": setting_of(group),
+                "objective": component_name(group["objective"].iloc[0]),
+                "start": component_name(group["start"].iloc[0]) if "start" in group else "",
+                "steps": str(group["steps"].iloc[0]) if "steps" in group else "",
+                "fraction": group["fraction"].iloc[0],
+                "matched_fraction": matched,
+                "control": bool(group["control"].notna().any()),
+                "seeds": robust.seeds,
+                "clean": group["clean"].mean(),
+                "robust": robust.mean,
+                "robust_low": robust.low,
+                "robust_high": robust.high,
+                "cost_per_image": (group["cost"] / group["n"]).mean(),
+                "cpu_seconds": float(np.median(alone)) if len(alone) else np.nan,
+                "runs": len(group),
+                "collapsed": int((group["status"] == "collapsed").sum()),
+            }
+        )
+    points = pd.DataFrame(rows)
+    beaten = []
+    for _, point in points.iterrows():
+        rivals = points[points["setting"] == point["setting"]]
+        cheaper, dearer = (f(rivals["cost_per_image"], point["cost_per_image"]) for f in (np.less, np.greater))
+        better, worse = (f(rivals["robust"], point["robust"]) for f in (np.greater, np.less))
+        beaten.append(((~dearer & better) | (cheaper & ~worse & rivals["robust"].notna())).any())
+    points["on_frontier"] = points["robust"].notna() & ~np.array(beaten)
+    return points

@@ -1,0 +1,63 @@
+"""Prose about ways of training: its numbers are worked out again here."""
+
+from __future__ import annotations
+
+from advprune_core.analysis.trainer_findings import trainer_findings
+from advprune_core.datasets.digits import Digits
+from tests.analysis.prose import interval, lines, p_after_holm
+from tests.made_up import WAYS, trainers_table
+
+
+def test_what_is_said_of_ways_of_training() -> None:
+    table = trainers_table(WAYS)
+    fgsm = table["variant"] == "FGSM"
+    table.loc[fgsm & (table["seed"] == 2), ["status", "collapse_epoch"]] = "collapsed", 33
+    table.loc[fgsm, "val_pgd_best"], table.loc[fgsm, "val_pgd_last"] = [0.50, 0.52, 0.49], [0.48, 0.44, 0.42]
+    table.loc[fgsm, "collapse_depth"] = [0.04, 0.09, 0.11]
+    text = lines(trainer_findings(table))
+    assert "90.0 % on clean images and 12.0 [7.0, 17.0] % under attack" in text[0]
+    assert "Of 5 others, all but FGSM at 100 % withstand at least 20 points more" in text[1]
+    # Wilson: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with p = 1/3, n = 3.
+    assert text[2] == (
+        "- **FGSM** at 100 % of the data collapsed in 1 of 3 runs (95 % interval of the rate: 6 to 79 %), from epoch "
+        "33 on. Held-out robust accuracy of all 3: 49 to 52 % at best, then a fall of 4 to 11 points, 42 to 48 % at "
+        "the end."
+    )
+    # Less than a quarter of a perfect training accuracy at best: it never had a height to fall from.
+    low = table.assign(val_pgd_best=table["val_pgd_best"].where(~fgsm, 0.24))
+    assert lines(trainer_findings(low))[2].endswith(
+        "None ever was robust: the training attack is all that was learned."
+    )
+    # The mean of 0.48, 0.44, 0.42, and of 0.30, 0.31, 0.20 on the test.
+    assert Digits.held_out in text[3]
+    assert "is 45 % on them and 27 % on the test images" in text[3]
+    assert "nothing here that costs as much or less has as high a mean as" in text[4]
+    assert "**carried** withstands the attack on 73.0" in text[5]
+    assert text[6].startswith(f"    - at 0.29 of the cost of *PGD-AT*: {interval([0.01, 0.0, 0.02])} robust")
+    assert text[7].startswith(
+        f"    - at 1.00 of the cost of *FGSM*, the highest mean of those that cost no more: "
+        f"{interval([0.41, 0.43, 0.54])} robust"
+    )
+    # Carried on all data costs less than 40 % of PGD-AT; nothing costs less than 40 % of carried.
+    assert "Of the 2 points with a part of the data, 1 cost as much or more than a way" in text[8]
+    assert text[8].endswith("1 worse on these images, open for others.")
+    assert "by -21.0 (carried, 40 %) to -12.0 points (PGD-AT, 40 %)" in text[9]
+    # Three ways on all the data against PGD-AT or what is cheaper, a part of two, one of them twice; whoever is the
+    # rival of his rival is compared once.
+    pairs = {
+        "carried, PGD-AT": [0.01, 0.0, 0.02],
+        "carried, FGSM": [0.41, 0.43, 0.54],
+        "FGSM, PGD-AT": [-0.40, -0.43, -0.52],
+        "PGD-AT 40 %, carried": [-0.11, -0.13, -0.15],
+        "PGD-AT 40 %, PGD-AT": [-0.10, -0.13, -0.13],
+        "carried 40 %, carried": [-0.21, -0.20, -0.22],
+    }
+    p = p_after_holm(*pairs.values())
+    assert text[6].endswith(f"{p[0]}.")
+    assert text[7].endswith(f"{p[1]}.")
+    assert "over 6 comparisons together" in text[11]
+    assert len(text) == 12
+    # Nothing is known of other data, nor to be said where nothing collapsed.
+    own = lines(trainer_findings(table.assign(dataset='{"npz": {"path": "a.npz"}}')))
+    assert own == text[:3] + text[4:]
+    assert "Held-out" not in trainer_findings(trainers_table(WAYS))

@@ -1,0 +1,32 @@
+"""Ways of training beside each other, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from advprune_core.analysis.ways import frontier, full_costs, ways
+from tests.made_up import TRAINERS, trainers_table
+
+
+def test_the_frontier_by_hand() -> None:
+    table = trainers_table(TRAINERS)
+    table.loc[(table["variant"] == "PGD-AT") & (table["seed"] == 1), "status"] = "collapsed"
+    points = frontier(table).set_index(["way", "matched_fraction"])
+    assert list(points.index) == [(way, f) for way, _, f in TRAINERS]
+    assert points["cost_per_image"].tolist() == [cost for cost, _ in TRAINERS.values()]
+    assert points["robust"].tolist() == pytest.approx([0.12, 0.72, 0.60, 0.72, 0.52, 0.76])
+    assert points["objective"].tolist() == ["standard", *["pgd_at"] * 4, "trades"]
+    assert points["collapsed"].tolist() == [0, 1, 1, 0, 0, 0]
+    assert points["runs"].tolist() == [2] * 6
+    # PGD-AT is matched by what is cheaper; 40 % of it is beaten; standard costs more than carried at 40 %.
+    assert points["on_frontier"].tolist() == [False, False, False, True, True, True]
+    assert points["robust_low"].iloc[1] == pytest.approx(0.72 - 12.7062 * 0.02, rel=1e-4)
+
+
+def test_costs_are_shares_of_the_same_way_of_training() -> None:
+    table = trainers_table(TRAINERS)
+    shares = (table["cost"] / full_costs(table)).round(6).tolist()
+    assert shares == [1, 1, 1, 1, 0.4, 0.4, 1, 1, 0.4, 0.4, 1, 1]
+    assert {way: rows["arm"].unique().tolist() for way, rows in ways(table)} == {
+        name: ["random"] for name in ("standard", "PGD-AT", "carried", "TRADES")
+    }
