@@ -10,7 +10,7 @@ from textwrap import fill
 import pandas as pd
 
 from advprune_core.analysis.claims import MARGIN
-from advprune_core.analysis.convergence import compared, cost_to_reach, costs_to_reach
+from advprune_core.analysis.convergence import cost_to_reach, sooner
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.rivals import at_equal_robustness
 from advprune_core.analysis.summaries import pruner_table, speed_ups
@@ -135,14 +135,16 @@ def convergence_reliability() -> str:
         share = f"{100 * reached / runs:.0f} % [{low:.0f}, {high:.0f}]"
         return f"{reached} of {runs} ({share}){where}"
 
-    least = fractions[1]
-    sooner, later, p = compared(costs_to_reach(courses), (arm, least), (rival, least)) or (0, 0, 1.0)
+    largest = fractions[1]
+    beside = sooner(courses, (arm, largest), (rival, largest))
+    assert beside is not None
     each = "; ".join(f"on {100 * f:g} % of the images {told(arm, f)}" for f in fractions)
     shorter = "; ".join(f"at the cost of {100 * f:g} % {told(rival, f)}" for f in fractions[1:])
     return (
         f"How many PGD-AT runs on the digits reach 95 % of the full run's held-out robust accuracy: {each}. Of runs on "
-        f"all the images for fewer epochs: {shorter}. Beside these {100 * least:g} % of the images are sooner in "
-        f"{sooner} seeds and later in {later} (sign test: p = {p:.2f})."
+        f"all the images for fewer epochs: {shorter}. A run on {100 * largest:g} % of the images is sooner than the "
+        f"one of its cost in {beside.lower} of {beside.pairs} seeds, and later in {beside.higher} (sign test: p = "
+        f"{beside.p:.2f})."
     )
 
 

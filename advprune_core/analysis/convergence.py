@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
-from advprune_core.analysis.estimates import holm, sign_test
+from advprune_core.analysis.estimates import SAME, Signs, holm, sign_test
 from advprune_core.analysis.labels import arm_label, control_arm, matched_arm, point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
@@ -20,25 +21,50 @@ from advprune_core.analysis.summaries import Point, points
 _HOLLOW: dict[str, Any] = {"markerfacecolor": "w", "linewidth": 0.8}
 
 
-def costs_to_reach(courses: pd.DataFrame, *, share: float = 0.95) -> dict[Point, pd.Series]:
-    """The same as `cost_to_reach` of each run: its cost, infinite if it never gets there, by point and seed."""
-    found = {}
-    for point, runs in points(courses[courses["full_val_pgd"].notna()], by="fraction").items():
-        there = runs[runs["val_pgd"] >= share * runs["full_val_pgd"]]
-        first = (there["cost"] / there["full_cost"]).groupby(there["seed"]).min()
-        found[point] = first.reindex(runs["seed"].unique(), fill_value=np.inf)
-    return found
+def reached_at(run: pd.DataFrame, *, share: float = 0.95, looks: NDArray[np.float64] | None = None) -> float:
+    """At which part of the full run's cost the checks of a run first reach a share of that one's last; infinite: never.
 
-
-def compared(costs: dict[Point, pd.Series], point: Point, other: Point) -> tuple[int, int, float] | None:
-    """In how many seeds a point is sooner than another, in how many later, and the p value; None without both.
-
-    Runs that never get there are later than those that do, and no two of them differ.
+    Parameters
+    ----------
+    run : DataFrame
+        Of `study.courses.collect_courses`, the checks of one run in their order.
+    share : float
+    looks : ndarray of float, optional
+        Parts of the full run's cost: only then its latest check is looked at.
     """
-    if point not in costs or other not in costs:
-        return None
-    first, second = costs[point].align(costs[other], join="inner")
-    return sign_test(first.to_numpy(), second.to_numpy()) if len(first) else None
+    cost = (run["cost"] / run["full_cost"]).to_numpy()
+    near = (run["val_pgd"] >= share * run["full_val_pgd"]).to_numpy()
+    if looks is not None:
+        latest = np.searchsorted(cost, looks + SAME, side="right") - 1
+        cost, near = looks, near[latest] & (latest >= 0)
+    return float(cost[near][0]) if near.any() else np.inf
+
+
+def sooner(courses: pd.DataFrame, point: Point, other: Point, *, share: float = 0.95) -> Signs | None:
+    """Whether the runs of a point get there sooner, *lower*, than those of another one of their seed, or later.
+
+    Both are looked at as seldom as the one with fewer checks: who is looked at more often is over the bar sooner,
+    and more often by chance. Runs that never get there are later than those that do, and no two of them differ.
+
+    Returns
+    -------
+    Signs or None
+        None without a seed of both.
+    """
+    found = _by_seed(courses)
+    pairs = [(run, found[other][seed]) for seed, run in found.get(point, {}).items() if seed in found.get(other, {})]
+    costs = []
+    for pair in pairs:
+        seldom = max(pair, key=lambda run: float((run["cost"] / run["full_cost"]).iloc[-1]) / len(run))
+        looks = (seldom["cost"] / seldom["full_cost"]).to_numpy()
+        costs.append([reached_at(run, share=share, looks=looks) for run in pair])
+    return sign_test(*zip(*costs, strict=True)) if costs else None
+
+
+def _by_seed(courses: pd.DataFrame) -> dict[Point, dict[Any, pd.DataFrame]]:
+    """The runs of each point that have a full run to be compared with."""
+    known = courses[courses["full_val_pgd"].notna()]
+    return {point: dict(list(runs.groupby("seed"))) for point, runs in points(known, by="fraction").items()}
 
 
 def cost_to_reach(courses: pd.DataFrame, *, share: float = 0.95) -> pd.DataFrame:
@@ -57,16 +83,12 @@ def cost_to_reach(courses: pd.DataFrame, *, share: float = 0.95) -> pd.DataFrame
         ``arm, fraction, seeds, reached`` (runs that got there), ``cost`` (median over all seeds, in that of
         the full run; infinite where half of them or more never got there).
     """
-    rows = [
-        {
-            "arm": arm,
-            "fraction": fraction,
-            "seeds": len(costs),
-            "reached": int(np.isfinite(costs).sum()),
-            "cost": float(np.median(costs)),
-        }
-        for (arm, fraction), costs in costs_to_reach(courses, share=share).items()
-    ]
+    rows = []
+    for (arm, fraction), runs in _by_seed(courses).items():
+        costs = np.array([reached_at(run, share=share) for run in runs.values()])
+        there = int(np.isfinite(costs).sum())
+        row = {"arm": arm, "fraction": fraction, "seeds": len(costs), "reached": there, "cost": np.median(costs)}
+        rows.append(row)
     return pd.DataFrame(rows, columns=["arm", "fraction", "seeds", "reached", "cost"])
 
 
@@ -77,31 +99,32 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
     over seeds; all tests of the text together (Holm).
     """
     courses, lines = with_names(courses, escape), []
-    costs = costs_to_reach(courses, share=share)
-    rivals = {point: (control_arm("same_cost", point[0]), point[1]) for point in costs}
-    tests = {point: test for point, rival in rivals.items() if (test := compared(costs, point, rival)) is not None}
-    corrected = dict(zip(tests, holm([p for *_, p in tests.values()]), strict=True))
+    rivals = {point: (control_arm("same_cost", point[0]), point[1]) for point in points(courses, by="fraction")}
+    beside = {point: sooner(courses, point, rival, share=share) for point, rival in rivals.items()}
+    tests = {point: test for point, test in beside.items() if test is not None}
+    corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     for _, row in cost_to_reach(courses, share=share).iterrows():
         when = (
             f"at {100 * row['cost']:.0f} % of the full run's cost (median)"
             if np.isfinite(row["cost"])
-            else "not in half of the runs"
+            else "not in most runs"
         )
         text = f"{when}; {row['reached']} of {row['seeds']} runs get there"
         if (point := (row["arm"], row["fraction"])) in tests:
-            sooner, later, _ = tests[point]
-            rival = arm_label(rivals[point][0].rpartition(": ")[2])
-            text += f"; beside *{rival}*: sooner in {sooner} of {row['seeds']} seeds, later in {later}"
+            test, rival = tests[point], arm_label(rivals[point][0].rpartition(": ")[2])
+            text += f"; beside *{rival}*: sooner in {test.lower} of {test.pairs} seeds, later in {test.higher}"
             text += f" (Holm p = {corrected[point]:.3f})"
         lines.append(f"- **{point_label(*point, whole=True)}**: {text}.")
     head = f"{100 * share:g} % of the full run's last held-out robust accuracy (PGD-10 on val_stop):"
     tail = (
         "A check rises late, when the learning rate falls, and it falls over each run's own length: what is shorter, "
         "by fewer images or by fewer epochs, is sooner at its end. Whether pruning is the better way to be short, only "
-        "the comparison at equal cost can tell (sign test over seeds; who never gets there is later). Each way of "
-        "training has a bar of its own, set by its own full run."
+        "the comparison at equal cost can tell (sign test over seeds, both looked at equally often; who never gets "
+        "there is later). Each way of training has a bar of its own, set by its own full run."
     )
-    return "\n".join([head, "", *lines, "", tail]) if lines else "No run has checks: set best_every."
+    if not lines:
+        return "No run has checks beside a full run that did not collapse: set best_every."
+    return "\n".join([head, "", *lines, "", tail])
 
 
 @styled

@@ -181,19 +181,30 @@ def _draws(of: int, count: int, resamples: int) -> NDArray[np.float32]:
     return drawn.astype(np.float32)
 
 
-def sign_test(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[int, int, float]:
-    """In how many pairs the first is lower, in how many the second, and the p value of that, two-sided.
+@dataclass(frozen=True)
+class Signs:
+    """What a sign test says of pairs.
 
-    The exact sign test (Dixon & Mood 1946): it takes infinities, which mean *never*; equal pairs say nothing.
-
-    Returns
-    -------
-    lower, higher : int
+    Attributes
+    ----------
+    lower, higher, pairs : int
+        In how many the first is lower, in how many the second; how many there are, equal ones too.
     p : float
-        1 where all pairs are equal.
+        Two-sided; 1 where all pairs are equal.
     """
-    lower, higher = int((first < second).sum()), int((first > second).sum())
-    return lower, higher, float(stats.binomtest(lower, lower + higher).pvalue) if lower + higher else 1.0
+
+    lower: int
+    higher: int
+    pairs: int
+    p: float
+
+
+def sign_test(first: Sequence[float] | pd.Series, second: Sequence[float] | pd.Series) -> Signs:
+    """The exact sign test (Dixon & Mood 1946): it takes infinities, which mean *never*; equal pairs say nothing."""
+    a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    lower, higher = int((a < b).sum()), int((a > b).sum())
+    p = float(stats.binomtest(lower, lower + higher).pvalue) if lower + higher else 1.0
+    return Signs(lower, higher, len(a), p)
 
 
 def holm(p: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

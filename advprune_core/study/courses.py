@@ -31,7 +31,8 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
         included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1],
         ``pert_align`` in [-1, 1] (NaN where it was not measured; see `trainers.alignment`), and
         ``full_cost``, ``full_val_pgd``: cost and last check of the run on all the data of the same way
-        of training and seed (NaN where there is none). A control has the fraction of the run that it matches.
+        of training and seed (NaN where there is none; the check also where it collapsed). A control has the
+        fraction of the run that it matches.
     """
     rows: list[dict[str, Any]] = []
     for store in (RunStore(folder, read_only=True) for folder in results):
@@ -41,7 +42,10 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
             whole = full.get((entry.variant, entry.seed))
             place = _place(entry, record)
             place["full_cost"] = float("nan") if whole is None else whole.cost
-            place["full_val_pgd"] = float("nan") if whole is None else val_pgd_last(whole)
+            if whole is None or whole.status == "collapsed":
+                place["full_val_pgd"] = float("nan")
+            else:
+                place["full_val_pgd"] = val_pgd_last(whole)
             rows += [{**place, **check} for check in _checks(record)]
     return pd.DataFrame(rows, columns=_COURSE)
 

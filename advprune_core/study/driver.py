@@ -44,6 +44,7 @@ from advprune_core.study.tasks import EvaluateTask, Task, TrainTask, WarmupTask,
 from advprune_core.study.waiting import Waiting
 from advprune_core.study.warmups import SharedWarmups
 from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.controls import expected_passes
 
 
 class Driver:
@@ -155,6 +156,18 @@ class Driver:
         """Forward-equivalents that training a run is expected to take."""
         return config.passes(len(self.dataset(config).train))
 
+    def _expected(self, task: Task) -> float:
+        """Forward-equivalents that a run or a warm-up ends with."""
+        if isinstance(task, WarmupTask):
+            return self._warmups.passes(task)
+        return self.passes(task.config)
+
+    def _lose(self, number: int) -> None:
+        """A control that waits for a run will not be trained."""
+        entry = self.entries[number]
+        assert entry.control is not None
+        self.position.lost(expected_passes(entry.control, entry.config, len(self.dataset(entry.config).train)))
+
     def key(self, config: RunConfig) -> str:
         """Key of a run."""
         return config.train_key(self.dataset(config))
@@ -188,6 +201,7 @@ class Driver:
             config = entry.resolved(record)
         except ConfigError as error:  # of this control alone; the others go on
             self.failed[entry.describe()] = str(error)
+            self._lose(number)
             return
         assert config is not None  # there is a record
         config = self.found(config)
@@ -223,12 +237,12 @@ class Driver:
         for number in self._sharing[key]:
             evaluation = self.evaluation(number)
             its_key = evaluation.key(self.dataset(config).test_hash)
-            done = self.store.evaluation(key, its_key)
-            if done is not None:
-                self.position.pace.tested(evaluation, sum(done.seconds.values()))
-            if done is not None or (key, its_key) in self._tested:
+            if (key, its_key) in self._tested:
                 continue
             self._tested.add((key, its_key))
+            if (done := self.store.evaluation(key, its_key)) is not None:
+                self.position.pace.tested(its_key, sum(done.seconds.values()))
+                continue
             weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
             if weights is None:
                 self.without_weights.append(self.entries[number].describe())
@@ -257,21 +271,25 @@ class Driver:
                 while len(under_way) < executor.width and (first := self.tasks.pop()) is not None:
                     number, task = first
                     self.begin(number, task)
+                    # First: a serial engine is done when it comes back.
+                    self.position.left = self._left([task, *(task for _, task in under_way.values())], executor.width)
                     under_way[executor.submit(carry_out, task, self.dataset(task.config))] = (number, task)
-                left = [task for _, task in under_way.values()] + self.tasks.tasks
-                self.position.left = self._left(left, workers=executor.width)
+                self.position.left = self._left([task for _, task in under_way.values()], executor.width)
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     number, task = under_way.pop(future)
                     self.done(number, task, future)
+        self.position.left = None
 
-    def _left(self, tasks: Sequence[Task], *, workers: int) -> Left:
-        """What is left: these tasks, the tests of what will be trained, and controls that wait for a run."""
+    def _left(self, under_way: Sequence[Task], workers: int) -> Left:
+        """What is left: what is under way or waits, the tests of what will be trained, controls that wait for a run."""
+        tasks = [*under_way, *self.tasks.tasks]
         trainings = [task for task in tasks if isinstance(task, TrainTask)]
-        tests: list[EvaluationConfig] = [task.evaluation for task in tasks if isinstance(task, EvaluateTask)]
+        tests = [task.number for task in tasks if isinstance(task, EvaluateTask)]
         testing, controls = len(tests), [number for waiting in self._controls.values() for number in waiting]
         for task in trainings:
-            tests += {self.entries[number].evaluation for number in self._sharing[task.key]}
-        tests += [self.entries[number].evaluation for number in controls]
+            tests += {self.evaluation_key(number) for number in self._sharing[task.key]}
+        for entry in (self.entries[number] for number in controls):
+            tests.append(entry.evaluation.key(self.dataset(entry.config).test_hash))
         return Left(len(trainings) + len(controls), testing, tests, workers)
 
     def _engine(self) -> AbstractContextManager[Engine]:
@@ -284,7 +302,8 @@ class Driver:
     def done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
         """Write what came back, and queue what it makes possible."""
         error, key = future.exception(), self.keys[number]
-        self.position.end(task.key)
+        done_here = error is None and (isinstance(task, WarmupTask) or future.result()[0] is not None)
+        self.position.end(task.key, passes=self._expected(task) if done_here else None)
         if error is not None and (refused := machine_error(error)) is not None:
             raise refused from error
         if isinstance(task, WarmupTask):
@@ -298,8 +317,10 @@ class Driver:
                 return
             self.failed[name] = message_of(error)
             finish_failed(self.store, run_record(key, task.config, self.dataset(task.config), message_of(error)))
+            self.position.lost(self.passes(task.config), key=key)
             for waiting in self._controls.pop(key, []):
                 self.failed[self.entries[waiting].describe()] = "the run it matches failed"
+                self._lose(waiting)
             return
         if error is None:
             self._tested_now(task, *future.result())
@@ -322,7 +343,7 @@ class Driver:
             task.key, task.config, task.evaluation, dataset, *outcome, weights=weights, where=where
         )
         self.evaluated += finish_evaluation(self.store, found)
-        self.position.pace.tested(task.evaluation, sum(found.seconds.values()))
+        self.position.pace.tested(task.number, sum(found.seconds.values()))
 
     def _trained(
         self, number: int, task: TrainTask, result: Any, where: dict[str, Any], *, timed_alone: bool = False

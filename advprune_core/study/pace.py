@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
 #: Of a kind of test so many are remembered: the machine may have become faster or slower since.
@@ -12,7 +12,9 @@ _REMEMBERED = 8
 
 
 class Pace:
-    """What a worker gets done in a second, by what was done since this session began.
+    """What a worker gets done in a second: training since this session began, tests also of earlier ones.
+
+    One thread may ask while another one tells.
 
     Parameters
     ----------
@@ -24,29 +26,29 @@ class Pace:
         self._clock = clock
         self._begun: dict[str, tuple[float, float]] = {}  # when, and the passes that were there
         self._seconds = self._passes = 0.0
-        self._tests: dict[Hashable, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        self._tests: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
 
     def begin(self, key: str, *, passes: float) -> None:
         """A worker begins to train a run, of which so many forward-equivalents are done already."""
         self._begun[key] = (self._clock(), passes)
 
-    def end(self, key: str, *, passes: float) -> None:
-        """It has got to so many."""
-        if key in self._begun:
-            begun, before = self._begun.pop(key)
+    def end(self, key: str, *, passes: float | None) -> None:
+        """It has got to so many; None: it failed, or another process did it, which says nothing of the pace."""
+        begun, before = self._begun.pop(key)
+        if passes is not None:
             self._seconds += self._clock() - begun
-            self._passes += max(0.0, passes - before)
+            self._passes += passes - before
 
-    def tested(self, kind: Hashable, seconds: float) -> None:
+    def tested(self, kind: str, seconds: float) -> None:
         """A test of some kind took so long."""
         self._tests[kind].append(seconds)
 
     def seconds_left(
-        self, passes: float, tests: Sequence[Hashable], *, workers: int, there: Mapping[str, float] = {}
+        self, passes: float, tests: Sequence[str], *, workers: int, there: Mapping[str, float] = {}
     ) -> float | None:
         """How long training of so many forward-equivalents and tests of these kinds take together.
 
-        A kind of test that was not met yet is as long as the others on the mean.
+        A kind of test that was not met yet is as long as the others on the mean; where none was, they are left out.
 
         Parameters
         ----------
@@ -58,14 +60,14 @@ class Pace:
         float or None
             Where training is left and nothing of it was seen, or only tests, and none was seen: nobody can tell.
         """
-        now = self._clock()
-        seconds = self._seconds + sum(now - begun for begun, _ in self._begun.values())
-        done = self._passes + sum(max(0.0, there.get(key, 0.0) - before) for key, (_, before) in self._begun.items())
+        now, under_way = self._clock(), list(self._begun.items())
+        seconds = self._seconds + sum(now - begun for _, (begun, _) in under_way)
+        done = self._passes + sum(max(0.0, there.get(key, 0.0) - before) for key, (_, before) in under_way)
         if passes > 0 and not done:
             return None
         training = passes * seconds / done if passes > 0 else 0.0
-        known = [second for found in self._tests.values() for second in found]
-        if not known:
+        means = {kind: mean(list(found)) for kind, found in list(self._tests.items())}
+        if not means:
             return training / workers if training else None
-        each = (mean(self._tests[kind]) if kind in self._tests else mean(known) for kind in tests)
+        each = (means.get(kind, mean(means.values())) for kind in tests)
         return (training + sum(each)) / workers

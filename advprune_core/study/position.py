@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,17 @@ class UnderWay:
 
 @dataclass(frozen=True)
 class Left:
-    """What is left: runs to train and tests to make now, the kinds of all tests that will be made, workers."""
+    """What is left: runs to train, tests to make now, the kinds of all tests that will be made, and workers."""
 
     training: int
     testing: int
-    tests: Sequence[Hashable]
+    tests: Sequence[str]
     workers: int
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """The same, with the folder that its metrics are read from and the number of its training images."""
+    """A run that is being trained, the folder that its metrics are read from, the number of its training images."""
 
     name: str
     config: RunConfig
@@ -67,10 +67,12 @@ class Position:
     ----------
     done : float
         What finished training was expected to take.
+    pace : Pace
+        How fast it goes.
     left : Left, optional
-        What is left; None before anything has begun.
+        What is left; None before anything has begun, and after the end.
     note : str
-        What is being done, where that is neither.
+        What is shown instead of it.
     """
 
     def __init__(self, bar: tqdm[Any]) -> None:
@@ -78,6 +80,7 @@ class Position:
         self.left: Left | None = None
         self.note = ""
         self._begun: dict[str, _Begun] = {}
+        self._lost = 0.0  # of what failed
         self._before: dict[str, float] = {}  # what a run goes on from, and does not train itself
 
     def __contains__(self, key: str) -> bool:
@@ -89,14 +92,18 @@ class Position:
         self._begun[key] = begun = _Begun(name, config, folder, images)
         self.pace.begin(key, passes=max(begun.passes(), self._before.get(key, 0.0)))
 
-    def end(self, key: str) -> None:
-        """It is not any more."""
-        if (begun := self._begun.pop(key, None)) is not None:
-            self.pace.end(key, passes=begun.passes())
+    def end(self, key: str, *, passes: float | None) -> None:
+        """It is not any more; it was expected to take so many passes, None: it failed, or another process did it."""
+        if self._begun.pop(key, None) is not None:
+            self.pace.end(key, passes=passes)
 
     def trained(self, key: str, *, passes: float) -> None:
         """A run is finished that was expected to take so many passes."""
         self.done += passes - self._before.pop(key, 0.0)
+
+    def lost(self, passes: float, *, key: str | None = None) -> None:
+        """A run of so many passes will not be trained: it failed, or what it waits for."""
+        self._lost += passes - (self._before.pop(key, 0.0) if key else 0.0)
 
     def warmed_up(self, keys: Collection[str], *, passes: float) -> None:
         """A warm-up is trained that these runs go on from."""
@@ -127,8 +134,9 @@ class Position:
         if self.note or self.left is None:
             return self.note
         there, left = self._there(), self.left
-        passes = self.bar.total - self._now(there) if left.training else 0.0
-        seconds = self.pace.seconds_left(passes, left.tests, workers=left.workers, there=there)
+        passes = max(0.0, self.bar.total - self._now(there) - self._lost) if left.training else 0.0
+        workers = max(1, min(left.workers, left.training + left.testing))
+        seconds = self.pace.seconds_left(passes, left.tests, workers=workers, there=there)
         parts = [f"about {tqdm.format_interval(seconds)} left"] if seconds is not None else []
         parts += [f"{left.training} to train"] if left.training else []
         parts += [f"{left.testing} to test"] if left.testing else []

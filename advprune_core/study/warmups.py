@@ -42,15 +42,16 @@ class SharedWarmups:
             task = WarmupTask(runs[keys[0]][0], warmup, str(self._store.results), checkpoint_seconds)
             self._tasks.hold(keys, until=task)
             self._keys[warmup] = set(keys)
-            self._position.bar.total -= self._passes(task) * (len(keys) - 1)
+            self._position.bar.total -= self.passes(task) * (len(keys) - 1)
 
-    def _passes(self, task: WarmupTask) -> float:
+    def passes(self, task: WarmupTask) -> float:
+        """Forward-equivalents of a warm-up."""
         return warmup_passes(task.config, len(self._dataset(task.config).train))
 
     def trained(self, task: WarmupTask, error: BaseException | None) -> None:
         """Begin the runs of a warm-up; what kept it from being trained, each of them meets by itself."""
         self._tasks.release(task.key, trained=error is None)
-        keys, each = self._keys[task.key], self._passes(task)
+        keys, each = self._keys[task.key], self.passes(task)
         if error is None:
             self._position.warmed_up(keys, passes=each)
         else:

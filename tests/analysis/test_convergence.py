@@ -7,13 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.convergence import (
-    compared,
-    convergence_figure,
-    convergence_findings,
-    cost_to_reach,
-    costs_to_reach,
-)
+from advprune_core.analysis.convergence import convergence_figure, convergence_findings, cost_to_reach, sooner
+from advprune_core.analysis.estimates import Signs
 
 
 def course(arm: str, fraction: float, seed: int, checks: list[float], *, full: float = 0.8) -> pd.DataFrame:
@@ -55,13 +50,27 @@ def test_costs_are_those_of_the_first_check_that_is_there() -> None:
 
 def test_seeds_are_compared_one_by_one() -> None:
     """Two runs that never get there are equal; a seed that one of them lacks says nothing."""
-    costs = costs_to_reach(COURSES)
-    assert costs["random", 0.5].to_dict() == {0: 0.25, 1: 0.5, 2: np.inf}
-    assert compared(costs, ("random", 0.5), ("random", 1.0)) == (2, 1, 1.0)  # binomial: 2 of 3 or farther out
-    assert compared(costs, ("random", 0.2), ("random", 0.5)) == (0, 2, 0.5), "both never: the third seed is equal"
-    assert compared(costs, ("random", 0.5), ("keep_hard", 0.5)) is None
-    one = costs_to_reach(COURSES[(COURSES["fraction"] < 1) | (COURSES["seed"] == 2)])
-    assert compared(one, ("random", 0.5), ("random", 1.0)) == (0, 1, 1.0)
+    # All are looked at when the full run is, after 10, 20, 30 and 40: seed 0 is there at 10, seed 1 at 20; 30 is it.
+    assert sooner(COURSES, ("random", 0.5), ("random", 1.0)) == Signs(2, 1, 3, 1.0)
+    assert sooner(COURSES, ("random", 0.2), ("random", 0.5)) == Signs(0, 2, 3, 0.5), "the third: both never"
+    assert sooner(COURSES, ("random", 0.5), ("keep_hard", 0.5)) is None
+    assert sooner(COURSES, ("keep_hard", 0.5), ("random", 0.5)) is None
+    one = COURSES[(COURSES["fraction"] < 1) | (COURSES["seed"] == 2)]
+    assert sooner(one, ("random", 0.5), ("random", 1.0)) == Signs(0, 1, 1, 1.0)
+
+
+def test_who_is_looked_at_more_often_is_not_sooner_for_that() -> None:
+    """The same course, looked at four times as often, is over the bar at 0.3 and at 0.375 of the full run's cost."""
+    steps = [0.1 * n for n in range(1, 13)]
+    often = course("often", 0.25, 0, [0.8 if step > 1.15 else 0.2 for step in steps])
+    seldom = course("seldom", 1.0, 0, [0.2, 0.8, 0.8])
+    both = pd.concat([often, seldom])
+    assert cost_to_reach(both)["cost"].tolist() == pytest.approx([12 * 2.5 / 40, 0.5])
+    assert sooner(both, ("often", 0.25), ("seldom", 1.0)) == Signs(0, 1, 1, 1.0), "at 30, when the other was at 20"
+    early = course("often", 0.25, 0, [0.2] * 6 + [0.8] * 6)  # there after 7 * 2.5 = 17.5, seen at 20
+    assert sooner(pd.concat([early, seldom]), ("often", 0.25), ("seldom", 1.0)) == Signs(0, 0, 1, 1.0)
+    bump = course("often", 0.25, 0, [0.2, 0.8, *[0.2] * 10])  # over the bar once, by chance, when the other is not seen
+    assert sooner(pd.concat([bump, seldom]), ("often", 0.25), ("seldom", 1.0)) == Signs(0, 1, 1, 1.0)
 
 
 #: Fewer epochs on all the data, at the cost of half of it: there in its second epoch.
@@ -90,8 +99,11 @@ def test_findings_say_what_never_gets_there() -> None:
     text = convergence_findings(COURSES)
     assert text.startswith("95 % of the full run's last held-out robust accuracy")
     assert "**static random subset, 50 %**: at 50 % of the full run's cost (median); 2 of 3 runs get there." in text
-    assert "**static random subset, 20 %**: not in half of the runs; 0 of 3 runs get there." in text
-    assert convergence_findings(COURSES.iloc[:0]) == "No run has checks: set best_every."
+    assert "**static random subset, 20 %**: not in most runs; 0 of 3 runs get there." in text
+    assert (
+        convergence_findings(COURSES.iloc[:0])
+        == "No run has checks beside a full run that did not collapse: set best_every."
+    )
 
 
 def test_the_figure_has_a_line_for_each_point() -> None:

@@ -41,9 +41,9 @@ PAIRS: list[tuple[list[float], list[float], tuple[int, int, float]]] = [
 
 @pytest.mark.parametrize(("first", "second", "expected"), PAIRS)
 def test_signs_of_pairs(first: list[float], second: list[float], expected: tuple[int, int, float]) -> None:
-    lower, higher, p = sign_test(np.array(first, np.float64), np.array(second, np.float64))
-    assert (lower, higher) == expected[:2]
-    assert p == pytest.approx(expected[2])
+    found = sign_test(first, second)
+    assert (found.lower, found.higher, found.pairs) == (*expected[:2], len(first))
+    assert found.p == pytest.approx(expected[2])
 
 
 VALUES = st.lists(st.floats(0, 1, allow_subnormal=False), min_size=2, max_size=20)

@@ -47,8 +47,11 @@ def test_training_goes_on_as_it_went(pace: Pace, clock: Clock) -> None:
     pace.end("a", passes=1010)
     clock.now = 20  # b alone goes on: 60 in 20 seconds, so 70 in 30 of one worker
     assert pace.seconds_left(70, [], workers=1, there={"b": 60}) == 30
-    pace.end("c", passes=5)  # never begun: a test, say
-    assert pace.seconds_left(70, [], workers=1, there={"b": 60}) == 30
+    pace.begin("c", passes=0)
+    clock.now = 30
+    pace.end("c", passes=None)  # it failed, or somebody else did it
+    pace.end("b", passes=90)  # 100 in 40 seconds
+    assert pace.seconds_left(100, [], workers=1) == 40
 
 
 def test_tests_take_what_their_kind_took_lately(pace: Pace, clock: Clock) -> None:

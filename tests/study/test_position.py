@@ -32,7 +32,7 @@ def test_runs_under_way_count_by_their_share(position: Position, tmp_path: Path)
     write_epochs(tmp_path, 3)
     assert position.now() == 300.0
     assert "a" in position
-    position.end("a")
+    position.end("a", passes=400)
     position.trained("a", passes=400)
     assert (position.now(), "a" in position) == (400.0, False)
 
@@ -43,7 +43,7 @@ def test_what_a_run_goes_on_from_counts_once(position: Position, tmp_path: Path)
     position.begin("w", "warm-up of a", config, tmp_path, images=20)
     write_epochs(tmp_path, 1)
     assert position.now() == 100.0
-    position.end("w")
+    position.end("w", passes=200)
     position.warmed_up(["a", "b"], passes=200)
     assert position.now() == 200.0
     for number, key in enumerate("ab"):
@@ -51,7 +51,7 @@ def test_what_a_run_goes_on_from_counts_once(position: Position, tmp_path: Path)
         for epochs in range(11):
             write_epochs(tmp_path, epochs)
             assert position.now() == 200.0 + 80 * number + 10 * max(0, epochs - 2)
-        position.end(key)
+        position.end(key, passes=280)
         position.trained(key, passes=280)
     assert position.now() == 360.0
     position.complete()
@@ -72,11 +72,16 @@ def test_it_says_how_long_it_takes(position: Position, tmp_path: Path, monkeypat
     assert position.says() == "3 to train"
     write_epochs(tmp_path, 2)  # 100 in 10 seconds; of 1000 there are 200
     assert position.says() == "about 00:40 left, 3 to train"
-    position.end("a")
-    position.trained("a", passes=400)
+    seconds[0] = 30.0
+    position.end("a", passes=400)
+    position.trained("a", passes=400)  # 300 in 30 seconds
     position.pace.tested("pgd", 20.0)
-    seconds[0] = 1000.0  # tests alone take no time from training
+    seconds[0] = 1000.0  # tests take no time from training
     position.left = Left(2, 1, ["pgd"] * 3, 2)
     assert position.says() == "about 01:00 left, 2 to train, 1 to test"
-    position.left = Left(0, 1, ["pgd"], 2)
-    assert position.says() == "about 00:10 left, 1 to test"
+    position.lost(400)
+    assert position.says() == "about 00:40 left, 2 to train, 1 to test", "what failed takes no time"
+    position.left = Left(0, 1, ["pgd"], 8)
+    assert position.says() == "about 00:20 left, 1 to test", "one worker, whoever else has nothing to do"
+    position.left = None
+    assert position.says() == ""
