@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from advprune_core.base.environment import environment
+from advprune_core.study.driver import Driver
 from advprune_core.study.engines import SerialEngine
 from advprune_core.study.grid import Entry, timed_entries
 from advprune_core.study.records import Timing
 from advprune_core.study.tasks import Task, TrainTask, carry_out, message_of, warm_up
-
-if TYPE_CHECKING:
-    from advprune_core.study.driver import Driver
 
 
 def time_alone(driver: Driver) -> None:

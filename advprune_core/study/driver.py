@@ -22,7 +22,6 @@ from advprune_core.base.machine import machine_error, machine_errors
 from advprune_core.base.progress import following
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
-from advprune_core.study.alone import time_alone
 from advprune_core.study.compiling import tested_thing
 from advprune_core.study.elsewhere import found, tests_that_count
 from advprune_core.study.engines import Engine, engine
@@ -61,6 +60,8 @@ class Driver:
         Counts forward-equivalents of training.
     on_key : callable
         Called when the keys of runs, and later of controls, have become known, before they are trained.
+    first : callable
+        Called when the runs are known, before any worker has one: it may carry some out alone (see `alone`).
     plain_tests : set of str
         What has to be tested by plain passes, though it was trained by compiled ones (see `compiling`).
 
@@ -90,10 +91,12 @@ class Driver:
         bar: tqdm[Any],
         on_key: Callable[[Driver], None] = lambda driver: None,
         *,
+        first: Callable[[Driver], None] = lambda driver: None,
         plain_tests: Set[str] = frozenset(),
     ) -> None:
         self.entries, self.datasets = list(entries), datasets
-        self.execution, self.bar, self.on_key = execution, bar, on_key
+        self.execution, self.bar = execution, bar
+        self.on_key, self.first = on_key, first
         self.position = Position(bar)
         self.plain_tests = plain_tests
         self.store = RunStore(execution.root)
@@ -134,7 +137,7 @@ class Driver:
                 self._add_control(number, record)
         self.on_key(self)
         with following(self.bar, self.position.now, self.position.says):
-            time_alone(self)
+            self.first(self)
             self._work_through()
             if not self.failed:
                 self.position.complete()
@@ -241,7 +244,7 @@ class Driver:
                 continue
             self._tested.add((key, its_key))
             if (done := self.store.evaluation(key, its_key)) is not None:
-                self.position.pace.tested(its_key, sum(done.seconds.values()))
+                self.position.throughput.tested(its_key, sum(done.seconds.values()))
                 continue
             weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
             if weights is None:
@@ -343,7 +346,7 @@ class Driver:
             task.key, task.config, task.evaluation, dataset, *outcome, weights=weights, where=where
         )
         self.evaluated += finish_evaluation(self.store, found)
-        self.position.pace.tested(task.number, sum(found.seconds.values()))
+        self.position.throughput.tested(task.number, sum(found.seconds.values()))
 
     def _trained(
         self, number: int, task: TrainTask, result: Any, where: dict[str, Any], *, timed_alone: bool = False

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from advprune_core.study.pace import Pace
+from advprune_core.study.throughput import Throughput
 from advprune_core.trainers.config import RunConfig
 
 
@@ -67,7 +67,7 @@ class Position:
     ----------
     done : float
         What finished training was expected to take.
-    pace : Pace
+    throughput : Throughput
         How fast it goes.
     left : Left, optional
         What is left; None before anything has begun, and after the end.
@@ -76,7 +76,7 @@ class Position:
     """
 
     def __init__(self, bar: tqdm[Any]) -> None:
-        self.bar, self.done, self.pace = bar, 0.0, Pace()
+        self.bar, self.done, self.throughput = bar, 0.0, Throughput()
         self.left: Left | None = None
         self.note = ""
         self._begun: dict[str, _Begun] = {}
@@ -90,12 +90,12 @@ class Position:
     def begin(self, key: str, name: str, config: RunConfig, folder: Path, *, images: int) -> None:
         """A run, or a warm-up, is being trained on so many images, with metrics in a folder."""
         self._begun[key] = begun = _Begun(name, config, folder, images)
-        self.pace.begin(key, passes=max(begun.passes(), self._before.get(key, 0.0)))
+        self.throughput.begin(key, passes=max(begun.passes(), self._before.get(key, 0.0)))
 
     def end(self, key: str, *, passes: float | None) -> None:
         """It is not any more; it was expected to take so many passes, None: it failed, or another process did it."""
         if self._begun.pop(key, None) is not None:
-            self.pace.end(key, passes=passes)
+            self.throughput.end(key, passes=passes)
 
     def trained(self, key: str, *, passes: float) -> None:
         """A run is finished that was expected to take so many passes."""
@@ -136,7 +136,7 @@ class Position:
         there, left = self._there(), self.left
         passes = max(0.0, self.bar.total - self._now(there) - self._lost) if left.training else 0.0
         workers = max(1, min(left.workers, left.training + left.testing))
-        seconds = self.pace.seconds_left(passes, left.tests, workers=workers, there=there)
+        seconds = self.throughput.seconds_left(passes, left.tests, workers=workers, there=there)
         parts = [f"about {tqdm.format_interval(seconds)} left"] if seconds is not None else []
         parts += [f"{left.training} to train"] if left.training else []
         parts += [f"{left.testing} to test"] if left.testing else []

@@ -14,6 +14,7 @@ from advprune_core.base.files import check_writable
 from advprune_core.base.progress import progress_bar
 from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.base import PRUNERS
+from advprune_core.study.alone import time_alone
 from advprune_core.study.compiling import checked_entries, settle_speed
 from advprune_core.study.driver import Driver
 from advprune_core.study.grid import Datasets, Entry, study_grid
@@ -60,7 +61,15 @@ def run_entries(
     settled = settle_speed(entries, datasets, RunStore(execution.root), execution)
     total = expected_total(settled.entries, datasets)
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
-        driver = Driver(settled.entries, datasets, execution, bar, on_key, plain_tests=settled.plain_tests)
+        driver = Driver(
+            settled.entries,
+            datasets,
+            execution,
+            bar,
+            on_key,
+            first=time_alone,
+            plain_tests=settled.plain_tests,
+        )
         with beside(driver):
             driver.run()
     return driver

@@ -60,7 +60,7 @@ def test_what_a_run_goes_on_from_counts_once(position: Position, tmp_path: Path)
 
 def test_it_says_how_long_it_takes(position: Position, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = [0.0]
-    monkeypatch.setattr(position.pace, "_clock", lambda: seconds[0])
+    monkeypatch.setattr(position.throughput, "_clock", lambda: seconds[0])
     assert position.says() == "", "nothing has begun"
     position.note = "timing a run alone"
     assert position.says() == "timing a run alone"
@@ -75,7 +75,7 @@ def test_it_says_how_long_it_takes(position: Position, tmp_path: Path, monkeypat
     seconds[0] = 30.0
     position.end("a", passes=400)
     position.trained("a", passes=400)  # 300 in 30 seconds
-    position.pace.tested("pgd", 20.0)
+    position.throughput.tested("pgd", 20.0)
     seconds[0] = 1000.0  # tests take no time from training
     position.left = Left(2, 1, ["pgd"] * 3, 2)
     assert position.says() == "about 01:00 left, 2 to train, 1 to test"

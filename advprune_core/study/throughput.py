@@ -11,7 +11,7 @@ from statistics import mean
 _REMEMBERED = 8
 
 
-class Pace:
+class Throughput:
     """What a worker gets done in a second: training since this session began, tests also of earlier ones.
 
     One thread may ask while another one tells.
