@@ -98,13 +98,15 @@ def alignment_figure(courses: pd.DataFrame, lifetimes: pd.DataFrame) -> Figure:
     ends = lifetimes.drop_duplicates("key").set_index("key")["collapse_steps"]
     courses = with_names(measured(courses), plain)
     found = points(courses, by="fraction")
-    figure, axes, shares = panels(found, xlabel="optimiser steps", ylabel="alignment of the step's gradients")
+    figure, axes, lines = panels(found, xlabel="optimiser steps", ylabel="alignment of the step's gradients")
     for (arm, fraction), rows in found.items():
-        look, axis = shares[fraction], axes[arm]
+        drawn, axis = lines[arm, fraction], axes[arm]
         for key, run in rows.groupby("key"):
-            axis.plot(run["steps"], run["pert_align"], color=look.colour, linestyle=look.line, linewidth=0.8)
+            axis.plot(
+                run["steps"], run["pert_align"], color=drawn["color"], linestyle=drawn["linestyle"], linewidth=0.8
+            )
             at = run[run["steps"] >= ends[key]].head(1)
-            axis.plot(at["steps"], at["pert_align"], COLLAPSED_MARK, color=look.colour)
+            axis.plot(at["steps"], at["pert_align"], COLLAPSED_MARK, color=drawn["color"])
     for axis in axes.values():
         axis.axhline(0, color=GREY, linewidth=0.8)
     caption(figure, setting(courses), "a line for each run; cross: collapsed")

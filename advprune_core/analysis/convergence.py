@@ -7,18 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from advprune_core.analysis.estimates import SAME, Signs, holm, sign_test
 from advprune_core.analysis.labels import arm_label, control_arm, matched_arm, point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
-from advprune_core.analysis.style import GREY, caption, styled
+from advprune_core.analysis.style import caption, styled
 from advprune_core.analysis.summaries import Point, points
-
-#: How controls are drawn.
-_HOLLOW: dict[str, Any] = {"markerfacecolor": "w", "linewidth": 0.8}
 
 
 def reached_at(run: pd.DataFrame, *, share: float = 0.95, looks: NDArray[np.float64] | None = None) -> float:
@@ -135,25 +131,15 @@ def convergence_figure(courses: pd.DataFrame) -> Figure:
     """
     courses = with_names(courses, plain)
     found = points(courses, by="fraction")
-    own = [point for point in found if matched_arm(point[0]) == point[0]]
-    controls = dict.fromkeys(arm_label(arm.rpartition(": ")[2]) for arm, _ in found if matched_arm(arm) != arm)
-    figure, axes, shares = panels(
-        own,
-        xlabel="cost so far / full run's",
-        ylabel="held-out robust accuracy, %",
-        keys=[Line2D([], [], color=GREY, marker="o", label=name, **_HOLLOW) for name in controls],
-    )
+    figure, axes, lines = panels(found, xlabel="cost so far / full run's", ylabel="held-out robust accuracy, %")
     for (arm, fraction), rows in found.items():
-        look, axis = shares[fraction], axes[matched_arm(arm)]
+        axis, drawn = axes[arm], lines[arm, fraction]
         rows = rows.assign(share=rows["cost"] / rows["full_cost"])
-        drawn: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.mark, "markevery": [-1]}
-        if (arm, fraction) not in own:
-            drawn |= _HOLLOW
-        else:
+        if matched_arm(arm) == arm:
             for _, run in rows.groupby("seed"):
-                axis.plot(run["share"], 100 * run["val_pgd"], color=look.colour, alpha=0.15, linewidth=0.6)
+                axis.plot(run["share"], 100 * run["val_pgd"], color=drawn["color"], alpha=0.15, linewidth=0.6)
         mean = rows.groupby("epoch")[["share", "val_pgd"]].mean()
-        axis.plot(mean["share"], 100 * mean["val_pgd"], label=look.family, **drawn)
+        axis.plot(mean["share"], 100 * mean["val_pgd"], **drawn)
     seeds = courses["seed"].nunique()
     caption(figure, setting(courses), f"PGD-10 on val_stop, mean of {seeds} seeds; thin: single runs")
     return figure

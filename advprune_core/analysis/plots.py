@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from textwrap import fill
 from typing import Any
@@ -19,8 +19,8 @@ from advprune_core.analysis.cells import settings, threat, with_accuracies
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label as arm_label
+from advprune_core.analysis.labels import matched_arm, sample, setting
 from advprune_core.analysis.labels import point_label as point_label
-from advprune_core.analysis.labels import sample, setting
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.style import (
     BLACK,
@@ -49,23 +49,26 @@ _PHASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def panels(
-    found: Iterable[Point], *, xlabel: str, ylabel: str, keys: Sequence[Any] = ()
-) -> tuple[Figure, dict[str, Axes], dict[float, Look]]:
-    """A figure with a panel for each arm, three in a row, of the same scale, and a legend of the fractions.
+#: What sets the line of a control apart.
+_HOLLOW: dict[str, Any] = {"markerfacecolor": "w", "linewidth": 0.8}
 
-    `keys` stand in the legend as well.
+
+def panels(
+    found: Iterable[Point], *, xlabel: str, ylabel: str
+) -> tuple[Figure, dict[str, Axes], dict[Point, dict[str, Any]]]:
+    """A figure with a panel for each arm, three in a row, of the same scale, and a legend of the fractions.
 
     Returns
     -------
     figure : Figure
     axes : dict of str to Axes
-        By arm.
-    looks : dict of float to Look
-        By fraction, the largest first.
+        By arm; of a control the panel of the arm that it matches.
+    lines : dict of Point to dict
+        How the line of each point is drawn, with a mark at its end: a look for each fraction; controls thin, hollow.
     """
     places = list(found)
-    names = list(dict.fromkeys(arm for arm, _ in places))
+    names = list(dict.fromkeys(matched_arm(arm) for arm, _ in places))
+    controls = {arm: matched_arm(arm) for arm, _ in places if matched_arm(arm) != arm}
     shares, titles = share_looks(fraction for _, fraction in places), [arm_label(name, names) for name in names]
     ways, arms = ({name.rpartition(": ")[place] for name in names} for place in (0, 2))
     if len(ways) == len(names) > len(arms) == 1:  # one pruner in all: it stands beside the shares that it keeps
@@ -83,8 +86,16 @@ def panels(
             axis.set_xlabel(xlabel)
             axis.tick_params(labelbottom=True)
     figure.supylabel(ylabel)
-    legend(figure, [*map(key, shares.values()), *keys])
-    return figure, dict(zip(names, axes, strict=False)), shares
+    told = dict.fromkeys(arm_label(arm.rpartition(": ")[2]) for arm in controls)
+    legend(figure, [*map(key, shares.values()), *(key(Look(name, GREY, "o"), **_HOLLOW) for name in told)])
+    of_arm = dict(zip(names, axes, strict=False))
+    of_arm |= {control: of_arm[arm] for control, arm in controls.items()}
+    lines: dict[Point, dict[str, Any]] = {}
+    for arm, fraction in places:
+        look = shares[fraction]
+        drawn = {"color": look.colour, "linestyle": look.line, "marker": look.mark, "markevery": [-1]}
+        lines[arm, fraction] = drawn | {"label": look.family} | (_HOLLOW if arm in controls else {})
+    return figure, of_arm, lines
 
 
 def _arms(table: pd.DataFrame) -> list[str]:

@@ -102,23 +102,27 @@ def _log_rank(rows: pd.DataFrame, others: pd.DataFrame) -> float:
 def survival_figure(table: pd.DataFrame) -> Figure:
     """Share of runs that have not collapsed against optimiser steps: a panel for each arm, a line for each fraction.
 
-    Marks stand where a line's last run ends.
+    Controls, hollow, stand in the panel of the arm that they match. Marks stand where a line's last run ends.
     """
     table = with_names(table, plain)
     found = survivals(table)
-    figure, axes, shares = panels(found, xlabel="optimiser steps", ylabel="runs that have not collapsed, %")
+    figure, axes, lines = panels(found, xlabel="optimiser steps", ylabel="runs that have not collapsed, %")
     for (arm, fraction), life in found.items():
-        look, axis = shares[fraction], axes[arm]
-        drawn = {"color": look.colour, "linestyle": look.line, "marker": look.mark, "markevery": [-1]}
-        axis.step(life.steps, 100 * life.share, where="post", label=look.family, **drawn)
-        axis.fill_between(life.steps, 100 * life.low, 100 * life.high, step="post", color=look.colour, alpha=0.12)
-    for arm, axis in axes.items():
+        axis, drawn = axes[arm], lines[arm, fraction]
+        axis.step(life.steps, 100 * life.share, where="post", **drawn)
+        if matched_arm(arm) == arm:
+            axis.fill_between(
+                life.steps, 100 * life.low, 100 * life.high, step="post", color=drawn["color"], alpha=0.12
+            )
+    for arm in dict.fromkeys(map(matched_arm, axes)):
         lives = [life for (name, _), life in found.items() if name == arm]
+        lives += [life for (name, _), life in found.items() if name != arm and matched_arm(name) == arm]
         told, runs = ([str(getattr(life, name)) for life in lives] for name in ("collapsed", "runs"))
         of = f"{', '.join(told)} of {runs[0] if len(set(runs)) == 1 else ', '.join(runs)}"
-        axis.set_title(f"{axis.get_title()}\ncollapsed: {of} runs")
-        axis.set_ylim(-4, 104)
-    caption(figure, setting(table), "95 % interval (Kaplan and Meier); titles: collapsed runs, all the data first")
+        axes[arm].set_title(f"{axes[arm].get_title()}\ncollapsed: {of} runs")
+        axes[arm].set_ylim(-4, 104)
+    text = "titles: runs that collapsed, on all the data, then on a part, then controls"
+    caption(figure, setting(table), f"95 % interval (Kaplan and Meier); {text}")
     return figure
 
 
