@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 
 from advprune_core.analysis.against_cost import robust_vs_cost as robust_vs_cost
 from advprune_core.analysis.cells import settings, threat, with_accuracies
+from advprune_core.analysis.dots import MANY, accuracy_dots
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label as arm_label
@@ -109,13 +110,15 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     """Clean and robust accuracy against the share of the data kept: two panels for each data set and threat model.
 
     Lines are means over seeds with 95 % t intervals, where seeds differ; dots are single runs. A control
-    stands at the fraction of the run that it matches.
+    stands at the fraction of the run that it matches. Of more arms than lines could be told apart: `accuracy_dots`.
 
     Parameters
     ----------
     table : DataFrame
         From `collect` with a study.
     """
+    if table["arm"].nunique() > MANY:
+        return accuracy_dots(table)
     table = with_names(with_accuracies(table), plain)
     found = settings(table)
     drawn = looks(_arms(table))

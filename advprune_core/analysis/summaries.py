@@ -228,7 +228,7 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
 
     The run on all the data that several arms share stands there once.
     """
-    rows, places, table = [], ["arm", "matched_fraction"], _once(table)
+    rows, places, table = [], ["arm", "matched_fraction"], once(table)
     worst = table.groupby(places)["worst_class_robust"].mean() if "worst_class_robust" in table else None
     for _, row in summary(table).iterrows():
         shown = {"arm": row["arm"], **_kept(row, table), "seeds": _seeds(row, table)}
@@ -242,7 +242,7 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
     return _filled(rows)
 
 
-def _once(table: pd.DataFrame) -> pd.DataFrame:
+def once(table: pd.DataFrame) -> pd.DataFrame:
     """Without the rows that repeat another arm's run on all the data."""
     return table[~((table["matched_fraction"] == 1) & table.duplicated("key"))]
 
@@ -276,7 +276,7 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
         themselves; means over seeds.
     """
     columns = {"clean": "clean"} | {f"robust_{name}": name for name in attacks_of(table, parts=True)}
-    table, rows = _once(table), []
+    table, rows = once(table), []
     means = with_accuracies(table).groupby(["arm", "matched_fraction"])[list(columns)].mean()
     for _, row in summary(table).iterrows():
         shown = {"arm": row["arm"], **_kept(row, table)}

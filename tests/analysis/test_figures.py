@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 
 from advprune_core.analysis.cells import settings, threat
 from advprune_core.analysis.decomposition import decomposition_figure
+from advprune_core.analysis.dots import accuracy_dots
 from advprune_core.analysis.figures import FIGURES, figures_of, redraw
 from advprune_core.analysis.gallery import gallery
 from advprune_core.analysis.plots import accuracy_vs_fraction, robust_vs_cost
@@ -129,10 +130,11 @@ WAYS = {
     ("draw", "table"),
     [
         (accuracy_vs_fraction, study_table(POINTS)),
+        (accuracy_dots, study_table(POINTS)),
         (decomposition_figure, study_table(POINTS).assign(pruner="random")),
         (robust_vs_cost, trainers_table(WAYS)),
     ],
-    ids=["accuracy_vs_fraction", "decomposition", "robust_vs_cost"],
+    ids=["accuracy_vs_fraction", "accuracy_dots", "decomposition", "robust_vs_cost"],
 )
 def test_no_panel_has_two_threat_models(draw: Callable[[pd.DataFrame], Any], table: pd.DataFrame) -> None:
     """Robust accuracies are above one half at the one radius, and below it at the other."""
