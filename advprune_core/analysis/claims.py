@@ -20,11 +20,13 @@ from advprune_core.models.base import MODELS
 from advprune_core.study.archive import Missing
 
 K = TypeVar("K")
+#: What a sign test says of the first of its pairs, if it says anything.
+Says = Literal["lower", "higher"] | None
 
 HELD, NOT_HELD, OPEN = "held", "not held", "cannot tell"
 #: Of a claim that holds beside the full run, and may be owed to the run's being shorter.
 AS_FEWER_EPOCHS = f"{HELD}, but not known to be sooner than fewer epochs at its cost"
-AS_FEWER_STEPS = f"{HELD} only as fewer steps: with as many, no fewer are known to collapse"
+AS_FEWER_STEPS = f"{HELD} only as fewer steps: with as many, not known to collapse less"
 NOT_MEASURED = "not measured"
 #: Robust accuracy in [0, 1] that a run may lose and still count as robust as another; stated before the runs.
 MARGIN = 0.02
@@ -239,17 +241,15 @@ def _sooner(claim: Claim, courses: pd.DataFrame) -> tuple[str, str]:
         shorter = f", fewer epochs at the same cost {told((short, f))}" if beside_short[f] is not None else ""
         measured.append(f"on {100 * f:g} % {told((claim.reference, f))}{shorter}")
         says = {"lower": HELD, "higher": NOT_HELD, None: OPEN}[full[f]]
-        verdicts[f] = AS_FEWER_EPOCHS if says == HELD and short_says[f] != "lower" else says
-    if len(set(verdicts.values())) == 1:
-        return "; ".join(measured), verdicts[fractions[0]]
-    return "; ".join(measured), "; ".join(f"{100 * f:g} %: {says}" for f, says in verdicts.items())
+        verdicts[f"{100 * f:g} %"] = AS_FEWER_EPOCHS if says == HELD and short_says[f] != "lower" else says
+    return "; ".join(measured), _together(verdicts)
 
 
-def _says(tests: Mapping[K, Signs | None]) -> dict[K, Literal["lower", "higher"] | None]:
+def _says(tests: Mapping[K, Signs | None]) -> dict[K, Says]:
     """What sign tests say of the first of their pairs, together (Holm); nothing of a test that could not be made."""
     made = {name: test for name, test in tests.items() if test is not None}
     beyond = dict(zip(made, holm([test.p for test in made.values()]) <= LEVEL, strict=True))
-    says: dict[K, Literal["lower", "higher"] | None] = dict.fromkeys(tests)
+    says: dict[K, Says] = dict.fromkeys(tests)
     for name, test in made.items():
         if beyond[name]:
             says[name] = "lower" if test.lower > test.higher else "higher"
@@ -278,13 +278,23 @@ def _fewer(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
     share = f"{100 * claim.fraction:g} %"
     measured = f"collapsed on all the data, on {share} of it, on {share} with as many steps: {'; '.join(told)}"
     says = _says(tests)
-    pairs = [(says[arm, "pruned"], says[arm, "as long"]) for arm in claim.ways]
-    pruned_says, as_long_says = zip(*pairs, strict=True)
-    if "higher" in pruned_says:
-        return measured, OPEN if "lower" in pruned_says else NOT_HELD
-    if ("lower", "lower") in pairs:
-        return measured, OPEN if "higher" in as_long_says else HELD
-    return measured, AS_FEWER_STEPS if "lower" in pruned_says else OPEN
+    verdicts = {arm.rpartition(": ")[0]: _of_way(says[arm, "pruned"], says[arm, "as long"]) for arm in claim.ways}
+    return measured, _together(verdicts)
+
+
+def _of_way(pruned: Says, as_long: Says) -> str:
+    if pruned == "lower":
+        return HELD if as_long == "lower" else AS_FEWER_STEPS
+    return NOT_HELD if pruned == "higher" else OPEN
+
+
+def _together(verdicts: Mapping[str, str]) -> str:
+    """One verdict, or whose verdict each is: ``held (60 %, 40 %); not held (20 %)``."""
+    found = dict.fromkeys(verdicts.values())
+    if len(found) == 1:
+        return next(iter(found))
+    names = {verdict: [name for name, own in verdicts.items() if own == verdict] for verdict in found}
+    return "; ".join(f"{verdict} ({' and '.join(own)})" for verdict, own in names.items())
 
 
 def _setting(table: pd.DataFrame, claim: Claim) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from advprune_core.analysis.estimates import SAME, Signs, holm, sign_test
+from advprune_core.analysis.estimates import SAME, Signs, holm, p_told, sign_test
 from advprune_core.analysis.labels import arm_label, control_arm, matched_arm, point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
@@ -109,7 +109,7 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
         if (point := (row["arm"], row["fraction"])) in tests:
             test, rival = tests[point], arm_label(rivals[point][0].rpartition(": ")[2])
             text += f"; beside *{rival}*: sooner in {test.lower} of {test.pairs} seeds, later in {test.higher}"
-            text += f" (Holm p = {corrected[point]:.3f})"
+            text += f" {p_told(corrected[point])}"
         lines.append(f"- **{point_label(*point, whole=True)}**: {text}.")
     head = f"{100 * share:g} % of the full run's last held-out robust accuracy (PGD-10 on val_stop):"
     tail = (

@@ -207,6 +207,11 @@ def sign_test(first: Sequence[float] | pd.Series, second: Sequence[float] | pd.S
     return Signs(lower, higher, len(a), p)
 
 
+def p_told(p: float) -> str:
+    """``(Holm p = 0.012)``, of a corrected p value."""
+    return f"(Holm p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
+
+
 def holm(p: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """P values after Holm's step-down correction (1979); NaN stays NaN and counts for nothing."""
     values = np.asarray(p, dtype=np.float64)

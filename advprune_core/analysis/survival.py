@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from advprune_core.analysis.estimates import holm
+from advprune_core.analysis.estimates import holm, p_told
 from advprune_core.analysis.labels import matched_arm, point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
@@ -90,12 +90,20 @@ def _lives(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
     return {point: rows.drop_duplicates("key") for point, rows in points(trained, by="fraction").items()}
 
 
-def _log_rank(rows: pd.DataFrame, others: pd.DataFrame) -> float:
-    """p of the log-rank test; NaN where no collapse falls into steps that runs of both reached."""
+@dataclass(frozen=True)
+class _LogRank:
+    """Whether runs collapse sooner than others, step for step: p is NaN where no collapse is at a step of both."""
+
+    sooner: bool
+    p: float
+
+
+def _log_rank(rows: pd.DataFrame, others: pd.DataFrame) -> _LogRank:
     both = min(rows["optimiser_steps"].max(), others["optimiser_steps"].max())
     if not (pd.concat([rows, others])["collapse_steps"] <= both).any():
-        return float("nan")
-    return float(stats.logrank(_lifetimes(rows), _lifetimes(others)).pvalue)
+        return _LogRank(False, float("nan"))
+    found = stats.logrank(_lifetimes(rows), _lifetimes(others))
+    return _LogRank(bool(found.statistic > 0), float(found.pvalue))
 
 
 @styled
@@ -143,7 +151,7 @@ def survival_findings(table: pd.DataFrame) -> str:
         full = lives.get((matched_arm(arm), 1.0))
         if fraction < 1 and full is not None:
             tests[arm, fraction] = _log_rank(rows, full)
-    corrected = dict(zip(tests, holm(np.array(list(tests.values()))), strict=True)) if tests else {}
+    corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     for (arm, fraction), rows in lives.items():
         collapsed, runs = int(rows["collapse_steps"].notna().sum()), len(rows)
         low, high = wilson(collapsed, runs)
@@ -153,9 +161,9 @@ def survival_findings(table: pd.DataFrame) -> str:
             f"{rows['optimiser_steps'].max():,.0f} steps"
         )
         if (arm, fraction) in corrected:
-            p = corrected[arm, fraction]
-            word = "otherwise than" if p <= LEVEL else "not known to be otherwise than"
-            test = "no step that both reached" if np.isnan(p) else f"log-rank, Holm p = {p:.3f}"
-            text += f"; step for step {word} on all the data ({test})"
+            p, way = corrected[arm, fraction], "sooner" if tests[arm, fraction].sooner else "later"
+            word = f"{way} than" if p <= LEVEL else "not known to be otherwise than"
+            test = "(no collapse at a step that both reached)" if np.isnan(p) else f"by a log-rank test {p_told(p)}"
+            text += f"; step for step {word} on all the data {test}"
         lines.append(f"{text}.")
     return "\n".join(lines) if lines else "No run was trained to its end."

@@ -24,6 +24,7 @@ from advprune_core.analysis.estimates import (
     detectable,
     estimate,
     holm,
+    p_told,
     seeds_for,
     spread,
     t_test,
@@ -123,7 +124,7 @@ class Verdict:
 
     def text(self) -> str:
         """The comparison, then ``; better beyond chance (Holm p = 0.012)``."""
-        p = "" if np.isnan(self.p) else f" (Holm p {'< 0.001' if self.p < 0.001 else f'= {self.p:.3f}'})"
+        p = "" if np.isnan(self.p) else f" {p_told(self.p)}"
         return f"{self.comparison.text()}; {self.says}{p}"
 
 

@@ -61,9 +61,12 @@ def test_fewer_steps_alone_are_no_survival() -> None:
     short = runs("fgsm", [None] * 20, fraction=0.2, length=20)
     text = survival_findings(pd.concat([full, short]))
     assert "**fgsm, 20 %**: 0 of 20 runs collapsed (0 % [0, 16]), in at most 20 steps" in text
-    assert "not known to be otherwise than on all the data (no step that both reached)" in text
+    assert "not known to be otherwise than on all the data (no collapse at a step that both reached)" in text
     longer = runs("fgsm", [None] * 20, fraction=0.2, length=100)
-    assert "step for step otherwise than on all the data" in survival_findings(pd.concat([full, longer]))
+    assert "step for step later than on all the data" in survival_findings(pd.concat([full, longer]))
+    early = runs("fgsm", [10 + number for number in range(20)], fraction=0.2, length=100)
+    text = survival_findings(pd.concat([full, early]))
+    assert "step for step sooner than on all the data by a log-rank test (Holm p < 0.001)" in text
 
 
 def test_a_control_is_held_against_the_full_runs_of_what_it_matches() -> None:
@@ -73,7 +76,7 @@ def test_a_control_is_held_against_the_full_runs_of_what_it_matches() -> None:
     text = survival_findings(pd.concat([full, other, control]))
     line = next(line for line in text.splitlines() if "as many steps" in line)
     assert line.startswith("- **FGSM: the same subset, as many steps as the full run, 20 %**: 0 of 20 runs collapsed")
-    assert "step for step otherwise than on all the data" in line
+    assert "step for step later than on all the data" in line
 
 
 def test_the_figure_has_a_line_for_each_point() -> None:
