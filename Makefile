@@ -46,7 +46,7 @@ lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 # The studies of results/reference again: first what all will take, then one after the other; what is finished stays.
 RESULTS ?= results
 DIGITS := digits digits_autoattack digits_n_fgsm pruners trainers carried collapse when_pruning_wins \
-          convergence_reliability collapse_by_fraction collapse_by_fraction_more \
+          convergence_reliability collapse_by_fraction collapse_by_fraction_large \
           gradient_matching
 FASHION_MNIST := freshness
 CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 noise_cifar10_cpu \

@@ -21,6 +21,7 @@ from advprune_core.analysis.plots import panels
 from advprune_core.analysis.style import caption, styled
 from advprune_core.analysis.summaries import Point, points
 from advprune_core.attacks.evaluate import wilson
+from advprune_core.trainers.sentinel import hollow
 
 LEVEL = 0.05
 
@@ -88,6 +89,15 @@ def _lives(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
     """The runs of each point that were trained to an end, each once."""
     trained = table[table["status"].isin(["ok", "collapsed"])]
     return {point: rows.drop_duplicates("key") for point, rows in points(trained, by="fraction").items()}
+
+
+def never_robust(rows: pd.DataFrame) -> bool:
+    """Whether no run was ever robust: the training attack is all that was learned, and there was nothing to lose.
+
+    By the sentinel's measure of a height to fall from, on held-out images.
+    """
+    best = rows["val_pgd_best"].max()
+    return bool(best == best) and hollow(robust=float(best), training=1.0)
 
 
 @dataclass(frozen=True)
@@ -165,5 +175,8 @@ def survival_findings(table: pd.DataFrame) -> str:
             word = f"{way} than" if p <= LEVEL else "not known to be otherwise than"
             test = "(no collapse at a step that both reached)" if np.isnan(p) else f"by a log-rank test {p_told(p)}"
             text += f"; step for step {word} on all the data {test}"
+        if never_robust(rows):
+            best = f"{100 * rows['val_pgd_best'].max():.0f} %"
+            text += f"; none ever was robust (at best {best} of held-out images), so there was nothing to lose"
         lines.append(f"{text}.")
     return "\n".join(lines) if lines else "No run was trained to its end."

@@ -13,6 +13,7 @@ from advprune_core.analysis.claims import (
     CLAIMS,
     HELD,
     NOT_HELD,
+    NOTHING_TO_LOSE,
     OPEN,
     claims_table,
 )
@@ -171,14 +172,14 @@ def lifetimes(collapsed: dict[tuple[str, float], int], *, runs: int = 30) -> pd.
     """So many of the runs of each point collapse, the first seeds of all."""
     rows = [
         {"arm": arm, "fraction": fraction, "seed": seed, "key": f"{arm}{fraction}{seed}", "status": "ok"}
-        | {"optimiser_steps": 100, "collapse_steps": 50.0 if seed < count else float("nan")}
+        | {"optimiser_steps": 100, "collapse_steps": 50.0 if seed < count else float("nan"), "val_pgd_best": 0.4}
         for (arm, fraction), count in collapsed.items()
         for seed in range(runs)
     ]
     return pd.DataFrame(rows)
 
 
-_WAYS = ("FGSM", "N-FGSM", "Fast AT, eps 7/16", "PGD-2, eps 7/16")
+_WAYS = ("FGSM", "Fast AT", "N-FGSM", "PGD-2")
 
 
 @pytest.mark.parametrize(
@@ -194,13 +195,13 @@ _WAYS = ("FGSM", "N-FGSM", "Fast AT, eps 7/16", "PGD-2, eps 7/16")
             (30, 0, 30, 0),
             (0, 30, 0, 0),
             (0, 30, 30, 0),
-            f"{HELD} (FGSM); {NOT_HELD} (N-FGSM); {AS_FEWER_STEPS} (Fast AT, eps 7/16); {OPEN} (PGD-2, eps 7/16)",
+            f"{HELD} (FGSM); {NOT_HELD} (Fast AT); {AS_FEWER_STEPS} (N-FGSM); {OPEN} (PGD-2)",
         ),
         (
             (30, 0, 30, 0),
             (0, 0, 0, 0),
             (0, 0, 0, 0),
-            f"{HELD} (FGSM and Fast AT, eps 7/16); {OPEN} (N-FGSM and PGD-2, eps 7/16)",
+            f"{HELD} (FGSM and N-FGSM); {OPEN} (Fast AT and PGD-2)",
         ),
     ],
 )
@@ -213,12 +214,20 @@ def test_reliability_is_judged_with_as_many_steps_too(
         counts[f"{way}: same_steps(random)", 0.3] = longer
     found = claims_table({}, lifetimes={"collapse_by_fraction": lifetimes(counts)}).iloc[_RELIABILITY]
     assert found["verdict"] == expected
-    assert f": FGSM {full[0]}, {pruned[0]}, {as_long[0]} of 30; N-FGSM" in found["measured"]
+    assert f": FGSM {full[0]}, {pruned[0]}, {as_long[0]} of 30; Fast AT" in found["measured"]
     lives = lifetimes(counts)
     some = lives[(lives["seed"] < 10) | (lives["fraction"] == 1)]
     found = claims_table({}, lifetimes={"collapse_by_fraction": some}).iloc[_RELIABILITY]
     assert f": FGSM {min(full[0], 10)}, " in found["measured"], "seeds that all three have"
-    assert " of 10; N-FGSM" in found["measured"]
-    unfinished = lives[~lives["arm"].str.startswith("PGD-2, eps 7/16: same")]
+    assert " of 10; Fast AT" in found["measured"]
+    unfinished = lives[~lives["arm"].str.startswith("PGD-2: same")]
     found = claims_table({}, lifetimes={"collapse_by_fraction": unfinished}).iloc[_RELIABILITY]
     assert (found["measured"], found["verdict"]) == ("not measured", OPEN)
+
+
+def test_what_never_was_robust_is_not_reliable_for_collapsing_less() -> None:
+    counts = {(f"{way}: random", 1.0): 30 for way in _WAYS} | {(f"{way}: random", 0.3): 0 for way in _WAYS}
+    lives = lifetimes(counts | {(f"{way}: same_steps(random)", 0.3): 0 for way in _WAYS})
+    lives.loc[lives["arm"].str.startswith("N-FGSM"), "val_pgd_best"] = 0.1
+    found = claims_table({}, lifetimes={"collapse_by_fraction": lives}).iloc[_RELIABILITY]
+    assert found["verdict"] == (f"{HELD} (FGSM and Fast AT and PGD-2); {NOTHING_TO_LOSE} (N-FGSM)")

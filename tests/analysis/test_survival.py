@@ -24,6 +24,7 @@ def runs(
             "status": ["ok" if end is None else "collapsed" for end in ends],
             "collapse_steps": [np.nan if end is None else end for end in ends],
             "optimiser_steps": length,
+            "val_pgd_best": 0.5,
             **facts,
         }
     )
@@ -100,3 +101,12 @@ def test_where_nothing_collapsed_one_sentence_says_so() -> None:
     # Wilson's upper end of 0 of n: z^2 / (n + z^2).
     assert f"up to {100 * 1.95996**2 / (10 + 1.95996**2):.0f} %" in survival_findings(lives)
     assert survival_findings(lives).startswith("None of the 22 runs collapsed; where 10 did not")
+
+
+def test_what_never_was_robust_had_nothing_to_lose() -> None:
+    """Less than a quarter of a perfect training accuracy, in the best run."""
+    robust = survival_findings(runs("a", [10, None], val_pgd_best=[0.1, 0.3]))
+    hollow = survival_findings(runs("a", [10, None], val_pgd_best=[0.1, 0.2]))
+    assert "robust" not in robust
+    assert hollow.endswith("; none ever was robust (at best 20 % of held-out images), so there was nothing to lose.")
+    assert "robust" not in survival_findings(runs("a", [10, None], val_pgd_best=np.nan)), "nothing is known"

@@ -60,6 +60,7 @@ def test_lifetimes_end_with_the_epoch_of_the_collapse(results: Path) -> None:
         record = store.run(row["key"])
         assert record is not None
         assert row["optimiser_steps"] == record.steps
+        assert row["val_pgd_best"] == max(epoch["val_pgd"] for epoch in record.epochs)
         if record.collapse_epoch is None:
             assert np.isnan(row["collapse_steps"])
         else:
