@@ -268,13 +268,15 @@ def _fewer(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
     told, tests, verdicts = [], dict[tuple[str, str], Signs | None](), dict[str, str]()
     for arm in claim.ways:
         way, longer = arm.rpartition(": ")[0], control_arm("same_steps", arm)
-        runs = [fell.get(place) for place in ((arm, 1.0), (arm, claim.fraction), (longer, claim.fraction))]
+        places = [(arm, 1.0), (arm, claim.fraction), (longer, claim.fraction)]
+        runs = [fell.get(place) for place in places]
         if any(found is None for found in runs):
             return NOT_MEASURED, OPEN
         together = pd.concat(runs, axis=1, join="inner")  # seeds of all three
         full, pruned, as_long = (together.iloc[:, place] for place in range(3))
         counts = ", ".join(str(int(found.sum())) for found in (full, pruned, as_long))
-        told.append(f"{way} {counts} of {len(together)}")
+        best = [f"{100 * lives[place]['val_pgd_best'].median():.0f}" for place in places]
+        told.append(f"{way} {counts} of {len(together)} (robust at best: {', '.join(best)} %)")
         verdicts[way] = NOTHING_TO_LOSE
         if not never_robust(lives[arm, 1.0]):
             tests[way, "pruned"], tests[way, "as long"] = sign_test(pruned, full), sign_test(as_long, full)

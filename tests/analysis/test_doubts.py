@@ -18,6 +18,8 @@ TABLE = study_table({("random", 1.0): [(0.9, 0.5), (0.9, 0.6)]})
         ([None, None], ""),
         (["at chance", ""], "1 of 2 evaluations are in doubt: at chance"),
         (["at chance", "at chance"], "2 of 2 evaluations are in doubt: at chance"),
+        (["12.5 % of 497", "9.9 % of 497"], "2 of 2 evaluations are in doubt: 9.9 to 12.5 % of 497"),
+        (["9 of 10", "9 in 10"], "2 of 2 evaluations are in doubt: 9 of 10; 9 in 10"),
         (["at chance", "masked"], "2 of 2 evaluations are in doubt: at chance; masked"),
     ],
 )
