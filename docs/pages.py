@@ -106,7 +106,9 @@ def parsed(html: str) -> pd.DataFrame | None:
     soup = BeautifulSoup(html, "html.parser")
     if soup.find("table", class_="dataframe") is None or soup.find(attrs={"rowspan": True}) is not None:
         return None
-    head, *rows = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in soup.find_all("tr")]
+    found = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in soup.find_all("tr")]
+    heads = len(soup.select("thead tr"))  # names of an index stand in a row of their own
+    head, rows = ["".join(names) for names in zip(*found[:heads], strict=True)], found[heads:]
     return pd.DataFrame(rows, columns=head).replace({"NaN": "", "None": ""})  # or numbers would sort as words
 
 

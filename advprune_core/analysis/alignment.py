@@ -109,5 +109,6 @@ def alignment_figure(courses: pd.DataFrame, lifetimes: pd.DataFrame) -> Figure:
             axis.plot(at["steps"], at["pert_align"], COLLAPSED_MARK, color=drawn["color"])
     for axis in axes.values():
         axis.axhline(0, color=GREY, linewidth=0.8)
-    caption(figure, setting(courses), "a line for each run; cross: collapsed")
+    seeds = courses["seed"].nunique() if len(courses) else 0
+    caption(figure, setting(courses), f"a line for each run of {seeds} seeds; cross: collapsed")
     return figure

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from advprune_core.analysis.against_cost import robust_vs_cost
+from advprune_core.analysis.alignment import alignment_figure
 from advprune_core.analysis.budgets import iso_cost_map
 from advprune_core.analysis.convergence import convergence_figure
 from advprune_core.analysis.decomposition import decomposition_figure
@@ -52,6 +53,9 @@ FIGURES: dict[str, Callable[[Path, str], Figure]] = {
     "when_pruning_wins": _of_table(equal_cost_figure),
     "speedrun": _of_table(speedrun_figure),
     "convergence": lambda folder, study: convergence_figure(collect_courses(folder, study=study)),
+    "alignment": lambda folder, study: alignment_figure(
+        collect_courses(folder, study=study), collect_lifetimes(folder, study=study)
+    ),
     "survival": lambda folder, study: survival_figure(collect_lifetimes(folder, study=study)),
 }
 

@@ -39,8 +39,8 @@ def test_when_a_run_is_warned_of(values: list[float], share: float, expected: fl
 def study(runs: dict[str, tuple[str, list[float], float]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Courses and lifetimes by key: arm, alignments after 10, 20, ... steps, and steps of the collapse."""
     courses = [
-        {"key": key, "arm": arm, "fraction": 1.0, "steps": 10.0 * (n + 1), "pert_align": value}
-        for key, (arm, values, _) in runs.items()
+        {"key": key, "arm": arm, "fraction": 1.0, "seed": seed, "steps": 10.0 * (n + 1), "pert_align": value}
+        for seed, (key, (arm, values, _)) in enumerate(runs.items())
         for n, value in enumerate(values)
     ]
     lives = [{"key": key, "arm": arm, "fraction": 1.0, "collapse_steps": end} for key, (arm, _, end) in runs.items()]

@@ -94,6 +94,10 @@ def test_tables_of_notebooks_are_read_as_they_stand() -> None:
     assert found is not None
     assert list(found) == ["", "arm", "robust", "gain"]
     assert found.to_numpy().tolist() == [["3", "a<b", "0.50", ""], ["4", "c", "0.25", "1.0"]]
+    named = parsed(table.set_index(["arm", "robust"])[["gain", "gain"]].set_axis(["least", "most"], axis=1).to_html())
+    assert named is not None
+    assert list(named) == ["arm", "robust", "least", "most"], "names of an index stand in a row of their own"
+    assert named.to_numpy().tolist() == [["a<b", "0.50", "", ""], ["c", "0.25", "1.0", "1.0"]]
     assert parsed("<p>none</p>") is None
     assert parsed(table.set_index(["arm", "robust"]).assign(x=1).iloc[[0, 0]].to_html()) is None
 
