@@ -10,7 +10,7 @@ from textwrap import fill
 import pandas as pd
 
 from advprune_core.analysis.claims import MARGIN
-from advprune_core.analysis.convergence import cost_to_reach, sooner
+from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.rivals import at_equal_robustness
 from advprune_core.analysis.summaries import pruner_table, speed_ups
@@ -136,7 +136,7 @@ def convergence_reliability() -> str:
         return f"{reached} of {runs} ({share}){where}"
 
     largest = fractions[1]
-    beside = sooner(courses, (arm, largest), (rival, largest))
+    beside = sooner(by_seed(courses), (arm, largest), (rival, largest))
     assert beside is not None
     each = "; ".join(f"on {100 * f:g} % of the images {told(arm, f)}" for f in fractions)
     shorter = "; ".join(f"at the cost of {100 * f:g} % {told(rival, f)}" for f in fractions[1:])

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from advprune_core.analysis.cells import specification, with_accuracies
-from advprune_core.analysis.convergence import cost_to_reach, sooner
+from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Estimate, Signs, estimate, holm, sign_test
 from advprune_core.analysis.labels import control_arm, setting, trainings
 from advprune_core.analysis.rivals import at_equal_robustness
-from advprune_core.analysis.summaries import Point, attacks_of, points, seconds_ratio
-from advprune_core.analysis.survival import never_robust
+from advprune_core.analysis.summaries import Point, attacks_of, seconds_ratio
+from advprune_core.analysis.survival import lives_of, never_robust
 from advprune_core.analysis.verdicts import LEVEL, runs_of, was_run
 from advprune_core.models.base import MODELS
 from advprune_core.study.archive import Missing
@@ -225,8 +225,9 @@ def _sooner(claim: Claim, courses: pd.DataFrame) -> tuple[str, str]:
     rows = cost_to_reach(courses).set_index(["arm", "fraction"])
     short = control_arm("same_cost", claim.reference)
     fractions = [f for arm, f in rows.index if arm == claim.reference and f < 1]
-    beside_full = {f: sooner(courses, (claim.reference, f), (claim.reference, 1.0)) for f in fractions}
-    beside_short = {f: sooner(courses, (claim.reference, f), (short, f)) for f in fractions}
+    runs = by_seed(courses)
+    beside_full = {f: sooner(runs, (claim.reference, f), (claim.reference, 1.0)) for f in fractions}
+    beside_short = {f: sooner(runs, (claim.reference, f), (short, f)) for f in fractions}
     if not fractions:
         return NOT_MEASURED, OPEN
 
@@ -260,11 +261,8 @@ def _says(tests: Mapping[K, Signs | None]) -> dict[K, Says]:
 def _fewer(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
     """How many runs collapse on a part of the data, beside all of it, and if they take as many steps."""
     assert claim.fraction is not None
-    trained = lifetimes[lifetimes["status"].isin(["ok", "collapsed"])]
-    lives = points(trained, by="fraction")
-    fell = {
-        point: rows.drop_duplicates("seed").set_index("seed")["collapse_steps"].notna() for point, rows in lives.items()
-    }
+    lives = lives_of(lifetimes)
+    fell = {point: rows.set_index("seed")["collapse_steps"].notna() for point, rows in lives.items()}
     told, tests, verdicts = [], dict[tuple[str, str], Signs | None](), dict[str, str]()
     for arm in claim.ways:
         way, longer = arm.rpartition(": ")[0], control_arm("same_steps", arm)

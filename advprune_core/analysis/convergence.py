@@ -16,6 +16,9 @@ from advprune_core.analysis.plots import panels
 from advprune_core.analysis.style import caption, styled
 from advprune_core.analysis.summaries import Point, points
 
+#: The checks of each run, by point and seed.
+Runs = dict[Point, dict[Any, pd.DataFrame]]
+
 
 def reached_at(run: pd.DataFrame, *, share: float = 0.95, looks: NDArray[np.float64] | None = None) -> float:
     """At which part of the full run's cost the checks of a run first reach a share of that one's last; infinite: never.
@@ -36,31 +39,39 @@ def reached_at(run: pd.DataFrame, *, share: float = 0.95, looks: NDArray[np.floa
     return float(cost[near][0]) if near.any() else np.inf
 
 
-def sooner(courses: pd.DataFrame, point: Point, other: Point, *, share: float = 0.95) -> Signs | None:
+def by_seed(courses: pd.DataFrame) -> Runs:
+    """The runs of each point that have a full run to be compared with."""
+    known = courses[courses["full_val_pgd"].notna()]
+    return {point: dict(list(runs.groupby("seed"))) for point, runs in points(known, by="fraction").items()}
+
+
+def sooner(runs: Runs, point: Point, other: Point, *, share: float = 0.95) -> Signs | None:
     """Whether the runs of a point get there sooner, *lower*, than those of another one of their seed, or later.
 
     Both are looked at as seldom as the one with fewer checks: who is looked at more often is over the bar sooner,
     and more often by chance. Runs that never get there are later than those that do, and no two of them differ.
+
+    Parameters
+    ----------
+    runs : mapping of Point to mapping of seed to DataFrame
+        From `by_seed`.
+    point, other : Point
+    share : float
+        See `reached_at`.
 
     Returns
     -------
     Signs or None
         None without a seed of both.
     """
-    found = _by_seed(courses)
-    pairs = [(run, found[other][seed]) for seed, run in found.get(point, {}).items() if seed in found.get(other, {})]
+    others = runs.get(other, {})
+    pairs = [(run, others[seed]) for seed, run in runs.get(point, {}).items() if seed in others]
     costs = []
     for pair in pairs:
         seldom = max(pair, key=lambda run: float((run["cost"] / run["full_cost"]).iloc[-1]) / len(run))
         looks = (seldom["cost"] / seldom["full_cost"]).to_numpy()
         costs.append([reached_at(run, share=share, looks=looks) for run in pair])
     return sign_test(*zip(*costs, strict=True)) if costs else None
-
-
-def _by_seed(courses: pd.DataFrame) -> dict[Point, dict[Any, pd.DataFrame]]:
-    """The runs of each point that have a full run to be compared with."""
-    known = courses[courses["full_val_pgd"].notna()]
-    return {point: dict(list(runs.groupby("seed"))) for point, runs in points(known, by="fraction").items()}
 
 
 def cost_to_reach(courses: pd.DataFrame, *, share: float = 0.95) -> pd.DataFrame:
@@ -80,7 +91,7 @@ def cost_to_reach(courses: pd.DataFrame, *, share: float = 0.95) -> pd.DataFrame
         the full run; infinite where half of them or more never got there).
     """
     rows = []
-    for (arm, fraction), runs in _by_seed(courses).items():
+    for (arm, fraction), runs in by_seed(courses).items():
         costs = np.array([reached_at(run, share=share) for run in runs.values()])
         there = int(np.isfinite(costs).sum())
         row = {"arm": arm, "fraction": fraction, "seeds": len(costs), "reached": there, "cost": np.median(costs)}
@@ -96,7 +107,8 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
     """
     courses, lines = with_names(courses, escape), []
     rivals = {point: (control_arm("same_cost", point[0]), point[1]) for point in points(courses, by="fraction")}
-    beside = {point: sooner(courses, point, rival, share=share) for point, rival in rivals.items()}
+    runs = by_seed(courses)
+    beside = {point: sooner(runs, point, rival, share=share) for point, rival in rivals.items()}
     tests = {point: test for point, test in beside.items() if test is not None}
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
     for _, row in cost_to_reach(courses, share=share).iterrows():

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from advprune_core.analysis.cells import settings, with_accuracies
 from advprune_core.analysis.estimates import estimate
-from advprune_core.analysis.labels import point_label, sample, setting
+from advprune_core.analysis.labels import control_arm, point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.rivals import is_random
 from advprune_core.analysis.style import (
@@ -91,7 +91,7 @@ def _stations(found: dict[Point, pd.DataFrame], pruned: Point) -> list[tuple[str
     """The arms on the way from all the data to a pruned one, each with what was changed to get there."""
     arm, fraction = pruned
     chance = pruned if is_random(found[pruned]) else _chance(found, pruned)
-    shorter = [(f"same_cost({name})", fraction) for name in dict.fromkeys((arm, (chance or pruned)[0]))]
+    shorter = [(control_arm("same_cost", name), fraction) for name in dict.fromkeys((arm, (chance or pruned)[0]))]
     places: list[tuple[str, Point | None]] = [
         ("steps", next((point for point in shorter if point in found), None)),
         ("data", chance),

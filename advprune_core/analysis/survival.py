@@ -82,10 +82,10 @@ def survival(rows: pd.DataFrame) -> Survival:
 
 def survivals(table: pd.DataFrame) -> dict[Point, Survival]:
     """The survival of every arm at every fraction, in order of appearance; runs of a shared key count once."""
-    return {point: survival(rows) for point, rows in _lives(table).items()}
+    return {point: survival(rows) for point, rows in lives_of(table).items()}
 
 
-def _lives(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
+def lives_of(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
     """The runs of each point that were trained to an end, each once."""
     trained = table[table["status"].isin(["ok", "collapsed"])]
     return {point: rows.drop_duplicates("key") for point, rows in points(trained, by="fraction").items()}
@@ -150,7 +150,7 @@ def survival_findings(table: pd.DataFrame) -> str:
     Every pruned point, and every control of one, is compared with the same arm on all the data, by a log-rank
     test over steps; all tests of the text together at 5 % (Holm).
     """
-    lives, lines, tests = _lives(with_names(table, escape)), [], {}
+    lives, lines, tests = lives_of(with_names(table, escape)), [], {}
     if lives and not table["collapse_steps"].notna().any():
         fewest = min(map(len, lives.values()))
         return (

@@ -12,11 +12,11 @@ from advprune_core.analysis.cells import component_name, with_accuracies
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.findings import bullets, with_method
 from advprune_core.analysis.markup import escape, with_names
+from advprune_core.analysis.survival import never_robust
 from advprune_core.analysis.verdicts import Comparison, Verdict, between, compare, judge, method
 from advprune_core.analysis.ways import frontier, way_labels
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.datasets.base import DATASETS
-from advprune_core.trainers.sentinel import hollow
 
 #: Way of training, its fraction, its rival on all the data.
 _Verdicts = Mapping[tuple[str, float, str], Verdict]
@@ -153,14 +153,13 @@ def _collapses(table: pd.DataFrame) -> list[str]:
             continue
         of = f" (the run it matches: {100 * float(str(matched)):g} %)" if runs["control"].notna().any() else ""
         low, high = wilson(len(flagged), len(runs))
-        never = hollow(robust=runs["val_pgd_best"].max(), training=1.0)
         best, last, fall = (_span(100 * runs[name]) for name in ("val_pgd_best", "val_pgd_last", "collapse_depth"))
         lines.append(
             f"**{way}** at {100 * runs['fraction'].iloc[0]:g} % of the data{of} collapsed in {len(flagged)} of "
             f"{len(runs)} runs (95 % interval of the rate: {100 * low:.0f} to {100 * high:.0f} %), from epoch "
             f"{_span(flagged['collapse_epoch'])} on. Held-out robust accuracy of all {len(runs)}: {best} % at best, "
             f"then a fall of {fall} points, {last} % at the end."
-            + (" None ever was robust: the training attack is all that was learned." if never else "")
+            + (" None ever was robust: the training attack is all that was learned." if never_robust(runs) else "")
         )
     return [*lines, *_held_out(table)] if lines else []
 

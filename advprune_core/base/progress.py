@@ -87,13 +87,14 @@ def progress_bar(name: str, total: float, *, show: bool = True) -> AbstractConte
 
 
 @contextmanager
-def following(bar: tqdm[Any], position: Callable[[], float], says: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Let a bar follow `position()`, and say what `says()`, now and then, whatever the block is busy with."""
+def following(bar: tqdm[Any], look: Callable[[], tuple[float, str]]) -> Iterator[None]:
+    """Let a bar show the position and the text that `look()` gives, now and then, whatever the block is busy with."""
     stop = threading.Event()
 
     def show() -> None:
-        bar.n = min(position(), bar.total)
-        bar.set_postfix_str(says(), refresh=False)
+        position, text = look()
+        bar.n = min(position, bar.total)
+        bar.set_postfix_str(text, refresh=False)
         bar.refresh()
 
     def follow() -> None:
@@ -102,7 +103,7 @@ def following(bar: tqdm[Any], position: Callable[[], float], says: Callable[[], 
 
     thread = threading.Thread(target=follow, daemon=True)
     if not bar.disable:
-        bar.n = min(position(), bar.total)
+        bar.n = min(look()[0], bar.total)
         thread.start()
     try:
         yield

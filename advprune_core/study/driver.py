@@ -136,7 +136,7 @@ class Driver:
             else:
                 self._add_control(number, record)
         self.on_key(self)
-        with following(self.bar, self.position.now, self.position.says):
+        with following(self.bar, self.position.look):
             self.first(self)
             self._work_through()
             if not self.failed:
@@ -270,18 +270,16 @@ class Driver:
         with self._engine() as executor:
             if self.execution.engine != "ray":  # whose nodes need not see each other's files
                 self._warmups.share(self.execution.checkpoint_seconds)
+            self.position.left = self._left((), executor.width)
             while self.tasks or under_way:
                 while len(under_way) < executor.width and (first := self.tasks.pop()) is not None:
                     number, task = first
                     self.begin(number, task)
-                    # First: a serial engine is done when it comes back.
-                    self.position.left = self._left([task, *(task for _, task in under_way.values())], executor.width)
                     under_way[executor.submit(carry_out, task, self.dataset(task.config))] = (number, task)
-                self.position.left = self._left([task for _, task in under_way.values()], executor.width)
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     number, task = under_way.pop(future)
                     self.done(number, task, future)
-        self.position.left = None
+                self.position.left = self._left([task for _, task in under_way.values()], executor.width)
 
     def _left(self, under_way: Sequence[Task], workers: int) -> Left:
         """What is left: what is under way or waits, the tests of what will be trained, controls that wait for a run."""

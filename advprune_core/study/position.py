@@ -70,7 +70,7 @@ class Position:
     throughput : Throughput
         How fast it goes.
     left : Left, optional
-        What is left; None before anything has begun, and after the end.
+        What is left; None before anything has begun.
     note : str
         What is shown instead of it.
     """
@@ -121,20 +121,25 @@ class Position:
 
     def now(self) -> float:
         """Forward-equivalents that are done, runs under way included."""
-        return self._now(self._there())
-
-    def _there(self) -> dict[str, float]:
-        return {key: run.passes() for key, run in list(self._begun.items())}
-
-    def _now(self, there: dict[str, float]) -> float:
-        return self.done + sum(max(0.0, passes - self._before.get(key, 0.0)) for key, passes in there.items())
+        return self.look()[0]
 
     def says(self) -> str:
         """How long it will take, and what is left."""
+        return self.look()[1]
+
+    def look(self) -> tuple[float, str]:
+        """Both at once: each reads what the runs under way have written."""
+        there = {key: run.passes() for key, run in list(self._begun.items())}
+        now = self.done + sum(max(0.0, passes - self._before.get(key, 0.0)) for key, passes in there.items())
+        return now, self._says(now, there)
+
+    def _says(self, now: float, there: dict[str, float]) -> str:
         if self.note or self.left is None:
             return self.note
-        there, left = self._there(), self.left
-        passes = max(0.0, self.bar.total - self._now(there) - self._lost) if left.training else 0.0
+        left = self.left
+        if not left.training and not left.testing:
+            return ""
+        passes = max(0.0, self.bar.total - now - self._lost) if left.training else 0.0
         workers = max(1, min(left.workers, left.training + left.testing))
         seconds = self.throughput.seconds_left(passes, left.tests, workers=workers, there=there)
         parts = [f"about {tqdm.format_interval(seconds)} left"] if seconds is not None else []

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.convergence import convergence_figure, convergence_findings, cost_to_reach, sooner
+from advprune_core.analysis.convergence import by_seed, convergence_figure, convergence_findings, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Signs
 
 
@@ -51,12 +51,12 @@ def test_costs_are_those_of_the_first_check_that_is_there() -> None:
 def test_seeds_are_compared_one_by_one() -> None:
     """Two runs that never get there are equal; a seed that one of them lacks says nothing."""
     # All are looked at when the full run is, after 10, 20, 30 and 40: seed 0 is there at 10, seed 1 at 20; 30 is it.
-    assert sooner(COURSES, ("random", 0.5), ("random", 1.0)) == Signs(2, 1, 3, 1.0)
-    assert sooner(COURSES, ("random", 0.2), ("random", 0.5)) == Signs(0, 2, 3, 0.5), "the third: both never"
-    assert sooner(COURSES, ("random", 0.5), ("keep_hard", 0.5)) is None
-    assert sooner(COURSES, ("keep_hard", 0.5), ("random", 0.5)) is None
+    assert sooner(by_seed(COURSES), ("random", 0.5), ("random", 1.0)) == Signs(2, 1, 3, 1.0)
+    assert sooner(by_seed(COURSES), ("random", 0.2), ("random", 0.5)) == Signs(0, 2, 3, 0.5), "the third: both never"
+    assert sooner(by_seed(COURSES), ("random", 0.5), ("keep_hard", 0.5)) is None
+    assert sooner(by_seed(COURSES), ("keep_hard", 0.5), ("random", 0.5)) is None
     one = COURSES[(COURSES["fraction"] < 1) | (COURSES["seed"] == 2)]
-    assert sooner(one, ("random", 0.5), ("random", 1.0)) == Signs(0, 1, 1, 1.0)
+    assert sooner(by_seed(one), ("random", 0.5), ("random", 1.0)) == Signs(0, 1, 1, 1.0)
 
 
 def test_who_is_looked_at_more_often_is_not_sooner_for_that() -> None:
@@ -66,11 +66,13 @@ def test_who_is_looked_at_more_often_is_not_sooner_for_that() -> None:
     seldom = course("seldom", 1.0, 0, [0.2, 0.8, 0.8])
     both = pd.concat([often, seldom])
     assert cost_to_reach(both)["cost"].tolist() == pytest.approx([12 * 2.5 / 40, 0.5])
-    assert sooner(both, ("often", 0.25), ("seldom", 1.0)) == Signs(0, 1, 1, 1.0), "at 30, when the other was at 20"
+    assert sooner(by_seed(both), ("often", 0.25), ("seldom", 1.0)) == Signs(0, 1, 1, 1.0), (
+        "at 30, when the other was at 20"
+    )
     early = course("often", 0.25, 0, [0.2] * 6 + [0.8] * 6)  # there after 7 * 2.5 = 17.5, seen at 20
-    assert sooner(pd.concat([early, seldom]), ("often", 0.25), ("seldom", 1.0)) == Signs(0, 0, 1, 1.0)
+    assert sooner(by_seed(pd.concat([early, seldom])), ("often", 0.25), ("seldom", 1.0)) == Signs(0, 0, 1, 1.0)
     bump = course("often", 0.25, 0, [0.2, 0.8, *[0.2] * 10])  # over the bar once, by chance, when the other is not seen
-    assert sooner(pd.concat([bump, seldom]), ("often", 0.25), ("seldom", 1.0)) == Signs(0, 1, 1, 1.0)
+    assert sooner(by_seed(pd.concat([bump, seldom])), ("often", 0.25), ("seldom", 1.0)) == Signs(0, 1, 1, 1.0)
 
 
 #: Fewer epochs on all the data, at the cost of half of it: there in its second epoch.

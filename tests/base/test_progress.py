@@ -21,10 +21,10 @@ def test_a_bar_follows_a_position_and_ends_where_it_ends(capsys: pytest.CaptureF
         seen = threading.Event()
         beginning = threading.current_thread()
 
-        def position() -> float:
+        def position() -> tuple[float, str]:
             if threading.current_thread() is not beginning:
                 seen.set()
-            return positions[-1]
+            return positions[-1], ""
 
         with following(bar, position):
             assert seen.wait(10), "nothing asked for the position"
@@ -78,20 +78,20 @@ def test_where_somebody_watches_a_bar_is_a_widget_whose_total_may_grow(
 
 
 def test_a_bar_says_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = iter(["3 to train", "about 00:20 left"])
+    texts = iter(["", "3 to train", "", "about 00:20 left"])  # once as it begins
     with progress_bar("work", 100) as bar:
         bar.mininterval, bar.start_t = 60, 0.0
         monkeypatch.setattr(bar, "_time", lambda: 20.0)
-        with following(bar, lambda: 90.0, lambda: next(texts)):
+        with following(bar, lambda: (90.0, next(texts))):
             pass
         assert "90.0/100 passes [00:20 gone, 3 to train]" in str(bar), "once, at its end"
-        with following(bar, lambda: 95.0, lambda: next(texts)):
+        with following(bar, lambda: (95.0, next(texts))):
             pass
         assert "95.0/100 passes [00:20 gone, about 00:20 left]" in str(bar)
 
 
 def test_a_hidden_bar_asks_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    def position() -> float:
+    def position() -> tuple[float, str]:
         raise AssertionError("asked")
 
     with progress_bar("work", 100, show=False) as bar, following(bar, position):
@@ -126,7 +126,7 @@ def test_a_bar_whose_reader_has_gone_holds_up_nothing(monkeypatch: pytest.Monkey
     def work() -> None:
         with progress_bar("work", 100) as bar:
             bar.mininterval = 0.01
-            with following(bar, lambda: 50.0):
+            with following(bar, lambda: (50.0, "")):
                 time.sleep(0.1)
             reached.append(bar.n)
 
