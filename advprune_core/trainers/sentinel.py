@@ -2,9 +2,11 @@
 
 It reads a run's rows of metrics, and compares like with like: the network that is trained on held-out
 images with the same network on its own training attack. A moving average of the weights lags behind
-both, and would look collapsed at first and well for too long. Near its bounds the flag is decided by
-chance, so what is reported beside it are onset and depth. Held-out images are no test: where they are
-closer to the training images than the test images are, as with the digits, the accuracy on them is higher.
+both, and would look collapsed at first and well for too long. A network that withstands the attack on the
+images it is trained on, and not on others, has overfitted robustly, which is another fault: what looks like
+a collapse is looked at on training images too. Near its bounds the flag is decided by chance, so what is
+reported beside it are onset and depth. Held-out images are no test: where they are closer to the training
+images than the test images are, as with the digits, the accuracy on them is higher.
 """
 
 from __future__ import annotations
@@ -51,26 +53,72 @@ def hollow(*, robust: float, training: float) -> bool:
 
 @dataclass(frozen=True)
 class Check:
-    """Accuracies in [0, 1] of the trained network at the end of `epoch`: under PGD-10 held out, and in training."""
+    """Accuracies in [0, 1] of the trained network at the end of `epoch`.
+
+    Attributes
+    ----------
+    epoch : int
+    robust : float
+        Under PGD-10, on held-out images.
+    training : float
+        On the training attack, in training.
+    on_training : float, optional
+        Under PGD-10, on training images; known where a collapse was `suspected`, in records of this version and later.
+    """
 
     epoch: int
     robust: float
     training: float
+    on_training: float | None = None
+
+    def is_down(self, *, best: Check, drop: float) -> tuple[bool, bool]:
+        """Whether it shows a fall from the best check so far, this one included; and whether it is hollow.
+
+        Where accuracy on training images is known, it has to be as low in comparison with the training attack.
+        """
+        has_fallen = fell(
+            robust=self.robust,
+            training=self.training,
+            best_robust=best.robust,
+            training_at_best=best.training,
+            drop=drop,
+        )
+        is_hollow = hollow(robust=self.robust, training=self.training)
+        if self.on_training is None:
+            return has_fallen, is_hollow
+        return (
+            has_fallen and self.on_training < self.training / 2,
+            is_hollow and hollow(robust=self.on_training, training=self.training),
+        )
 
 
 def checks(metrics: Sequence[Mapping[str, Any]]) -> list[Check]:
-    """The checks in a run's rows of metrics."""
+    """The checks in a run's rows of metrics, but for those of a plain phase, which has no training attack."""
     return [
-        Check(row["epoch"], row.get("val_pgd_trained", row["val_pgd"]), row["train_accuracy"])
+        Check(
+            row["epoch"],
+            row.get("val_pgd_trained", row["val_pgd"]),
+            row["train_accuracy"],
+            row.get("train_pgd"),
+        )
         for row in metrics
-        if "val_pgd" in row
+        if "val_pgd" in row and not row.get("plain")
     ]
+
+
+def suspected(course: Sequence[Check], *, drop: float) -> bool:
+    """Whether the last check shows a collapse by what it knows, which may be held-out images alone."""
+    return bool(course) and any(course[-1].is_down(best=_best(course), drop=drop))
+
+
+def _best(course: Sequence[Check]) -> Check:
+    return max(course, key=lambda check: check.robust)  # the first of equals
 
 
 def onset(course: Sequence[Check], *, drop: float, ended: bool) -> int | None:
     """Epoch of the first check of a collapse, or None.
 
-    A check shows a collapse where robust accuracy `fell` or is `hollow`. One alone may be a dip at a
+    A check shows a collapse where robust accuracy `fell` or is `hollow` (`Check.is_down`). One alone may be a dip at a
     high learning rate; two in a row, or the last one of a run, are none. A fall is not taken back by a
     recovery. A hollow network that later withstands more than ever was still learning, and is.
 
@@ -87,14 +135,8 @@ def onset(course: Sequence[Check], *, drop: float, ended: bool) -> int | None:
     for check in course:
         better = best is None or check.robust > best.robust
         best = check if best is None or better else best
-        down = fell(
-            robust=check.robust,
-            training=check.training,
-            best_robust=best.robust,
-            training_at_best=best.training,
-            drop=drop,
-        )
-        if down or hollow(robust=check.robust, training=check.training):
+        down, empty = check.is_down(best=best, drop=drop)
+        if down or empty:
             believed, fallen = suspect if believed is None else believed, fallen or down
             if fallen and believed is not None:
                 return believed

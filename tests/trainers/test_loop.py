@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from advprune_core.attacks import PGD
 from advprune_core.attacks.evaluate import accuracy_under
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
-from advprune_core.datasets.splits import Dataset
+from advprune_core.datasets.splits import Dataset, Split
 from advprune_core.models.base import build_model
 from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
@@ -26,6 +27,7 @@ from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.run import Run
+from advprune_core.trainers.sentinel import checks, suspected
 from advprune_core.trainers.state import unbiased_average
 from tests.tiny import tiny_run
 
@@ -286,19 +288,29 @@ def test_best_checkpoint_is_that_of_the_best_epoch() -> None:
     assert 2 * 6 * len(dataset.val_stop) <= result.ledger["passes"]["validate"]
 
 
-def collapsing(monkeypatch: pytest.MonkeyPatch, checks: list[float], training: list[float], **options: Any) -> Any:
-    """A run whose checks and training accuracies are given."""
+def collapsing(
+    monkeypatch: pytest.MonkeyPatch,
+    checks: list[float],
+    training: list[float],
+    on_training: float = 0.0,
+    **options: Any,
+) -> Any:
+    """A run whose checks and training accuracies are given, and what all looks at training images find."""
     from advprune_core.trainers import run
 
     config = tiny_run(epochs=len(checks), best_every=1, **options)
+    dataset = data(config)
     seen, epoch = iter(checks), Run._epoch
+
+    def accuracy(model: nn.Module, images: Split, *args: Any, **kwargs: Any) -> float:
+        return next(seen) if images is dataset.val_stop else on_training
 
     def told(self: Any, number: int, *, share: float) -> dict[str, Any]:
         return {**epoch(self, number, share=share), "train_accuracy": training[number]}
 
-    monkeypatch.setattr(run, "accuracy_under", lambda *args, **kwargs: next(seen))
+    monkeypatch.setattr(run, "accuracy_under", accuracy)
     monkeypatch.setattr(Run, "_epoch", told)
-    return train(config, data(config))
+    return train(config, dataset)
 
 
 # (PGD on val_stop, training accuracy, epoch of the collapse)
@@ -323,6 +335,41 @@ def test_the_sentinel(
     assert result.status == ("ok" if epoch is None else "collapsed")
     assert len(result.metrics) == 4  # flagged, and trained to its end
     assert result.best_epoch == int(np.argmax(checks))
+
+
+@pytest.mark.parametrize(("checks", "training"), [course[:2] for course in COURSES])
+def test_what_withstands_the_attack_on_the_images_it_is_trained_on_has_overfitted_and_not_collapsed(
+    checks: list[float], training: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = collapsing(monkeypatch, checks, training, on_training=0.6)
+    assert (result.status, result.collapse_epoch) == ("ok", None)
+
+
+def test_images_that_are_trained_on_are_attacked_where_a_collapse_is_suspected_and_there_alone() -> None:
+    """As many as are held out, of those that are kept; by a plain attack on them; counted as validation."""
+    config = RunConfig.flat(trainer="fgsm", eps="5.5/16", pruner="random", fraction=0.3, epochs=60, best_every=10)
+    dataset = data(config)
+    model = build_model(config.model, dataset)
+    result = train(config, dataset, model=model)
+    course = checks(result.metrics)
+    checked = [row for row in result.metrics if "val_pgd" in row]
+    for end, row in enumerate(checked, 1):
+        held_out = [*course[: end - 1], replace(course[end - 1], on_training=None)]
+        assert ("train_pgd" in row) == suspected(held_out, drop=config.collapse_drop)
+    assert "train_pgd" in result.metrics[-1]
+    assert "train_pgd" not in checked[0]
+    kept = dataset.train.take(torch.from_numpy(result.selections[0].indices))
+    some = kept.take(kept.spread(min(len(dataset.val_stop), len(kept))))
+    again = accuracy_under(model, some, PGD(steps=10), threat=config.threat, seed=config.seed)
+    assert result.metrics[-1]["train_pgd"] == again
+
+
+def test_a_plain_phase_is_no_collapse() -> None:
+    """It learns its images, which nobody attacks, and withstands nothing."""
+    config = tiny_run(epochs=5, plain_epochs=4, best_every=1, on_collapse="stop", lr=0.05)
+    result = train(config, data(config))
+    assert (result.status, len(result.metrics)) == ("ok", 5)
+    assert not any("train_pgd" in row for row in result.metrics[:4])
 
 
 def test_the_sentinel_has_nothing_to_say_of_standard_training(monkeypatch: pytest.MonkeyPatch) -> None:
