@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from advprune_core.analysis.labels import matched_arm, point_label, setting
+from advprune_core.analysis.labels import point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
 from advprune_core.analysis.style import COLLAPSED_MARK, GREY, caption, styled
 from advprune_core.analysis.summaries import points
+from advprune_core.trainers.controls import matched_arm
 
 NOT_MEASURED = (
     "No run has the alignment of its attack's gradients: it is measured where a training attack takes a single step, "

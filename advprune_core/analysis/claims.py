@@ -12,13 +12,14 @@ import pandas as pd
 from advprune_core.analysis.cells import specification, with_accuracies
 from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Estimate, Signs, estimate, holm, sign_test
-from advprune_core.analysis.labels import control_arm, setting, trainings
+from advprune_core.analysis.labels import setting, trainings
 from advprune_core.analysis.rivals import at_equal_robustness
 from advprune_core.analysis.summaries import Point, attacks_of, seconds_ratio
 from advprune_core.analysis.survival import lives_of, never_robust
 from advprune_core.analysis.verdicts import LEVEL, runs_of, was_run
 from advprune_core.models.base import MODELS
 from advprune_core.study.archive import Missing
+from advprune_core.trainers.controls import control_arm
 
 K = TypeVar("K")
 #: What a sign test says of the first of its pairs, if it says anything.

@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from advprune_core.analysis.estimates import SAME, Signs, holm, p_told, sign_test
-from advprune_core.analysis.labels import arm_label, control_arm, matched_arm, point_label, setting
+from advprune_core.analysis.labels import arm_label, point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
 from advprune_core.analysis.style import caption, styled
 from advprune_core.analysis.summaries import Point, points
+from advprune_core.trainers.controls import control_arm, matched_arm
 
 #: The checks of each run, by point and seed.
 Runs = dict[Point, dict[Any, pd.DataFrame]]

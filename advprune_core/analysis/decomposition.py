@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from advprune_core.analysis.cells import settings, with_accuracies
 from advprune_core.analysis.estimates import estimate
-from advprune_core.analysis.labels import control_arm, point_label, sample, setting
+from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.rivals import is_random
 from advprune_core.analysis.style import (
@@ -38,6 +38,7 @@ from advprune_core.analysis.style import (
 from advprune_core.analysis.summaries import SAME_COST, Point, points
 from advprune_core.analysis.verdicts import by_seed
 from advprune_core.analysis.ways import ways
+from advprune_core.trainers.controls import control_arm
 
 #: Width of a bar in points.
 BAR = 4.0

@@ -19,7 +19,7 @@ from advprune_core.analysis.markup import plain
 from advprune_core.analysis.summaries import attacks_of
 from advprune_core.base.settings import ConfigError
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import CONTROLS, Control
+from advprune_core.trainers.controls import CONTROLS
 from advprune_core.trainers.presets import steps_told, trainer_name
 
 
@@ -35,19 +35,6 @@ def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
         text = CONTROLS[control]
         return f"{text} (as {matched.rstrip(')')})" if several else text
     return {"random": "static random subset", "redraw": "random subset, redrawn each epoch"}.get(arm, arm)
-
-
-def matched_arm(arm: str) -> str:
-    """The arm that a control matches, ``way: same_steps(random)``: ``way: random``; any other arm itself."""
-    way, colon, own = arm.rpartition(": ")
-    control, _, matched = own.partition("(")
-    return f"{way}{colon}{matched.removesuffix(')')}" if control in CONTROLS else arm
-
-
-def control_arm(control: Control, arm: str) -> str:
-    """The arm that is a control of another one, as `matched_arm` undoes it."""
-    way, colon, own = arm.rpartition(": ")
-    return f"{way}{colon}{control}({own})"
 
 
 def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: bool = False) -> str:

@@ -20,8 +20,8 @@ from advprune_core.analysis.dots import MANY, accuracy_dots
 from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label as arm_label
-from advprune_core.analysis.labels import matched_arm, sample, setting
 from advprune_core.analysis.labels import point_label as point_label
+from advprune_core.analysis.labels import sample, setting
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.style import (
     BLACK,
@@ -40,7 +40,7 @@ from advprune_core.analysis.style import (
 )
 from advprune_core.analysis.summaries import Point, attacks_of, speed_ups
 from advprune_core.analysis.ways import full_costs
-from advprune_core.trainers.controls import CONTROLS
+from advprune_core.trainers.controls import CONTROLS, matched_arm
 
 #: What a phase is called, and how its bars are filled.
 _PHASES: dict[str, tuple[str, dict[str, Any]]] = {

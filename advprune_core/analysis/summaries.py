@@ -10,6 +10,7 @@ from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.verdicts import Verdict, compare, judge, was_run
 from advprune_core.analysis.ways import frontier, full_costs, way_of
+from advprune_core.trainers.controls import control_arm
 
 #: Runs within this share of each other's cost cost the same.
 SAME_COST = 0.05
@@ -131,7 +132,7 @@ def _against_rivals(table: pd.DataFrame, runs: pd.DataFrame, random: str) -> dic
     """Each pruner at each fraction against its two rivals, where these were run."""
     asked = {}
     for arm, fraction in runs[["arm", "fraction"]].drop_duplicates().itertuples(index=False):
-        for name, rival in (("against_random", random), ("against_same_cost", f"same_cost({arm})")):
+        for name, rival in (("against_random", random), ("against_same_cost", control_arm("same_cost", arm))):
             if rival != arm and was_run(table, rival, fraction):
                 asked[arm, fraction, name] = compare(table, arm, rival, fraction=fraction)
     return judge(asked)

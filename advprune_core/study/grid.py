@@ -24,7 +24,7 @@ from advprune_core.study.study import StudyConfig, pruner_label
 from advprune_core.trainers.arithmetic import check_precision
 from advprune_core.trainers.checks import check_machine, check_training, fitted
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import Control, Finished, check_control, resolve
+from advprune_core.trainers.controls import Control, Finished, check_control, control_arm, resolve
 
 Datasets = Mapping[DatasetSource, Dataset]
 
@@ -127,7 +127,7 @@ def grid(
             entries.append(run)
             for control in controls:
                 check_control(control, config)
-                entries.append(replace(run, arm=f"{prefix}{control}({label})", control=control))
+                entries.append(replace(run, arm=control_arm(control, run.arm), control=control))
     return entries
 
 

@@ -85,7 +85,7 @@ class RunConfig(Settings):
             gt=0,
             le=1,
             description="fall of that accuracy, beyond a fall in training, that is a collapse (as is, whatever the "
-            "fall, less than a quarter of a training accuracy above 50 %)",
+            "fall, less than a quarter of a training accuracy above 50 %), where training images show it too",
         ),
     ] = 0.2
     on_collapse: Annotated[

@@ -29,6 +29,19 @@ CONTROLS: dict[Control, str] = {
 }
 
 
+def matched_arm(arm: str) -> str:
+    """The arm that a control matches, ``way: same_steps(random)``: ``way: random``; any other arm itself."""
+    way, colon, own = arm.rpartition(": ")
+    control, _, matched = own.partition("(")
+    return f"{way}{colon}{matched.removesuffix(')')}" if control in CONTROLS else arm
+
+
+def control_arm(control: Control, arm: str) -> str:
+    """The arm that is a control of another one, as `matched_arm` undoes it."""
+    way, colon, own = arm.rpartition(": ")
+    return f"{way}{colon}{control}({own})"
+
+
 class Finished(Protocol):
     """What a control has to know of the run that it matches: what it cost, and what it kept; see `RunRecord`."""
 
