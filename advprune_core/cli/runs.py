@@ -41,7 +41,7 @@ def run(
     from advprune_core.study.store import RunStore
     from advprune_core.study.study import Execution, pruner_label
     from advprune_core.trainers.config import RunConfig
-    from advprune_core.trainers.controls import CONTROLS, check_control
+    from advprune_core.trainers.controls import CONTROLS, check_control, control_arm
     from advprune_core.trainers.sentinel import depth
 
     asked = {name: value_of(text) for name, text in ctx.obj.items() if text is not None}
@@ -59,7 +59,7 @@ def run(
     if control is not None:
         check_names([control], CONTROLS, what="control")
         check_control(control, config)  # type: ignore[arg-type]
-        entries.append(replace(entries[0], arm=f"{control}({label})", control=control))  # type: ignore[arg-type]
+        entries.append(replace(entries[0], arm=control_arm(control, label), control=control))  # type: ignore[arg-type]
     if dry_run:
         print_plan(entries, execution)
         return

@@ -12,7 +12,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.study.columns import Column, derived
 from advprune_core.trainers.config import content_key
 from advprune_core.trainers.result import TrainResult
-from advprune_core.trainers.sentinel import depth
+from advprune_core.trainers.sentinel import depth, held_out
 
 #: Begins the keys of weights that no run here has trained.
 OWN_WEIGHTS = "own-"
@@ -188,20 +188,16 @@ def cost_seconds(record: RunRecord) -> float:
     return record.cost_seconds if record.trained else np.nan
 
 
-def _held_out(record: RunRecord) -> list[float]:
-    return [check["val_pgd"] for check in record.epochs if "val_pgd" in check]
-
-
 @derived
 def val_pgd_best(record: RunRecord) -> float:
     """PGD-10 on val_stop at its best check."""
-    return max(_held_out(record), default=np.nan)
+    return max(held_out(record.epochs), default=np.nan)
 
 
 @derived
 def val_pgd_last(record: RunRecord) -> float:
     """The same at the last check: the difference is robust overfitting."""
-    return next(reversed(_held_out(record)), np.nan)
+    return next(reversed(held_out(record.epochs)), np.nan)
 
 
 @derived

@@ -85,7 +85,8 @@ class RunConfig(Settings):
             gt=0,
             le=1,
             description="fall of that accuracy, beyond a fall in training, that is a collapse (as is, whatever the "
-            "fall, less than a quarter of a training accuracy above 50 %), where training images show it too",
+            "fall, less than a quarter of a training accuracy above 50 %), unless half of that stands on training "
+            "images",
         ),
     ] = 0.2
     on_collapse: Annotated[

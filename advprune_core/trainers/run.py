@@ -16,24 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advprune_core.attacks.base import PGD
-from advprune_core.attacks.evaluate import accuracy_under
 from advprune_core.base.randomness import stream, torch_stream
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets import augmentation
-from advprune_core.datasets.splits import Dataset, Split
+from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import Outputs, Passes
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, keep
-from advprune_core.trainers.alignment import has_one_step, perturbation_alignment
 from advprune_core.trainers.arithmetic import autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.batches import epoch_order
 from advprune_core.trainers.checks import check_selected
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
-from advprune_core.trainers.sentinel import Check, checks, onset, suspected
+from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import RunState
+from advprune_core.trainers.validation import validate
 from advprune_core.trainers.warmups import shared_key
 
 
@@ -91,7 +89,7 @@ class Run:
                     status = "diverged"
                 elif self.config.best_every and (last or (epoch + 1) % self.config.best_every == 0):
                     with state.ledger.phase("validate"):
-                        row |= self._validate(row)
+                        row |= validate(self.config, state, self.dataset, self.split, row=row, batch=self.last_batch)
                 state.ledger.sample_memory()
                 state.counters.metrics.append(row)
                 if status != "diverged":
@@ -147,11 +145,10 @@ class Run:
 
     def _onset(self) -> int | None:
         """Epoch of a collapse, by what the checks have shown so far."""
-        return onset(self._course(), drop=self.config.collapse_drop, ended=self._at_end())
-
-    def _course(self, *rows: dict[str, Any]) -> list[Check]:
-        """The checks so far, and those in further rows; none where nothing is attacked."""
-        return checks([*self.state.counters.metrics, *rows]) if self.config.objective.uses_adversarial else []
+        if not self.config.objective.uses_adversarial:
+            return None
+        course = checks(self.state.counters.metrics)
+        return onset(course, drop=self.config.collapse_drop, ended=self._at_end())
 
     def _status(self) -> str:
         """How a run stands that has not diverged."""
@@ -306,29 +303,3 @@ class Run:
         if state.average is not None:
             state.average.update_parameters(state.model)
         return Outputs(losses.detach(), logits.detach())
-
-    def _validate(self, row: dict[str, Any]) -> dict[str, float]:
-        """PGD-10 on val_stop, of the weights that are evaluated, the best so far being kept, and of those trained.
-
-        Of the latter as well, after a training attack of one step, the alignment of its gradients on the last batch;
-        and where a collapse is suspected, the same attack on as many images that are trained on.
-        """
-        state, counters, config = self.state, self.state.counters, self.config
-        held_out = self.dataset.val_stop
-
-        def robust(model: nn.Module, images: Split) -> float:
-            return accuracy_under(model, images, PGD(steps=10), threat=config.threat, seed=config.seed)
-
-        found = {"val_pgd": robust(state.final_model, held_out)}
-        if found["val_pgd"] > counters.best:
-            counters.best, counters.best_epoch, state.best = found["val_pgd"], row["epoch"], state.weights()
-        if state.average is not None:
-            found["val_pgd_trained"] = robust(state.model, held_out)
-        if suspected(self._course({**row, **found}), drop=config.collapse_drop):
-            kept = self.split.take(torch.from_numpy(state.selection.indices).to(state.device))
-            found["train_pgd"] = robust(state.model, kept.take(kept.spread(min(len(held_out), len(kept)))))
-        attacked = not row.get("plain") and has_one_step(config.objective, config.attack)
-        if attacked and self.last_batch is not None:
-            attack = config.attack.bind(state.model, seed=config.seed, state=state.policy, remembers=False)
-            found["pert_align"] = perturbation_alignment(state.model, self.last_batch, attack, config.objective)
-        return found

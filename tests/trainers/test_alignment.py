@@ -136,7 +136,7 @@ def test_a_run_that_is_looked_at_ends_with_the_same_bits(
     assert [row.get("pert_align") for row in again.metrics] == values
     same(again, watched)
 
-    monkeypatch.setattr("advprune_core.trainers.run.has_one_step", lambda *_: False)
+    monkeypatch.setattr("advprune_core.trainers.validation.has_one_step", lambda *_: False)
     alone = train(config, dataset)
     assert not any("pert_align" in row for row in alone.metrics)
     same(watched, alone)

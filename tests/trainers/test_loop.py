@@ -27,7 +27,7 @@ from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.run import Run
-from advprune_core.trainers.sentinel import checks, suspected
+from advprune_core.trainers.sentinel import checks, depth, held_out, hollow, suspected
 from advprune_core.trainers.state import unbiased_average
 from tests.tiny import tiny_run
 
@@ -296,7 +296,7 @@ def collapsing(
     **options: Any,
 ) -> Any:
     """A run whose checks and training accuracies are given, and what all looks at training images find."""
-    from advprune_core.trainers import run
+    from advprune_core.trainers import validation
 
     config = tiny_run(epochs=len(checks), best_every=1, **options)
     dataset = data(config)
@@ -308,7 +308,7 @@ def collapsing(
     def told(self: Any, number: int, *, share: float) -> dict[str, Any]:
         return {**epoch(self, number, share=share), "train_accuracy": training[number]}
 
-    monkeypatch.setattr(run, "accuracy_under", accuracy)
+    monkeypatch.setattr(validation, "accuracy_under", accuracy)
     monkeypatch.setattr(Run, "_epoch", told)
     return train(config, dataset)
 
@@ -346,7 +346,7 @@ def test_what_withstands_the_attack_on_the_images_it_is_trained_on_has_overfitte
 
 
 def test_images_that_are_trained_on_are_attacked_where_a_collapse_is_suspected_and_there_alone() -> None:
-    """As many as are held out, of those that are kept; by a plain attack on them; counted as validation."""
+    """As many as are held out, of those that are kept."""
     config = RunConfig.flat(trainer="fgsm", eps="5.5/16", pruner="random", fraction=0.3, epochs=60, best_every=10)
     dataset = data(config)
     model = build_model(config.model, dataset)
@@ -366,10 +366,18 @@ def test_images_that_are_trained_on_are_attacked_where_a_collapse_is_suspected_a
 
 def test_a_plain_phase_is_no_collapse() -> None:
     """It learns its images, which nobody attacks, and withstands nothing."""
-    config = tiny_run(epochs=5, plain_epochs=4, best_every=1, on_collapse="stop", lr=0.05)
+    config = tiny_run(epochs=9, plain_epochs=8, best_every=1, on_collapse="stop", lr=0.05, eps="4/16")
     result = train(config, data(config))
-    assert (result.status, len(result.metrics)) == ("ok", 5)
-    assert not any("train_pgd" in row for row in result.metrics[:4])
+    assert any(hollow(robust=row["val_pgd"], training=row["train_accuracy"]) for row in result.metrics[:8])
+    assert (result.status, len(result.metrics)) == ("ok", 9)
+    assert not any("train_pgd" in row for row in result.metrics[:8])
+
+
+def test_the_best_weights_are_of_an_attacked_epoch_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out_accuracies = [0.4, 0.5, 0.2, 0.3, 0.1]
+    result = collapsing(monkeypatch, held_out_accuracies, [0.6] * 5, plain_epochs=2)
+    assert (result.best_epoch, held_out(result.metrics)) == (3, [0.2, 0.3, 0.1])
+    assert depth(result.metrics) == pytest.approx(0.2)
 
 
 def test_the_sentinel_has_nothing_to_say_of_standard_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +389,7 @@ def test_the_sentinel_looks_at_the_weights_that_are_trained_and_not_at_their_ave
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two checks an epoch: the average, which lags and would look collapsed; and the network that is trained."""
-    from advprune_core.trainers import run
+    from advprune_core.trainers import validation
 
     average, trained = [0.0, 0.05, 0.1, 0.6], [0.3, 0.5, 0.6, 0.7]
     asked: list[bool] = []
@@ -393,7 +401,7 @@ def test_the_sentinel_looks_at_the_weights_that_are_trained_and_not_at_their_ave
         asked.append(self.state.final_model is not self.state.model)
         return {**epoch(self, number, share=share), "train_accuracy": 0.9}
 
-    monkeypatch.setattr(run, "accuracy_under", lambda *args, **kwargs: next(seen))
+    monkeypatch.setattr(validation, "accuracy_under", lambda *args, **kwargs: next(seen))
     monkeypatch.setattr(Run, "_epoch", told)
     result = train(config, data(config))
     assert all(asked)
@@ -402,8 +410,12 @@ def test_the_sentinel_looks_at_the_weights_that_are_trained_and_not_at_their_ave
     assert [row["val_pgd_trained"] for row in result.metrics] == trained
 
 
-def test_each_check_is_of_the_weights_it_says() -> None:
-    config = tiny_run(epochs=3, best_every=1, ema=0.99, eps="1/64", schedule="constant")
+def test_each_check_is_of_the_weights_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    from advprune_core.trainers import validation
+
+    monkeypatch.setattr(validation, "suspected", lambda *args, **kwargs: True)
+    pruner = {"redraw": {"every": 1}}
+    config = tiny_run(epochs=3, best_every=1, ema=0.99, eps="1/64", schedule="constant", pruner=pruner, fraction=0.8)
     dataset = data(config)
     model = build_model(config.model, dataset)
     result = train(config, dataset, model=model)  # the network given is the one trained
@@ -413,6 +425,10 @@ def test_each_check_is_of_the_weights_it_says() -> None:
         again = accuracy_under(network, dataset.val_stop, PGD(steps=10), threat=config.threat, seed=config.seed)
         assert result.metrics[-1][name] == again
     assert result.metrics[-1]["val_pgd_trained"] != result.metrics[-1]["val_pgd"], "or the test cannot tell them apart"
+    kept = dataset.train.take(torch.from_numpy(result.selections[2].indices))
+    some = kept.take(kept.spread(len(dataset.val_stop)))
+    again = accuracy_under(model, some, PGD(steps=10), threat=config.threat, seed=config.seed)
+    assert result.metrics[-1]["train_pgd"] == again
 
 
 @pytest.mark.slow

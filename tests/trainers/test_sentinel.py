@@ -32,26 +32,25 @@ def test_checks(robust: float, training: float, best: float, at_best: float, dro
     assert (down or hollow(robust=robust, training=training)) == expected
 
 
-# robust, training, best robust, PGD on training images, whether that is a fall, and hollow
+# robust, training, best robust, PGD-10 on training images, suspected, collapsed
 LOOKS = [
     (0.05, 0.99, 0.45, None, True, True),
     (0.05, 0.99, 0.45, 0.05, True, True),
-    (0.05, 0.99, 0.45, 0.30, True, False),  # a third of what it learned: overfitted too, and fallen all the same
-    (0.05, 0.99, 0.45, 0.60, False, False),  # robust on what it has seen: robust overfitting
-    (0.12, 0.60, 0.15, 0.20, False, False),  # few images: it never fell, and withstands a third of them
-    (0.12, 0.60, 0.15, 0.14, False, True),
+    (0.05, 0.99, 0.45, 0.40, True, True),  # less than half of what it learned of its own attack on the same images
+    (0.05, 0.99, 0.45, 0.60, True, False),  # robust on what it has seen: robust overfitting
+    (0.12, 0.60, 0.15, 0.20, True, True),  # it never rose, so it cannot have fallen
+    (0.12, 0.60, 0.15, 0.30, True, False),
     (0.30, 0.60, 0.35, 0.00, False, False),  # held-out images say that nothing is wrong
 ]
 
 
-@pytest.mark.parametrize(("robust", "training", "best", "on_training", "has_fallen", "is_hollow"), LOOKS)
+@pytest.mark.parametrize(("robust", "training", "best", "on_training", "looks_down", "collapsed"), LOOKS)
 def test_what_looks_like_a_collapse_is_looked_at_on_training_images(
-    robust: float, training: float, best: float, on_training: float | None, has_fallen: bool, is_hollow: bool
+    robust: float, training: float, best: float, on_training: float | None, looks_down: bool, collapsed: bool
 ) -> None:
     course = [Check(0, best, 0.6), Check(1, robust, training, on_training)]
-    assert course[1].is_down(best=course[0], drop=0.2) == (has_fallen, is_hollow)
-    assert suspected(course, drop=0.2) == (has_fallen or is_hollow)
-    assert onset(course, drop=0.2, ended=True) == (1 if has_fallen or is_hollow else None)
+    assert suspected(course, drop=0.2) == looks_down
+    assert onset(course, drop=0.2, ended=True) == (1 if collapsed else None)
 
 
 def test_nothing_is_suspected_of_no_checks() -> None:
@@ -74,6 +73,7 @@ def test_checks_are_the_epochs_that_have_one() -> None:
     row = {"epoch": 0, "train_accuracy": 0.8, "val_pgd": 0.1}
     assert checks([{**row, "train_pgd": 0.3}]) == [Check(0, 0.1, 0.8, 0.3)]
     assert checks([{**row, "plain": True}]) == [], "of images that nobody attacked"
+    assert checks([{**row, "images": 0}]) == [], "an epoch too short for a batch"
     assert checks([]) == []
 
 
