@@ -1,4 +1,4 @@
-"""The sentinel on single checks; `test_loop` has whole courses."""
+"""The sentinel on single checks; `test_validation` has whole courses."""
 
 from __future__ import annotations
 
