@@ -108,11 +108,13 @@ def _wrong_labels(study: str, wrong: int, data: str, attack: str = "") -> Case:
     """The half chosen by margins from plain training, beside the better of the ways to train on all the data."""
     table = with_accuracies(of(study))
     arm, runs = f"plain first, {wrong} % wrong: aum", points(table)
+    whole = {(f"{when}, {wrong} % wrong: random", 1.0) for when in ("all the while", "plain first")}
     rivals = {
         pair: found
         for pair, found in at_equal_cost(table).items()
-        if pair[0][0].startswith(arm) and pair[0][1] == 0.5 and pair[1][1] == 1
+        if pair[0][0].startswith(arm) and pair[0][1] == 0.5 and pair[1] in whole
     }
+    assert {rival for _, rival in rivals} == whole
     return Case(
         f"{data}, {wrong} % of the labels wrong{attack}",
         "half, by AUM: the images whose labels a first phase without attacks finds most plausible (keep: highest)",

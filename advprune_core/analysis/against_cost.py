@@ -37,8 +37,7 @@ from advprune_core.analysis.style import (
     tidy,
     trainer_look,
 )
-from advprune_core.analysis.summaries import SAME_COST
-from advprune_core.analysis.ways import frontier, way_labels
+from advprune_core.analysis.ways import SAME_COST, frontier, way_labels
 
 #: With more points than this, only those of the front are named against the cost.
 _NAMED = 6

@@ -28,7 +28,7 @@ from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.placing import label_lines
 from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, legend, styled, tidy
 from advprune_core.analysis.summaries import points
-from advprune_core.analysis.verdicts import compare
+from advprune_core.analysis.verdicts import compare, well_covered
 from advprune_core.pruners.oracle import Oracle
 
 #: What red, green and blue add to the brightness of a colour (ITU-R BT.709).
@@ -81,7 +81,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
 def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.DataFrame:
     """The arm of the highest mean robust accuracy that each budget pays for, and the best of the other kind.
 
-    Nobody can choose by the true labels: the oracle is a bound, and no arm.
+    Nobody can choose by the true labels: the oracle is a bound, and no arm. Nor is what too few seeds were tested of.
 
     Parameters
     ----------
@@ -98,6 +98,7 @@ def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.D
     found = found[found["pruner"].map(component_name) != Oracle.name]
     for budget in budgets:
         paid = found[found["cost"] <= budget * found["cost"].max() * (1 + 1e-9)].sort_values("robust", ascending=False)
+        paid = paid[well_covered(paid["seeds"])]
         if not len(paid):
             continue
         best = paid.iloc[0]

@@ -35,9 +35,9 @@ from advprune_core.analysis.style import (
     styled,
     tidy,
 )
-from advprune_core.analysis.summaries import SAME_COST, Point, points
+from advprune_core.analysis.summaries import Point, points
 from advprune_core.analysis.verdicts import by_seed
-from advprune_core.analysis.ways import ways
+from advprune_core.analysis.ways import SAME_COST, ways
 from advprune_core.trainers.controls import control_arm
 
 #: Width of a bar in points.

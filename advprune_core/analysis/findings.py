@@ -11,7 +11,7 @@ from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import arm_label, point_label
 from advprune_core.analysis.markup import escape, with_names
-from advprune_core.analysis.summaries import SAME_COST, speed_ups
+from advprune_core.analysis.summaries import speed_ups
 from advprune_core.analysis.verdicts import (
     BETTER,
     BETTER_HERE,
@@ -28,7 +28,7 @@ from advprune_core.analysis.verdicts import (
     seeds_told,
     was_run,
 )
-from advprune_core.analysis.ways import ways
+from advprune_core.analysis.ways import SAME_COST, ways
 from advprune_core.base.settings import check_names
 
 #: Share of a full run's passes that choosing may take before it is named.

@@ -81,7 +81,7 @@ def measured_points(folders: Sequence[Path]) -> pd.DataFrame:
 def _runs(folder: Path) -> Iterator[dict[str, Any]]:
     store = RunStore(folder, read_only=True)
     table = collect(folder, study=store.manifest(folder.name).study)
-    test = "+".join(attacks_of(table))
+    attacks = attacks_of(table)
     for row in table[table["robust"].notna()].to_dict("records"):
         record = store.run(row["key"])
         assert record is not None  # it is in the table
@@ -97,7 +97,7 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
             "model": spec_text(config.model),
             "norm": config.threat.norm,
             "eps": config.threat.eps,
-            "test": test,
+            "test": "+".join(name for name in attacks if pd.notna(row[f"robust_{name}"])),
             "trainer": json.dumps(other_settings(config), sort_keys=True),
             "pruner": json.dumps(config.pruner.spec(), sort_keys=True),
             "fraction": config.fraction,

@@ -69,7 +69,8 @@ def page(folder: Path, study: str) -> str:
     head += f"\n\nWritten by `advprune export {study}` from {source}; an edit here is lost."
     store = RunStore(folder, read_only=True)
     if missing := len(unfinished(store, store.manifest(study))):
-        head += f" Under way: {missing} points of the study have no run or no test yet."
+        head += f" Under way: {missing} points of the study have no run or no test yet, and no verdict is corrected "
+        head += "for looking before the end."
     if not len(table):
         return f"{head}\n\nNo run is finished yet.\n"
     runs, seeds = table["key"].nunique(), table["seed"].nunique()
@@ -150,8 +151,13 @@ def findings_of(table: pd.DataFrame) -> str:
     return _findings_of(table) + (f"\n\n**{doubt}.**" if doubt else "")
 
 
+def _bought_longer(table: pd.DataFrame) -> bool:
+    """Whether runs on a part of the data were trained for as many epochs as cost what all of it does."""
+    return bool("equal_cost" in table and (table["equal_cost"].eq(True) & (table["fraction"] < 1)).any())
+
+
 def _findings_of(table: pd.DataFrame) -> str:
-    if table["dataset"].astype(str).nunique() > 1:
+    if table["dataset"].astype(str).nunique() > 1 or _bought_longer(table):
         return equal_cost_findings(table)
     if compares_ways(table):
         return trainer_findings(table)

@@ -19,8 +19,9 @@ from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, pruner_look, reach, styled, tidy
-from advprune_core.analysis.summaries import SAME_COST, Point, points, seconds_ratio
+from advprune_core.analysis.summaries import Point, points, seconds_ratio
 from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, by_seed, compare, judge, method
+from advprune_core.analysis.ways import SAME_COST
 
 
 def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
@@ -34,7 +35,7 @@ def _whole(rows: pd.DataFrame) -> bool:
 
 
 def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
-    """Every pruned point against all that is trained on all of the same data at its cost or less, and a random subset.
+    """Every pruned point against all that is trained on all of the same data at its cost, and a random subset.
 
     Parameters
     ----------
@@ -44,19 +45,27 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     Returns
     -------
     dict of (point, rival) to Comparison
-        Points are (arm, matched fraction). A rival costs at most 5 % more; the random subset is of the same
-        way of training and the same fraction.
+        Points are (arm, matched fraction). A rival costs at most 5 % more, and where one on all the data costs about
+        as much, at most 5 % less: to beat what is much cheaper is no gain. The random subset is of the same way of
+        training and the same fraction.
     """
     table, found = with_accuracies(table), {}
     tested = _tested(table)
     for point, rows in tested.items():
         if _whole(rows) or rows["control"].notna().any():
             continue
-        for rival, others in tested.items():
-            same_data = set(others["dataset"]) == set(rows["dataset"])
-            cheap = others["cost"].mean() <= (1 + SAME_COST) * rows["cost"].mean()
+        shares = {
+            rival: others["cost"].mean() / rows["cost"].mean()
+            for rival, others in tested.items()
+            if set(others["dataset"]) == set(rows["dataset"]) and rival != point
+        }
+        paid = {rival: share for rival, share in shares.items() if share <= 1 + SAME_COST}
+        whole = {rival: share for rival, share in paid.items() if _whole(tested[rival])}
+        least = 1 - SAME_COST if max(whole.values(), default=0.0) >= 1 - SAME_COST else 0.0
+        for rival, share in paid.items():
+            others = tested[rival]
             random = is_random(others) and not is_random(rows) and _twin(rows, others)
-            if same_data and cheap and (_whole(others) or random) and rival != point:
+            if random or (rival in whole and share >= least):
                 found[point, rival] = compare(table, point[0], rival[0], fraction=point[1], reference_fraction=rival[1])
     return found
 
@@ -87,11 +96,16 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
         for (ours, rival), verdict in verdicts.items():
             if ours == point:
                 clean = clean_gain(tested[point], tested[rival])
-                share = tested[rival]["cost"].mean() / rows["cost"].mean()
-                cost = "" if share >= 1 - SAME_COST else f", which costs {share:.2f} of it"
+                cost = _cheaper(tested[rival], rows)
                 lines.append(f"  - against *{_named(rival, tested)}*{cost}: {clean.points()} clean, {verdict.text()}.")
     text = "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
     return f"{text}\n\n{method(verdicts.values())}"
+
+
+def _cheaper(others: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """What a rival that costs clearly less costs of a point."""
+    share = others["cost"].mean() / rows["cost"].mean()
+    return "" if share >= 1 - SAME_COST else f", which costs {share:.2f} of it"
 
 
 def clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
@@ -133,7 +147,7 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
                 gain, place = found[ours, rival].difference, place + 1
                 spread = reach(gain.mean, gain.low, gain.high)
                 axis.errorbar(100 * gain.mean, place, xerr=spread, marker=look.mark, color=look.colour)
-                ticks[place] = f"against {_named(rival, tested)}"
+                ticks[place] = f"against {_named(rival, tested)}{_cheaper(tested[rival], tested[ours])}"
         axis.set_yticks(list(ticks), list(ticks.values()))
         for tick, text in zip(axis.yaxis.get_major_ticks(), ticks.values(), strict=True):
             tick.label1.set_fontweight("normal" if text.startswith("against ") else "bold")

@@ -12,9 +12,6 @@ from advprune_core.analysis.verdicts import Verdict, compare, judge, was_run
 from advprune_core.analysis.ways import frontier, full_costs, way_of
 from advprune_core.trainers.controls import control_arm
 
-#: Runs within this share of each other's cost cost the same.
-SAME_COST = 0.05
-
 #: An arm at a fraction.
 Point = tuple[str, float]
 

@@ -274,6 +274,14 @@ def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates("seed").set_index("seed")
 
 
+def well_covered(seeds: pd.Series) -> pd.Series:
+    """Which points have seeds enough to be ranked: `MIN_SEEDS`, or as many as any of them where none has.
+
+    A mean of one seed that is the highest by chance would stand for all, and have no verdict.
+    """
+    return seeds >= min(MIN_SEEDS, seeds.max()) if len(seeds) else seeds.astype(bool)
+
+
 def runs_of(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:
     """The runs of an arm at a (matched) fraction, one for each seed."""
     return by_seed(table[(table["arm"] == arm) & (table["matched_fraction"] == fraction)])

@@ -9,6 +9,10 @@ import pandas as pd
 
 from advprune_core.analysis.cells import component_name, setting_of, with_accuracies
 from advprune_core.analysis.estimates import accuracy
+from advprune_core.analysis.verdicts import well_covered
+
+#: Runs within this share of each other's cost cost the same.
+SAME_COST = 0.05
 
 
 def way_of(table: pd.DataFrame) -> pd.Series:
@@ -58,7 +62,8 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
         matched_fraction, control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
         ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
         the runs timed alone, else NaN); ``collapsed``: so many of its ``runs``; ``on_frontier``: no
-        mean of what costs as much or less in the same setting is as high, which is no verdict.
+        mean of what costs as much (within 5 %) or less in the same setting is as high (`well_covered`
+        ones), which is no verdict.
     """
     table, rows = with_accuracies(table), []
     for (way, matched), group in table.groupby([way_labels(table), "matched_fraction"], sort=False):
@@ -88,11 +93,12 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
             }
         )
     points = pd.DataFrame(rows)
-    beaten = []
+    beaten, covered = [], well_covered(points["seeds"])
     for _, point in points.iterrows():
-        rivals = points[points["setting"] == point["setting"]]
-        cheaper, dearer = (f(rivals["cost_per_image"], point["cost_per_image"]) for f in (np.less, np.greater))
+        rivals = points[(points["setting"] == point["setting"]) & covered]
+        cost = rivals["cost_per_image"] / point["cost_per_image"]
+        cheaper, dearer = cost < 1 / (1 + SAME_COST), cost > 1 + SAME_COST
         better, worse = (f(rivals["robust"], point["robust"]) for f in (np.greater, np.less))
         beaten.append(((~dearer & better) | (cheaper & ~worse & rivals["robust"].notna())).any())
-    points["on_frontier"] = points["robust"].notna() & ~np.array(beaten)
+    points["on_frontier"] = points["robust"].notna() & covered & ~np.array(beaten)
     return points

@@ -93,6 +93,12 @@ def test_nobody_is_advised_to_know_the_true_labels() -> None:
     assert (costs(known)["arm"] == "oracle").any(), "the map has it"
 
 
+def test_one_seed_that_is_the_highest_is_no_advice() -> None:
+    lucky = rows("craig", 0.9, visits=4, per_visit=17, fraction=0.4)
+    assert chosen(pd.concat([TABLE, lucky.iloc[:1]], ignore_index=True), 1.0) == chosen(TABLE, 1.0)
+    assert chosen(lucky.iloc[:1], 1.0)[0] == "craig", "where nothing has more seeds it is all there is"
+
+
 def test_costs_are_visits_times_what_each_costs() -> None:
     found = costs(TABLE).set_index(["arm", "matched_fraction"])
     assert found.loc[("fast: random", 1.0), ["visits", "per_visit", "cost"]].tolist() == [10, 5, 50]

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from advprune_core.analysis.trainer_findings import trainer_findings
 from advprune_core.datasets.digits import Digits
 from tests.analysis.prose import interval, lines, p_after_holm
 from tests.made_up import WAYS, trainers_table
+
+
+def test_one_lucky_seed_takes_no_verdict_from_others() -> None:
+    table = trainers_table(WAYS)
+    carried = table[(table["variant"] == "carried") & (table["fraction"] == 1)]
+    lucky = carried.iloc[:1].assign(variant="lucky", arm="lucky: random", key="lucky", robust=0.99)
+    before, after = (trainer_findings(rows) for rows in (table, pd.concat([table, lucky], ignore_index=True)))
+    assert "lucky" not in after.partition("Of training on all the data")[2]
+    assert "**carried** withstands" in after
+    assert "Of the 2 points with a part of the data, 1 cost as much" in after
+    assert [line for line in lines(before) if "1 worse on these images" in line]
+    assert [line for line in lines(after) if "1 worse on these images" in line]
 
 
 def test_what_is_said_of_ways_of_training() -> None:

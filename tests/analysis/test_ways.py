@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from advprune_core.analysis.ways import frontier, full_costs, ways
@@ -21,6 +22,18 @@ def test_the_frontier_by_hand() -> None:
     # PGD-AT is matched by what is cheaper; 40 % of it is beaten; standard costs more than carried at 40 %.
     assert points["on_frontier"].tolist() == [False, False, False, True, True, True]
     assert points["robust_low"].iloc[1] == pytest.approx(0.72 - 12.7062 * 0.02, rel=1e-4)
+
+
+def test_what_costs_as_much_but_for_rounding_is_not_cheaper() -> None:
+    table = trainers_table(TRAINERS)
+    carried = (table["variant"] == "carried") & (table["fraction"] == 1)
+    table["cost"] = table["cost"].astype(float)
+    table.loc[carried, "cost"] *= 1.0001
+    worse = table[carried].assign(variant="worse", arm="worse: random", robust=table[carried]["robust"] - 0.1)
+    worse = worse.assign(cost=worse["cost"] / 1.0002)
+    points = frontier(pd.concat([table, worse], ignore_index=True)).set_index(["way", "matched_fraction"])
+    assert points.loc["carried", 1.0]["on_frontier"]
+    assert not points.loc["worse", 1.0]["on_frontier"], "it costs 0.02 % less"
 
 
 def test_costs_are_shares_of_the_same_way_of_training() -> None:
