@@ -14,7 +14,7 @@ from advprune_core.analysis.findings import bullets, with_method
 from advprune_core.analysis.markup import escape, with_names
 from advprune_core.analysis.survival import never_robust
 from advprune_core.analysis.verdicts import Comparison, Verdict, between, compare, judge, method, well_covered
-from advprune_core.analysis.ways import SAME_COST, frontier, way_labels
+from advprune_core.analysis.ways import ROUNDING, frontier, way_labels
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.datasets.base import DATASETS
 
@@ -64,7 +64,7 @@ def _rivals(point: pd.Series, full: pd.DataFrame, reference: str) -> dict[str, s
     """Ways of training on all the data that a point is compared with.
 
     For all the data the ``"reference"``, for a part of it the same way of training on the ``"whole"``;
-    then, unless it is that one, the highest mean of those that are ``"cheaper"`` or cost the same (within 5 %).
+    then, unless it is that one, the highest mean of those that are ``"cheaper"`` or cost the same (within 1 %).
     All of the point's own data set and threat model.
     """
     full = full[full["setting"] == point["setting"]]
@@ -72,7 +72,7 @@ def _rivals(point: pd.Series, full: pd.DataFrame, reference: str) -> dict[str, s
     found = (
         {kind: name} if (full["way"] == name).any() and (point["way"], point["matched_fraction"]) != (name, 1.0) else {}
     )
-    affordable = full["cost_per_image"] <= (1 + SAME_COST) * point["cost_per_image"]
+    affordable = full["cost_per_image"] <= (1 + ROUNDING) * point["cost_per_image"]
     cheaper = full[affordable & (full["way"] != point["way"])]
     cheaper = cheaper[well_covered(cheaper["seeds"])]
     if len(cheaper) and (best := str(cheaper.loc[cheaper["robust"].idxmax(), "way"])) not in found.values():

@@ -13,6 +13,8 @@ from advprune_core.analysis.verdicts import well_covered
 
 #: Runs within this share of each other's cost cost the same.
 SAME_COST = 0.05
+#: Budgets of the same size end with a whole batch: by so much a run may cost less than another by rounding.
+ROUNDING = 0.01
 
 
 def way_of(table: pd.DataFrame) -> pd.Series:
@@ -62,7 +64,7 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
         matched_fraction, control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
         ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
         the runs timed alone, else NaN); ``collapsed``: so many of its ``runs``; ``on_frontier``: no
-        mean of what costs as much (within 5 %) or less in the same setting is as high (`well_covered`
+        mean of what costs as much (within 1 %) or less in the same setting is as high (`well_covered`
         ones), which is no verdict.
     """
     table, rows = with_accuracies(table), []
@@ -97,7 +99,7 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
     for _, point in points.iterrows():
         rivals = points[(points["setting"] == point["setting"]) & covered]
         cost = rivals["cost_per_image"] / point["cost_per_image"]
-        cheaper, dearer = cost < 1 / (1 + SAME_COST), cost > 1 + SAME_COST
+        cheaper, dearer = cost < 1 / (1 + ROUNDING), cost > 1 + ROUNDING
         better, worse = (f(rivals["robust"], point["robust"]) for f in (np.greater, np.less))
         beaten.append(((~dearer & better) | (cheaper & ~worse & rivals["robust"].notna())).any())
     points["on_frontier"] = points["robust"].notna() & covered & ~np.array(beaten)

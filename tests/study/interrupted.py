@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import advprune_core.attacks.ensemble
 from advprune_core.study.grid import study_grid
 from advprune_core.study.runner import run_entries
-from advprune_core.trainers.run import Run
+from advprune_core.trainers import run
 from tests.tiny import tiny_study
 
 if __name__ == "__main__":
@@ -18,14 +19,14 @@ if __name__ == "__main__":
 
     if when == "training":
         # At the second epoch's end, when the first one's checkpoint is there.
-        validate = Run._validate
+        validate = run.validate
 
-        def killed(self: object, epoch: int, *more: float) -> float:
-            if epoch == 1:
+        def killed(*args: Any, row: dict[str, Any], **more: Any) -> dict[str, float]:
+            if row["epoch"] == 1:
                 os._exit(9)
-            return validate(self, epoch, *more)  # type: ignore[arg-type]
+            return validate(*args, row=row, **more)
 
-        Run._validate = killed  # type: ignore[method-assign, assignment]
+        run.validate = killed  # type: ignore[assignment]
     else:
         # When the first attack's outcome is kept.
         kept = advprune_core.attacks.ensemble.write_sealed
