@@ -149,6 +149,8 @@ OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "variants": {"FGSM": {"trainer": "fgsm", "collapse_drop": 0.01}, "PGD-AT": {"trainer": "pgd_at"}},
             "settings": {"best_every": 1},
             "epochs": 4,
+            "eps": "8/16",  # a run of FGSM collapses
+            "lr": 0.05,
         },
         ["convergence", "survival", "alignment"],
     ),
