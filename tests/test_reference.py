@@ -77,7 +77,12 @@ def test_records_are_the_runs_that_todays_profile_would_make(study: str) -> None
         made = replace(entry, config=own).resolved(matched)
         assert made is not None
         assert content_key(made.identity(train_hash)) == point.key, entry.describe()
-    asked = {place for place, entry in today.items() if entry.control is None}
+    manifest = store.manifest(study)
+    asked = {
+        place
+        for place, entry in today.items()
+        if entry.control is None and manifest.asks_for(entry.arm, entry.fraction)
+    }
     assert asked <= {(point.arm, point.fraction, point.seed) for point in points}
 
 

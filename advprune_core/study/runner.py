@@ -132,14 +132,20 @@ def run_study(
         execution=execution,
         name=config.study,
         progress=progress,
-        on_key=partial(write_manifest, config, shard=shard),
+        on_key=partial(write_manifest, config, shard=shard, only=only or ()),
         beside=beside,
     )
     table = collect(config.execution.root, study=config.study) if shard is None else pd.DataFrame()
     return StudyResult(table, driver.failed, driver.trained, driver.evaluated, driver.without_weights)
 
 
-def write_manifest(config: StudyConfig, driver: Driver, *, shard: tuple[int, int] | None = None) -> None:
+def write_manifest(
+    config: StudyConfig,
+    driver: Driver,
+    *,
+    shard: tuple[int, int] | None = None,
+    only: Collection[tuple[str, float]] = (),
+) -> None:
     """Say which runs a study, or a part of it, consists of, and which it used to have."""
     entries = []
     for number, key in sorted(driver.keys.items()):
@@ -161,5 +167,6 @@ def write_manifest(config: StudyConfig, driver: Driver, *, shard: tuple[int, int
         config={**settings, "pruners": pruners},
         entries=entries,
         former=sorted(former - {entry.key for entry in entries}),
+        only=sorted(only),
     )
     RunStore(config.execution.root).write_manifest(manifest, config.folder, name=name)

@@ -71,6 +71,13 @@ def test_a_seed_counts_once_and_two_seeds_are_no_point(tmp_path: Path) -> None:
     assert point["cost"] == pytest.approx(1000 / 21, abs=1e-4)  # training and selection, validation not
 
 
+def test_a_point_was_tested_by_what_it_says() -> None:
+    """Of `cifar10_cpu` some runs were tested by AutoAttack, others by its APGD alone: no run by both."""
+    tests = {frozenset(test.split("+")) for test in read_points()["test"]}
+    assert {name for test in tests for name in test} >= {"autoattack", "autoattack_apgd"}
+    assert not [test for test in tests if {"autoattack", "autoattack_apgd"} <= test]
+
+
 def test_no_setting_is_mixed_with_another() -> None:
     """Every point stands once in its setting, and its seeds are as many on clean as on attacked images."""
     found = read_points()

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from advprune_core.base.settings import ConfigError
+from advprune_core.study.archive import unfinished
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import plan
 from advprune_core.study.runner import run_study
+from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig, study_config
 from tests.tiny import TINY_STUDY
 
@@ -29,6 +31,10 @@ def test_of_a_study_only_what_was_chosen(trained: Path) -> None:
     result = run_study(config, progress=False, only=[("random", 0.5)])
     assert result.table[["arm", "fraction"]].values.tolist() == [["random", 0.5]]
     assert (result.trained, result.evaluated) == (0, 0), "it was there"
+    store = RunStore(trained)
+    manifest = store.manifest("chosen")
+    assert manifest.only == [("random", 0.5)]
+    assert unfinished(store, manifest) == [], "nobody waits for the rest of the grid"
     with pytest.raises(ConfigError, match=r"no \[\('random', 0.25\)\]; it has .*\('random', 1.0\)"):
         run_study(config, progress=False, only=[("random", 0.25)])
 
