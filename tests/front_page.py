@@ -50,7 +50,8 @@ def answer() -> str:
     fifths = [rows[name].case.comparison.difference for name in large]
     ends = min(fifth.low for fifth in fifths), max(fifth.high for fifth in fifths)
     chosen = rows["chosen"].case
-    assert says["chosen"] in {WORSE, WORSE_HERE, UNDECIDED}, "the sentence does not say that it wins"
+    for name in ("chosen", "carried", "carried, cifar"):
+        assert says[name] in {WORSE, WORSE_HERE, UNDECIDED}, "no sentence says that it wins"
     told = fill(
         "**At the same cost, a random fifth of the digits makes a network less robust than fewer epochs on all the "
         "data do; one of CIFAR-10 shows no difference, in a compact network and in PreActResNet-18 "

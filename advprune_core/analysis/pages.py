@@ -152,8 +152,11 @@ def findings_of(table: pd.DataFrame) -> str:
 
 
 def _bought_longer(table: pd.DataFrame) -> bool:
-    """Whether runs on a part of the data were trained for as many epochs as cost what all of it does."""
-    return bool("equal_cost" in table and (table["equal_cost"].eq(True) & (table["fraction"] < 1)).any())
+    """Whether runs on a part of the data were trained for as many epochs as cost what all of it does.
+
+    Theirs are resolved to epochs; those on all the data still have the setting.
+    """
+    return bool("equal_cost" in table and table["equal_cost"].eq(True).any() and (table["fraction"] < 1).any())
 
 
 def _findings_of(table: pd.DataFrame) -> str:

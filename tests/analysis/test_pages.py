@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from advprune_core.analysis.labels import arm_label
-from advprune_core.analysis.pages import more_findings
+from advprune_core.analysis.pages import findings_of, more_findings
 from advprune_core.study.table import collect
 from tests.reference import REFERENCE
 
@@ -30,6 +30,14 @@ def of(study: str) -> pd.DataFrame:
 )
 def test_equal_robustness_is_left_out_where_it_means_nothing(study: str, reason: str) -> None:
     assert SECTION not in more_findings(of(study)), reason
+
+
+def test_runs_that_are_longer_for_their_share_stand_beside_what_costs_as_much() -> None:
+    """A quarter of the data for four times the epochs is not the same training."""
+    text = findings_of(of("budget_cifar10_cpu"))
+    assert "against *carried, cost of 6 epochs: all the data*: " in text
+    assert "with the same training" not in text
+    assert "which costs" not in text
 
 
 def test_equal_robustness_is_that_of_the_runs() -> None:
