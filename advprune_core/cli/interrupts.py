@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 
@@ -23,6 +25,21 @@ def listen() -> None:
         number = getattr(signal, name, None)  # none on some systems, ignored under nohup
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)
+    sys.unraisablehook = partial(_unheard, otherwise=sys.unraisablehook)
+
+
+def _unheard(ignored: sys.UnraisableHookArgs, *, otherwise: Callable[[sys.UnraisableHookArgs], object]) -> None:
+    """Send a signal again that came while something was tidied up (``__del__``), where Python drops what is raised."""
+    if not issubclass(ignored.exc_type, KeyboardInterrupt):
+        otherwise(ignored)
+        return
+    again = threading.Timer(0.1, os.kill, (os.getpid(), _number(ignored.exc_value)))  # when that is over
+    again.daemon = True
+    again.start()
+
+
+def _number(error: BaseException | None) -> int:
+    return int(error.args[0]) if isinstance(error, Interrupted) else signal.SIGINT
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -35,7 +52,7 @@ def interruptible(fate: str = "what is finished is kept, and the same command go
     try:
         yield
     except KeyboardInterrupt as error:
-        number = error.args[0] if isinstance(error, Interrupted) else signal.SIGINT
+        number = _number(error)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short, and not to be cut again
         print(f"\nadvprune: interrupted; {fate}", file=sys.stderr, flush=True)
         os._exit(128 + number)  # at once: threads of ended workers must not hold the exit up

@@ -128,6 +128,33 @@ class Endless(Pruner):
 """
 
 
+IN_DEL = """
+import os, signal, sys, time
+from advprune_core.cli.interrupts import interruptible, listen
+
+class Gone:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        for _ in range(100_000):  # here it is raised, and dropped
+            pass
+
+listen()
+with interruptible():
+    thing = Gone()
+    del thing
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_something_is_tidied_up_is_heard(number: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_DEL, str(int(number))], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 128 + number
+    assert done.stderr == "\nadvprune: interrupted; what is finished is kept, and the same command goes on from here\n"
+
+
 @pytest.mark.slow
 def test_a_selection_stops_at_once(tmp_path: Path) -> None:
     (tmp_path / "endless.py").write_text(ENDLESS)
