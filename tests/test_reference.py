@@ -57,7 +57,8 @@ def test_records_are_as_they_were_written(study: str) -> None:
 def test_records_are_the_runs_that_todays_profile_would_make(study: str) -> None:
     """No setting, no component's version and no part of the grid has changed since."""
     store = RunStore(REFERENCE / study, read_only=True)
-    config, points = study_config(store.manifest(study).config), store.manifest(study).entries
+    manifest = store.manifest(study)
+    config, points = study_config(manifest.config), manifest.entries
     parameters, _ = read_profile(ROOT / "notebooks" / "profiles" / f"{study}.yaml")
     changed = {**config.model_dump(), **parameters, "timed_repeats": config.timed_repeats}
     if study not in UNDER_WAY:
@@ -77,7 +78,6 @@ def test_records_are_the_runs_that_todays_profile_would_make(study: str) -> None
         made = replace(entry, config=own).resolved(matched)
         assert made is not None
         assert content_key(made.identity(train_hash)) == point.key, entry.describe()
-    manifest = store.manifest(study)
     asked = {
         place
         for place, entry in today.items()

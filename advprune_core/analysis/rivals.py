@@ -54,20 +54,25 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     for point, rows in tested.items():
         if _whole(rows) or rows["control"].notna().any():
             continue
-        shares = {
-            rival: others["cost"].mean() / rows["cost"].mean()
+        paid = {
+            rival: others
             for rival, others in tested.items()
-            if set(others["dataset"]) == set(rows["dataset"]) and rival != point
+            if set(others["dataset"]) == set(rows["dataset"])
+            and rival != point
+            and _share(others, rows) <= 1 + SAME_COST
         }
-        paid = {rival: share for rival, share in shares.items() if share <= 1 + SAME_COST}
-        whole = {rival: share for rival, share in paid.items() if _whole(tested[rival])}
-        least = 1 - SAME_COST if max(whole.values(), default=0.0) >= 1 - SAME_COST else 0.0
-        for rival, share in paid.items():
-            others = tested[rival]
+        whole = [rival for rival, others in paid.items() if _whole(others)]
+        as_dear = [rival for rival in whole if _share(paid[rival], rows) >= 1 - SAME_COST] or whole
+        for rival, others in paid.items():
             random = is_random(others) and not is_random(rows) and _twin(rows, others)
-            if random or (rival in whole and share >= least):
+            if random or rival in as_dear:
                 found[point, rival] = compare(table, point[0], rival[0], fraction=point[1], reference_fraction=rival[1])
     return found
+
+
+def _share(others: pd.DataFrame, rows: pd.DataFrame) -> float:
+    """What the runs of a point cost as a share of another one's."""
+    return float(others["cost"].mean() / rows["cost"].mean())
 
 
 def is_random(rows: pd.DataFrame) -> bool:
@@ -104,7 +109,7 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
 
 def _cheaper(others: pd.DataFrame, rows: pd.DataFrame) -> str:
     """What a rival that costs clearly less costs of a point."""
-    share = others["cost"].mean() / rows["cost"].mean()
+    share = _share(others, rows)
     return "" if share >= 1 - SAME_COST else f", which costs {share:.2f} of it"
 
 

@@ -25,7 +25,6 @@ def listen() -> None:
         number = getattr(signal, name, None)  # none on some systems, ignored under nohup
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)
-    sys.unraisablehook = partial(_unheard, otherwise=sys.unraisablehook)
 
 
 def _unheard(ignored: sys.UnraisableHookArgs, *, otherwise: Callable[[sys.UnraisableHookArgs], object]) -> None:
@@ -49,6 +48,8 @@ def _interrupt(number: int, frame: Any) -> None:
 @contextmanager
 def interruptible(fate: str = "what is finished is kept, and the same command goes on from here") -> Iterator[None]:
     """Say on Ctrl-C, SIGTERM and SIGHUP what becomes of the work, and exit with 128 + the signal's number."""
+    before = sys.unraisablehook
+    sys.unraisablehook = partial(_unheard, otherwise=before)
     try:
         yield
     except KeyboardInterrupt as error:
@@ -56,3 +57,5 @@ def interruptible(fate: str = "what is finished is kept, and the same command go
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows is short, and not to be cut again
         print(f"\nadvprune: interrupted; {fate}", file=sys.stderr, flush=True)
         os._exit(128 + number)  # at once: threads of ended workers must not hold the exit up
+    finally:
+        sys.unraisablehook = before

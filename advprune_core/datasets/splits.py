@@ -56,9 +56,12 @@ class Split:
         """Only the images `ids`."""
         return Split(self.images[ids], self.labels[ids])
 
-    def spread(self, size: int) -> Tensor:
-        """Sorted ids (int64) of `size` images with the class proportions of all, always the same."""
-        return torch.from_numpy(in_proportion(self.labels.cpu().numpy(), size, SPLIT_SEED))
+    def spread(self, size: int, *, among: np.ndarray | None = None) -> Tensor:
+        """Sorted ids (int64) of `size` images with the class proportions of all, or those `among`; always the same."""
+        labels = self.labels.cpu().numpy()
+        if among is None:
+            return torch.from_numpy(in_proportion(labels, size, SPLIT_SEED))
+        return torch.from_numpy(among[in_proportion(labels[among], size, SPLIT_SEED)])
 
 
 def _unpickled(images: np.ndarray, labels: np.ndarray, device: str) -> Split:

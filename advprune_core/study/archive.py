@@ -145,8 +145,8 @@ def unfinished(store: RunStore, manifest: Manifest) -> list[Missing]:
         grid = {}
     known = {_place(entry) for entry in manifest.entries}
     why = "the run that it matches is not finished, or failed"
-    asked = {place: point for place, point in grid.items() if manifest.asks_for(point.arm, point.fraction)}
-    missing += [(point, why) for place, point in asked.items() if place not in known]
+    asked = [point for point in grid.values() if manifest.asks_for(point.arm, point.fraction)]
+    missing += [(point, why) for point in asked if _place(point) not in known]
     size = sizes.pop() if len(sizes) == 1 else None
     return [
         Missing(*_place(point), point.control, why, _least(grid.get(_place(point)), size)) for point, why in missing

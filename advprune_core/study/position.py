@@ -119,16 +119,11 @@ class Position:
         seen = [UnderWay(key, run.name, run.epochs()) for key, run in list(self._begun.items())]
         return [run for run in seen if run.epochs]
 
-    def now(self) -> float:
-        """Forward-equivalents that are done, runs under way included."""
-        return self.look()[0]
-
-    def says(self) -> str:
-        """How long it will take, and what is left."""
-        return self.look()[1]
-
     def look(self) -> tuple[float, str]:
-        """Both at once: each reads what the runs under way have written."""
+        """Forward-equivalents that are done, runs under way included; how long it will take, and what is left.
+
+        Both at once: each reads what the runs under way have written.
+        """
         there = {key: run.passes() for key, run in list(self._begun.items())}
         now = self.done + sum(max(0.0, passes - self._before.get(key, 0.0)) for key, passes in there.items())
         return now, self._says(now, there)

@@ -321,8 +321,8 @@ class Manifest(BaseModel):
     entries : list of ManifestEntry
     former : list of str
         Keys that an earlier grid of this study had, and this one has not.
-    only : list of (str, float)
-        Arms at shares of the data that were chosen elsewhere, of a grid that has more; empty: all of it.
+    only : list of (str, float), optional
+        Arms at shares of the data that were chosen elsewhere, of a grid that has more; None: all of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -331,8 +331,8 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     entries: list[ManifestEntry]
     former: list[str] = []
-    only: list[tuple[str, float]] = []
+    only: list[tuple[str, float]] | None = None
 
     def asks_for(self, arm: str, fraction: float) -> bool:
         """Whether an arm of the grid, at a share of the data, is to be run."""
-        return not self.only or (arm, fraction) in self.only
+        return self.only is None or (arm, fraction) in self.only

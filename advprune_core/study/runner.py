@@ -132,7 +132,7 @@ def run_study(
         execution=execution,
         name=config.study,
         progress=progress,
-        on_key=partial(write_manifest, config, shard=shard, only=only or ()),
+        on_key=partial(write_manifest, config, shard=shard, only=only),
         beside=beside,
     )
     table = collect(config.execution.root, study=config.study) if shard is None else pd.DataFrame()
@@ -144,7 +144,7 @@ def write_manifest(
     driver: Driver,
     *,
     shard: tuple[int, int] | None = None,
-    only: Collection[tuple[str, float]] = (),
+    only: Collection[tuple[str, float]] | None = None,
 ) -> None:
     """Say which runs a study, or a part of it, consists of, and which it used to have."""
     entries = []
@@ -167,6 +167,6 @@ def write_manifest(
         config={**settings, "pruners": pruners},
         entries=entries,
         former=sorted(former - {entry.key for entry in entries}),
-        only=sorted(only),
+        only=None if only is None else sorted(only),
     )
     RunStore(config.execution.root).write_manifest(manifest, config.folder, name=name)

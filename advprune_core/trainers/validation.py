@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from advprune_core.attacks.base import PGD
 from advprune_core.attacks.evaluate import accuracy_under
-from advprune_core.datasets.splits import SPLIT_SEED, Dataset, Split, in_proportion
+from advprune_core.datasets.splits import Dataset, Split
 from advprune_core.objectives.batch import Batch
 from advprune_core.trainers.alignment import has_one_step, perturbation_alignment
 from advprune_core.trainers.config import RunConfig
@@ -59,15 +57,9 @@ def validate(
     if config.objective.uses_adversarial and attacked(row):
         course = checks([*counters.metrics, {**row, **found}])
         if suspected(course, drop=config.collapse_drop):
-            some = _spread(images, state.selection.indices, size=len(dataset.val_stop))
-            found["train_pgd"] = robust(state.model, images.take(some))
+            some = images.spread(len(dataset.val_stop), among=state.selection.indices)
+            found["train_pgd"] = robust(state.model, images.take(some.to(state.device)))
     if batch is not None and not plain and has_one_step(config.objective, config.attack):
         attack = config.attack.bind(state.model, seed=config.seed, state=state.policy, remembers=False)
         found["pert_align"] = perturbation_alignment(state.model, batch, attack, config.objective)
     return found
-
-
-def _spread(images: Split, kept: np.ndarray, *, size: int) -> torch.Tensor:
-    """Indices of so many of the images that are kept, or of all, in the proportions of their classes."""
-    labels = images.labels.cpu().numpy()[kept]
-    return torch.from_numpy(kept[in_proportion(labels, size, SPLIT_SEED)]).to(images.labels.device)

@@ -445,7 +445,7 @@ def test_the_bar_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def note(self: Position, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
         if name == "left" and value is not None:
-            told.append(self.says())
+            told.append(self.look()[1])
 
     monkeypatch.setattr(Position, "__setattr__", note)
     run_study(tiny_study(tmp_path, seeds=[0]), progress=False)

@@ -114,7 +114,7 @@ def test_the_bar_ends_where_it_should(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def position(driver: Driver, *arguments: Any, **more: Any) -> None:
         done(driver, *arguments, **more)
-        seen.append((driver.position.now(), driver.bar.total))
+        seen.append((driver.position.look()[0], driver.bar.total))
 
     monkeypatch.setattr(Driver, "done", position)
     run_study(grid_with_warmups(tmp_path, seeds=[0]), progress=False)

@@ -107,12 +107,12 @@ def test_images_that_are_trained_on_are_attacked_where_a_collapse_is_suspected_a
     course = checks(result.metrics)
     checked = [row for row in result.metrics if "val_pgd" in row]
     for end, row in enumerate(checked, 1):
-        held_out = [*course[: end - 1], replace(course[end - 1], on_training=None)]
-        assert ("train_pgd" in row) == suspected(held_out, drop=config.collapse_drop)
+        by_then = [*course[: end - 1], replace(course[end - 1], on_training=None)]
+        assert ("train_pgd" in row) == suspected(by_then, drop=config.collapse_drop)
     assert "train_pgd" in result.metrics[-1]
     assert "train_pgd" not in checked[0]
     kept = dataset.train.take(torch.from_numpy(result.selections[0].indices))
-    some = kept.take(kept.spread(min(len(dataset.val_stop), len(kept))))
+    some = kept.take(kept.spread(len(dataset.val_stop)))
     again = accuracy_under(model, some, PGD(steps=10), threat=config.threat, seed=config.seed)
     assert result.metrics[-1]["train_pgd"] == again
 
