@@ -51,9 +51,11 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def winners(ranking: pd.DataFrame, *, top: int, beside: Sequence[str] = ()) -> list[Point]:
-    """The first `top` points of a ranking, and the arms `beside` them on all the data."""
-    best = list(zip(ranking["arm"][:top], ranking["fraction"][:top], strict=True))
-    return list(dict.fromkeys([*best, *((arm, 1.0) for arm in beside)]))
+    """Who is tested: the first `top` points of a ranking, the first that prunes, the first that doesn't, and the arms
+    `beside` them on all the data."""
+    places = _in_order(ranking)
+    firsts = [*_first(places, pruned=True), *_first(places, pruned=False)]
+    return list(dict.fromkeys([*places[:top], *firsts, *((arm, 1.0) for arm in beside)]))
 
 
 def results(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,20 +108,29 @@ def speedrun_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def speedrun_findings(table: pd.DataFrame, *, textbook: Sequence[str], goals: Sequence[float] = ()) -> str:
-    """Markdown: who leads, whether that is a pruned run, by how much it beats the textbook, which goals are reached.
+def speedrun_findings(
+    table: pd.DataFrame, ranking: pd.DataFrame, *, textbook: Sequence[str], goals: Sequence[float] = ()
+) -> str:
+    """Markdown: who leads, whether pruning pays, by how much the textbook is beaten, which goals are reached.
+
+    Who is compared was chosen before the test, by the ranking: the highest of several means over test images would be
+    too high by chance.
 
     Parameters
     ----------
     table : DataFrame
         From `collect` with the study of the winners.
+    ranking : DataFrame
+        From `ranked`, by which they were chosen.
     textbook : sequence of str
-        Arms that stand for the plain loops; the best of them is the rival.
+        Arms that stand for the plain loops; the best ranked of them is the rival.
     goals : sequence of float
         Robust accuracies in [0, 1]; reached if the interval over seeds lies above.
     """
     table = with_names(with_accuracies(table), escape)
     found = results(table)
+    tested = dict(zip(_in_order(found), [row for _, row in found.iterrows()], strict=True))
+    places = [point for point in _in_order(with_names(ranking, escape)) if point in tested]
     if not len(found):
         return "No arm was tested, so nobody leads."
     best, text = found.iloc[0], []
@@ -131,30 +142,38 @@ def speedrun_findings(table: pd.DataFrame, *, textbook: Sequence[str], goals: Se
         f"**{_named(best, found)}** leads: {_reached(best)} % robust and {100 * best['clean']:.1f} % clean, on {part}, "
         f"in {took}."
     )
-    pruned = found[found["fraction"] < 1]
-    comparisons = {}
-    if len(pruned) and len(pruned) < len(found):
-        ours, theirs = pruned.iloc[0], found[found["fraction"] == 1].iloc[0]
-        comparisons["pruned"] = (ours, theirs)
-    plain_loops = found[found["arm"].isin([escape(arm) for arm in textbook])]
-    if len(plain_loops) and plain_loops.index[0] != 0:
-        comparisons["textbook"] = (best, plain_loops.iloc[0])
+    if places and places[0] != next(iter(tested)):
+        first = tested[places[0]]
+        text.append(f"- On held-out images, *{_named(first, found)}* was first; here it is {_reached(first)} % robust.")
+    loops = [point for point in places if point in [(escape(arm), 1.0) for arm in textbook]]
+    pairs = {
+        "The first pruned run of the ranking": (_first(places, pruned=True), _first(places, pruned=False)),
+        "The first of the ranking": (places[:1], loops[:1] if loops[:1] != places[:1] else []),
+    }
+    met = {name: (ours[0], theirs[0]) for name, (ours, theirs) in pairs.items() if ours and theirs}
     verdicts = judge(
         {
-            name: compare(
-                table, ours["arm"], theirs["arm"], fraction=ours["fraction"], reference_fraction=theirs["fraction"]
-            )
-            for name, (ours, theirs) in comparisons.items()
+            name: compare(table, ours[0], theirs[0], fraction=ours[1], reference_fraction=theirs[1])
+            for name, (ours, theirs) in met.items()
         }
     )
-    for name, (ours, theirs) in comparisons.items():
-        kind = "The best pruned run" if name == "pruned" else "The best of all"
-        text.append(f"- {kind}, *{_named(ours, found)}*, against *{_named(theirs, found)}*: {verdicts[name].text()}.")
+    for name, (ours, theirs) in met.items():
+        who = [_named(tested[point], found) for point in (ours, theirs)]
+        text.append(f"- {name}, *{who[0]}*, against *{who[1]}*: {verdicts[name].text()}.")
     for goal in goals:
         sure = found[found["low"] >= goal]
         reached = f"reached by *{_named(sure.iloc[0], found)}*" if len(sure) else "not reached for sure by any arm"
         text.append(f"- {100 * goal:g} % robust: {reached}.")
     return "\n".join(text) + (f"\n\n{method(verdicts.values())}" if verdicts else "")
+
+
+def _in_order(ranking: pd.DataFrame) -> list[Point]:
+    return list(zip(ranking["arm"], ranking["fraction"], strict=True))
+
+
+def _first(places: Sequence[Point], *, pruned: bool) -> list[Point]:
+    """The first of the places that prunes, or doesn't; empty if there is none."""
+    return [point for point in places if (point[1] < 1) == pruned][:1]
 
 
 def _reached(row: pd.Series) -> str:
