@@ -229,6 +229,7 @@ def seeded_runs(arm: str, robust: float, *, cost: float = 100, fraction: float =
             "fraction": fraction,
             "matched_fraction": fraction,
             "seed": range(5),
+            "key": [f"{arm}-{fraction}-{facts.get('dataset', 'digits')}-{seed}" for seed in range(5)],
             "variant": arm.partition(": ")[0],
             "control": None,
             "dataset": "digits",

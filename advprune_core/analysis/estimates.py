@@ -146,7 +146,12 @@ def crossed_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[
 
 
 def crossed_bootstrap(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], confidence: float = 0.95, *, resamples: int = RESAMPLES
+    first: NDArray[np.bool_],
+    second: NDArray[np.bool_],
+    confidence: float = 0.95,
+    *,
+    relative: bool = False,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
     """Percentile interval of the difference of two mean accuracies; seeds and images are drawn anew.
 
@@ -161,16 +166,22 @@ def crossed_bootstrap(
     first, second : ndarray of bool, shape (seeds, images)
         Whether each image is right, by seed; both have the same seeds and images. At least two seeds.
     confidence : float
+    relative : bool
+        Of the difference as a share of the second accuracy, which must not be 0 in any seed.
     resamples : int
         From a generator with a fixed seed: the same arrays give the same interval.
     """
-    d = first.astype(np.float32) - second
-    seeds, images = d.shape
-    # Sums of whole numbers, exact in whatever order threads add them up: a page has the same digits everywhere.
-    sums = np.einsum("bs,sb->b", _draws(seeds, seeds - 1, resamples), d @ _draws(images, images, resamples).T)
-    means = sums.astype(np.float64) / ((seeds - 1) * images)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    student = estimate(d.mean(1), confidence, bounds=(-1.0, 1.0))
+    seeds, images = first.shape
+    drawn_seeds, drawn_images = _draws(seeds, seeds - 1, resamples), _draws(images, images, resamples).T
+
+    def drawn(values: NDArray[np.float32]) -> NDArray[np.float64]:
+        # Sums of whole numbers, exact in whatever order threads add them up: a page has the same digits everywhere.
+        return np.einsum("bs,sb->b", drawn_seeds, values @ drawn_images).astype(np.float64)
+
+    d, base = first.astype(np.float32) - second, second.astype(np.float32)
+    over, bound = (drawn(base), base.mean(1)) if relative else ((seeds - 1) * images, 1.0)
+    low, high = np.quantile(drawn(d) / over, [(1 - confidence) / 2, (1 + confidence) / 2])
+    student = estimate(d.mean(1) / bound, confidence, bounds=(-1.0, np.inf if relative else 1.0))
     return float(np.fmin(low, student.low)), float(np.fmax(high, student.high))
 
 

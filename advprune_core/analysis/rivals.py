@@ -46,17 +46,19 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     -------
     dict of (point, rival) to Comparison
         Points are (arm, matched fraction). A rival costs at most 5 % more, and where one on all the data costs about
-        as much, at most 5 % less: to beat what is much cheaper is no gain. The random subset is of the same way of
-        training and the same fraction.
+        as much, at most 5 % less: to beat what is much cheaper is no gain. Of rivals that are the same runs the first
+        stands for all. The random subset is of the same way of training and the same fraction.
     """
     table, found = with_accuracies(table), {}
     tested = _tested(table)
+    first = {frozenset(rows["key"]): point for point, rows in reversed(tested.items())}
+    distinct = {point: rows for point, rows in tested.items() if point in first.values()}
     for point, rows in tested.items():
         if _whole(rows) or rows["control"].notna().any():
             continue
         paid = {
             rival: others
-            for rival, others in tested.items()
+            for rival, others in distinct.items()
             if set(others["dataset"]) == set(rows["dataset"])
             and rival != point
             and _share(others, rows) <= 1 + SAME_COST
@@ -88,26 +90,30 @@ def _twin(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
 def equal_cost_findings(table: pd.DataFrame) -> str:
     """Markdown: where a pruned run beats what costs as much, data set by data set, and where it does not."""
     table = with_names(with_accuracies(table), escape)
-    verdicts, tested = judge(at_equal_cost(table)), _tested(table)
-    if not verdicts:
+    found, tested = at_equal_cost(table), _tested(table)
+    if not found:
         return "No pruned run stands beside one on all the data that costs no more."
+    # A rival on all the data that is much cheaper stands there for want of another, and is not tested against.
+    cheaper = [pair for pair in found if _whole(tested[pair[1]]) and _cheaper(*(tested[point] for point in pair))]
+    verdicts = judge({pair: comparison for pair, comparison in found.items() if pair not in cheaper})
     lines = []
-    for point in dict.fromkeys(pair[0] for pair in verdicts):
+    for point in dict.fromkeys(pair[0] for pair in found):
         rows = tested[point]
         wrong = rows["wrong_labels"].dropna() if "wrong_labels" in rows else pd.Series(dtype=float)
         noise = f", {100 * wrong.mean():.0f} % of what it keeps is wrongly labelled" if len(wrong) else ""
         levels = f"{accuracy(rows['clean']).text()} % clean, {accuracy(rows['robust']).text()} % robust"
         lines.append(f"**{_named(point, tested)}**: {levels}{noise}.")
-        for (ours, rival), verdict in verdicts.items():
+        for (ours, rival), comparison in found.items():
             if ours == point:
-                clean = clean_gain(tested[point], tested[rival])
-                cost = _cheaper(tested[rival], rows)
-                lines.append(f"  - against *{_named(rival, tested)}*{cost}: {clean.points()} clean, {verdict.text()}.")
+                clean, cost = clean_gain(rows, tested[rival]), _cheaper(rows, tested[rival])
+                verdict = verdicts.get((ours, rival))
+                robust = verdict.text() if verdict else f"{comparison.text()}; no verdict, as it costs less"
+                lines.append(f"  - against *{_named(rival, tested)}*{cost}: {clean.points()} clean, {robust}.")
     text = "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
     return f"{text}\n\n{method(verdicts.values())}"
 
 
-def _cheaper(others: pd.DataFrame, rows: pd.DataFrame) -> str:
+def _cheaper(rows: pd.DataFrame, others: pd.DataFrame) -> str:
     """What a rival that costs clearly less costs of a point."""
     share = _share(others, rows)
     return "" if share >= 1 - SAME_COST else f", which costs {share:.2f} of it"
@@ -152,7 +158,7 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
                 gain, place = found[ours, rival].difference, place + 1
                 spread = reach(gain.mean, gain.low, gain.high)
                 axis.errorbar(100 * gain.mean, place, xerr=spread, marker=look.mark, color=look.colour)
-                ticks[place] = f"against {_named(rival, tested)}{_cheaper(tested[rival], tested[ours])}"
+                ticks[place] = f"against {_named(rival, tested)}{_cheaper(tested[ours], tested[rival])}"
         axis.set_yticks(list(ticks), list(ticks.values()))
         for tick, text in zip(axis.yaxis.get_major_ticks(), ticks.values(), strict=True):
             tick.label1.set_fontweight("normal" if text.startswith("against ") else "bold")

@@ -153,10 +153,10 @@ def compare(
     if len(paired) >= MIN_SEEDS and spread(differences):
         deviation = float(differences.std(ddof=1))
         p = t_test(difference.mean, deviation / np.sqrt(len(paired)), len(paired) - 1)
-        first, second = _outcomes(ours.loc[paired]), _outcomes(theirs.loc[paired])
-        if first is not None and second is not None and first.shape == second.shape and first.shape[1] > 1:
-            p_images = max(p, t_test(difference.mean, *crossed_error(first, second)))
-            other_images = crossed_bootstrap(first, second)
+        outcomes = both_outcomes(ours.loc[paired], theirs.loc[paired])
+        if outcomes is not None:
+            p_images = max(p, t_test(difference.mean, *crossed_error(*outcomes)))
+            other_images = crossed_bootstrap(*outcomes)
     return Comparison(difference, len(seeds), tuple(sorted(left_out.items())), p, p_images, other_images, deviation)
 
 
@@ -294,6 +294,17 @@ def _why_not(ours: pd.DataFrame, theirs: pd.DataFrame, seed: int) -> str:
         return "not run"
     status = str(rows["status"][seed])
     return "not evaluated" if status in ("ok", "collapsed") else status
+
+
+def both_outcomes(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+    """Whether each image is right in the runs of two arms, of the same seeds: each of shape (seeds, images).
+
+    None where that is not known of all of them, or not of the same images, two at least.
+    """
+    first, second = _outcomes(ours), _outcomes(theirs)
+    if first is None or second is None or first.shape != second.shape or first.shape[1] < 2:
+        return None
+    return first, second
 
 
 def _outcomes(rows: pd.DataFrame) -> NDArray[np.bool_] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from advprune_core.study.records import ManifestEntry, RunRecord, val_pgd_best, val_pgd_last
+from advprune_core.study.records import ManifestEntry, RunRecord, collapse_depth, val_pgd_best, val_pgd_last
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import settings_of
 
@@ -16,7 +16,7 @@ from advprune_core.study.table import settings_of
 _PLACE = ("key", "arm", "variant", "fraction", "seed")
 _SETTING = ("dataset", "model", "objective", "norm", "eps")
 _COURSE = (*_PLACE, *_SETTING, "full_cost", "full_val_pgd", "epoch", "steps", "cost", "val_pgd", "pert_align")
-_LIFETIME = (*_PLACE, *_SETTING, "status", "optimiser_steps", "collapse_steps", "val_pgd_best")
+_LIFETIME = (*_PLACE, *_SETTING, "status", "optimiser_steps", "collapse_steps", "val_pgd_best", "collapse_depth")
 
 
 def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
@@ -58,7 +58,8 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     DataFrame
         What `collect_courses` has of each run; ``status``,
         ``optimiser_steps`` of the whole run, and ``collapse_steps``: those at the end of the epoch in which
-        the sentinel saw a collapse (NaN: none); ``val_pgd_best``: the best check, in [0, 1] (NaN: none).
+        the sentinel saw a collapse (NaN: none); ``val_pgd_best``: the best check, in [0, 1], and
+        ``collapse_depth``: how far the lowest later one lies below it (NaN: none).
     """
     rows: list[dict[str, Any]] = []
     for store in (RunStore(folder, read_only=True) for folder in results):
@@ -72,6 +73,7 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
                     "optimiser_steps": record.steps,
                     "collapse_steps": float("nan") if record.collapse_epoch is None else steps,
                     "val_pgd_best": val_pgd_best(record),
+                    "collapse_depth": collapse_depth(record),
                 }
             )
     return pd.DataFrame(rows, columns=_LIFETIME)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,6 +19,8 @@ from advprune_core.analysis.claims import (
     OPEN,
     claims_table,
 )
+from advprune_core.analysis.estimates import crossed_bootstrap
+from advprune_core.attacks.evaluate import pack_bits
 from advprune_core.study.archive import Missing
 from tests.made_up import seeded_runs, stacked
 
@@ -72,8 +76,45 @@ def test_a_speed_up_is_one_of_seconds_too() -> None:
     slow = headline(0.26, 0.20)
     slow.loc[slow["fraction"] == 0.2, "cost_seconds"] = 1.0
     table = claims_table({"cifar10_cpu": slow})
-    assert table["measured"][2] == "5.00x in passes, 2.00x in processor seconds"
+    seconds = "5.00x in passes, 2.00x in processor seconds"
+    assert table["measured"][2] == f"{seconds} beside other work (pruned from the start)"
     assert table["verdict"][2] == OPEN
+    alone = claims_table({"cifar10_cpu": slow.assign(timed_alone=True)})
+    assert alone["measured"][2] == f"{seconds} (pruned from the start)"
+
+
+def test_what_is_pruned_later_saves_less() -> None:
+    """The first paper trains on all the data first."""
+    later = seeded_runs("PGD-7: random warmup_epochs=5", 0.2, fraction=0.2, cost=50, **FACTS)
+    later = later.assign(run_device="another", pruner='{"random": {"warmup_epochs": 5}}')
+    table = stacked(headline(0.26, 0.20, run_device="a laptop"), later)
+    found = claims_table({"cifar10_cpu": table}).iloc[2]
+    assert found["measured"].endswith("; 2.00x in passes (pruned after 5 epochs)")
+    assert found["verdict"] == f"{HELD} (from the start); {NOT_HELD} (after 5 epochs)"
+
+
+def test_a_loss_is_one_of_other_images_too() -> None:
+    """Every seed loses the same eight of forty images, a fifth of all and of what was right, and gains none."""
+    seeds, images = 3, 40
+    outcomes = {1.0: np.ones((seeds, images), bool), 0.2: np.ones((seeds, images), bool)}
+    outcomes[0.2][:, :8] = False
+    outcomes[0.2][0, 8] = False  # or seeds all say the same
+    parts = []
+    for fraction, found in outcomes.items():
+        runs = seeded_runs("PGD-7: random", 0.0, fraction=fraction, **FACTS)[:seeds]
+        parts.append(runs.assign(robust=found.mean(1), outcomes=list(map(pack_bits, found)), test_images=images))
+    table = stacked(*parts).assign(robust_pgd20=0.4)
+    found = claims_table({"cifar10_cpu": table}).iloc[1]
+    points, share = map(_interval, found["measured"].split(" points, "))
+    low, high = crossed_bootstrap(outcomes[1.0], outcomes[0.2])
+    assert points == pytest.approx((100 * low, 100 * high), abs=0.06)
+    assert points[0] < 14 < 18 < points[1], "of these images a fifth is lost, of others nobody knows"
+    assert share == points, "all were right"
+    assert found["verdict"] == OPEN
+
+
+def _interval(text: str) -> tuple[float, ...]:
+    return tuple(map(float, re.findall(r"-?[\d.]+(?=[,\]])", text)))
 
 
 def test_one_seed_measures_and_does_not_judge() -> None:
@@ -117,7 +158,7 @@ def test_a_speed_up_in_passes_alone_is_no_verdict() -> None:
     table = headline(0.2, 0.1)
     devices = table["fraction"].map({1.0: "a GPU"}).fillna("a laptop")
     (found,) = claims_table({"cifar10_cpu": table.assign(run_device=devices)}).iloc[[2]].to_dict("records")
-    assert (found["measured"], found["verdict"]) == ("5.00x in passes", OPEN)
+    assert (found["measured"], found["verdict"]) == ("5.00x in passes (pruned from the start)", OPEN)
 
 
 def courses(costs: dict[tuple[str, float], list[float]]) -> pd.DataFrame:
@@ -173,6 +214,7 @@ def lifetimes(collapsed: dict[tuple[str, float], int], *, runs: int = 30) -> pd.
     rows = [
         {"arm": arm, "fraction": fraction, "seed": seed, "key": f"{arm}{fraction}{seed}", "status": "ok"}
         | {"optimiser_steps": 100, "collapse_steps": 50.0 if seed < count else float("nan"), "val_pgd_best": 0.4}
+        | {"collapse_depth": 0.01 * seed}
         for (arm, fraction), count in collapsed.items()
         for seed in range(runs)
     ]

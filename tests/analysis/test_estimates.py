@@ -211,6 +211,18 @@ def test_the_bootstrap_draws_rows_and_columns() -> None:
     assert got[0] < student.low < student.high < got[1], "a case in which images are few"
 
 
+def test_the_relative_bootstrap_is_of_the_ratio() -> None:
+    first, second = outcomes_of(0.4, arms=2, seeds=6, images=40, seed=5)
+    rng, ratios = np.random.default_rng(3), []
+    for _ in range(6000):
+        rows, columns = rng.integers(0, 6, 5), rng.integers(0, 40, 40)
+        ratios.append(first[rows][:, columns].mean() / second[rows][:, columns].mean() - 1)
+    student = estimate(first.mean(1) / second.mean(1) - 1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    got = crossed_bootstrap(first, second, relative=True, resamples=6000)
+    assert got == pytest.approx((min(low, student.low), max(high, student.high)), abs=0.025)
+
+
 def test_the_bootstrap_never_falls_short_of_the_seeds() -> None:
     # Seeds differ by everything, images by nothing.
     first = np.zeros((3, 50), bool)

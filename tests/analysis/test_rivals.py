@@ -38,7 +38,10 @@ def test_what_costs_less_is_a_rival_where_nothing_costs_as_much_and_its_cost_is_
     table = TABLE[~((TABLE["arm"] == "way: random") & (TABLE["fraction"] == 1))]
     cheap = ("cheap: random", 1.0)
     assert {rival for ours, rival in at_equal_cost(table) if ours == ("way: random", 0.5)} == {cheap}
-    assert "against *cheap: all the data*, which costs 0.60 of it: " in equal_cost_findings(table)
+    text = equal_cost_findings(table)
+    assert "against *cheap: all the data*, which costs 0.60 of it: " in text
+    assert text.count("; no verdict, as it costs less.") == 2, "and is not judged with what costs as much"
+    assert "5 % over 1 comparison together" in text
     figure = equal_cost_figure(table.assign(norm="linf", eps=0.125))
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     plt.close(figure)
@@ -50,6 +53,13 @@ def test_a_shorter_run_on_all_data_is_a_rival_and_no_pruned_run() -> None:
     pairs = at_equal_cost(stacked(TABLE, control))
     assert (("way: aum", 0.5), ("way: same_cost(random)", 1.0)) in pairs
     assert not [ours for ours, _ in pairs if "same_cost" in ours[0]]
+
+
+def test_runs_that_have_two_names_are_one_rival() -> None:
+    """The control of a run on all the data is that run; two pruners of one cost have one control."""
+    full = TABLE[(TABLE["arm"] == "way: random") & (TABLE["fraction"] == 1)]
+    again = [full.assign(arm=f"way: same_cost({arm})", control="same_cost") for arm in ("random", "aum")]
+    assert list(at_equal_cost(stacked(TABLE, *again))) == list(at_equal_cost(TABLE))
 
 
 def test_differences_are_those_of_the_seeds() -> None:

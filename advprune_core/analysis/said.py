@@ -1,0 +1,90 @@
+"""What the two papers' abstracts claim, and which records can tell whether it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of an abstract, most of them a number.
+
+    Attributes
+    ----------
+    paper : str
+        arXiv number.
+    says : str
+        What is claimed, or what the number is of.
+    number : float, optional
+        Per cent lost (of all images, or of what was robust: the abstract does not say), or how many times cheaper.
+    kind : str
+        ``loss`` of robust accuracy at a fraction, ``speed-up`` there, or the largest ``speed-up without loss``
+        that any pruned run of some ways of training reaches; without a number ``convergence``, sooner near the
+        full run's robustness, and ``reliability``, fewer runs of some ways of training that collapse.
+    study : str
+        Whose records can tell.
+    reference : str
+        Arm on all the data.
+    fraction : float, optional
+        Of the arm, which is the reference's own; of convergence all of the study's.
+    ways : tuple of str
+        Whose pruned runs count: variants; of reliability, arms.
+    later : str
+        Of a speed-up at a fraction, the arm that is pruned only after some epochs on all the data.
+    """
+
+    paper: str
+    says: str
+    number: float | None
+    kind: Literal["loss", "speed-up", "speed-up without loss", "convergence", "reliability"]
+    study: str
+    reference: str
+    fraction: float | None = None
+    ways: tuple[str, ...] = ()
+    later: str = ""
+
+    @property
+    def said(self) -> str:
+        """The number with its unit; what is better where there is none."""
+        if self.number is None:
+            return "sooner" if self.kind == "convergence" else "fewer"
+        return f"{self.number:g} %" if self.kind == "loss" else f"{self.number:g}x"
+
+
+_A, _B = "2207.00694", "2302.12366"
+_HEADLINE, _LATER = "PGD-7: random", "PGD-7: random warmup_epochs=5"
+_PLAIN = ("TRADES, warm start", "TRADES")
+_COURSES, _LIVES = "convergence_reliability", "collapse_by_fraction"
+_COLLAPSING = ("FGSM: random", "Fast AT: random", "N-FGSM: random", "PGD-2: random")
+CLAIMS = (
+    Claim(_A, "CIFAR-10, 60 % kept: adversarial accuracy lost", 8, "loss", "cifar10_cpu", _HEADLINE, 0.6),
+    Claim(_A, "CIFAR-10, 20 % kept: adversarial accuracy lost", 14, "loss", "cifar10_cpu", _HEADLINE, 0.2),
+    Claim(_A, "CIFAR-10, 20 % kept: times cheaper", 3, "speed-up", "cifar10_cpu", _HEADLINE, 0.2, later=_LATER),
+    Claim(_A, "CIFAR-10, 20 % kept: adversarial accuracy lost", 14, "loss", "cifar10_resnet18", "random", 0.2),
+    Claim(_A, "improved convergence", None, "convergence", _COURSES, "PGD-AT: random"),
+    Claim(_A, "improved reliability", None, "reliability", _LIVES, "FGSM: random", 0.3, _COLLAPSING),
+    *(
+        Claim(_B, f"{data}, {says}: times cheaper", number, "speed-up without loss", study, reference, ways=ways)
+        for data, study, says, number, reference, ways in (
+            ("CIFAR-10", "gradient_matching_cifar10_cpu", "data pruning", 3.44, "TRADES: random", _PLAIN),
+            ("CIFAR-100", "gradient_matching_cifar100_cpu", "data pruning", 2.02, "TRADES: random", _PLAIN),
+            *(
+                (
+                    data,
+                    f"gradient_matching_{data.lower().replace('-', '')}_cpu",
+                    f"with BulletTrain, {base}",
+                    number,
+                    f"{base}: random",
+                    (f"{base}, BulletTrain, warm start", f"{base}, BulletTrain"),
+                )
+                for data, base, number in (
+                    ("CIFAR-10", "TRADES", 5.66),
+                    ("CIFAR-10", "MART", 5.12),
+                    ("CIFAR-100", "TRADES", 3.67),
+                    ("CIFAR-100", "MART", 3.07),
+                )
+            ),
+        )
+    ),
+)
