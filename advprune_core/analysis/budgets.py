@@ -28,7 +28,7 @@ from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.placing import label_lines
 from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, legend, styled, tidy
 from advprune_core.analysis.summaries import points
-from advprune_core.analysis.verdicts import compare, well_covered
+from advprune_core.analysis.verdicts import as_a_constant, compare, well_covered
 from advprune_core.pruners.oracle import Oracle
 
 #: What red, green and blue add to the brightness of a colour (ITU-R BT.709).
@@ -38,7 +38,19 @@ BUDGETS = (0.1, 0.2, 0.4, 0.6, 1.0)
 #: Marks of the map with their sizes: a control lies where the run is that it matches, larger and below it.
 _MARKS = {"control": ("s", 60), "all the data": ("o", 20), "part of the data": ("^", 20)}
 _OF_RUN = ("fraction", "control", "variant", "pruner")
-_COSTS = ("arm", "matched_fraction", *_OF_RUN, "visits", "per_visit", "cost", "robust", "low", "high", "seeds")
+_COSTS = (
+    "arm",
+    "matched_fraction",
+    *_OF_RUN,
+    "visits",
+    "per_visit",
+    "cost",
+    "robust",
+    "low",
+    "high",
+    "seeds",
+    "learned",
+)
 
 
 def costs(table: pd.DataFrame) -> pd.DataFrame:
@@ -54,7 +66,8 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         ``arm, matched_fraction, fraction, control, variant, pruner``; ``visits``: visited images for each training
         image (epochs times fraction), ``per_visit``: forward-equivalents of each, selection included, ``cost``: their
-        product; ``robust, low, high`` in [0, 1] (mean over ``seeds``, Student's 95 % interval).
+        product; ``robust, low, high`` in [0, 1] (mean over ``seeds``, Student's 95 % interval); ``learned``: whether
+        that is known to be more than what a constant answer reaches.
     """
     table, rows = with_accuracies(table), []
     for (arm, matched), runs in points(table[table["robust"].notna()]).items():
@@ -73,6 +86,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
                 "low": robust.low,
                 "high": robust.high,
                 "seeds": robust.seeds,
+                "learned": not as_a_constant(runs),
             }
         )
     return pd.DataFrame(rows, columns=_COSTS)
@@ -81,7 +95,8 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
 def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.DataFrame:
     """The arm of the highest mean robust accuracy that each budget pays for, and the best of the other kind.
 
-    Nobody can choose by the true labels: the oracle is a bound, and no arm. Nor is what too few seeds were tested of.
+    Nobody can choose by the true labels: the oracle is a bound, and no arm. Nor is what too few seeds were tested of,
+    or what is as robust as a constant answer.
 
     Parameters
     ----------
@@ -99,6 +114,7 @@ def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.D
     for budget in budgets:
         paid = found[found["cost"] <= budget * found["cost"].max() * (1 + 1e-9)].sort_values("robust", ascending=False)
         paid = paid[well_covered(paid["seeds"])]
+        paid = paid[paid["learned"]]
         if not len(paid):
             continue
         best = paid.iloc[0]

@@ -20,7 +20,7 @@ from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.style import canvas, caption, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import Point, points, seconds_ratio
-from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, by_seed, compare, judge, method
+from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, as_a_constant, by_seed, compare, judge, method
 from advprune_core.analysis.ways import SAME_COST
 
 
@@ -232,6 +232,11 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
 
 def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: float) -> str:
     """Markdown: the largest speed-up without a loss beyond the margin, and what cannot be told yet."""
+    if as_a_constant(_tested(with_accuracies(table))[reference, 1.0]):
+        return (
+            f"*{escape(reference)}* on all the data is not known to be more robust than a constant answer, which costs "
+            "nothing: so there is nothing to be as robust as."
+        )
     rows = at_equal_robustness(with_names(table, escape), reference=escape(reference), margin=margin)
     cheaper = rows[rows["speed_up"] > 1 + SAME_COST].sort_values("speed_up", ascending=False, kind="stable")
     cheaper = cheaper.drop_duplicates(["matched_fraction", "speed_up", "clean", "robust"])  # a full run is its control

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from advprune_core.analysis.estimates import (
     Estimate,
+    accuracy,
     crossed_bootstrap,
     crossed_error,
     detectable,
@@ -66,6 +67,8 @@ class Comparison:
         95 % interval of the crossed bootstrap.
     deviation : float
         Standard deviation of the differences of seeds; NaN with fewer than `MIN_SEEDS`, or without spread.
+    learned : bool
+        Whether either is known to be more robust than a constant answer; else the difference is judged by nobody.
     """
 
     difference: Estimate
@@ -75,6 +78,7 @@ class Comparison:
     p_images: float = float("nan")
     other_images: tuple[float, float] | None = None
     deviation: float = float("nan")
+    learned: bool = True
 
     def mirrored(self) -> Comparison:
         """The reference compared with the arm."""
@@ -150,14 +154,16 @@ def compare(
     differences = (ours.loc[paired, "robust"] - theirs.loc[paired, "robust"]).to_numpy(np.float64)
     difference = estimate(differences, bounds=(-1.0, 1.0))
     p, p_images, other_images, deviation = float("nan"), float("nan"), None, float("nan")
-    if len(paired) >= MIN_SEEDS and spread(differences):
+    learned = not (as_a_constant(ours.loc[paired]) and as_a_constant(theirs.loc[paired]))
+    if len(paired) >= MIN_SEEDS and spread(differences) and learned:
         deviation = float(differences.std(ddof=1))
         p = t_test(difference.mean, deviation / np.sqrt(len(paired)), len(paired) - 1)
         outcomes = both_outcomes(ours.loc[paired], theirs.loc[paired])
         if outcomes is not None:
             p_images = max(p, t_test(difference.mean, *crossed_error(*outcomes)))
             other_images = crossed_bootstrap(*outcomes)
-    return Comparison(difference, len(seeds), tuple(sorted(left_out.items())), p, p_images, other_images, deviation)
+    reasons = tuple(sorted(left_out.items()))
+    return Comparison(difference, len(seeds), reasons, p, p_images, other_images, deviation, learned)
 
 
 def on_one_seed(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, against: str) -> str:
@@ -201,6 +207,8 @@ def _says(comparison: Comparison, over_seeds: float, over_images: float) -> str:
     seeds, up = comparison.difference.seeds, comparison.difference.mean > 0
     if seeds < MIN_SEEDS:
         return f"{NO_VERDICT}: {seeds or 'no'} seed{'s' * (seeds > 1)}{'' if seeds else ' has both'}"
+    if not comparison.learned:
+        return f"{NO_VERDICT}: neither is known to be more robust than a constant answer"
     if np.isnan(over_seeds):
         return f"{NO_VERDICT}: no spread over {seeds} seeds"
     if over_images <= LEVEL:
@@ -272,6 +280,14 @@ def method(verdicts: Iterable[Verdict]) -> str:
 def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a table, one for each seed: a run that several arms share stands there more than once."""
     return rows.drop_duplicates("seed").set_index("seed")
+
+
+def as_a_constant(runs: pd.DataFrame) -> bool:
+    """Whether runs are not known to be robust for more images than one class has: a constant answer is robust too."""
+    if "classes" not in runs or not runs["robust"].notna().any():
+        return False
+    robust, constant = accuracy(runs["robust"].dropna()), 1 / runs["classes"].min()
+    return bool((robust.mean if np.isnan(robust.low) else robust.low) <= constant)
 
 
 def well_covered(seeds: pd.Series) -> pd.Series:

@@ -177,6 +177,12 @@ def _wrong_labels(result: TrainResult, dataset: Dataset) -> float | None:
 
 
 @derived
+def classes(record: RunRecord) -> float:
+    """Classes of the data: a constant answer is right, and robust, for one in so many images."""
+    return float(record.dataset.get("classes", np.nan))
+
+
+@derived
 def cost(record: RunRecord) -> float:
     """Forward-equivalents of training and selection; empty of a run that did not get to its end."""
     return record.cost if record.trained else np.nan

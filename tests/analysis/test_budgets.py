@@ -99,6 +99,13 @@ def test_one_seed_that_is_the_highest_is_no_advice() -> None:
     assert chosen(lucky.iloc[:1], 1.0)[0] == "craig", "where nothing has more seeds it is all there is"
 
 
+def test_a_constant_answer_is_no_advice() -> None:
+    useless = TABLE.assign(classes=10)
+    useless.loc[useless["arm"] == "random", "robust"] *= 0.1
+    assert chosen(useless, 1.0) == ("same_cost(random)", 0.5, None)
+    assert budget_findings(TABLE.assign(classes=2)) == "No arm was tested, so there is nothing to advise."
+
+
 def test_costs_are_visits_times_what_each_costs() -> None:
     found = costs(TABLE).set_index(["arm", "matched_fraction"])
     assert found.loc[("fast: random", 1.0), ["visits", "per_visit", "cost"]].tolist() == [10, 5, 50]

@@ -27,7 +27,7 @@ from advprune_core.analysis.verdicts import (
     was_run,
     well_covered,
 )
-from tests.made_up import outcome_table, outcomes_of, study_table
+from tests.made_up import outcome_table, outcomes_of, seeded_runs, stacked, study_table
 
 NAN = float("nan")
 
@@ -261,3 +261,18 @@ def test_three_seeds_suffice_for_a_difference_that_images_agree_on() -> None:
     b[:, :100] = False
     (verdict,) = judge({0: compare(outcome_table({"a": a, "b": b}), "a", "b", fraction=0.5)}).values()
     assert verdict.says == BETTER
+
+
+@pytest.mark.parametrize(
+    ("robust", "classes", "judged"),
+    [((0.02, 0.09), 10, False), ((0.30, 0.09), 10, True), ((0.02, 0.09), 100, True), ((0.02, 0.09), None, True)],
+)
+def test_what_a_constant_answer_reaches_is_not_judged(
+    robust: tuple[float, float], classes: int | None, judged: bool
+) -> None:
+    runs = [seeded_runs(arm, level) for arm, level in zip(("a", "b"), robust, strict=True)]
+    table = stacked(*runs) if classes is None else stacked(*runs).assign(classes=classes)
+    verdict = judge({0: compare(table, "a", "b", fraction=1.0)})[0]
+    assert (verdict.says in {BETTER_HERE, WORSE_HERE}) == judged  # outcomes of images are not known
+    assert ("constant answer" in verdict.text()) == (not judged)
+    assert np.isnan(verdict.comparison.p) == (not judged)
