@@ -58,7 +58,9 @@ def run(
     entries = [Entry(label, config.fraction, config.seed, config, attacks=attacks)]
     if control is not None:
         check_names([control], CONTROLS, what="control")
-        check_control(control, config)  # type: ignore[arg-type]
+        whole = {name: value for name, value in asked.items() if name not in ("pruner", "fraction")}
+        full = RunConfig.flat(**whole).with_settings(settings)
+        check_control(control, config, full=full)  # type: ignore[arg-type]
         entries.append(replace(entries[0], arm=control_arm(control, label), control=control))  # type: ignore[arg-type]
     if dry_run:
         print_plan(entries, execution)

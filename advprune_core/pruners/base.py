@@ -137,6 +137,8 @@ class Context:
         Images of every class that are kept at least, as far as it has so many; 0: nothing is promised.
     outputs : SplitOutputs or None
         Outputs for the training images, in place of those that the model would give.
+    model_epoch : int
+        Epochs that the model was trained for, by which an attack uses what it carries.
     """
 
     dataset: Dataset
@@ -152,6 +154,7 @@ class Context:
     epochs: float = 0.0
     min_per_class: int = 0
     outputs: SplitOutputs | None = None
+    model_epoch: int = 0
 
     @property
     def network(self) -> nn.Module:

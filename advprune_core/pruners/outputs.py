@@ -17,6 +17,7 @@ from advprune_core.datasets.splits import Split
 from advprune_core.models.mode import device_of, no_trace
 from advprune_core.objectives.base import Objective
 from advprune_core.objectives.batch import Batch
+from advprune_core.objectives.partial import PartialSteps
 from advprune_core.objectives.policy import AttackPolicy, BoundAttack
 from advprune_core.objectives.starts import RandomStart, Start
 from advprune_core.objectives.steps import FixedSteps
@@ -96,7 +97,13 @@ def branch(model: nn.Module, x: Tensor, *, head: str | None = None) -> Branch:
 
 
 def scoring_policy(policy: AttackPolicy, steps: int | None, *, start: Start | None = None) -> AttackPolicy:
-    """The training attack with another number of steps, or from another start."""
+    """The training attack with another number of steps, or from another start.
+
+    Where it leaves out a part of each batch, every image gets the steps of an attacked one: which part that is
+    depends on the batch, and what is scored has none.
+    """
+    if steps is None and isinstance(policy.steps, PartialSteps):
+        policy = policy.replace(steps=policy.steps.replace(share=1.0))
     changes = ({} if steps is None else {"steps": FixedSteps(count=steps)}) | (
         {} if start is None else {"start": start}
     )
@@ -245,4 +252,4 @@ def _centred(x: Tensor, y: Tensor, ids: Tensor, context: Context) -> Batch:
     """Images as they are: in the middle of their padded frames, where perturbations are carried in such."""
     padding, middle = context.crop_padding, torch.full_like(ids, context.crop_padding)
     crops = Crops(middle, middle, torch.zeros_like(ids, dtype=torch.bool), padding) if padding else None
-    return Batch(x, y, ids=ids, epochs=torch.full_like(ids, context.epoch), crops=crops)
+    return Batch(x, y, ids=ids, epochs=torch.full_like(ids, context.model_epoch), crops=crops)

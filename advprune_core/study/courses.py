@@ -11,6 +11,7 @@ import pandas as pd
 from advprune_core.study.records import ManifestEntry, RunRecord, collapse_depth, val_pgd_best, val_pgd_last
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import settings_of
+from advprune_core.trainers.config import RunConfig
 
 #: What says which run a row is of; a table without rows has its columns too.
 _PLACE = ("key", "arm", "variant", "fraction", "seed")
@@ -28,8 +29,8 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
         ``key, arm, variant, fraction, seed`` of each run, and of the controls of pruned ones, with their
         ``dataset, model, objective, norm, eps``; one row for each check: ``epoch``
         (from 1), ``steps`` of the optimiser and ``cost`` in forward-equivalents by then (selection
-        included from the start, training in proportion to the images seen), ``val_pgd`` in [0, 1],
-        ``pert_align`` in [-1, 1] (NaN where it was not measured; see `trainers.alignment`), and
+        included from the start, training in proportion to the images seen, plain ones by themselves),
+        ``val_pgd`` in [0, 1], ``pert_align`` in [-1, 1] (NaN where it was not measured; see `trainers.alignment`), and
         ``full_cost``, ``full_val_pgd``: cost and last check of the run on all the data of the same way
         of training and seed (NaN where there is none; the check also where it collapsed). A control has the
         fraction of the run that it matches.
@@ -65,7 +66,7 @@ def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:
     for store in (RunStore(folder, read_only=True) for folder in results):
         for entry, record in _runs(store, study):
             before = record.epochs if record.collapse_epoch is None else record.epochs[: record.collapse_epoch + 1]
-            steps = sum(row["images"] for row in before) / record.config["optimisation"]["batch_size"]
+            steps = _steps(record, sum(row["images"] for row in before))
             rows.append(
                 {
                     **_place(entry, record),
@@ -94,10 +95,26 @@ def _place(entry: ManifestEntry, record: RunRecord) -> dict[str, Any]:
 
 
 def _checks(record: RunRecord) -> Iterator[dict[str, float]]:
-    size, visited = record.config["optimisation"]["batch_size"], 0
-    for row in record.epochs:
+    visited = 0
+    for row, cost in zip(record.epochs, _costs(record), strict=True):
         visited += row["images"]
         if "val_pgd" in row:
-            cost = record.passes.get("select", 0) + record.passes["train"] * visited / record.images_visited
             measured = {name: row.get(name, float("nan")) for name in ("val_pgd", "pert_align")}
-            yield {"epoch": row["epoch"] + 1, "steps": visited / size, "cost": cost, **measured}
+            yield {"epoch": row["epoch"] + 1, "steps": _steps(record, visited), "cost": cost, **measured}
+
+
+def _steps(record: RunRecord, visited: int) -> float:
+    """Optimiser steps after so many images: not one for each batch where a batch is trained on several times."""
+    return record.steps * visited / record.images_visited
+
+
+def _costs(record: RunRecord) -> Iterator[float]:
+    """What a run had cost after each epoch: an image as much as any other, with an attack or without one."""
+    plain = sum(row["images"] for row in record.epochs if row.get("plain"))
+    of_plain = RunConfig.create(**record.config).plain_passes_per_image if plain else 0.0
+    attacked = max(record.images_visited - plain, 1)
+    of_attacked = (record.passes["train"] - plain * of_plain) / attacked
+    cost = float(record.passes.get("select", 0))
+    for row in record.epochs:
+        cost += row["images"] * (of_plain if row.get("plain") else of_attacked)
+        yield row.get("cost", cost)

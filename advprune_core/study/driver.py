@@ -27,7 +27,7 @@ from advprune_core.study.elsewhere import found, tests_that_count
 from advprune_core.study.engines import Engine, engine
 from advprune_core.study.evaluations import EvaluationConfig
 from advprune_core.study.finished import (
-    drop_checkpoints,
+    drop_left_over,
     evaluation_record,
     finish,
     finish_evaluation,
@@ -224,7 +224,7 @@ class Driver:
             self.bar.total += self.passes(config)
             self._queue_training(number, config, key, again=True)  # for the files that its record names
         else:
-            drop_checkpoints(self.store, key)
+            drop_left_over(self.store, key)
             self.position.trained(key, passes=self.passes(config))
             self._add_evaluations(key, config, record)
 

@@ -19,6 +19,7 @@ from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.config import RunConfig, content_key
 from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.run import SCOUT
 
 
 def is_done(store: RunStore, key: str, *, again: bool = False) -> bool:
@@ -124,11 +125,19 @@ def finish_evaluation(store: RunStore, record: EvaluationRecord) -> bool:
 def drop_checkpoints(store: RunStore, key: str) -> None:
     """Drop what training has left of a finished run: it may have been killed between record and tidying up."""
     work = store.work(key)
+    shutil.rmtree(work / SCOUT, ignore_errors=True)
     for path in work.glob("*"):
         if path.is_file():
             path.unlink(missing_ok=True)
     with suppress(OSError):
         work.rmdir()  # unless an evaluation is under way there
+
+
+def drop_left_over(store: RunStore, key: str) -> None:
+    """The same, unless somebody is training the run anew."""
+    if store.work(key).exists():
+        with suppress(Timeout, OSError), store.lock(key).acquire(timeout=0):
+            drop_checkpoints(store, key)
 
 
 def drop_warmup(store: RunStore, key: str) -> None:

@@ -126,7 +126,7 @@ def grid(
             run = Entry(prefix + label, fraction, seed, config, None, variant, attacks, images, part)
             entries.append(run)
             for control in controls:
-                check_control(control, config)
+                check_control(control, config, full=way)
                 entries.append(replace(run, arm=control_arm(control, run.arm), control=control))
     return entries
 

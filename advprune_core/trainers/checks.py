@@ -154,16 +154,17 @@ def _full_epochs(config: RunConfig, n: int) -> float:
             f"cost_budget ends a run when so much is spent, and what the pruner {config.pruner.name!r} keeps depends "
             "on the number of epochs, which is then not known: set epochs alone"
         )
-    plain = optimisation.plain_epochs * n
-    images = (optimisation.cost_budget - plain * config.plain_passes_per_image) / config.passes_per_image + plain
-    images -= config.pruner.scout_epochs() * n
-    if images < size:
+    plain, before = config.images(n, epochs=optimisation.plain_epochs), config.pruner.scout_epochs()
+    left = optimisation.cost_budget - plain * config.plain_passes_per_image
+    attacked = left / config.passes_per_image - before * n
+    if attacked < size:
+        first = f", after {before} score_epochs on all data" * (before > 0)
+        first += f", after {optimisation.plain_epochs} plain_epochs" * (plain > 0)
         raise ConfigError(
             f"cost_budget = {optimisation.cost_budget} does not pay for one batch: {size} images cost about "
-            f"{size * config.passes_per_image:,.0f} forward-equivalents"
-            + (f", after {config.pruner.scout_epochs()} score_epochs on all data" * (config.pruner.scout_epochs() > 0))
+            f"{size * config.passes_per_image:,.0f} forward-equivalents{first}"
         )
-    return min(optimisation.epochs, images / n)
+    return min(optimisation.epochs, (plain + attacked) / n)
 
 
 def _kept(config: RunConfig, n: int) -> int:

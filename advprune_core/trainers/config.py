@@ -163,7 +163,22 @@ class RunConfig(Settings):
             raise ValueError(
                 "warm_start makes a run as cheap as its fraction, equal_cost as dear as all data: give one of them"
             )
-        epochs = self.optimisation.epochs
+        epochs, plain = self.optimisation.epochs, self.optimisation.plain_epochs
+        if plain > (0 if self.warm_start else pruner.epochs_before()):
+            raise ValueError(
+                f"plain_epochs = {plain} cost less than others, and "
+                + (
+                    "warm_start makes a run as cheap as its fraction of those with an attack: set one of them to 0"
+                    if self.warm_start
+                    else "equal_cost takes those on a part of the data for attacked ones: let the pruner wait for as "
+                    "many (warmup_epochs), or set epochs instead"
+                )
+            )
+        if self.optimisation.schedule_span == "full_run":
+            raise ValueError(
+                "schedule_span = 'full_run' is the schedule of a run that is no longer than on all data: with "
+                "warm_start or equal_cost the length differs; use 'run'"
+            )
         if self.warm_start:
             full, epochs = warm_start(epochs, self.fraction, self.warm_start)
             pruner = warmed_up(pruner, full)
@@ -281,17 +296,17 @@ class RunConfig(Settings):
         twice = objective.training_cost if self.optimisation.awp else 0.0
         return objective.cost(steps, clean_logits=self.attack.steps.uses_logits) + twice
 
+    def images(self, n: int, *, epochs: float) -> float:
+        """Expected images in the updates of the first `epochs`, of `n` training images."""
+        kept = budget(self.fraction, n) if self.fraction < 1 else n
+        full = min(self.pruner.epochs_before(), epochs)
+        return full * n + (epochs - full) * kept
+
     def passes(self, n: int, *, epochs: float | None = None) -> float:
         """Expected forward-equivalents of training with `n` training images, or of the first `epochs` of it."""
-        kept, pruner = budget(self.fraction, n) if self.fraction < 1 else n, self.pruner
         epochs = self.optimisation.epochs if epochs is None else min(epochs, self.optimisation.epochs)
-
-        def images(length: float) -> float:
-            full = min(pruner.epochs_before(), length)
-            return full * n + (length - full) * kept
-
-        plain = images(min(self.optimisation.plain_epochs, epochs))
-        attacked = images(epochs) - plain + (pruner.scout_epochs() * n if epochs else 0)
+        plain = self.images(n, epochs=min(self.optimisation.plain_epochs, epochs))
+        attacked = self.images(n, epochs=epochs) - plain + (self.pruner.scout_epochs() * n if epochs else 0)
         passes = plain * self.plain_passes_per_image + attacked * self.passes_per_image
         return min(passes, self.optimisation.cost_budget or passes)
 

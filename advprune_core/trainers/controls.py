@@ -92,22 +92,29 @@ _CHEAPER: dict[Control, dict[str, Any]] = {
 }
 
 
-def check_control(control: Control, config: RunConfig) -> None:
+def check_control(control: Control, config: RunConfig, *, full: RunConfig) -> None:
     """Refuse, before any work, a control that a run cannot have.
+
+    Parameters
+    ----------
+    control : str
+        See `CONTROLS`.
+    config, full : RunConfig
+        Of the run, and of its way of training on all the data.
 
     Raises
     ------
     ConfigError
         A cheaper attack that would not be cheaper, or for an objective whose attack is its own; as many
-        steps for a run whose length is not known in epochs, or whose pruner goes by it; steps as long
-        as those of a pruner that does not measure them.
+        steps for a run whose length is not known in epochs or is not the full run's, or whose pruner goes by it;
+        steps as long as those of a pruner that does not measure them.
     """
-    if reason := _refusal(control, config):
-        possible = [name for name in CONTROLS if _refusal(name, config) is None]
+    if reason := _refusal(control, config, full):
+        possible = [name for name in CONTROLS if _refusal(name, config, full) is None]
         raise ConfigError(f"the control {control!r} {reason}; possible here: {', '.join(possible)}")
 
 
-def _refusal(control: Control, config: RunConfig) -> str | None:
+def _refusal(control: Control, config: RunConfig, full: RunConfig) -> str | None:
     """Why a run cannot have a control, or None."""
     objective = config.objective
     if control == "same_step_size" and not (config.pruner.measures_steps or isinstance(config.pruner, Full)):
@@ -115,6 +122,8 @@ def _refusal(control: Control, config: RunConfig) -> str | None:
         return f"takes steps as long as the run's, which {config.pruner.name!r} does not measure as {able} do"
     if control == "same_steps" and not config.pruner.steady:
         return f"lengthens a run, and what the pruner {config.pruner.name!r} keeps depends on its length"
+    if control == "same_steps" and config.optimisation.epochs != full.optimisation.epochs:
+        return "lengthens a run to as many steps as the full run's, and warm_start or equal_cost gave it its own length"
     if control == "same_steps" and config.optimisation.cost_budget is not None:
         return "lengthens a run, and this one ends at its cost_budget"
     if control == "same_steps" and config.optimisation.schedule_span == "full_run":
@@ -166,6 +175,8 @@ def resolve(control: Control, config: RunConfig, record: Finished) -> RunConfig:
         return _with_length(config, epochs + (epochs * record.n - trained) / (used * record.kept))
     full = config.replace(pruner="full", fraction=1.0)
     plain = sum(row["images"] for row in record.epochs if row.get("plain"))
+    if plain == record.images_visited:
+        raise ConfigError(f"the control {control!r}: the run that it matches ended before an attack did")
     attacked = record.passes["train"] - plain * config.plain_passes_per_image
     per_image = attacked / (record.images_visited - plain)
     if control in _CHEAPER:

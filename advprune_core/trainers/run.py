@@ -34,6 +34,9 @@ from advprune_core.trainers.state import RunState
 from advprune_core.trainers.validation import validate
 from advprune_core.trainers.warmups import shared_key
 
+#: Where the network that is only scored by is trained, in the folder of a run's work.
+SCOUT = "scout"
+
 
 class Run:
     """A run under way: its state, and what does not change.
@@ -69,11 +72,13 @@ class Run:
         self.scout = copy.deepcopy(self.state.model) if config.pruner.scout_epochs() else None
         self.split = dataset.train.to(self.state.device)
         self.last_batch: Batch | None = None
+        self.checkpoint_seconds = math.inf
         check_precision(config, self.state.model, self.split.pixels(slice(0, 2)))
 
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         """Go on from the last checkpoint to the end; see `loop.train`."""
         state, epochs = self.state, self.config.optimisation.epochs
+        self.checkpoint_seconds = checkpoint_seconds
         self._resume()
         status = self._status()
         saved = time.monotonic()
@@ -173,13 +178,13 @@ class Run:
                 file.write(json.dumps(row) + "\n")
 
     def _select(self, epoch: int) -> None:
-        config, state = self.config, self.state
-        if not config.pruner.due(epoch):
+        config, state, budget = self.config, self.state, self.config.optimisation.cost_budget
+        if not config.pruner.due(epoch) or (state.selections and not self._pays_for_another()):
             return
-        model, observed = state.model, state.pruner
+        model, observed, policy = state.model, state.pruner, state.policy
         if self.scout is not None:
             with state.ledger.phase("select"):
-                model, observed = self._scouted(self.scout)
+                model, observed, policy = self._scouted(self.scout)
         context = Context(
             dataset=self.dataset,
             fraction=config.fraction,
@@ -189,7 +194,8 @@ class Run:
             objective=config.objective,
             attack=config.attack,
             state=observed,
-            policy=state.policy,
+            policy=policy,
+            model_epoch=epoch if self.scout is None else config.pruner.scout_epochs(),
             crop_padding=config.optimisation.crop_padding,
             epochs=config.optimisation.epochs,
             min_per_class=config.min_per_class,
@@ -198,28 +204,40 @@ class Run:
         with state.ledger.phase("select"), scouting:
             state.selection = keep(config.pruner, context)
             check_selected(state.selection.indices, self.dataset, fraction=config.fraction)
+        if budget and state.ledger.cost >= budget:
+            raise ConfigError(
+                f"cost_budget = {budget} is spent once {config.pruner.name} has selected ({state.ledger.cost:,} "
+                "forward-equivalents so far): raise it, or choose more cheaply"
+            )
         state.selections[epoch] = state.selection
 
-    def _scouted(self, model: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
-        """A network trained on all data only to be scored by, and what was observed of it; all in `select`."""
+    def _pays_for_another(self) -> bool:
+        """Whether the budget pays for one more selection that costs what those so far did, and for training on it."""
+        ledger, budget = self.state.ledger, self.config.optimisation.cost_budget
+        each = ledger.passes.get("select", 0) / len(self.state.selections)
+        return not budget or ledger.cost + each < budget
+
+    def _scouted(self, model: nn.Module) -> tuple[nn.Module, dict[str, Tensor], dict[str, Tensor]]:
+        """A network trained on all data only to be scored by; what was observed, and what its attack carries."""
         config, ledger = self.config, self.state.ledger
         length: dict[str, Any] = {"epochs": config.pruner.scout_epochs(), "cost_budget": None, "plain_epochs": 0}
         optimisation = config.optimisation.replace(**length)
         plain = config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
-        run = Run(plain, self.dataset, copy.deepcopy(model), None, observer=config.pruner)
+        work = None if self.work is None else self.work / SCOUT
+        run = Run(plain, self.dataset, copy.deepcopy(model), work, observer=config.pruner)
         with torch_stream(config.seed, "scout"):
-            result = run.train(math.inf, None)
+            result = run.train(self.checkpoint_seconds, None)
         if result.status == "diverged":
             raise ConfigError("the network trained to be scored by diverged: the loss is not finite; try a smaller lr")
         ledger.add(sum(result.ledger["passes"].values()))
-        return run.state.final_model, run.state.pruner
+        return run.state.model, run.state.pruner, run.state.policy
 
     def _epoch(self, epoch: int, *, share: float) -> dict[str, Any]:
         config, state, size = self.config, self.state, self.config.optimisation.batch_size
         budget = config.optimisation.cost_budget
         state.model.train()
         self.last_batch = None
-        n, whole = len(self.dataset.train), len(state.selection)
+        n, whole, by_images = len(self.dataset.train), len(state.selection), self._counts_images()
         ids = epoch_order(config.seed, epoch, n, state.selection, share)
         state.queue.add(ids, epoch, state.selection)
         attack = config.attack.bind(state.model, seed=config.seed, state=state.policy)
@@ -233,7 +251,7 @@ class Run:
             position, before = (len(ids) - waiting) / whole, state.ledger.cost
             waiting -= len(batch_ids)
             done = epoch + position
-            if whole < n and config.optimisation.schedule_span == "full_run":
+            if by_images:
                 done = (state.counters.visited + images) / n
             progress = max(done / config.optimisation.epochs, before / budget if budget else 0.0)
             progress = min(max(progress, 0.0), 1.0)
@@ -272,6 +290,13 @@ class Run:
             **({"cost": state.ledger.cost} if budget else {}),
             **({} if ratio is None else {"step_ratio": ratio}),
         }
+
+    def _counts_images(self) -> bool:
+        """Whether the schedule goes by images trained on, over as many as a full run has: once any are left out."""
+        config, n, size = self.config, len(self.dataset.train), self.config.optimisation.batch_size
+        left_out = any(len(selection) < n for selection in self.state.selections.values())
+        narrowed = config.pruner.candidates(size, config.fraction) > size
+        return config.optimisation.schedule_span == "full_run" and (left_out or narrowed)
 
     def _batch(self, ids: np.ndarray, epochs: np.ndarray, weights: np.ndarray) -> Batch:
         rows, drawn, importance = (

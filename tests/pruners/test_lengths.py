@@ -53,6 +53,9 @@ def test_a_grid_takes_it_from_the_way_on_all_data() -> None:
         ({"pruner": {"score": {"score_epochs": 2}}}, "or score_epochs of its own"),
         ({"pruner": "infobatch"}, "one that can"),
         ({"pruner": "random", "epochs": 2}, "needs an epoch on all data, and fraction 0.4 of 2 epochs is 0.8"),
+        ({"pruner": "random", "plain_epochs": 1}, "plain_epochs = 1 cost less .* set one of them to 0"),
+        ({"pruner": "random", "schedule_span": "full_run"}, "the length differs"),
+        ({"pruner": "random", "equal_cost": True}, "give one of them"),
     ],
     ids=str,
 )
@@ -96,3 +99,18 @@ def test_a_run_of_equal_cost_costs_what_all_data_cost() -> None:
 def test_lengths_that_cannot_be(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RunConfig.flat(**{"fraction": 0.4, "epochs": 10, **options})
+
+
+@pytest.mark.parametrize(("warmup", "refused"), [(0, True), (1, True), (2, False), (3, False)])
+def test_plain_epochs_of_a_run_of_equal_cost_are_on_all_data(warmup: int, refused: bool) -> None:
+    """On a part they would be paid for as attacked ones."""
+    options: dict[str, Any] = {"epochs": 4, "plain_epochs": 2, "equal_cost": True, "fraction": 0.5}
+    options["pruner"] = {"random": {"warmup_epochs": warmup}}
+    if refused:
+        with pytest.raises(ConfigError, match="let the pruner wait for as many"):
+            tiny_run(**options)
+        return
+    pruned, full = tiny_run(**options), tiny_run(**options | {"pruner": "full", "fraction": 1.0})
+    assert pruned.passes(1000) == pytest.approx(full.passes(1000))
+    with pytest.raises(ConfigError, match="the length differs"):
+        tiny_run(**options | {"schedule_span": "full_run"})

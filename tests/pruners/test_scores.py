@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log, sqrt
 from typing import Any
 
@@ -228,3 +229,12 @@ def test_steps_to_break_alone_are_of_a_second_version() -> None:
     versions = {kind: Score(score=kind).canonical().get("version", 1) for kind in (*KINDS, "steps_to_break")}
     assert versions == {**dict.fromkeys(KINDS, 1), "steps_to_break": 2}
     assert PRUNERS.parse("keep_fragile").canonical() == {"name": "keep_fragile", "version": 2}
+
+
+def test_all_images_are_scored_attacked_where_training_attacks_a_part_of_each_batch() -> None:
+    """Which part depends on the batch, and what is scored is none."""
+    whole = context(0.5, objective="pgd_at")
+    assert whole.attack is not None
+    partial = replace(whole, attack=whole.attack.replace(steps={"partial": {"count": 2, "share": 0.3}}))
+    expected = split_scores(replace(whole, attack=whole.attack.replace(steps=2)), "loss")
+    assert np.array_equal(split_scores(partial, "loss"), expected)

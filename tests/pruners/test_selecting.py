@@ -164,3 +164,12 @@ def test_a_selection_on_disk_needs_no_pickle(tmp_path: Path) -> None:
     assert (found.indices.tolist(), found.weights.tolist(), found.n_filled) == ([1, 4, 9], [0.5, 1.5, 1.0], 1)
     with pytest.raises(ConfigError, match=r"\.npz"):
         save_selection(selection, tmp_path / "kept.txt")
+
+
+def test_a_class_that_would_be_emptied_is_refused() -> None:
+    """As in training, unless some of each are asked for."""
+    labels = np.repeat([0, 1, 2], [500, 498, 2])
+    with pytest.raises(ConfigError, match=r"class 2"):
+        select(labels, pruner="random", fraction=0.05, seed=1)
+    found = select(labels, pruner="random", fraction=0.05, seed=1, min_per_class=1)
+    assert (labels[found.indices] == 2).sum() == 1

@@ -45,6 +45,37 @@ def test_courses_are_the_checks_of_the_records(results: Path) -> None:
         assert rows["cost"].max() / rows["full_cost"].max() == pytest.approx(float(fraction), abs=0.05)  # type: ignore[arg-type]
 
 
+def test_steps_are_those_of_the_optimiser(tmp_path: Path) -> None:
+    """Free trains on each batch several times."""
+    settings = {"best_every": 1, "collapse_drop": 0.001}
+    run_study(
+        tiny_study(tmp_path, trainer="free", steps=None, settings=settings, seeds=[0], controls=[]),
+        progress=False,
+    )
+    courses, store = collect_courses(tmp_path, study="tiny"), RunStore(tmp_path)
+    for key, rows in courses.groupby("key"):
+        record = store.run(str(key))
+        assert record is not None
+        assert rows["steps"].iloc[-1] == record.steps == 4 * sum(row["images"] for row in record.epochs) / 16
+    lifetimes = collect_lifetimes(tmp_path, study="tiny")
+    assert not (lifetimes["collapse_steps"] > lifetimes["optimiser_steps"]).any()
+
+
+def test_plain_epochs_cost_what_they_cost(tmp_path: Path) -> None:
+    settings = {"best_every": 1, "optimisation.plain_epochs": 2}
+    config = tiny_study(tmp_path, settings=settings, epochs=4, seeds=[0], fractions=[1.0], controls=[])
+    run_study(config, progress=False)
+    courses, store = collect_courses(tmp_path, study="tiny"), RunStore(tmp_path)
+    record = store.run(courses["key"].iloc[0])
+    assert record is not None
+    images = np.cumsum([row["images"] for row in record.epochs])
+    plain, attacked = 3, 5  # passes of an image: forward and backward; one step before
+    costs = [plain * count if epoch < 2 else plain * images[1] + attacked * (count - images[1])
+             for epoch, count in enumerate(images)]  # fmt: skip
+    assert courses["cost"].tolist() == pytest.approx(costs)
+    assert courses["cost"].iloc[-1] == record.cost
+
+
 def test_runs_whose_attack_has_several_steps_have_no_alignment() -> None:
     """Nor have records of earlier versions, which say nothing of it either."""
     courses = collect_courses(REFERENCE / "collapse", study="collapse")

@@ -19,7 +19,7 @@ from advprune_core.study.study import StudyConfig
 from advprune_core.study.tasks import WarmupTask
 from advprune_core.study.upkeep import collect_garbage
 from advprune_core.study.warmups import SharedWarmups
-from advprune_core.trainers.run import Run
+from advprune_core.trainers.run import SCOUT, Run
 from tests.study.test_driver import contents
 from tests.tiny import tiny_study
 
@@ -180,3 +180,17 @@ def test_workers_share_warmups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     unshared(monkeypatch)
     run_study(grid_with_warmups(tmp_path / "alone"), progress=False)
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+
+
+def test_what_training_left_over_stays_while_somebody_trains_the_run_anew(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    scout = store.work("0" * 16) / SCOUT
+    scout.mkdir(parents=True)
+    for folder in (scout, scout.parent):
+        (folder / "checkpoint.pt").write_bytes(b"12345")
+    with store.lock("0" * 16):
+        finished.drop_left_over(store, "0" * 16)
+        assert (scout / "checkpoint.pt").exists()
+        assert (scout.parent / "checkpoint.pt").exists()
+    finished.drop_left_over(store, "0" * 16)
+    assert not scout.parent.exists()

@@ -50,6 +50,13 @@ CHECKS = [
         {"batch_size": 10, "cost_budget": 1500, "pruner": {"keep_hard": {"score_epochs": 1}}, "fraction": 0.5},
         "after 1 score_epochs",
     ),
+    # 2 plain epochs cost 600, and a batch of attacked images 170.
+    ({"batch_size": 10, "cost_budget": 760, "plain_epochs": 2}, "does not pay for one batch.*after 2 plain_epochs"),
+    ({"batch_size": 10, "cost_budget": 770, "plain_epochs": 2}, None),
+    (
+        {"batch_size": 10, "cost_budget": 470, "plain_epochs": 2, "pruner": "random", "fraction": 0.5, "seed": "lucky"},
+        None,
+    ),
     ({"batch_size": 10, "best_every": 1}, "best_every needs val_stop"),
     (
         {"pruner": {"random": {"balanced": True}}, "fraction": 0.3, "batch_size": 10},

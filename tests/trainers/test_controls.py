@@ -130,25 +130,31 @@ REFUSED = [
     ("cheaper_attack", BULLET, "cost 7 .* \\(5.6\\)", "same_cost, same_steps, carried_attack"),
     ("same_steps", {"cost_budget": 90_000}, "cost_budget", "same_cost, cheaper_attack, carried_attack"),
     ("same_steps", {"pruner": "infobatch"}, "'infobatch'", "same_cost, cheaper_attack, carried_attack"),
+    # Its own length is not that of the run on all data.
+    *(
+        ("same_steps", {"pruner": "random", **options}, "its own length", "same_cost, cheaper_attack, carried_attack")
+        for options in ({"equal_cost": True}, {"warm_start": 0.5, "fraction": 0.5})
+    ),
 ]
 
 
 @pytest.mark.parametrize(("control", "options", "reason", "possible"), REFUSED)
 def test_what_is_no_control_is_refused(control: Control, options: dict[str, Any], reason: str, possible: str) -> None:
-    config = matched(**options)
+    config, full = matched(**options), matched(**options | {"pruner": "full", "fraction": 1.0})
     with pytest.raises(ConfigError, match=f"'{control}' .*{reason}.*; possible here: {possible}"):
-        check_control(control, config)
+        check_control(control, config, full=full)
+    pruner = options.get("pruner", "random")
     with pytest.raises(ConfigError, match=reason):
-        grid(config, pruners=[config.pruner], fractions=[0.5], seeds=[0], controls=[control])
+        grid(full, pruners=[pruner], fractions=[0.5], seeds=[0], controls=[control])
     for other in possible.split(", "):
-        check_control(other, config)  # type: ignore[arg-type]
+        check_control(other, config, full=full)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{}, {"trainer": "trades"}, {"steps": 3}, {"awp": 0.01}, {"steps": "bullet"}])
 def test_a_cheaper_attack_costs_less(options: dict[str, Any]) -> None:
     config = matched(**options)
     for control in ("cheaper_attack", "carried_attack"):
-        check_control(control, config)  # type: ignore[arg-type]
+        check_control(control, config, full=config)  # type: ignore[arg-type]
         resolved = resolve(control, config, record(config, n=1000, visited=2000, per_image=17))  # type: ignore[arg-type]
         assert resolved.passes_per_image < config.passes_per_image
         assert resolved.attack != config.attack
@@ -307,7 +313,7 @@ STEP_SIZES: list[tuple[Any, float, dict[str, int], float]] = [
 @pytest.mark.parametrize(("pruner", "ratio", "schedule", "lr"), STEP_SIZES)
 def test_steps_as_long_as_the_runs(pruner: Any, ratio: float, schedule: dict[str, int], lr: float) -> None:
     config = matched(pruner=pruner, epochs=30)
-    check_control("same_step_size", config)
+    check_control("same_step_size", config, full=config)
     done = record(config, n=1000, visited=2000, per_image=17, step_ratio=ratio)
     resolved = resolve("same_step_size", config, done)
     assert resolved.pruner == Random.create(**schedule)
@@ -319,7 +325,7 @@ def test_steps_as_long_as_the_runs(pruner: Any, ratio: float, schedule: dict[str
 @pytest.mark.parametrize("pruner", ["random", "score", "keep_fragile", "infobatch", "loss_top", "d2"])
 def test_step_sizes_that_nobody_measures_are_refused(pruner: str) -> None:
     with pytest.raises(ConfigError, match=f"same_step_size.*'{pruner}' does not measure.*grad_match"):
-        check_control("same_step_size", matched(pruner=pruner))
+        check_control("same_step_size", matched(pruner=pruner), full=matched())
     with pytest.raises(ConfigError, match="does not measure"):
         grid(RunConfig.flat(), pruners=[pruner], fractions=[0.5], seeds=[0], controls=["same_step_size"])
 
@@ -351,3 +357,11 @@ def test_a_control_of_the_same_step_size_is_trained() -> None:
     for row, other in zip(again.metrics, result.metrics, strict=True):
         assert row["lr"] == pytest.approx(other["lr"] * done.step_ratio, rel=1e-5)
         assert row["kept"] == other["kept"]
+
+
+def test_a_run_that_ended_before_any_attack_has_no_control_of_its_cost() -> None:
+    config = matched(plain_epochs=2)
+    done = record(config, n=1000, visited=400, per_image=3)
+    rows = [{"epoch": epoch, "kept": 200, "images": 200, "plain": True} for epoch in range(2)]
+    with pytest.raises(ConfigError, match="ended before an attack did"):
+        resolve("same_cost", config, done.model_copy(update={"epochs": rows}))

@@ -19,6 +19,7 @@ from advprune_core.models.base import build_model
 from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, ScheduledPruner, Selection
+from advprune_core.pruners.keep_modes import KeepHard
 from advprune_core.pruners.random import Random
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
@@ -254,12 +255,83 @@ def test_selection_counts_towards_the_budget() -> None:
     assert abs(passes["train"] + passes["select"] - 4000) <= 40
 
 
-def test_a_selection_is_paid_in_full_and_followed_by_a_batch() -> None:
-    """A budget that the selection alone exceeds, which only training can show."""
+def test_a_budget_that_choosing_alone_spends_is_no_budget_to_train_on() -> None:
+    """Only training can show it."""
     config = tiny_run(epochs=30, cost_budget=200, pruner={"keep_hard": {"warmup_epochs": 0}}, fraction=0.5)
+    with pytest.raises(ConfigError, match="cost_budget = 200 is spent once keep_hard has selected"):
+        train(config, data(config))
+
+
+@pytest.mark.parametrize("budget", [3000, 3500, 4200, 5000])
+def test_nothing_is_chosen_that_the_budget_does_not_pay_for(budget: int) -> None:
+    pruner = {"keep_hard": {"warmup_epochs": 0, "every": 1}}
+    config = tiny_run(epochs=30, cost_budget=budget, pruner=pruner, fraction=0.2)
     result = train(config, data(config))
-    assert result.ledger["passes"]["select"] > 200
-    assert (result.steps, len(result.metrics)) == (1, 1)
+    passes = result.ledger["passes"]
+    each = passes["select"] / len(result.selections)
+    assert list(result.selections) == list(range(len(result.selections))), "as long as it pays, in every epoch"
+    assert len(result.selections) <= len(result.metrics), "then what was chosen last stays"
+    assert abs(sum(passes[phase] for phase in ("train", "select")) - budget) <= 40 < each
+
+
+class _Looks(KeepHard):
+    """What a selection is shown."""
+
+    name = "looks"
+
+    def choose(self, context: Context) -> Selection:
+        SEEN.append((context.model_epoch, {name: value.clone() for name, value in context.policy.items()}))
+        return super().choose(context)
+
+
+SEEN: list[tuple[int, dict[str, Tensor]]] = []
+
+
+def test_a_network_to_be_scored_by_brings_what_its_attack_carries() -> None:
+    """As the run itself would after as many epochs: else one carried step is one from a random start."""
+    for schedule in ({"warmup_epochs": 2}, {"score_epochs": 2}):
+        config = tiny_run(pruner=_Looks(**schedule), fraction=0.5, start="carried", epochs=4)
+        train(config, data(config))
+    (epoch, after), (scouted, before) = SEEN[-2:]
+    assert epoch == scouted == 2
+    assert set(after) == set(before) != set()
+    for name, values in after.items():
+        assert values.shape == before[name].shape
+        assert bool(values.any()) == bool(before[name].any())
+
+
+def test_a_killed_network_to_be_scored_by_goes_on(tmp_path: Path) -> None:
+    config = tiny_run(pruner={"keep_hard": {"score_epochs": 3}}, fraction=0.5, epochs=2)
+    whole = train(config, data(config))
+    epochs: list[int] = []
+    spy = Run._epoch
+
+    def counted(run: Run, epoch: int, *, share: float) -> dict[str, Any]:
+        if run.scout is None:  # the scout's own epochs
+            epochs.append(epoch)
+            if epochs == [0, 1]:
+                raise KeyboardInterrupt
+        return spy(run, epoch, share=share)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_epoch", counted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data(config), work=tmp_path, checkpoint_seconds=0)
+        again = train(config, data(config), work=tmp_path, checkpoint_seconds=0)
+    assert epochs == [0, 1, 1, 2]
+    assert again.ledger["passes"] == whole.ledger["passes"]
+    assert all(torch.equal(again.last[name], value) for name, value in whole.last.items())
+
+
+@pytest.mark.parametrize("pruner", ["infobatch", "loss_top"])
+def test_the_schedule_of_the_full_run_goes_by_images_trained_on(pruner: str) -> None:
+    """Also in an epoch on all data after pruned ones, and where each batch is narrowed."""
+    config = tiny_run(pruner=pruner, fraction=0.5, epochs=4, schedule_span="full_run")
+    progress, result = followed(config)
+    n = len(data(config).train)
+    visited = np.arange(result.steps) * 16 / n / 4
+    first = -(-n // 16) if pruner == "infobatch" else 0  # its first epoch is on all data, and its own measure
+    assert progress[first:] == pytest.approx(visited[first:])
 
 
 def test_seeds_pair_runs() -> None:
