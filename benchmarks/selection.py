@@ -51,12 +51,12 @@ from advprune_core.datasets.splits import Dataset, largest_remainder
 from advprune_core.models.base import Normalise
 from advprune_core.models.mode import no_trace
 from advprune_core.objectives.base import OBJECTIVES
-from advprune_core.pruners.base import by_class
 from advprune_core.pruners.branches import Branch, SplitOutputs
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_class
 from advprune_core.pruners.gradients import last_layer_gradients
 from advprune_core.pruners.omp import Pursuit
 from advprune_core.pruners.outputs import branch
+from advprune_core.pruners.selection import by_class
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from benchmarks.memory import apart, peak

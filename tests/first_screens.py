@@ -116,7 +116,7 @@ def when_pruning_wins() -> str:
         return f"{row.case.clean.points()} clean and {_judged(row.verdict)}"
 
     return (
-        "With 40 % of the labels wrong, the half that a plain phase finds most plausible is, beside the better way to "
+        "With 40 % of the labels wrong, the half that a plain phase finds most plausible is, beside the best way to "
         f"train on all the data at the same cost, {told(many)} on the digits, and {told(cifar)} on CIFAR-10; with 20 % "
         f"wrong it is {told(few)} on the digits."
     )

@@ -18,7 +18,7 @@ from advprune_core.analysis.style import PAGE, SMALL, canvas, caption, styled, t
 from advprune_core.base.randomness import generator
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Split
-from advprune_core.pruners.base import Selection
+from advprune_core.pruners.selection import Selection
 
 #: Of more columns than this, numbers in a map's cells run into each other.
 _CROWD = 24

@@ -11,10 +11,11 @@ from torch import nn
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.pruners.base import PRUNERS, Context, Selection, keep
+from advprune_core.pruners.base import PRUNERS, Context, keep
 from advprune_core.pruners.keep_rules import Scores
 from advprune_core.pruners.outputs import split_branch
 from advprune_core.pruners.scores import KINDS, ScoreName, split_scores
+from advprune_core.pruners.selection import Selection
 from advprune_core.study.runs import load_run
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train

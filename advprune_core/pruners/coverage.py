@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from advprune_core.pruners.base import PRUNERS, Context, Selection
+from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.branches import Branch
 from advprune_core.pruners.keep_rules import KeepRule, Middle, ScorePruner, Scores
 from advprune_core.pruners.outputs import OutputPruner
+from advprune_core.pruners.selection import Selection
 
 
 def herding(features: Tensor, k: int) -> NDArray[np.int64]:

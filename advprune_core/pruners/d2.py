@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from advprune_core.pruners.base import PRUNERS, Context, Selection
+from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.coverage import FeaturePruner
 from advprune_core.pruners.scores import el2n
+from advprune_core.pruners.selection import Selection
 
 _ROWS = 1024
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
-from advprune_core.pruners.base import PRUNERS, Context, Selection
+from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.history import History, HistoryPruner, completed, label_window, remembered, window_mean
 from advprune_core.pruners.keep_rules import Highest, Indices, Scores
+from advprune_core.pruners.selection import Selection
 
 #: Concentration of the Beta density: its two shapes add up to this much.
 _SHAPES = 16.0

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.objectives.base import Objective
-from advprune_core.pruners.base import PRUNERS, Context, Selection
+from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.branches import Branch, SplitOutputs
 from advprune_core.pruners.gradients import (
     LastLayerGradients,
     last_layer_gradients,
     with_bias,
 )
+from advprune_core.pruners.selection import Selection
 from advprune_core.pruners.weights import GradientPruner
 
 

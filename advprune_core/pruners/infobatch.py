@@ -12,8 +12,9 @@ from torch import Tensor
 from advprune_core.base.settings import ConfigError
 from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
+from advprune_core.pruners.base import PRUNERS, Context, Pruner
 from advprune_core.pruners.history import remembered
+from advprune_core.pruners.selection import Selection
 
 
 def infobatch(

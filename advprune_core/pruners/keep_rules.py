@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from advprune_core.base.settings import Component, ConfigError, Registry, component_field
-from advprune_core.pruners.base import Context, ModelPruner, Selection
+from advprune_core.pruners.base import Context, ModelPruner
+from advprune_core.pruners.selection import Selection
 
 KEEP_RULES: Registry[KeepRule] = Registry("keep rule", "advprune_core.pruners")
 

@@ -9,7 +9,8 @@ from advprune_core.attacks.losses import cross_entropy
 from advprune_core.datasets.augmentation import Crops
 from advprune_core.models.mode import quiet_logits
 from advprune_core.objectives.batch import Batch
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
+from advprune_core.pruners.base import PRUNERS, Context, Pruner
+from advprune_core.pruners.selection import Selection
 
 
 def loss_top(model: nn.Module, x: Tensor, y: Tensor, size: int) -> Tensor:

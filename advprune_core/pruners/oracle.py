@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.pruners.base import PRUNERS, Context, ScheduledPruner, Selection
+from advprune_core.pruners.base import PRUNERS, Context, ScheduledPruner
+from advprune_core.pruners.selection import Selection
 
 
 @PRUNERS.register

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from advprune_core.base.randomness import generator
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, ScheduledPruner, Selection
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, ScheduledPruner
+from advprune_core.pruners.selection import Selection
 
 
 def random_subset(context: Context, *, balanced: bool = False) -> Selection:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from advprune_core.attacks import losses
 from advprune_core.objectives.base import Objective
-from advprune_core.pruners.base import PRUNERS, Context, Selection
+from advprune_core.pruners.base import PRUNERS, Context
 from advprune_core.pruners.blocks import blocks, in_batches
 from advprune_core.pruners.branches import SplitOutputs
 from advprune_core.pruners.glister import HeldOutPruner, with_change
 from advprune_core.pruners.gradients import LastLayerGradients, group_means, last_layer_gradients
+from advprune_core.pruners.selection import Selection
 
 
 class Divergence(Objective):

@@ -15,8 +15,9 @@ from advprune_core.datasets.splits import Dataset, Split, channel_statistics
 from advprune_core.objectives.base import OBJECTIVES, Objective, Outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection, check_every_class, keep
+from advprune_core.pruners.base import PRUNERS, Context, Pruner, keep
 from advprune_core.pruners.branches import Branch, SplitOutputs
+from advprune_core.pruners.selection import Selection, check_selected
 
 
 def select(
@@ -118,10 +119,7 @@ def select(
         raise ConfigError(f"fraction {fraction:g} keeps none of {context.n} images")
     chosen.check(context)
     selection = keep(chosen, context)
-    had, kept = (
-        np.bincount(labels, minlength=dataset.classes) for labels in (context.labels, context.labels[selection.indices])
-    )
-    check_every_class(kept, had, fraction=context.fraction)
+    check_selected(selection.indices, dataset, fraction=context.fraction)
     if len(selection) == context.n > context.k:
         raise ConfigError(
             f"{chosen.name} keeps all {context.n} images here: what it drops, it drops in training, from batch to "

@@ -14,8 +14,9 @@ from advprune_core.datasets.npz import own_path, read_npz
 from advprune_core.datasets.splits import Split
 from advprune_core.models.base import MODELS, build_model
 from advprune_core.models.weights import with_weights
-from advprune_core.pruners.base import Pruner, Selection
+from advprune_core.pruners.base import Pruner
 from advprune_core.pruners.selecting import parsed, select, whole
+from advprune_core.pruners.selection import Selection
 
 Device = Literal["auto", "cpu", "cuda"]
 

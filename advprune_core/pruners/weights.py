@@ -16,11 +16,12 @@ from pydantic import Field
 
 from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import Objective
-from advprune_core.pruners.base import Context, Selection, with_every_class
+from advprune_core.pruners.base import Context
 from advprune_core.pruners.branches import SplitOutputs
 from advprune_core.pruners.gradients import LastLayerGradients, last_layer_gradients, objective_outputs
 from advprune_core.pruners.omp import Pursuit
 from advprune_core.pruners.outputs import AttackingPruner
+from advprune_core.pruners.selection import Selection, with_every_class
 
 Weighting = Literal["mean_one", "matched", "none"]
 

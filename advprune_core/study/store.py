@@ -30,7 +30,7 @@ from advprune_core.base.files import (
     write_text,
 )
 from advprune_core.base.settings import ConfigError, near_miss
-from advprune_core.pruners.base import Selection
+from advprune_core.pruners.selection import Selection
 from advprune_core.study.packed import PACKED, Files
 from advprune_core.study.records import SCHEMA, EvaluationRecord, Manifest, RunRecord, Timing
 

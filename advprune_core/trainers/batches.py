@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from advprune_core.base.randomness import generator
-from advprune_core.pruners.base import Selection
+from advprune_core.pruners.selection import Selection
 
 
 def epoch_order(seed: int, epoch: int, n: int, selection: Selection, share: float = 1.0) -> NDArray[np.int64]:

@@ -6,17 +6,15 @@ import math
 import os
 import warnings
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
-from advprune_core.pruners.base import Context, budget, check_every_class, keep
+from advprune_core.pruners.base import Context, keep
 from advprune_core.pruners.random import Full
+from advprune_core.pruners.selection import budget, check_every_class, check_selected
 from advprune_core.trainers.config import RunConfig
 
 
@@ -55,7 +53,7 @@ def _check_images(config: RunConfig, dataset: Dataset) -> None:
             f"fraction {config.fraction:g} keeps {k} of {n} images: not one full batch of {size}; "
             f"use a fraction of at least {size / n:.3f} or a smaller batch_size"
         )
-    had = _class_counts(dataset.train.labels, dataset)
+    had = np.bincount(dataset.train.labels.cpu().numpy(), minlength=dataset.classes)
     at_best = np.zeros_like(had)
     at_best[np.argsort(-had, kind="stable")[:k]] = 1
     check_every_class(at_best, had, fraction=config.fraction)
@@ -131,13 +129,6 @@ def fitted(config: RunConfig, dataset: Dataset) -> RunConfig:
     return config.with_settings({"optimisation.batch_size": n})
 
 
-def check_selected(indices: Any, dataset: Dataset, *, fraction: float) -> None:
-    """Refuse a selection without images of a class that the training split has."""
-    labels = dataset.train.labels
-    kept = _class_counts(labels[torch.as_tensor(indices)], dataset)
-    check_every_class(kept, _class_counts(labels, dataset), fraction=fraction)
-
-
 def _full_epochs(config: RunConfig, n: int) -> float:
     """Epochs on all `n` images that the run can last.
 
@@ -169,7 +160,3 @@ def _full_epochs(config: RunConfig, n: int) -> float:
 
 def _kept(config: RunConfig, n: int) -> int:
     return n if isinstance(config.pruner, Full) else budget(config.fraction, n)
-
-
-def _class_counts(labels: Tensor, dataset: Dataset) -> NDArray[np.int64]:
-    return np.asarray(torch.bincount(labels, minlength=dataset.classes).cpu().numpy())

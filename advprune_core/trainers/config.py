@@ -23,9 +23,10 @@ from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Train
 from advprune_core.objectives.pgd_at import PGDAT, Standard
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.steps import parse_steps
-from advprune_core.pruners.base import PRUNERS, Pruner, budget
+from advprune_core.pruners.base import PRUNERS, Pruner
 from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
 from advprune_core.pruners.random import Full
+from advprune_core.pruners.selection import budget
 from advprune_core.trainers.optimisation import Optimisation
 
 #: Raised when the training loop, `Optimisation` or `AttackPolicy` give other results than before.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from advprune_core.pruners.base import Selection
+from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.state import Weights
 
 

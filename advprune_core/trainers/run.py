@@ -23,10 +23,10 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import Outputs, Passes
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, keep
+from advprune_core.pruners.selection import check_selected
 from advprune_core.trainers.arithmetic import autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.batches import epoch_order
-from advprune_core.trainers.checks import check_selected
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import checks, onset

@@ -18,7 +18,7 @@ from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model, check_model
-from advprune_core.pruners.base import Selection
+from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.batches import BatchQueue
 from advprune_core.trainers.config import RunConfig
 

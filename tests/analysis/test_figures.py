@@ -31,7 +31,8 @@ from advprune_core.analysis.report import _figures
 from advprune_core.analysis.style import COLUMN, PAGE, canvas, looks, pruner_look, styled, trainer_look, write
 from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import OBJECTIVES
-from advprune_core.pruners.base import PRUNERS, Selection
+from advprune_core.pruners.base import PRUNERS
+from advprune_core.pruners.selection import Selection
 from tests.analysis.figure_checks import as_deuteranopes_see, faults, texts
 from tests.committed import answer_rows, of
 from tests.front_figure import gains

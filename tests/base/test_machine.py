@@ -19,7 +19,8 @@ import torch
 
 from advprune_core.base.files import write_atomically
 from advprune_core.base.machine import MachineError, machine_error, machine_errors
-from advprune_core.pruners.base import Context, ScheduledPruner, Selection
+from advprune_core.pruners.base import Context, ScheduledPruner
+from advprune_core.pruners.selection import Selection
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from tests.made_up import study_options

@@ -76,7 +76,8 @@ def test_the_source_shows_every_class_that_is_registered() -> None:
 NEW = """
 from typing import ClassVar
 
-from advprune_core.pruners.base import PRUNERS, Context, Pruner, Selection
+from advprune_core.pruners.base import PRUNERS, Context, Pruner
+from advprune_core.pruners.selection import Selection
 
 
 @PRUNERS.register

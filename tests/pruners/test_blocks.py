@@ -13,12 +13,12 @@ from torch import nn
 
 from advprune_core.datasets.splits import largest_remainder
 from advprune_core.pruners import PRUNERS, Context
-from advprune_core.pruners.base import by_class
 from advprune_core.pruners.blocks import blocks, joined
 from advprune_core.pruners.branches import Branch, SplitOutputs
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_batch, grad_match_by_class
 from advprune_core.pruners.gradients import DenseAtoms, LastLayerGradients
 from advprune_core.pruners.omp import Pursuit, omp_exactly
+from advprune_core.pruners.selection import by_class
 from tests.contexts import blobs, context
 from tests.memory import Largest
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.pruners.base import by_class
 from advprune_core.pruners.grad_match import (
     GradMatch,
     GradMatchPB,
@@ -19,6 +18,7 @@ from advprune_core.pruners.grad_match import (
 )
 from advprune_core.pruners.gradients import DenseAtoms, LastLayerGradients
 from advprune_core.pruners.omp import omp_exactly
+from advprune_core.pruners.selection import by_class
 from tests.contexts import blobs, context
 
 

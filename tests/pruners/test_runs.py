@@ -12,7 +12,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.models.base import build_model
 from advprune_core.pruners import PRUNERS
-from advprune_core.pruners.base import budget
+from advprune_core.pruners.selection import budget
 from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train

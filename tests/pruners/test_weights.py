@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners import PRUNERS, Context, Selection
-from advprune_core.pruners.base import by_class
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_batch, grad_match_by_class
 from advprune_core.pruners.gradients import LastLayerGradients
+from advprune_core.pruners.selection import by_class
 from advprune_core.pruners.weights import GradientPruner, step_ratio, weigh
 from advprune_core.study.finished import run_record
 from advprune_core.trainers.loop import train

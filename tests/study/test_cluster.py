@@ -14,7 +14,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.pruners.base import Context, ScheduledPruner, Selection
+from advprune_core.pruners.base import Context, ScheduledPruner
+from advprune_core.pruners.selection import Selection
 from advprune_core.study.cluster import RayEngine, cluster_device, fitting, needs
 from advprune_core.study.grid import study_grid
 from advprune_core.study.runner import run_entries, run_study

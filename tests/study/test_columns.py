@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from advprune_core.datasets.base import load_dataset
-from advprune_core.pruners.base import Selection
+from advprune_core.pruners.selection import Selection
 from advprune_core.study import columns
 from advprune_core.study.columns import Column, derived, descriptions, measured, values
 from advprune_core.study.finished import run_record

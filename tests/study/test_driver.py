@@ -21,8 +21,9 @@ import torch
 from advprune_core.attacks.evaluate import unpack_bits
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
-from advprune_core.pruners.base import Context, ScheduledPruner, Selection
+from advprune_core.pruners.base import Context, ScheduledPruner
 from advprune_core.pruners.grad_match import GradMatch
+from advprune_core.pruners.selection import Selection
 from advprune_core.study.position import Position
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
@@ -276,7 +277,8 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 from advprune_core import PGD
-from advprune_core.pruners.base import Context, Pruner, Selection
+from advprune_core.pruners.base import Context, Pruner
+from advprune_core.pruners.selection import Selection
 from advprune_core.study.runner import run_study
 from advprune_core.objectives.pgd_at import PGDAT
 from advprune_core.objectives.starts import RandomStart

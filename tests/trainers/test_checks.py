@@ -16,7 +16,8 @@ from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.base import Context
 from advprune_core.pruners.random import Random
-from advprune_core.trainers.checks import check_run, check_selected, fitted
+from advprune_core.pruners.selection import check_selected
+from advprune_core.trainers.checks import check_run, fitted
 from advprune_core.trainers.config import RunConfig
 
 

@@ -18,9 +18,10 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
-from advprune_core.pruners.base import Context, Pruner, ScheduledPruner, Selection
+from advprune_core.pruners.base import Context, Pruner, ScheduledPruner
 from advprune_core.pruners.keep_modes import KeepHard
 from advprune_core.pruners.random import Random
+from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
