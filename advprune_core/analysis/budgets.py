@@ -134,7 +134,9 @@ def budget_findings(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> 
         lines = [f"- {text}" for text in _advice(best_within(rows, budgets), rows)]
         texts += [f"**{name}**"] * bool(name and lines) + ["\n".join(lines)] * bool(lines)
     if not texts:
-        return "No arm was tested, so there is nothing to advise."
+        tested = with_accuracies(table)["robust"].notna().any()
+        why = "No arm is known to be more robust than a constant answer" if tested else "No arm was tested"
+        return f"{why}, so there is nothing to advise."
     texts.append(
         "Each arm is the best of several on the very images that are compared, so what it reaches is a little too "
         "good, and no verdict is given. Intervals: 95 %, each for itself, over seeds; *other images*: by a bootstrap "

@@ -223,7 +223,9 @@ def how_judged(says: Iterable[str]) -> str:
     told = list(says)
     tested = sum(not text.startswith(NO_VERDICT) for text in told)
     if not tested:
-        return f"No verdict rests on fewer than {MIN_SEEDS} seeds, or on seeds without spread." if told else ""
+        constant = ", or on runs no more robust than a constant answer" * any("constant" in text for text in told)
+        rests = f"No verdict rests on fewer than {MIN_SEEDS} seeds, or on seeds without spread{constant}."
+        return rests if told else ""
     return (
         f"Verdicts: paired t tests over seeds and test images, at {100 * LEVEL:g} % over {tested} "
         f"comparison{'s' * (tested > 1)} together (Holm); *on these images*: over seeds alone. Intervals: 95 %, "
