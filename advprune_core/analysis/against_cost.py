@@ -233,7 +233,9 @@ def _parts(rows: Iterable[_Row]) -> list[float]:
 def _same_costs(blocks: list[_Block]) -> str:
     """What all cost where there is no panel of the cost."""
     costs = [f"{np.mean([row.place[0] for row in block.rows]):.3g}" for block in blocks if block.one_cost]
-    return f"; cost of each: {' and '.join(costs)} forward-equivalents per training image" if costs else ""
+    return (
+        f"; cost of each: {' and '.join(dict.fromkeys(costs))} forward-equivalents per training image" if costs else ""
+    )
 
 
 def _draw(part: SubFigure, block: _Block, *, named: bool) -> Axes | None:
@@ -241,7 +243,11 @@ def _draw(part: SubFigure, block: _Block, *, named: bool) -> Axes | None:
     axis: Axes | None
     tall = [max(map(block.tall, pair)) for pair in block.pairs()]
     panels, parts = block.panels, _parts(block.rows)
-    name = f"{block.name}\n" if named else ""
+    # Over all panels where there are several: one is too narrow for it.
+    over = named and block.one_cost and len(panels) > 1
+    if over:
+        part.suptitle(block.name, fontsize=plt.rcParams["axes.titlesize"])
+    name = f"{block.name}\n" if named and not over else ""
     if block.beside and not block.one_cost:
         grid = part.add_gridspec(1, 1 + len(panels), width_ratios=(1.3, *[1] * len(panels)))
         axis, places = part.add_subplot(grid[0, 0]), [part.add_subplot(grid[0, 1 + n]) for n in range(len(panels))]

@@ -67,7 +67,7 @@ def costs(table: pd.DataFrame) -> pd.DataFrame:
         ``arm, matched_fraction, fraction, control, variant, pruner``; ``visits``: visited images for each training
         image (epochs times fraction), ``per_visit``: forward-equivalents of each, selection included, ``cost``: their
         product; ``robust, low, high`` in [0, 1] (mean over ``seeds``, Student's 95 % interval); ``learned``: whether
-        that is known to be more than what a constant answer reaches.
+        that is more than what a constant answer reaches.
     """
     table, rows = with_accuracies(table), []
     for (arm, matched), runs in points(table[table["robust"].notna()]).items():
@@ -135,7 +135,7 @@ def budget_findings(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> 
         texts += [f"**{name}**"] * bool(name and lines) + ["\n".join(lines)] * bool(lines)
     if not texts:
         tested = with_accuracies(table)["robust"].notna().any()
-        why = "No arm is known to be more robust than a constant answer" if tested else "No arm was tested"
+        why = "No arm is more robust than a constant answer" if tested else "No arm was tested"
         return f"{why}, so there is nothing to advise."
     texts.append(
         "Each arm is the best of several on the very images that are compared, so what it reaches is a little too "

@@ -234,8 +234,8 @@ def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: fl
     """Markdown: the largest speed-up without a loss beyond the margin, and what cannot be told yet."""
     if as_a_constant(_tested(with_accuracies(table))[reference, 1.0]):
         return (
-            f"*{escape(reference)}* on all the data is not known to be more robust than a constant answer, which costs "
-            "nothing: so there is nothing to be as robust as."
+            f"*{escape(reference)}* on all the data is no more robust than a constant answer, which costs nothing: so "
+            "there is nothing to be as robust as."
         )
     rows = at_equal_robustness(with_names(table, escape), reference=escape(reference), margin=margin)
     cheaper = rows[rows["speed_up"] > 1 + SAME_COST].sort_values("speed_up", ascending=False, kind="stable")

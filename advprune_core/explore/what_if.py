@@ -52,13 +52,15 @@ def machine_time(source: Source, table: pd.DataFrame, budget: float) -> MachineT
     Raises
     ------
     ConfigError
-        No arm costs so little.
+        No arm costs so little, or what does has learned nothing.
     DataError
         Data that are not here and cannot be downloaded.
     """
     found = best_within(table, (budget,))
     if not len(found):
-        raise ConfigError(f"no arm costs as little as {100 * budget:g} % of the dearest one's")
+        raise ConfigError(
+            f"no arm that has learned anything costs as little as {100 * budget:g} % of the dearest one's"
+        )
     best = found.iloc[0]
     rows = table[(table["arm"] == best["arm"]) & (table["matched_fraction"] == best["matched_fraction"])]
     record = source.store.run(rows["key"].iloc[0])

@@ -57,8 +57,8 @@ class Context:
         Images of every class that are kept at least, as far as it has so many; 0: nothing is promised.
     outputs : SplitOutputs or None
         Outputs for the training images, in place of those that the model would give.
-    model_epoch : int
-        Epochs that the model was trained for, by which an attack uses what it carries.
+    model_epoch : int or None
+        Epochs that the model was trained for, by which an attack uses what it carries; None: `epoch`.
     """
 
     dataset: Dataset
@@ -74,7 +74,7 @@ class Context:
     epochs: float = 0.0
     min_per_class: int = 0
     outputs: SplitOutputs | None = None
-    model_epoch: int = 0
+    model_epoch: int | None = None
 
     @property
     def network(self) -> nn.Module:

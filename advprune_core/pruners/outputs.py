@@ -250,6 +250,7 @@ def _scoring_attack(context: Context, split: Split, steps: int | None) -> BoundA
 
 def _centred(x: Tensor, y: Tensor, ids: Tensor, context: Context) -> Batch:
     """Images as they are: in the middle of their padded frames, where perturbations are carried in such."""
+    epoch = context.epoch if context.model_epoch is None else context.model_epoch
     padding, middle = context.crop_padding, torch.full_like(ids, context.crop_padding)
     crops = Crops(middle, middle, torch.zeros_like(ids, dtype=torch.bool), padding) if padding else None
-    return Batch(x, y, ids=ids, epochs=torch.full_like(ids, context.model_epoch), crops=crops)
+    return Batch(x, y, ids=ids, epochs=torch.full_like(ids, epoch), crops=crops)

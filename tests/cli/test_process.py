@@ -138,6 +138,7 @@ class Gone:
         for _ in range(100_000):  # here it is raised, and dropped
             pass
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
 listen()
 with interruptible():
     thing = Gone()

@@ -25,7 +25,7 @@ __all__ = ["network"]
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny study of its own."""
     folder = tmp_path_factory.mktemp("results")
-    run_study(tiny_study(folder, epochs=1), progress=False)
+    run_study(tiny_study(folder, epochs=4, eps=0.01), progress=False)  # enough to be advised by
     return folder
 
 

@@ -48,7 +48,7 @@ def test_time_on_this_machine_is_that_of_the_runs_passes(tmp_path: Path, monkeyp
     from advprune_core.explore import what_if
     from advprune_core.study.plans import Pace
 
-    run_study(tiny_study(tmp_path, fractions=[1.0], controls=[], epochs=1), progress=False)
+    run_study(tiny_study(tmp_path, fractions=[1.0], controls=[], epochs=4, eps=0.01), progress=False)
     source, asked = Source(tmp_path, "tiny"), []
     pace = Pace(2e-3, 3e-3, 2)
     monkeypatch.setattr(what_if, "measured_pace", lambda config, data, seconds: asked.append(config) or pace)
