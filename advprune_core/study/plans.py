@@ -93,7 +93,7 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     total = _left_to_train(list(missing.values()), datasets, saved)
     text = (
         f"{pd.DataFrame(rows).to_string(index=False)}\n"
-        f"{len(entries)} entries, at most {len(missing)} to train: {total:,.0f} forward-equivalents"
+        f"{len(entries)} entr{"y" if len(entries) == 1 else "ies"}, at most {len(missing)} to train: {total:,.0f} forward-equivalents"
     )
     if saved:
         text += f" ({sum(saved.values()):,.0f} less than by themselves: {len(saved)} runs share a warm-up with another)"
