@@ -91,9 +91,10 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         rows.append({**place, "state": state, "passes": passes})
     saved = passes_saved(alike, store)
     total = _left_to_train(list(missing.values()), datasets, saved)
+    count = f"{len(entries)} entries" if len(entries) != 1 else "1 entry"
     text = (
         f"{pd.DataFrame(rows).to_string(index=False)}\n"
-        f"{len(entries)} entr{"y" if len(entries) == 1 else "ies"}, at most {len(missing)} to train: {total:,.0f} forward-equivalents"
+        f"{count}, at most {len(missing)} to train: {total:,.0f} forward-equivalents"
     )
     if saved:
         text += f" ({sum(saved.values()):,.0f} less than by themselves: {len(saved)} runs share a warm-up with another)"
