@@ -113,8 +113,8 @@ def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.D
     found = found[found["pruner"].map(component_name) != Oracle.name]
     for budget in budgets:
         paid = found[found["cost"] <= budget * found["cost"].max() * (1 + 1e-9)].sort_values("robust", ascending=False)
+        paid = paid[paid["learned"].astype(bool)]
         paid = paid[well_covered(paid["seeds"])]
-        paid = paid[paid["learned"]]
         if not len(paid):
             continue
         best = paid.iloc[0]
@@ -135,7 +135,7 @@ def budget_findings(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> 
         texts += [f"**{name}**"] * bool(name and lines) + ["\n".join(lines)] * bool(lines)
     if not texts:
         tested = with_accuracies(table)["robust"].notna().any()
-        why = "No arm is more robust than a constant answer" if tested else "No arm was tested"
+        why = "No arm at this cost is more robust than a constant answer" if tested else "No arm was tested"
         return f"{why}, so there is nothing to advise."
     texts.append(
         "Each arm is the best of several on the very images that are compared, so what it reaches is a little too "

@@ -110,7 +110,7 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
                 robust = verdict.text() if verdict else f"{comparison.text()}; no verdict, as it costs less"
                 lines.append(f"  - against *{_named(rival, tested)}*{cost}: {clean.points()} clean, {robust}.")
     text = "\n".join(line if line.startswith("  ") else f"- {line}" for line in lines)
-    return f"{text}\n\n{method(verdicts.values())}"
+    return f"{text}\n\n{method(verdicts.values()) or 'Intervals: 95 %, each for itself, over seeds.'}"
 
 
 def _cheaper(rows: pd.DataFrame, others: pd.DataFrame) -> str:

@@ -150,7 +150,10 @@ def speedrun_findings(
         "The first pruned run of the ranking": (_first(places, pruned=True), _first(places, pruned=False)),
         "The first of the ranking": (places[:1], loops[:1] if loops[:1] != places[:1] else []),
     }
-    met = {name: (ours[0], theirs[0]) for name, (ours, theirs) in pairs.items() if ours and theirs}
+    met: dict[str, tuple[Point, Point]] = {}
+    for name, (pruned, whole) in pairs.items():
+        if pruned and whole and (pruned[0], whole[0]) not in met.values():
+            met[name] = (pruned[0], whole[0])
     verdicts = judge(
         {
             name: compare(table, ours[0], theirs[0], fraction=ours[1], reference_fraction=theirs[1])

@@ -59,7 +59,8 @@ def run(
     if control is not None:
         check_names([control], CONTROLS, what="control")
         whole = {name: value for name, value in asked.items() if name not in ("pruner", "fraction")}
-        full = RunConfig.flat(**whole).with_settings(settings)
+        common = {path: value for path, value in settings.items() if not path.startswith("pruner.")}
+        full = RunConfig.flat(**whole).with_settings(common)
         check_control(control, config, full=full)  # type: ignore[arg-type]
         entries.append(replace(entries[0], arm=control_arm(control, label), control=control))  # type: ignore[arg-type]
     if dry_run:

@@ -11,6 +11,7 @@ from advprune_core.study.engines import SerialEngine
 from advprune_core.study.grid import Entry, timed_entries
 from advprune_core.study.records import Timing
 from advprune_core.study.tasks import Task, TrainTask, carry_out, message_of, warm_up
+from advprune_core.trainers.run import SCOUT
 
 
 def time_alone(driver: Driver) -> None:
@@ -45,7 +46,8 @@ def _time_once(driver: Driver, entry: Entry) -> None:
     key, number = driver.key(entry.config), driver.entries.index(entry)
     if (task := driver.tasks.training(key)) is not None:
         # What a checkpoint left by other company brings along is no time alone.
-        alone = not (driver.store.work(key) / "checkpoint.pt").exists()
+        work = driver.store.work(key)
+        alone = not any((folder / "checkpoint.pt").exists() for folder in (work, work / SCOUT))
         driver.tasks.remove(task)
         driver.begin(number, task)
         driver.done(number, task, _alone(driver, task), timed_alone=alone)

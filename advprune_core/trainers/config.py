@@ -20,6 +20,7 @@ from advprune_core.models.base import MODELS, ModelSettings
 from advprune_core.models.cnns import SmallCNN
 from advprune_core.models.weights import InitialWeights
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
+from advprune_core.objectives.partial import PartialSteps
 from advprune_core.objectives.pgd_at import PGDAT, Standard
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.steps import parse_steps
@@ -165,14 +166,16 @@ class RunConfig(Settings):
                 "warm_start makes a run as cheap as its fraction, equal_cost as dear as all data: give one of them"
             )
         epochs, plain = self.optimisation.epochs, self.optimisation.plain_epochs
-        if plain > (0 if self.warm_start else pruner.epochs_before()):
+        if self.optimisation.plain_epochs and not self.objective.uses_adversarial:
+            plain = 0  # which is refused by itself
+        if plain > (0 if self.warm_start else pruner.epochs_before()) and (self.warm_start or pruner.steady):
             raise ValueError(
                 f"plain_epochs = {plain} cost less than others, and "
                 + (
                     "warm_start makes a run as cheap as its fraction of those with an attack: set one of them to 0"
                     if self.warm_start
-                    else "equal_cost takes those on a part of the data for attacked ones: let the pruner wait for as "
-                    "many (warmup_epochs), or set epochs instead"
+                    else "equal_cost takes those on a part of the data for attacked ones: let a pruner that can wait "
+                    "for as many (warmup_epochs), or set epochs instead"
                 )
             )
         if self.optimisation.schedule_span == "full_run":
@@ -269,9 +272,22 @@ class RunConfig(Settings):
         # Content, not the name or the path of the data, and not what concerns the test images.
         canonical["dataset"] = train_hash
         canonical["device"] = self.device
+        if mended := self._mended():
+            canonical["mended"] = mended
         if LOOP_VERSION != 1:
             canonical["loop"] = LOOP_VERSION
         return json_data(canonical)
+
+    def _mended(self) -> list[str]:
+        """What of this run, and of few others, came out otherwise in an earlier version under the same settings."""
+        scores = self.pruner.uses_model and not isinstance(self.pruner, Full)
+        narrows = self.pruner.candidates(self.optimisation.batch_size, self.fraction) > self.optimisation.batch_size
+        told = {
+            "scout": bool(self.pruner.scout_epochs()),  # what its attack carries, and its weights with an average
+            "partial": scores and isinstance(self.attack.steps, PartialSteps),  # now all are scored attacked
+            "full_run": self.optimisation.schedule_span == "full_run" and (narrows or not self.pruner.exact),
+        }
+        return [name for name, otherwise in told.items() if otherwise]
 
     @property
     def passes_per_image(self) -> float:

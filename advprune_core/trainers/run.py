@@ -51,6 +51,8 @@ class Run:
         Checkpoint of its warm-up, to go on from where `work` has none.
     warmup : str, optional
         Key of its warm-up, where that alone is to be trained.
+    key : str, optional
+        By which it knows its checkpoints; by default the run's own.
     """
 
     def __init__(
@@ -63,12 +65,13 @@ class Run:
         observer: Pruner | None = None,
         start: Path | None = None,
         warmup: str | None = None,
+        key: str | None = None,
     ):
         self.config, self.dataset, self.work = config, dataset, work
         self.start = start
         self.until = None if warmup is None else config.pruner.epochs_before()
         self.observer = observer or config.pruner
-        self.state = RunState(config, dataset, model, key=warmup or config.train_key(dataset))
+        self.state = RunState(config, dataset, model, key=key or warmup or config.train_key(dataset))
         self.scout = copy.deepcopy(self.state.model) if config.pruner.scout_epochs() else None
         self.split = dataset.train.to(self.state.device)
         self.last_batch: Batch | None = None
@@ -204,7 +207,7 @@ class Run:
         with state.ledger.phase("select"), scouting:
             state.selection = keep(config.pruner, context)
             check_selected(state.selection.indices, self.dataset, fraction=config.fraction)
-        if budget and state.ledger.cost >= budget:
+        if budget and state.ledger.cost >= budget and not state.selections:
             raise ConfigError(
                 f"cost_budget = {budget} is spent once {config.pruner.name} has selected ({state.ledger.cost:,} "
                 "forward-equivalents so far): raise it, or choose more cheaply"
@@ -212,7 +215,10 @@ class Run:
         state.selections[epoch] = state.selection
 
     def _pays_for_another(self) -> bool:
-        """Whether the budget pays for one more selection that costs what those so far did, and for training on it."""
+        """Whether the budget pays for one more selection that costs what those so far did, and for training on it.
+
+        One may cost more, such as steps to break a network that hardens: the run then ends that much further from it.
+        """
         ledger, budget = self.state.ledger, self.config.optimisation.cost_budget
         each = ledger.passes.get("select", 0) / len(self.state.selections)
         return not budget or ledger.cost + each < budget
@@ -224,9 +230,18 @@ class Run:
         optimisation = config.optimisation.replace(**length)
         plain = config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
         work = None if self.work is None else self.work / SCOUT
-        run = Run(plain, self.dataset, copy.deepcopy(model), work, observer=config.pruner)
+        # Its checkpoint holds what this run's pruner has observed.
+        key = f"{config.train_key(self.dataset)} {SCOUT}"
+        run = Run(plain, self.dataset, copy.deepcopy(model), work, observer=config.pruner, key=key)
+        begun = time.perf_counter(), time.process_time()
         with torch_stream(config.seed, "scout"):
             result = run.train(self.checkpoint_seconds, None)
+        spent = time.perf_counter() - begun[0], time.process_time() - begun[1]
+        for book, name, now in zip(
+            (ledger.seconds, ledger.cpu_seconds), ("seconds", "cpu_seconds"), spent, strict=True
+        ):
+            before = sum(result.ledger[name].values()) - now  # in a process that was killed
+            book["select"] = book.get("select", 0.0) + max(before, 0.0)
         if result.status == "diverged":
             raise ConfigError("the network trained to be scored by diverged: the loss is not finite; try a smaller lr")
         ledger.add(sum(result.ledger["passes"].values()))

@@ -104,7 +104,7 @@ def test_a_constant_answer_is_no_advice() -> None:
     useless.loc[useless["arm"] == "random", "robust"] *= 0.1
     assert chosen(useless, 1.0) == ("same_cost(random)", 0.5, None)
     nothing = budget_findings(TABLE.assign(classes=2))
-    assert nothing == "No arm is more robust than a constant answer, so there is nothing to advise."
+    assert nothing == "No arm at this cost is more robust than a constant answer, so there is nothing to advise."
 
 
 def test_costs_are_visits_times_what_each_costs() -> None:

@@ -107,6 +107,13 @@ def test_list_has_a_line_for_every_component(advprune: Command, family: str) -> 
             assert re.search(rf"^ {{6}}{field} = ", out, re.MULTILINE), f"{name} does not show {field}"
 
 
+def test_a_control_of_a_pruner_with_settings_is_planned(advprune: Command) -> None:
+    pruned = ["--pruner", "random", "--fraction", "0.4", "--epochs", "5", "--set", "pruner.warmup_epochs=2"]
+    code, out, err = advprune("run", *pruned, "--control", "same_cost", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "same_cost(random warmup_epochs=2)" in out
+
+
 def test_list_has_the_controls(advprune: Command) -> None:
     _, out, _ = advprune("list", "controls")
     for name, text in CONTROLS.items():

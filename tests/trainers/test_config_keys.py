@@ -190,3 +190,21 @@ def test_only_l2_attacks_have_a_geometry_in_their_keys(digits: Dataset, monkeypa
         monkeypatch.setattr(f"advprune_core.{module}.L2_VERSION", 99)
     after = keys()
     assert {name for name in before if before[name] != after[name]} == {"l2", "test l2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "mark"),
+    [
+        ({"pruner": {"keep_hard": {"score_epochs": 2}}}, "scout"),
+        ({"pruner": "keep_hard", "trainer": "sat"}, "partial"),
+        ({"pruner": "infobatch", "schedule_span": "full_run"}, "full_run"),
+        ({"pruner": "loss_top", "schedule_span": "full_run"}, "full_run"),
+        ({"pruner": "random", "schedule_span": "full_run"}, None),
+        ({"pruner": "random", "trainer": "sat"}, None),
+        ({"pruner": "keep_hard"}, None),
+    ],
+    ids=str,
+)
+def test_what_came_out_otherwise_before_has_another_key(options: dict[str, Any], mark: str | None) -> None:
+    identity = RunConfig.flat(fraction=0.5, **options).identity("data")
+    assert identity.get("mended") == (None if mark is None else [mark])

@@ -25,8 +25,8 @@ from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
-from advprune_core.trainers.run import Run
-from advprune_core.trainers.state import unbiased_average
+from advprune_core.trainers.run import SCOUT, Run
+from advprune_core.trainers.state import RunState, unbiased_average
 from tests.tiny import tiny_run
 
 # One setting of everything that keeps state between epochs.
@@ -263,6 +263,16 @@ def test_a_budget_that_choosing_alone_spends_is_no_budget_to_train_on() -> None:
         train(config, data(config))
 
 
+@pytest.mark.parametrize("budget", range(2500, 5000, 250))
+def test_a_selection_that_costs_more_than_those_before_ends_the_run_and_fails_nothing(budget: int) -> None:
+    """Steps to break a network grow as it hardens."""
+    pruner = {"keep_fragile": {"warmup_epochs": 0, "every": 1}}
+    result = train(tiny_run(epochs=30, cost_budget=budget, pruner=pruner, fraction=0.2), data(tiny_run()))
+    passes = result.ledger["passes"]
+    assert result.status == "ok"
+    assert passes["train"] + passes["select"] - budget < passes["select"] / len(result.selections)
+
+
 @pytest.mark.parametrize("budget", [3000, 3500, 4200, 5000])
 def test_nothing_is_chosen_that_the_budget_does_not_pay_for(budget: int) -> None:
     pruner = {"keep_hard": {"warmup_epochs": 0, "every": 1}}
@@ -281,11 +291,13 @@ class _Looks(KeepHard):
     name = "looks"
 
     def choose(self, context: Context) -> Selection:
-        SEEN.append((context.model_epoch, {name: value.clone() for name, value in context.policy.items()}))
+        assert context.model_epoch is not None
+        weights = torch.cat([value.flatten() for value in context.network.parameters()]).detach().clone()
+        SEEN.append((context.model_epoch, {name: value.clone() for name, value in context.policy.items()}, weights))
         return super().choose(context)
 
 
-SEEN: list[tuple[int, dict[str, Tensor]]] = []
+SEEN: list[tuple[int, dict[str, Tensor], Tensor]] = []
 
 
 def test_a_network_to_be_scored_by_brings_what_its_attack_carries() -> None:
@@ -293,12 +305,20 @@ def test_a_network_to_be_scored_by_brings_what_its_attack_carries() -> None:
     for schedule in ({"warmup_epochs": 2}, {"score_epochs": 2}):
         config = tiny_run(pruner=_Looks(**schedule), fraction=0.5, start="carried", epochs=4)
         train(config, data(config))
-    (epoch, after), (scouted, before) = SEEN[-2:]
+    (epoch, after, _), (scouted, before, _) = SEEN[-2:]
     assert epoch == scouted == 2
     assert set(after) == set(before) != set()
     for name, values in after.items():
         assert values.shape == before[name].shape
         assert bool(values.any()) == bool(before[name].any())
+
+
+def test_a_network_to_be_scored_by_is_the_trained_one_and_not_its_average() -> None:
+    """As after a warm-up."""
+    for average in (None, 0.9):
+        config = tiny_run(pruner=_Looks(score_epochs=2), fraction=0.5, epochs=3, ema=average)
+        train(config, data(config))
+    assert torch.equal(SEEN[-1][2], SEEN[-2][2])
 
 
 def test_a_killed_network_to_be_scored_by_goes_on(tmp_path: Path) -> None:
@@ -321,7 +341,31 @@ def test_a_killed_network_to_be_scored_by_goes_on(tmp_path: Path) -> None:
         again = train(config, data(config), work=tmp_path, checkpoint_seconds=0)
     assert epochs == [0, 1, 1, 2]
     assert again.ledger["passes"] == whole.ledger["passes"]
+    other = tiny_run(pruner={"aum": {"score_epochs": 3}}, fraction=0.5, epochs=2)
+    with pytest.warns(UserWarning, match="it is of the run"):
+        train(other, data(other), work=tmp_path)
     assert all(torch.equal(again.last[name], value) for name, value in whole.last.items())
+
+
+def test_what_a_network_to_be_scored_by_took_is_told_after_a_kill_too(tmp_path: Path) -> None:
+    """The kill comes once it is there."""
+    config = tiny_run(pruner={"keep_hard": {"score_epochs": 2}}, fraction=0.5, epochs=2)
+    spy = Run._epoch
+
+    def killed(run: Run, epoch: int, *, share: float) -> dict[str, Any]:
+        if run.scout is not None:
+            raise KeyboardInterrupt
+        return spy(run, epoch, share=share)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data(config), work=tmp_path)
+    scout = RunState(tiny_run(epochs=2), data(config), None, key=f"{config.train_key(data(config))} {SCOUT}")
+    assert scout.load(tmp_path / SCOUT / "checkpoint.pt")
+    again = train(config, data(config), work=tmp_path)
+    for name in ("seconds", "cpu_seconds"):
+        assert again.ledger[name]["select"] >= 0.9 * scout.ledger.state()[name]["train"] > 0
 
 
 @pytest.mark.parametrize("pruner", ["infobatch", "loss_top"])
