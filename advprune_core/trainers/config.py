@@ -280,11 +280,13 @@ class RunConfig(Settings):
 
     def _mended(self) -> list[str]:
         """What of this run, and of few others, came out otherwise in an earlier version under the same settings."""
-        scores = self.pruner.uses_model and not isinstance(self.pruner, Full)
+        if isinstance(self.pruner, Full):
+            return []
         narrows = self.pruner.candidates(self.optimisation.batch_size, self.fraction) > self.optimisation.batch_size
         told = {
             "scout": bool(self.pruner.scout_epochs()),  # what its attack carries, and its weights with an average
-            "partial": scores and isinstance(self.attack.steps, PartialSteps),  # now all are scored attacked
+            "partial": self.pruner.uses_model
+            and isinstance(self.attack.steps, PartialSteps),  # now all are scored attacked
             "full_run": self.optimisation.schedule_span == "full_run" and (narrows or not self.pruner.exact),
         }
         return [name for name, otherwise in told.items() if otherwise]
