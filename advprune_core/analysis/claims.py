@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -134,20 +135,14 @@ def _lost(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
         return NOT_MEASURED, OPEN
     full, pruned = (runs_of(tested, arm, fraction) for fraction in (1.0, claim.fraction))
     seeds = full.index.intersection(pruned.index)
-    share, images = estimate((1 - pruned["robust"] / full["robust"]).loc[seeds]), None
+    points, share = found.over_images, estimate((1 - pruned["robust"] / full["robust"]).loc[seeds])
     outcomes = both_outcomes(pruned.loc[seeds], full.loc[seeds])
     if found.other_images is not None and outcomes is not None:
         low, high = crossed_bootstrap(*outcomes, relative=True)
-        images = (-high, -low)
-    lost = _for_images(found.difference, found.other_images), _for_images(share, images)
-    in_points, in_share = (_at_most(loss, claim.number / 100) for loss in lost)
+        share = replace(share, low=-high, high=-low)
+    in_points, in_share = (_at_most(loss, claim.number / 100) for loss in (points, share))
     verdict = in_points if in_points == in_share else f"{in_points} if points are meant, else {in_share}"
-    return f"{lost[0].text()} points, {lost[1].text()} % of what was robust ({lost[0].counted()})", verdict
-
-
-def _for_images(over_seeds: Estimate, images: tuple[float, float] | None) -> Estimate:
-    """With the interval over seeds and test images, where it is known."""
-    return over_seeds if images is None else Estimate(over_seeds.mean, *images, over_seeds.seeds)
+    return f"{points.text()} points, {share.text()} % of what was robust ({points.counted()})", verdict
 
 
 def _at_most(loss: Estimate, said: float) -> str:

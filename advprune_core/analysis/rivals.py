@@ -64,7 +64,7 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
             and _share(others, rows) <= 1 + SAME_COST
         }
         whole = [rival for rival, others in paid.items() if _whole(others)]
-        as_dear = [rival for rival in whole if _share(paid[rival], rows) >= 1 - SAME_COST] or whole
+        as_dear = [rival for rival in whole if not _costs_less(rows, paid[rival])] or whole
         for rival, others in paid.items():
             random = is_random(others) and not is_random(rows) and _twin(rows, others)
             if random or rival in as_dear:
@@ -75,6 +75,11 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
 def _share(others: pd.DataFrame, rows: pd.DataFrame) -> float:
     """What the runs of a point cost as a share of another one's."""
     return float(others["cost"].mean() / rows["cost"].mean())
+
+
+def _costs_less(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
+    """Whether a rival costs clearly less than a point."""
+    return _share(others, rows) < 1 - SAME_COST
 
 
 def is_random(rows: pd.DataFrame) -> bool:
@@ -94,8 +99,13 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
     if not found:
         return "No pruned run stands beside one on all the data that costs no more."
     # A rival on all the data that is much cheaper stands there for want of another, and is not tested against.
-    cheaper = [pair for pair in found if _whole(tested[pair[1]]) and _cheaper(*(tested[point] for point in pair))]
-    verdicts = judge({pair: comparison for pair, comparison in found.items() if pair not in cheaper})
+    verdicts = judge(
+        {
+            (ours, rival): comparison
+            for (ours, rival), comparison in found.items()
+            if not (_whole(tested[rival]) and _costs_less(tested[ours], tested[rival]))
+        }
+    )
     lines = []
     for point in dict.fromkeys(pair[0] for pair in found):
         rows = tested[point]
@@ -115,8 +125,7 @@ def equal_cost_findings(table: pd.DataFrame) -> str:
 
 def _cheaper(rows: pd.DataFrame, others: pd.DataFrame) -> str:
     """What a rival that costs clearly less costs of a point."""
-    share = _share(others, rows)
-    return "" if share >= 1 - SAME_COST else f", which costs {share:.2f} of it"
+    return f", which costs {_share(others, rows):.2f} of it" if _costs_less(rows, others) else ""
 
 
 def clean_gain(rows: pd.DataFrame, others: pd.DataFrame) -> Estimate:
@@ -201,7 +210,7 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
         own = by_seed(group)
         found = compare(table, arm, reference, fraction=fraction, reference_fraction=1.0)
         difference, images = found.difference, found.other_images or (np.nan, np.nan)
-        low, high = found.other_images or (difference.low, difference.high)
+        low, high = found.over_images.low, found.over_images.high
         as_robust = None
         if (arm, fraction) == (reference, 1.0):
             as_robust = True

@@ -54,7 +54,7 @@ def winners(ranking: pd.DataFrame, *, top: int, beside: Sequence[str] = ()) -> l
     """Who is tested: the first `top` points of a ranking, the first that prunes, the first that doesn't, and the arms
     `beside` them on all the data."""
     places = _in_order(ranking)
-    firsts = [*_first(places, pruned=True), *_first(places, pruned=False)]
+    firsts = [point for point in (_first(places, pruned=True), _first(places, pruned=False)) if point]
     return list(dict.fromkeys([*places[:top], *firsts, *((arm, 1.0) for arm in beside)]))
 
 
@@ -145,15 +145,15 @@ def speedrun_findings(
     if places and places[0] != next(iter(tested)):
         first = tested[places[0]]
         text.append(f"- On held-out images, *{_named(first, found)}* was first; here it is {_reached(first)} % robust.")
-    loops = [point for point in places if point in [(escape(arm), 1.0) for arm in textbook]]
+    loops = {(escape(arm), 1.0) for arm in textbook}
     pairs = {
         "The first pruned run of the ranking": (_first(places, pruned=True), _first(places, pruned=False)),
-        "The first of the ranking": (places[:1], loops[:1] if loops[:1] != places[:1] else []),
+        "The first of the ranking": (next(iter(places), None), next((p for p in places if p in loops), None)),
     }
     met: dict[str, tuple[Point, Point]] = {}
-    for name, (pruned, whole) in pairs.items():
-        if pruned and whole and (pruned[0], whole[0]) not in met.values():
-            met[name] = (pruned[0], whole[0])
+    for name, (ours, theirs) in pairs.items():
+        if ours and theirs and ours != theirs and (ours, theirs) not in met.values():
+            met[name] = (ours, theirs)
     verdicts = judge(
         {
             name: compare(table, ours[0], theirs[0], fraction=ours[1], reference_fraction=theirs[1])
@@ -174,9 +174,9 @@ def _in_order(ranking: pd.DataFrame) -> list[Point]:
     return list(zip(ranking["arm"], ranking["fraction"], strict=True))
 
 
-def _first(places: Sequence[Point], *, pruned: bool) -> list[Point]:
-    """The first of the places that prunes, or doesn't; empty if there is none."""
-    return [point for point in places if (point[1] < 1) == pruned][:1]
+def _first(places: Sequence[Point], *, pruned: bool) -> Point | None:
+    """The first of the places that prunes, or doesn't."""
+    return next((point for point in places if (point[1] < 1) == pruned), None)
 
 
 def _reached(row: pd.Series) -> str:

@@ -79,6 +79,14 @@ class Comparison:
     deviation: float = float("nan")
     learned: bool = True
 
+    @property
+    def over_images(self) -> Estimate:
+        """The difference with the interval over seeds and test images, where outcomes of images are known."""
+        if self.other_images is None:
+            return self.difference
+        low, high = self.other_images
+        return replace(self.difference, low=low, high=high)
+
     def mirrored(self) -> Comparison:
         """The reference compared with the arm."""
         own, other = self.difference, self.other_images

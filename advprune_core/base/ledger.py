@@ -149,6 +149,12 @@ class Ledger:
             "peak_memory": self.peak_memory,
         }
 
+    def absorb(self, state: dict[str, Any], *, phase: str) -> None:
+        """Book all that another ledger's `state` has counted under one phase; its memory is not this one's."""
+        for name in ("passes", "seconds", "cpu_seconds"):
+            book = getattr(self, name)
+            book[phase] = book.get(phase, 0) + sum(state[name].values())
+
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
         self.passes = dict(state["passes"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from advprune_core.pruners.base import Pruner, ScheduledPruner
 
 
-def warm_start(epochs: float, fraction: float, kappa: float) -> tuple[int, float]:
+def warm_start(epochs: float, fraction: float, kappa: float, *, plain: int = 0) -> tuple[int, float]:
     """CORDS' warm start: (epochs on all data first, length of the run) that cost ``fraction * epochs``.
 
     About a share `kappa` of the cost goes into whole epochs on all data, at least one; what is left
@@ -14,13 +14,18 @@ def warm_start(epochs: float, fraction: float, kappa: float) -> tuple[int, float
     Raises
     ------
     ValueError
-        If one epoch on all data costs as much as the run may.
+        If one epoch on all data costs as much as the run may; `plain` epochs, which cost less than the others.
 
     References
     ----------
     Killamsetty et al. 2021 (2103.00123), sec. 5, and the schedule of their public code, which rounds
     both lengths down and so costs a little less.
     """
+    if plain:
+        raise ValueError(
+            f"plain_epochs = {plain} cost less than others, and warm_start makes a run as cheap as its fraction of "
+            "those with an attack: set one of them to 0"
+        )
     full = max(1, int(kappa * fraction * epochs + 1e-9))
     if full >= fraction * epochs:
         raise ValueError(
@@ -50,7 +55,7 @@ def warmed_up(pruner: Pruner, epochs: int) -> Pruner:
     return pruner.replace(warmup_epochs=epochs)
 
 
-def lengthened(pruner: Pruner, epochs: float, fraction: float) -> float:
+def lengthened(pruner: Pruner, epochs: float, fraction: float, *, plain: int = 0) -> float:
     """Epochs after which a pruned run has cost what `epochs` on all data cost, selection aside.
 
     Its warm-up on all data stays as long as it is; each later epoch costs the fraction of one.
@@ -58,11 +63,17 @@ def lengthened(pruner: Pruner, epochs: float, fraction: float) -> float:
     Raises
     ------
     ValueError
-        A pruner whose selections depend on the length of the run.
+        A pruner whose selections depend on the length of the run; `plain` epochs beyond its warm-up, which cost
+        less than the others.
     """
     if not pruner.steady:
         raise ValueError(
             f"equal_cost lengthens a run, and what the pruner {pruner.name!r} keeps depends on its length: set epochs"
+        )
+    if plain > pruner.epochs_before():
+        raise ValueError(
+            f"plain_epochs = {plain} cost less than others, and equal_cost takes those on a part of the data for "
+            "attacked ones: let a pruner that can wait for as many (warmup_epochs), or set epochs instead"
         )
     before = min(float(pruner.epochs_before()), epochs)
     return round(before + (epochs - before) / fraction, 6)

@@ -11,7 +11,7 @@ from advprune_core.study.engines import SerialEngine
 from advprune_core.study.grid import Entry, timed_entries
 from advprune_core.study.records import Timing
 from advprune_core.study.tasks import Task, TrainTask, carry_out, message_of, warm_up
-from advprune_core.trainers.run import SCOUT
+from advprune_core.trainers.state import SCOUT
 
 
 def time_alone(driver: Driver) -> None:

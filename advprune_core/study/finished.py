@@ -19,7 +19,7 @@ from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.config import RunConfig, content_key
 from advprune_core.trainers.result import TrainResult
-from advprune_core.trainers.run import SCOUT
+from advprune_core.trainers.state import left_in
 
 
 def is_done(store: RunStore, key: str, *, again: bool = False) -> bool:
@@ -125,10 +125,11 @@ def finish_evaluation(store: RunStore, record: EvaluationRecord) -> bool:
 def drop_checkpoints(store: RunStore, key: str) -> None:
     """Drop what training has left of a finished run: it may have been killed between record and tidying up."""
     work = store.work(key)
-    shutil.rmtree(work / SCOUT, ignore_errors=True)
-    for path in work.glob("*"):
+    for path in left_in(work):
         if path.is_file():
             path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         work.rmdir()  # unless an evaluation is under way there
 

@@ -15,7 +15,7 @@ from advprune_core.base.settings import AdvpruneError, ConfigError
 from advprune_core.study.packed import Files
 from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord, Manifest, RunRecord, Timing
 from advprune_core.study.store import RunStore, is_results, read_record
-from advprune_core.trainers.run import SCOUT
+from advprune_core.trainers.state import left_in
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _left_over(store: RunStore, folder: Path) -> list[Path]:
     """What training has left beside a finished run; the state of an evaluation is somebody's work."""
     if not (folder / "work").exists() or store.finished(folder.name) is None:
         return []
-    return [path for path in sorted((folder / "work").iterdir()) if path.is_file() or path.name == SCOUT]
+    return left_in(folder / "work")
 
 
 def _size(path: Path) -> int:

@@ -143,13 +143,13 @@ class RunConfig(Settings):
             resolved["speed"] = self._automatic_speed(resolved.get("device", self.device))
         keeps_all = self.fraction == 1 and self.pruner.exact
         resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
-        if not isinstance(resolved["pruner"], Full):
-            resolved |= self._length(resolved["pruner"])
         if self.optimisation.plain_epochs and not self.objective.uses_adversarial:
             raise ValueError(
                 f"plain_epochs = {self.optimisation.plain_epochs}, but the objective {self.objective.name!r} has no "
                 "attack in any epoch"
             )
+        if not isinstance(resolved["pruner"], Full):
+            resolved |= self._length(resolved["pruner"])
         if isinstance(resolved["pruner"], Full):
             resolved["min_per_class"] = 0  # it has them all, and is the same run
         # The instance is frozen, and validators may not return another one.
@@ -166,28 +166,16 @@ class RunConfig(Settings):
                 "warm_start makes a run as cheap as its fraction, equal_cost as dear as all data: give one of them"
             )
         epochs, plain = self.optimisation.epochs, self.optimisation.plain_epochs
-        if self.optimisation.plain_epochs and not self.objective.uses_adversarial:
-            plain = 0  # which is refused by itself
-        if plain > (0 if self.warm_start else pruner.epochs_before()) and (self.warm_start or pruner.steady):
-            raise ValueError(
-                f"plain_epochs = {plain} cost less than others, and "
-                + (
-                    "warm_start makes a run as cheap as its fraction of those with an attack: set one of them to 0"
-                    if self.warm_start
-                    else "equal_cost takes those on a part of the data for attacked ones: let a pruner that can wait "
-                    "for as many (warmup_epochs), or set epochs instead"
-                )
-            )
         if self.optimisation.schedule_span == "full_run":
             raise ValueError(
                 "schedule_span = 'full_run' is the schedule of a run that is no longer than on all data: with "
                 "warm_start or equal_cost the length differs; use 'run'"
             )
         if self.warm_start:
-            full, epochs = warm_start(epochs, self.fraction, self.warm_start)
+            full, epochs = warm_start(epochs, self.fraction, self.warm_start, plain=plain)
             pruner = warmed_up(pruner, full)
         else:
-            epochs = lengthened(pruner, epochs, self.fraction)
+            epochs = lengthened(pruner, epochs, self.fraction, plain=plain)
         optimisation = self.optimisation.replace(epochs=epochs)
         return {"pruner": pruner, "optimisation": optimisation, "warm_start": 0.0, "equal_cost": False}
 

@@ -30,12 +30,9 @@ from advprune_core.trainers.batches import epoch_order
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import checks, onset
-from advprune_core.trainers.state import RunState
+from advprune_core.trainers.state import SCOUT, RunState
 from advprune_core.trainers.validation import validate
 from advprune_core.trainers.warmups import shared_key
-
-#: Where the network that is only scored by is trained, in the folder of a run's work.
-SCOUT = "scout"
 
 
 class Run:
@@ -182,12 +179,11 @@ class Run:
 
     def _select(self, epoch: int) -> None:
         config, state, budget = self.config, self.state, self.config.optimisation.cost_budget
-        if not config.pruner.due(epoch) or (state.selections and not self._pays_for_another()):
+        if not config.pruner.due(epoch) or not self._pays_for_another():
             return
         model, observed, policy = state.model, state.pruner, state.policy
         if self.scout is not None:
-            with state.ledger.phase("select"):
-                model, observed, policy = self._scouted(self.scout)
+            model, observed, policy = self._scouted(self.scout)
         context = Context(
             dataset=self.dataset,
             fraction=config.fraction,
@@ -217,11 +213,11 @@ class Run:
     def _pays_for_another(self) -> bool:
         """Whether the budget pays for one more selection that costs what those so far did, and for training on it.
 
-        One may cost more, such as steps to break a network that hardens: the run then ends that much further from it.
+        What the first costs nobody knows. One may cost more, such as steps to break a network that hardens: the run
+        then ends that much further from it.
         """
-        ledger, budget = self.state.ledger, self.config.optimisation.cost_budget
-        each = ledger.passes.get("select", 0) / len(self.state.selections)
-        return not budget or ledger.cost + each < budget
+        ledger, made, budget = self.state.ledger, len(self.state.selections), self.config.optimisation.cost_budget
+        return not budget or not made or ledger.cost + ledger.passes.get("select", 0) / made < budget
 
     def _scouted(self, model: nn.Module) -> tuple[nn.Module, dict[str, Tensor], dict[str, Tensor]]:
         """A network trained on all data only to be scored by; what was observed, and what its attack carries."""
@@ -233,18 +229,11 @@ class Run:
         # Its checkpoint holds what this run's pruner has observed.
         key = f"{config.train_key(self.dataset)} {SCOUT}"
         run = Run(plain, self.dataset, copy.deepcopy(model), work, observer=config.pruner, key=key)
-        begun = time.perf_counter(), time.process_time()
         with torch_stream(config.seed, "scout"):
             result = run.train(self.checkpoint_seconds, None)
-        spent = time.perf_counter() - begun[0], time.process_time() - begun[1]
-        for book, name, now in zip(
-            (ledger.seconds, ledger.cpu_seconds), ("seconds", "cpu_seconds"), spent, strict=True
-        ):
-            before = sum(result.ledger[name].values()) - now  # in a process that was killed
-            book["select"] = book.get("select", 0.0) + max(before, 0.0)
         if result.status == "diverged":
             raise ConfigError("the network trained to be scored by diverged: the loss is not finite; try a smaller lr")
-        ledger.add(sum(result.ledger["passes"].values()))
+        ledger.absorb(result.ledger, phase="select")  # what a process that was killed had spent, too
         return run.state.model, run.state.pruner, run.state.policy
 
     def _epoch(self, epoch: int, *, share: float) -> dict[str, Any]:

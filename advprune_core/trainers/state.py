@@ -23,6 +23,8 @@ from advprune_core.trainers.batches import BatchQueue
 from advprune_core.trainers.config import RunConfig
 
 Weights = dict[str, Tensor]
+#: Where the network that is only scored by is trained, in the folder of a run's work.
+SCOUT = "scout"
 _FORMAT = 2
 
 
@@ -37,6 +39,11 @@ class Counters:
     best_epoch: int | None = None
     spent: bool = False
     metrics: list[dict[str, Any]] = field(default_factory=list)
+
+
+def left_in(work: Path) -> list[Path]:
+    """What training keeps in the folder of a run's work; other folders there are of evaluations."""
+    return [path for path in sorted(work.glob("*")) if path.is_file() or path.name == SCOUT]
 
 
 def unbiased_average(decay: float) -> Callable[[Any, Any, Tensor | int], None]:

@@ -292,3 +292,16 @@ def test_memory_on_a_gpu_keeps_its_peak(monkeypatch: pytest.MonkeyPatch) -> None
             allocate(10)
         ledger.sample_memory()
     assert ledger.peak_memory == 1000
+
+
+def test_another_ledger_is_booked_under_one_phase() -> None:
+    ledger, other = Ledger(), Ledger()
+    for book, phase, passes in ((ledger, "select", 5), (other, "train", 7), (other, "validate", 2)):
+        with book.phase(phase):
+            book.add(passes)
+    before, told = ledger.state(), other.state()
+    ledger.absorb(told, phase="select")
+    assert ledger.passes == {"select": 14}
+    for name in ("seconds", "cpu_seconds"):
+        assert ledger.state()[name]["select"] == before[name]["select"] + sum(told[name].values())
+    assert other.state() == told

@@ -25,8 +25,8 @@ from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
-from advprune_core.trainers.run import SCOUT, Run
-from advprune_core.trainers.state import RunState, unbiased_average
+from advprune_core.trainers.run import Run
+from advprune_core.trainers.state import SCOUT, RunState, unbiased_average
 from tests.tiny import tiny_run
 
 # One setting of everything that keeps state between epochs.
