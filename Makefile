@@ -52,6 +52,7 @@ FASHION_MNIST := freshness
 CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 noise_cifar10_cpu \
              gradient_matching_cifar10_cpu budget_cifar10_cpu speedrun_cifar10_cpu \
              collapse_cifar10_cpu collapse_cifar10_cpu_large
+CIFAR100_CPU := gradient_matching_cifar100_cpu cifar100_cpu
 CIFAR_GPU := cifar10_resnet18 noise_cifar10_resnet18
 each = set -e; for study in $(1); do $(BIN)/advprune study $$study --out $(RESULTS) $(2); done
 
@@ -71,13 +72,9 @@ reference-cifar-gpu: $(VENV)/.package  ## a quarter of an hour of a large GPU; d
 	@$(call each,$(CIFAR_GPU),--dry-run)
 	@$(call each,$(CIFAR_GPU),-p workers=6)
 
-# The same two questions on CIFAR-100.
-CIFAR_100 = set -e; $(foreach study,cifar10_cpu gradient_matching_cifar10_cpu,$(BIN)/advprune study $(study) \
-            -p dataset=cifar100 -p study=$(subst cifar10,cifar100,$(study)) --out $(RESULTS) $(1);)
-
 reference-cifar100-cpu: $(VENV)/.package  ## more nights of two cores; data likewise
-	@$(call CIFAR_100,--dry-run)
-	@$(call CIFAR_100,)
+	@$(call each,$(CIFAR100_CPU),--dry-run)
+	@$(call each,$(CIFAR100_CPU),)
 
 # What is measured stays in results/benchmarks, and is not measured again; ONLY="pgd omp-memory" takes some, AGAIN=... anew.
 BENCH = OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench $(if $(ONLY),--only $(ONLY)) $(if $(AGAIN),--again $(AGAIN))

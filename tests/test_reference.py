@@ -39,7 +39,7 @@ def test_there_are_studies_and_each_is_one_file_of_records() -> None:
 
 def test_every_study_is_a_profile_that_make_carries_out() -> None:
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", "")
-    lists = re.findall(r"^(DIGITS|FASHION_MNIST|CIFAR_CPU|CIFAR_GPU) := (.*)$", makefile, re.MULTILINE)
+    lists = re.findall(r"^(DIGITS|FASHION_MNIST|CIFAR_CPU|CIFAR100_CPU|CIFAR_GPU) := (.*)$", makefile, re.MULTILINE)
     made = [study for _, studies in lists for study in studies.split()]
     assert all((ROOT / "notebooks" / "profiles" / f"{study}.yaml").is_file() for study in made)
     assert set(STUDIES) <= set(made)
