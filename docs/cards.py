@@ -18,7 +18,7 @@ from sphinx.ext.napoleon import Config, NumpyDocstring
 from advprune_core.analysis.cells import component_name, described, settings, threat
 from advprune_core.analysis.report import sortable
 from advprune_core.analysis.summaries import after_attacks, attacks_of, markdown, printable
-from advprune_core.base.settings import Component
+from advprune_core.base.components import Component
 from advprune_core.objectives.base import TRAINERS
 from advprune_core.study.table import collect
 from advprune_core.trainers.config import RunConfig

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from advprune_core.attacks import ATTACKS
-from advprune_core.base.settings import Component, ConfigError, Registry
+from advprune_core.base.components import Component, Registry
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import DATASETS
 from advprune_core.models.base import MODELS
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective

@@ -17,8 +17,9 @@ from advprune_core.attacks import Square, ThreatModel
 from advprune_core.attacks.geometry import ascend, project
 from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import input_gradient
+from advprune_core.base.components import Component
 from advprune_core.base.ledger import Ledger
-from advprune_core.base.settings import Component, ConfigError
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import Outputs, Passes

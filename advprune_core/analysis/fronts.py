@@ -23,8 +23,8 @@ from scipy.interpolate import PchipInterpolator
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.summaries import attacks_of
 from advprune_core.analysis.verdicts import MIN_SEEDS
+from advprune_core.base.components import Component
 from advprune_core.base.files import write_text
-from advprune_core.base.settings import Component
 from advprune_core.pruners.oracle import Oracle
 from advprune_core.study.runs import Run
 from advprune_core.study.store import RunStore

@@ -12,7 +12,8 @@ from advprune_core.attacks.geometry import StepSize, ThreatModel, UniformSetting
 from advprune_core.attacks.inputs import check_images
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.attacks.pgd import fgsm, pgd
-from advprune_core.base.settings import Component, ConfigError, Registry
+from advprune_core.base.components import Component, Registry
+from advprune_core.base.settings import ConfigError
 from advprune_core.models.mode import quiet_logits
 
 ATTACKS: Registry[Attack] = Registry("attack", "advprune_core.attacks")

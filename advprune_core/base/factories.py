@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from advprune_core.base.settings import ConfigError, import_object
+from advprune_core.base.components import import_object
+from advprune_core.base.settings import ConfigError
 
 
 def network_factory(path: str) -> Callable[..., Any]:

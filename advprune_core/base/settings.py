@@ -1,30 +1,21 @@
-"""Frozen settings, named components and the errors people meet when a setting is wrong.
+"""Frozen settings, and the errors people meet when one is wrong.
 
-Everything that can be configured is a `Settings` object: immutable, typed, validated. A part
-that can be swapped by name (a pruner, an attack, a model, ...) is a `Component`, and each family
-of components has a `Registry` that finds its members by importing every module of its package:
-a new file is all that a new method needs.
+Everything that can be configured is a `Settings` object: immutable, typed, validated.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import importlib
 import inspect
-import linecache
-import pkgutil
-import sys
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, cast
+from typing import Annotated, Any, Self, cast
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -107,9 +98,15 @@ class Settings(BaseModel):
         values = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if value != field.get_default(call_default_factory=True) or _raised(value):
+            raised = isinstance(value, Settings) and value.raised()
+            if raised or value != field.get_default(call_default_factory=True):
                 values[name] = value.canonical() if isinstance(value, Settings) else value
         return values
+
+    def raised(self) -> bool:
+        """Whether a component of a raised version is among them."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return any(isinstance(value, Settings) and value.raised() for value in values)
 
     def with_paths(self, changes: Mapping[str, Any]) -> Self:
         """Return a copy with settings at dotted paths changed, all at once: ``{"steps.count": 3}``.
@@ -132,14 +129,6 @@ class Settings(BaseModel):
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}") from None
         return self.replace(**values)
-
-
-def _raised(value: Any) -> bool:
-    """Whether a component of a raised version is in `value`."""
-    if not isinstance(value, Settings):
-        return False
-    own = isinstance(value, Component) and value.version != 1
-    return own or any(_raised(getattr(value, name)) for name in type(value).model_fields)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -176,206 +165,3 @@ def _inner(owner: type[BaseModel]) -> dict[str, str]:
         if inspect.isclass(group) and issubclass(group, Settings)
         for leaf in group.model_fields
     }
-
-
-class Component(Settings):
-    """A named, swappable part of a run: frozen settings plus what they do.
-
-    The first line of the docstring is what `advprune list` prints. `version` is raised when the
-    meaning of the same settings changes, so that old results are not taken for new ones. Class
-    variables are given without an annotation, as in ``name = "random"``.
-    """
-
-    name: ClassVar[str] = ""
-    version: ClassVar[int] = 1
-    #: Whether a registry knows the class by its name.
-    registered: ClassVar[bool] = False
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse a class variable of another type than the one that it takes the place of.
-
-        Raises
-        ------
-        ConfigError
-            With both types.
-        """
-        super().__pydantic_init_subclass__(**kwargs)
-        for variable in cls.__class_vars__ & vars(cls).keys():
-            own, base = vars(cls)[variable], getattr(super(cls, cls), variable, None)
-            if isinstance(base, str | bool | int) and not isinstance(own, property) and type(own) is not type(base):
-                wanted, found = type(base).__name__, type(own).__name__
-                raise ConfigError(f"{cls.__qualname__}.{variable} = {shown(own)} must be of type {wanted}, not {found}")
-
-    @classmethod
-    def summary(cls) -> str:
-        """First line of the docstring."""
-        return (inspect.getdoc(cls) or "").partition("\n")[0]
-
-    def spec(self) -> str | dict[str, Any]:
-        """The shortest specification of this component: its name, or ``{name: settings}``.
-
-        A class of your own that is not registered is ``"module:Class"``, so that it can be found.
-        """
-        settings, cls = self.model_dump(mode="json", exclude_defaults=True), type(self)
-        known = self.registered or cls.__module__ == "__main__"
-        name = self.name if known else f"{cls.__module__}:{cls.__qualname__}"
-        return {name: settings} if settings else name
-
-    def canonical(self) -> dict[str, Any]:
-        """What a key is hashed from: name, settings, version, and the source if it is not ours."""
-        identity: dict[str, Any] = {"name": self.name}
-        if settings := super().canonical():
-            identity["settings"] = settings
-        if self.version != 1:
-            identity["version"] = self.version
-        if not type(self).__module__.startswith("advprune_core."):
-            identity["source"] = source_hash(type(self))
-        return identity
-
-
-#: Attribute of an own class or function with the hash of its source.
-_SOURCE = "__advprune_source__"
-
-
-def source_hash(thing: Any) -> str:
-    """Hash of the source text of a user's own class or function, with the file that it is in.
-
-    The file, because what it calls may stand beside it; in a notebook, the class and its own bases.
-    What a script or a notebook defines travels to workers by value, without its source: the hash
-    stands on it and goes along.
-
-    Raises
-    ------
-    ConfigError
-        If the source cannot be found, because then an edit could not be told from the original.
-    """
-    known: str | None = getattr(thing, "__dict__", {}).get(_SOURCE)  # its own, not that of a base
-    if known is not None:
-        return known
-    try:
-        if thing.__module__ != "__main__":
-            text = inspect.getsource(sys.modules[thing.__module__])
-        else:
-            own = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
-            text = "\n".join(_source(part) for part in own)
-        found = hashlib.sha256(text.encode()).hexdigest()[:16]
-        setattr(thing, _SOURCE, found)
-        return found
-    except (OSError, TypeError, KeyError, AttributeError):
-        raise ConfigError(f"the source of {thing!r} cannot be read; define it in a file or a notebook cell") from None
-
-
-def _source(thing: Any) -> str:
-    """Source of a class or function of a script or a notebook cell."""
-    try:
-        return inspect.getsource(thing)
-    except OSError:
-        # A notebook has no file for a class, but its methods know the cell that they come from.
-        functions = [value for value in vars(thing).values() if inspect.isfunction(value)]
-        cells = dict.fromkeys(function.__code__.co_filename for function in functions)
-        text = "".join(line for cell in cells for line in linecache.getlines(cell))
-        if not text:
-            raise
-        return text
-
-
-def import_object(path: str) -> Any:
-    """Import ``"module:attribute"``: code of your own, which runs when it is imported.
-
-    Raises
-    ------
-    ConfigError
-        What cannot be imported; a module of Python itself, which has no part of a run in it.
-    """
-    module, _, attribute = path.partition(":")
-    if module.partition(".")[0] in sys.stdlib_module_names:
-        raise ConfigError(f"cannot import {path!r}: {module} is a part of Python; name code of your own")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
-        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
-        raise ConfigError(f"cannot import {path!r}: {reason}") from None
-
-
-C = TypeVar("C", bound=Component)
-
-
-class Registry(Generic[C]):
-    """The components of one family, by name, found in the modules of one package."""
-
-    def __init__(self, noun: str, package: str) -> None:
-        self.noun = noun
-        self._package = package
-        self._classes: dict[str, type[C]] = {}
-        self._loaded = False
-        self._family: type[Component] = Component
-
-    def family(self, cls: type[C]) -> type[C]:
-        """Class decorator: `cls` is the base class of this family."""
-        self._family = cls
-        return cls
-
-    def register(self, cls: type[C]) -> type[C]:
-        """Class decorator: make `cls` available under ``cls.name``.
-
-        Defining a class again, as a notebook cell does, replaces it; another class may not take its name.
-        """
-        if not cls.name or ":" in cls.name:
-            raise ConfigError(f"{cls.__qualname__} needs a name without a colon to be registered: name = 'its_name'")
-        known = self._classes.get(cls.name)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ConfigError(f"the {self.noun} {cls.name!r} exists: {known.__module__}:{known.__qualname__}")
-        self._classes[cls.name] = cls
-        cls.registered = True
-        return cls
-
-    def classes(self) -> dict[str, type[C]]:
-        """Every registered class, by name, in alphabetical order."""
-        if not self._loaded:
-            self._loaded = True
-            package = importlib.import_module(self._package)
-            for module in pkgutil.iter_modules(getattr(package, "__path__", [])):
-                importlib.import_module(f"{self._package}.{module.name}")
-        return dict(sorted(self._classes.items()))
-
-    def parse(self, spec: Any) -> Any:
-        """Turn a specification into a component.
-
-        Parameters
-        ----------
-        spec : Component, str or mapping
-            A component, its name, ``{name: settings}``, or ``"module:Class"`` for one of your own.
-        """
-        if isinstance(spec, Component):
-            if not isinstance(spec, self._family):
-                raise ConfigError(f"{shown(spec)} is not a {self.noun}")
-            return spec
-        name: Any = spec
-        settings: Any = {}
-        if isinstance(spec, Mapping) and len(spec) == 1:
-            name, settings = next(iter(spec.items()))
-        if not isinstance(name, str) or not isinstance(settings, Mapping | None):
-            raise ConfigError(f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {shown(spec)}")
-        settings = dict(settings or {})
-        if any(not isinstance(key, str) for key in settings):
-            raise ConfigError(f"{self.noun} {name}: settings have names, not {list(settings)}")
-        if ":" in name:
-            cls = import_object(name)
-            if not (inspect.isclass(cls) and issubclass(cls, self._family)):
-                raise ConfigError(f"{name!r} is not the class of a {self.noun}")
-        else:
-            check_names([name], self.classes(), what=self.noun)
-            cls = self._classes[name]
-        try:
-            return cls.create(**settings)
-        except ConfigError as error:
-            raise ConfigError(f"{self.noun} {name}: {error}") from None
-
-
-def component_field(registry: Registry[Any]) -> Any:
-    """Annotations that let a pydantic field take a component of `registry` by name or spec."""
-    return (
-        BeforeValidator(registry.parse),
-        PlainSerializer(lambda component: component.spec()),
-    )

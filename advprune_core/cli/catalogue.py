@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from advprune_core.base.settings import Component, Registry, check_names
+from advprune_core.base.components import Component, Registry
+from advprune_core.base.settings import check_names
 
 PACKAGE = Path(__file__).parents[1]
 KEPT = Path(__file__).with_name("catalogue.json")

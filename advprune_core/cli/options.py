@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from advprune_core.base.settings import Component, ConfigError
+from advprune_core.base.components import Component
+from advprune_core.base.settings import ConfigError
 from advprune_core.base.values import shown
 from advprune_core.base.yaml_files import parse_yaml
 

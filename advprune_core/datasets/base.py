@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from advprune_core.base.settings import Component, ConfigError, Registry
+from advprune_core.base.components import Component, Registry
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.arrays import (
     Array,
     DataError,

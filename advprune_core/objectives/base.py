@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advprune_core.attacks.losses import AttackLoss
-from advprune_core.base.settings import Component, ConfigError, Registry
+from advprune_core.base.components import Component, Registry
+from advprune_core.base.settings import ConfigError
 from advprune_core.models.mode import quiet_logits
 from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.starts import CleanStart

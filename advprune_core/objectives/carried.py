@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from advprune_core.attacks.geometry import Norm, ascend, project
-from advprune_core.base.settings import ConfigError, component_field
+from advprune_core.base.components import component_field
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.augmentation import apply, invert
 from advprune_core.objectives.batch import Batch, PolicyState
 from advprune_core.objectives.starts import STARTS, RandomStart, Start, where_images

@@ -13,8 +13,9 @@ from advprune_core.attacks.geometry import Norm, NormSetting, ascend, check_radi
 from advprune_core.attacks.inputs import check_images
 from advprune_core.attacks.losses import LOSSES, AttackLoss
 from advprune_core.attacks.pgd import climb, warn_of_long_steps
+from advprune_core.base.components import component_field
 from advprune_core.base.randomness import stream
-from advprune_core.base.settings import ConfigError, Pixels, Settings, component_field
+from advprune_core.base.settings import ConfigError, Pixels, Settings
 from advprune_core.models.mode import Mode, no_trace, quiet_logits
 from advprune_core.objectives.batch import Batch, PolicyState
 from advprune_core.objectives.starts import STARTS, RandomStart, Start, where_images

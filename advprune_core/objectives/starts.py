@@ -10,8 +10,9 @@ from torch import Tensor
 
 from advprune_core.attacks.geometry import Norm, UniformSetting, ascend, project
 from advprune_core.attacks.pgd import start_point
+from advprune_core.base.components import Component, Registry
 from advprune_core.base.randomness import normal
-from advprune_core.base.settings import Component, Pixels, Registry
+from advprune_core.base.settings import Pixels
 from advprune_core.objectives.batch import Batch, PolicyState
 
 STARTS: Registry[Start] = Registry("start", "advprune_core.objectives")

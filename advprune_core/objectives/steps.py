@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advprune_core.attacks.geometry import StepSize
 from advprune_core.attacks.pgd import default_step_size
-from advprune_core.base.settings import Component, Registry
+from advprune_core.base.components import Component, Registry
 from advprune_core.objectives.batch import Batch, PolicyState
 
 STEPS: Registry[Steps] = Registry("steps", "advprune_core.objectives")

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from advprune_core.base.components import Component, Registry
 from advprune_core.base.randomness import generator
-from advprune_core.base.settings import Component, ConfigError, Registry
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset, largest_remainder
 from advprune_core.pruners.selection import Selection, budget, by_class, check_every_class, with_every_class
 

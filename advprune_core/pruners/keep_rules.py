@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from advprune_core.base.settings import Component, ConfigError, Registry, component_field
+from advprune_core.base.components import Component, Registry, component_field
+from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.base import Context, ModelPruner
 from advprune_core.pruners.selection import Selection
 

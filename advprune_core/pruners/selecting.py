@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import Norm
-from advprune_core.base.settings import ConfigError, Pixels, Registry
+from advprune_core.base.components import Registry
+from advprune_core.base.settings import ConfigError, Pixels
 from advprune_core.datasets.arrays import Array, Layout, as_array, checked_images, checked_labels, same_count
 from advprune_core.datasets.splits import Dataset, Split, channel_statistics
 from advprune_core.objectives.base import OBJECTIVES, Objective, Outputs

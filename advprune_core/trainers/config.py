@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from advprune_core.attacks.compiled import Speed
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
-from advprune_core.base.settings import ConfigError, Seed, Settings, check_names, component_field
+from advprune_core.base.components import component_field
+from advprune_core.base.settings import ConfigError, Seed, Settings, check_names
 from advprune_core.datasets.base import DATASETS, DatasetSource
 from advprune_core.datasets.digits import Digits
 from advprune_core.datasets.splits import Dataset

@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from advprune_core.base.settings import Settings, component_field
+from advprune_core.base.components import component_field
+from advprune_core.base.settings import Settings
 from advprune_core.trainers.schedules import SCHEDULES, OneCycle, Schedule
 
 

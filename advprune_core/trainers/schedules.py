@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from advprune_core.base.settings import Component, Registry
+from advprune_core.base.components import Component, Registry
 
 SCHEDULES: Registry[Schedule] = Registry("schedule", "advprune_core.trainers")
 

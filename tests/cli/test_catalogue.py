@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from advprune_core.base.settings import Component, ConfigError
+from advprune_core.base.components import Component
+from advprune_core.base.settings import ConfigError
 from advprune_core.cli import catalogue as kept_in
 from advprune_core.cli.catalogue import KEPT, PACKAGE, catalogue, look_up, registered, registries
 from advprune_core.trainers.controls import CONTROLS

@@ -8,7 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from advprune_core.base.settings import Component, ConfigError, Settings
+from advprune_core.base.components import Component
+from advprune_core.base.settings import ConfigError, Settings
 from advprune_core.cli.options import RunCommand, assignments, put_over, shard_of, value_of
 from advprune_core.trainers.config import RunConfig
 

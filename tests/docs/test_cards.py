@@ -11,7 +11,7 @@ from pydantic import Field
 
 from advprune_core.analysis.cells import component_name
 from advprune_core.analysis.summaries import printable
-from advprune_core.base.settings import Component
+from advprune_core.base.components import Component
 from advprune_core.cli.catalogue import registries
 from advprune_core.trainers.config import RunConfig
 from docs.cards import as_rst, card, of, rows_with, settings_of
