@@ -119,7 +119,7 @@ def _kept(driver: Driver | None) -> str:
     """What an interruption leaves."""
     if driver is None:
         return "nothing was trained yet; run the cell again to begin"
-    finished, planned = driver.finished()
+    finished, planned = driver.grid.finished()
     return (
         f"{finished} of {planned} runs are trained and kept, with what was tested of them; run the cell again to go on "
         "from there (a run that was under way: from its last checkpoint)"

@@ -69,7 +69,7 @@ def run(
     with interruptible():
         driver = run_entries(entries, execution=execution, name=entries[0].describe())
     store, robust = RunStore(execution.root), {}
-    for number, key in driver.keys.items():
+    for number, key in driver.grid.keys.items():
         store.ask_for(key)
         record = store.run(key)
         if record is None or record.status == "failed":
@@ -86,7 +86,7 @@ def run(
         print(f"  trained and attacked within {threat_name(threat.norm, threat.eps)}")
         if record.wrong_labels is not None:
             print(f"  of the labels it kept {100 * record.wrong_labels:.1f} % are wrong")
-        found = store.evaluation(key, driver.evaluation_key(number))
+        found = store.evaluation(key, driver.grid.evaluation_key(number))
         for name, value in ({"clean": found.clean, **found.attacks} if found else {}).items():
             print(f"  {name:24} {value.text()}")
         for doubt in found.warnings if found else ():

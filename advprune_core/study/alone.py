@@ -16,15 +16,15 @@ from advprune_core.trainers.state import SCOUT
 
 def time_alone(driver: Driver) -> None:
     """Train the first seed's runs of a grid with nothing beside them, and repeat what is asked for."""
-    repeats = driver.execution.timed_repeats
-    timed = [entry for entry in timed_entries(driver.entries, repeats) if driver.found(entry.config) == entry.config]
+    repeats, grid = driver.execution.timed_repeats, driver.grid
+    timed = [entry for entry in timed_entries(grid.entries, repeats) if grid.found(entry.config) == entry.config]
     pending = [(entry, _missing(driver, entry)) for entry in timed]
     pending = [(entry, missing) for entry, missing in pending if missing > 0]
     if pending:
-        warm_up(pending[0][0].config, driver.dataset(pending[0][0].config))
+        warm_up(pending[0][0].config, grid.dataset(pending[0][0].config))
     for entry, missing in pending:
-        again = missing - (driver.store.finished(driver.key(entry.config)) is None)
-        driver.bar.total += again * driver.passes(entry.config)
+        again = missing - (driver.store.finished(grid.key(entry.config)) is None)
+        driver.bar.total += again * grid.passes(entry.config)
     for repeat in range(repeats):
         for entry, missing in pending:
             if repeat < missing:
@@ -35,7 +35,7 @@ def time_alone(driver: Driver) -> None:
 
 def _missing(driver: Driver, entry: Entry) -> int:
     """How many timings alone a run still lacks."""
-    key = driver.key(entry.config)
+    key = driver.grid.key(entry.config)
     record = driver.store.finished(key)
     there = 0 if record is None else int(record.timed_alone) + len(driver.store.timings(key))
     return driver.execution.timed_repeats - there
@@ -43,7 +43,7 @@ def _missing(driver: Driver, entry: Entry) -> int:
 
 def _time_once(driver: Driver, entry: Entry) -> None:
     """Train a run that is not there yet, timed; or time one that is, and keep only the time."""
-    key, number = driver.key(entry.config), driver.entries.index(entry)
+    key, number = driver.grid.key(entry.config), driver.grid.entries.index(entry)
     if (task := driver.tasks.training(key)) is not None:
         # What a checkpoint left by other company brings along is no time alone.
         work = driver.store.work(key)
@@ -59,12 +59,12 @@ def _time_once(driver: Driver, entry: Entry) -> None:
             return
         times = {name: future.result()[0].ledger[name] for name in ("seconds", "cpu_seconds")}
         driver.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
-        driver.position.trained(key, passes=driver.passes(entry.config))
+        driver.position.trained(key, passes=driver.grid.passes(entry.config))
 
 
 def _alone(driver: Driver, task: Task) -> Future[Any]:
     driver.timing = True
     try:
-        return SerialEngine().submit(carry_out, task, driver.dataset(task.config))
+        return SerialEngine().submit(carry_out, task, driver.grid.dataset(task.config))
     finally:
         driver.timing = False

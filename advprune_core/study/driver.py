@@ -21,11 +21,7 @@ from advprune_core.base.files import digest_of
 from advprune_core.base.machine import machine_error, machine_errors
 from advprune_core.base.progress import following
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.splits import Dataset
-from advprune_core.study.compiling import tested_thing
-from advprune_core.study.elsewhere import found, tests_that_count
 from advprune_core.study.engines import Engine, engine
-from advprune_core.study.evaluations import EvaluationConfig
 from advprune_core.study.finished import (
     drop_left_over,
     evaluation_record,
@@ -37,13 +33,13 @@ from advprune_core.study.finished import (
 from advprune_core.study.grid import Datasets, Entry
 from advprune_core.study.position import Left, Position, UnderWay
 from advprune_core.study.records import RunRecord
+from advprune_core.study.resolution import Resolution
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution
 from advprune_core.study.tasks import EvaluateTask, Task, TrainTask, WarmupTask, carry_out, message_of
 from advprune_core.study.waiting import Waiting
 from advprune_core.study.warmups import SharedWarmups
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import expected_passes
 
 
 class Driver:
@@ -67,8 +63,8 @@ class Driver:
 
     Attributes
     ----------
-    keys : dict of int to str
-        Key of each entry that is resolved, by its place in `entries`.
+    grid : Resolution
+        The entries, their data, and the keys of those that are resolved.
     failed : dict of str to str
         Message of each run that failed, by what it was.
     trained, evaluated : int
@@ -94,13 +90,11 @@ class Driver:
         first: Callable[[Driver], None] = lambda driver: None,
         plain_tests: Set[str] = frozenset(),
     ) -> None:
-        self.entries, self.datasets = list(entries), datasets
         self.execution, self.bar = execution, bar
         self.on_key, self.first = on_key, first
         self.position = Position(bar)
-        self.plain_tests = plain_tests
         self.store = RunStore(execution.root)
-        self.keys: dict[int, str] = {}
+        self.grid = Resolution(entries, datasets, self.store, execution, plain_tests=plain_tests)
         self.failed: dict[str, str] = {}
         self.trained = self.evaluated = 0
         self.without_weights: list[str] = []
@@ -108,9 +102,8 @@ class Driver:
         self.tasks = Waiting()
         self._controls: dict[str, list[int]] = {}  # by the run that they wait for
         self._sharing: dict[str, list[int]] = {}
-        self._found: dict[str, RunConfig] = {}
         self._tested: set[tuple[str, str]] = set()
-        self._warmups = SharedWarmups(self.tasks, self.store, self.position, self.dataset)
+        self._warmups = SharedWarmups(self.tasks, self.store, self.position, self.grid.dataset)
 
     def run(self) -> None:
         """Carry everything out.
@@ -124,9 +117,9 @@ class Driver:
             self._run()
 
     def _run(self) -> None:
-        for number, entry in enumerate(self.entries):
-            config = self.found(entry.config)
-            key = self.key(config)
+        for number, entry in enumerate(self.grid.entries):
+            config = self.grid.found(entry.config)
+            key = self.grid.key(config)
             if not entry.derived:
                 self._add_run(number, config, key)
                 continue
@@ -146,73 +139,28 @@ class Driver:
         """The runs that are being trained and have got through an epoch."""
         return self.position.under_way()
 
-    def finished(self) -> tuple[int, int]:
-        """How many runs of the grid are trained, by now or before, and how many there are."""
-        trained = sum(self.store.finished(key) is not None for key in set(self.keys.values()))
-        return trained, len({entry.identity() for entry in self.entries})
-
-    def dataset(self, config: RunConfig) -> Dataset:
-        """The data that a run is trained and tested on."""
-        return self.datasets[config.dataset]
-
-    def passes(self, config: RunConfig) -> float:
-        """Forward-equivalents that training a run is expected to take."""
-        return config.passes(len(self.dataset(config).train))
-
     def _expected(self, task: Task) -> float:
         """Forward-equivalents that a run or a warm-up ends with."""
         if isinstance(task, WarmupTask):
             return self._warmups.passes(task)
-        return self.passes(task.config)
-
-    def _lose(self, number: int) -> None:
-        """A control that waits for a run will not be trained."""
-        entry = self.entries[number]
-        assert entry.control is not None
-        self.position.lost(expected_passes(entry.control, entry.config, len(self.dataset(entry.config).train)))
-
-    def key(self, config: RunConfig) -> str:
-        """Key of a run."""
-        return config.train_key(self.dataset(config))
-
-    def found(self, config: RunConfig) -> RunConfig:
-        """The run that counts as this one, in one session the same one: see `elsewhere`."""
-        key = self.key(config)
-        if key not in self._found:
-            self._found[key] = found(config, self.dataset(config), self.store, self.execution)
-        return self._found[key]
-
-    def evaluation(self, number: int) -> EvaluationConfig:
-        """How the entry in a place is tested: at the speed of its run, if that was done before or can be done here."""
-        entry, key = self.entries[number], self.keys[number]
-        wanted, test_hash = entry.evaluation, self.dataset(entry.config).test_hash
-        plainly = wanted.speed == "compiled" and tested_thing(entry) in self.plain_tests
-        if plainly or self.execution.any_device:
-            for done in tests_that_count(wanted, any_device=self.execution.any_device):
-                if self.store.evaluation(key, done.key(test_hash)) is not None:
-                    return done
-        return wanted.replace(speed="exact") if plainly else wanted
-
-    def evaluation_key(self, number: int) -> str:
-        """Key of how the entry in a place is tested."""
-        return self.evaluation(number).key(self.dataset(self.entries[number].config).test_hash)
+        return self.grid.passes(task.config)
 
     def _add_control(self, number: int, record: RunRecord) -> None:
         """Resolve a control from the finished record that it matches."""
-        entry = self.entries[number]
+        entry = self.grid.entries[number]
         try:
             config = entry.resolved(record)
         except ConfigError as error:  # of this control alone; the others go on
             self.failed[entry.describe()] = str(error)
-            self._lose(number)
+            self.position.lost(self.grid.control_passes(number))
             return
         assert config is not None  # there is a record
-        config = self.found(config)
-        self._add_run(number, config, self.key(config))
+        config = self.grid.found(config)
+        self._add_run(number, config, self.grid.key(config))
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:
         """Queue what a run still needs; a run that several entries share is queued once."""
-        self.keys[number] = key
+        self.grid.keys[number] = key
         self._sharing.setdefault(key, []).append(number)
         record = self.store.finished(key)
         if len(self._sharing[key]) > 1:  # queued already; it may be tested in another way
@@ -221,25 +169,25 @@ class Driver:
         elif record is None:
             self._queue_training(number, config, key)
         elif self.store.damaged(record) or (self.execution.retrain and self.store.absent(record)):
-            self.bar.total += self.passes(config)
+            self.bar.total += self.grid.passes(config)
             self._queue_training(number, config, key, again=True)  # for the files that its record names
         else:
             drop_left_over(self.store, key)
-            self.position.trained(key, passes=self.passes(config))
+            self.position.trained(key, passes=self.grid.passes(config))
             self._add_evaluations(key, config, record)
 
     def _queue_training(self, number: int, config: RunConfig, key: str, *, again: bool = False) -> None:
         ex = self.execution
         task = TrainTask(config, key, str(ex.root), ex.checkpoint_seconds, again)
-        self.tasks.push(task, number, part=self.entries[number].part, cost=self.passes(config))
+        self.tasks.push(task, number, part=self.grid.entries[number].part, cost=self.grid.passes(config))
 
     def _add_evaluations(self, key: str, config: RunConfig, record: RunRecord) -> None:
         """Queue the tests of a trained run that are not there: one for each way that its entries ask for."""
         if record.status == "diverged":
             return
         for number in self._sharing[key]:
-            evaluation = self.evaluation(number)
-            its_key = evaluation.key(self.dataset(config).test_hash)
+            evaluation = self.grid.evaluation(number)
+            its_key = evaluation.key(self.grid.dataset(config).test_hash)
             if (key, its_key) in self._tested:
                 continue
             self._tested.add((key, its_key))
@@ -248,15 +196,15 @@ class Driver:
                 continue
             weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution
             if weights is None:
-                self.without_weights.append(self.entries[number].describe())
+                self.without_weights.append(self.grid.entries[number].describe())
                 continue
-            here = config.replace(device=self.entries[number].config.device)
+            here = config.replace(device=self.grid.entries[number].config.device)
             task = EvaluateTask(here, key, evaluation, its_key, str(ex.root), str(weights), steps=record.steps)
             self.tasks.push(task, number)
 
     def begin(self, number: int, task: Task) -> None:
         """The task of an entry in a place is under way."""
-        name, images = self.entries[number].describe(), len(self.dataset(task.config).train)
+        name, images = self.grid.entries[number].describe(), len(self.grid.dataset(task.config).train)
         if isinstance(task, TrainTask):
             self.position.begin(task.key, name, task.config, self.store.work(task.key), images=images)
         elif isinstance(task, WarmupTask):
@@ -275,7 +223,7 @@ class Driver:
                 while len(under_way) < executor.width and (first := self.tasks.pop()) is not None:
                     number, task = first
                     self.begin(number, task)
-                    under_way[executor.submit(carry_out, task, self.dataset(task.config))] = (number, task)
+                    under_way[executor.submit(carry_out, task, self.grid.dataset(task.config))] = (number, task)
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     number, task = under_way.pop(future)
                     self.done(number, task, future)
@@ -288,9 +236,9 @@ class Driver:
         tests = [task.number for task in tasks if isinstance(task, EvaluateTask)]
         testing, controls = len(tests), [number for waiting in self._controls.values() for number in waiting]
         for task in trainings:
-            tests += {self.evaluation_key(number) for number in self._sharing[task.key]}
-        for entry in (self.entries[number] for number in controls):
-            tests.append(entry.evaluation.key(self.dataset(entry.config).test_hash))
+            tests += {self.grid.evaluation_key(number) for number in self._sharing[task.key]}
+        for entry in (self.grid.entries[number] for number in controls):
+            tests.append(entry.evaluation.key(self.grid.dataset(entry.config).test_hash))
         return Left(len(trainings) + len(controls), testing, tests, workers)
 
     def _engine(self) -> AbstractContextManager[Engine]:
@@ -302,7 +250,7 @@ class Driver:
 
     def done(self, number: int, task: Task, future: Future[Any], *, timed_alone: bool = False) -> None:
         """Write what came back, and queue what it makes possible."""
-        error, key = future.exception(), self.keys[number]
+        error, key = future.exception(), self.grid.keys[number]
         done_here = error is None and (isinstance(task, WarmupTask) or future.result()[0] is not None)
         self.position.end(task.key, passes=self._expected(task) if done_here else None)
         if error is not None and (refused := machine_error(error)) is not None:
@@ -310,24 +258,24 @@ class Driver:
         if isinstance(task, WarmupTask):
             self._warmups.trained(task, error)
             return
-        name = self.entries[number].describe()
+        name = self.grid.entries[number].describe()
         if isinstance(task, TrainTask):
             self._warmups.gone_beyond(task)
             if error is None:
                 self._trained(number, task, *future.result(), timed_alone=timed_alone)
                 return
             self.failed[name] = message_of(error)
-            finish_failed(self.store, run_record(key, task.config, self.dataset(task.config), message_of(error)))
-            self.position.lost(self.passes(task.config), key=key)
+            finish_failed(self.store, run_record(key, task.config, self.grid.dataset(task.config), message_of(error)))
+            self.position.lost(self.grid.passes(task.config), key=key)
             for waiting in self._controls.pop(key, []):
-                self.failed[self.entries[waiting].describe()] = "the run it matches failed"
-                self._lose(waiting)
+                self.failed[self.grid.entries[waiting].describe()] = "the run it matches failed"
+                self.position.lost(self.grid.control_passes(waiting))
             return
         if error is None:
             self._tested_now(task, *future.result())
         elif isinstance(error, NotCompiled):  # with these weights, or where this worker is
             warnings.warn(f"{error}: {name} is tested by an exact evaluation", stacklevel=2)
-            self.plain_tests = {*self.plain_tests, tested_thing(self.entries[number])}
+            self.grid.test_plainly(number)
             record = self.store.finished(key)
             assert record is not None
             self._add_evaluations(key, task.config, record)
@@ -339,7 +287,7 @@ class Driver:
         """Write an evaluation, unless another process did it meanwhile."""
         if outcome is None:
             return
-        dataset, weights = self.dataset(task.config), digest_of(Path(task.weights))
+        dataset, weights = self.grid.dataset(task.config), digest_of(Path(task.weights))
         found = evaluation_record(
             task.key, task.config, task.evaluation, dataset, *outcome, weights=weights, where=where
         )
@@ -352,13 +300,13 @@ class Driver:
         """Write a trained run; evaluate it; resolve the controls that waited for it."""
         config, key = task.config, task.key
         if result is not None:
-            record = run_record(key, config, self.dataset(config), result, timed_alone=timed_alone, where=where)
+            record = run_record(key, config, self.grid.dataset(config), result, timed_alone=timed_alone, where=where)
             self.trained += finish(self.store, record, result, again=task.again)
         finished = self.store.finished(key)
         assert finished is not None
         if finished.status == "diverged":
-            self.failed[self.entries[number].describe()] = "diverged: the loss is not finite"
-        self.position.trained(key, passes=self.passes(config))
+            self.failed[self.grid.entries[number].describe()] = "diverged: the loss is not finite"
+        self.position.trained(key, passes=self.grid.passes(config))
         self._add_evaluations(key, config, finished)
         controls = self._controls.pop(key, [])
         for waiting in controls:

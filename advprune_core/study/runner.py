@@ -148,10 +148,10 @@ def write_manifest(
 ) -> None:
     """Say which runs a study, or a part of it, consists of, and which it used to have."""
     entries = []
-    for number, key in sorted(driver.keys.items()):
-        entry = driver.entries[number]
+    for number, key in sorted(driver.grid.keys.items()):
+        entry = driver.grid.entries[number]
         place = {name: getattr(entry, name) for name in ("arm", "variant", "fraction", "seed", "control")}
-        entries.append(ManifestEntry(**place, key=key, evaluation=driver.evaluation_key(number)))
+        entries.append(ManifestEntry(**place, key=key, evaluation=driver.grid.evaluation_key(number)))
     pruners = [PRUNERS.parse(spec).spec() for spec in config.pruners]
     settings = config.model_dump(
         mode="json", exclude={"results", "data", "engine", "workers", "address", "resources", "pruners"}

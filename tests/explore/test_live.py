@@ -99,7 +99,7 @@ def test_a_driver_tells_what_is_under_way_and_how_far_it_is(tmp_path: Path) -> N
             self.driver, begin = driver, driver.begin
 
             def watched(*arguments: Any) -> None:
-                seen.append((driver.finished(), [run.name for run in driver.under_way()]))
+                seen.append((driver.grid.finished(), [run.name for run in driver.under_way()]))
                 begin(*arguments)
 
             driver.begin = watched  # type: ignore[method-assign]
@@ -107,7 +107,7 @@ def test_a_driver_tells_what_is_under_way_and_how_far_it_is(tmp_path: Path) -> N
         def __enter__(self) -> None: ...
 
         def __exit__(self, *_: object) -> None:
-            seen.append((self.driver.finished(), []))
+            seen.append((self.driver.grid.finished(), []))
 
     run_study(tiny_study(tmp_path, seeds=[0], fractions=[1.0, 0.5], epochs=1), progress=False, beside=Watch)
     assert seen[0][0] == (0, 3)
