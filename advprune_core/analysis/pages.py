@@ -111,9 +111,9 @@ def more_findings(table: pd.DataFrame) -> dict[str, str]:
     """Markdown by title: what follows for those who choose, where a part of the data was tried."""
     if not (table["fraction"] < 1).any():
         return {}
-    parts = {}
-    if (reference := _reference(table)) and len(points(table)) <= _LISTED:
-        parts["Cheaper at equal robustness"] = equal_robustness_findings(table, reference=reference, margin=MARGIN)
+    parts: dict[str, str] = {}
+    if len(points(table)) <= _LISTED:
+        parts = _cheaper(table)
     if many_arms(table):
         return parts
     if len(decomposition(table)):
@@ -121,10 +121,18 @@ def more_findings(table: pd.DataFrame) -> dict[str, str]:
     return parts | {"With this budget, use ...": budget_findings(table)}
 
 
-def _reference(table: pd.DataFrame) -> str | None:
-    """The first arm that was tested on all the data, where all is one task: data set, threat model."""
+def _cheaper(table: pd.DataFrame) -> dict[str, str]:
+    """What is cheaper and as robust as all the data, by objective, where all is one task: data set, threat model."""
     whole = table[(table["matched_fraction"] == 1) & table["control"].isna() & table["robust"].notna()]
-    return str(whole["arm"].iloc[0]) if len(whole) and len(settings(with_accuracies(table))) == 1 else None
+    if len(settings(with_accuracies(table))) != 1:
+        return {}
+    parts: dict[str, str] = {}
+    for objective in whole["objective"].unique():
+        runs, reference = table[table["objective"] == objective], whole[whole["objective"] == objective]["arm"].iloc[0]
+        if (runs["fraction"] < 1).any():
+            title = "Cheaper at equal robustness" + (f": beside {reference}" if parts else "")
+            parts[title] = equal_robustness_findings(runs, reference=str(reference), margin=MARGIN)
+    return parts
 
 
 def compares_ways(table: pd.DataFrame) -> bool:

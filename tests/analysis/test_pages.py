@@ -40,6 +40,15 @@ def test_runs_that_are_longer_for_their_share_stand_beside_what_costs_as_much() 
     assert "which costs" not in text
 
 
+def test_each_objective_is_held_against_its_own_run_on_all_the_data() -> None:
+    found = more_findings(of("gradient_matching_cifar10_cpu"))
+    of_trades, of_mart = found[SECTION], found[f"{SECTION}: beside MART: random"]
+    assert "to *TRADES: random* on all the data" in of_trades
+    assert "MART" not in of_trades
+    assert "to *MART: random* on all the data" in of_mart
+    assert "TRADES" not in of_mart
+
+
 def test_equal_robustness_is_that_of_the_runs() -> None:
     table = of("gradient_matching")
     text = more_findings(table)[SECTION]
