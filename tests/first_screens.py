@@ -12,7 +12,7 @@ import pandas as pd
 from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Estimate
-from advprune_core.analysis.rivals import at_equal_robustness
+from advprune_core.analysis.rivals import at_equal_robustness, deciding
 from advprune_core.analysis.summaries import pruner_table, speed_ups
 from advprune_core.analysis.verdicts import Verdict, compare, judge
 from advprune_core.attacks.evaluate import wilson
@@ -94,18 +94,24 @@ def trainers() -> str:
 
 def gradient_matching() -> str:
     """The subset that matches gradients, and a shorter run, beside all the data."""
-    rows = at_equal_robustness(of("gradient_matching"), reference="TRADES: random", margin=MARGIN)
-    rows = rows[rows["matched_fraction"] < 1].set_index("arm")
+    studies = {
+        "the digits": ("gradient_matching", "grad_match", 0.3),
+        "CIFAR-10": ("gradient_matching_cifar10_cpu", "grad_match every=7", 0.2),
+    }
 
-    def told(arm: str) -> str:
-        row = rows.loc[arm]
-        lost = _difference(row, "difference").points()
-        return f"{row['speed_up']:.2f} times cheaper than all the data and {lost} robust"
+    def told(row: pd.Series) -> str:
+        return f"{row['speed_up']:.2f} times cheaper and {deciding(row).points()} robust"
 
-    return (
-        f"On the digits TRADES on a part that matches gradients is {told('TRADES, warm start: grad_match')}; "
-        f"fewer epochs on all the data are {told('TRADES: same_cost(random)')}."
-    )
+    def of_data(data: str, study: str, pruner: str, share: float) -> str:
+        rows = at_equal_robustness(of(study), reference="TRADES: random", margin=MARGIN)
+        rows = rows[rows["matched_fraction"] == share].set_index("arm")
+        matching, short = rows.loc[f"TRADES, warm start: {pruner}"], rows.loc["TRADES: same_cost(random)"]
+        return (
+            f"TRADES on the {100 * share:g} % of {data} that match gradients is {told(matching)}, and fewer epochs "
+            f"are {told(short)} ({deciding(short).counted()})"
+        )
+
+    return f"Beside all the data, {'; '.join(of_data(data, *which) for data, which in studies.items())}."
 
 
 def when_pruning_wins() -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.doubts import doubts
-from advprune_core.analysis.labels import arm_label, sample, setting
+from advprune_core.analysis.labels import arm_label, point_label, sample, setting
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.placing import label_points
 from advprune_core.analysis.style import (
@@ -123,7 +123,9 @@ class _Block:
             point = group.iloc[0]
             look = trainer_look(point["objective"], point["start"], point["steps"])
             look = pruner_look(point["way"]) if by_pruner else look
-            found.append(_Row(point, look, _together(list(group["way"]), names, whole=point["matched_fraction"] == 1)))
+            ways, whole = list(group["way"]), point["matched_fraction"] == 1
+            alone = point_label(ways[0], 1.0, names, whole=True) if whole and by_pruner else arm_label(ways[0], names)
+            found.append(_Row(point, look, _together(ways, names, whole=whole) if len(ways) > 1 else alone))
         return cls(points["setting"].iloc[0], sorted(found, key=lambda row: -row.point["robust"]))
 
     @property
@@ -204,8 +206,6 @@ class _Block:
 
 def _together(ways: list[str], names: list[str], *, whole: bool) -> str:
     """What arms that are the same runs are called together."""
-    if len(ways) == 1:
-        return arm_label(ways[0], names)
     parts = [way.rpartition(": ")[::2] for way in ways]
     of, own = (set(side) for side in zip(*parts, strict=True))
     if whole:

@@ -13,7 +13,7 @@ from advprune_core.analysis.cells import component_settings, specification, with
 from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Estimate, Signs, crossed_bootstrap, estimate, holm, sign_test
 from advprune_core.analysis.labels import setting, trainings
-from advprune_core.analysis.rivals import at_equal_robustness
+from advprune_core.analysis.rivals import at_equal_robustness, deciding
 from advprune_core.analysis.said import CLAIMS, Claim
 from advprune_core.analysis.summaries import Point, attacks_of, seconds_ratio
 from advprune_core.analysis.survival import lives_of, never_robust
@@ -182,10 +182,8 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Miss
 def _most_robust(pruned: pd.DataFrame) -> str:
     """How much cheaper the most robust of some pruned runs is, and what it loses."""
     row = pruned.sort_values("difference").iloc[-1]
-    ends = ("difference_low", "difference_high") if np.isnan(row["images_low"]) else ("images_low", "images_high")
-    loss = Estimate(row["difference"], row[ends[0]], row[ends[1]], int(row["seeds"]))
-    what = f"{row['arm']}, {100 * row['fraction']:g} %; {loss.counted()}"
-    return f"at {row['speed_up']:.2f}x {loss.points()} ({what})"
+    lost, kept = deciding(row), f"{row['arm']}, {100 * row['fraction']:g} %"
+    return f"at {row['speed_up']:.2f}x {lost.points()} ({kept}; {lost.counted()})"
 
 
 def _sooner(claim: Claim, courses: pd.DataFrame) -> tuple[str, str]:

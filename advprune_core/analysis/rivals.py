@@ -239,6 +239,12 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
     return told.assign(as_robust=pd.Series([row["as_robust"] for row in rows], dtype=object))
 
 
+def deciding(row: pd.Series) -> Estimate:
+    """The difference in a row of `at_equal_robustness`, with the interval that decides whether it is as robust."""
+    low, high = ("difference_low", "difference_high") if np.isnan(row["images_low"]) else ("images_low", "images_high")
+    return Estimate(row["difference"], row[low], row[high], int(row["seeds"]))
+
+
 def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: float) -> str:
     """Markdown: the largest speed-up without a loss beyond the margin, and what cannot be told yet."""
     if as_a_constant(_tested(with_accuracies(table))[reference, 1.0]):

@@ -176,6 +176,16 @@ def test_the_single_run_on_all_data_is_drawn_once() -> None:
         assert order == sorted(order, reverse=True), "the highest is at the top"
 
 
+def test_the_runs_on_all_data_are_named_for_it_where_ways_have_their_own() -> None:
+    points = {(f"{way}: {arm}", f): [(0.9, robust)] * 2
+              for way, robust in (("TRADES", 0.5), ("MART", 0.6))
+              for arm, f in (("random", 1.0), ("random", 0.2), ("redraw", 0.2))}  # fmt: skip
+    _, ranks = robust_vs_cost(study_table(points).assign(n=100)).axes
+    named = [label.get_text() for label in ranks.get_yticklabels()]
+    assert [name for name in named if "all the data" in name] == ["MART: all the data", "TRADES: all the data"]
+    assert sum("random" in name for name in named) == 2
+
+
 def test_a_backend_that_shows_figures_by_itself_goes_on_to() -> None:
     """JupyterLab's is loaded by the first figure, within its style; the second one was not shown."""
     with mpl.rc_context():
