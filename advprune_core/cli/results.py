@@ -23,7 +23,7 @@ def collect(
     """Put the records of all runs into one table."""
     from advprune_core.base.environment import results_root
     from advprune_core.base.files import write_text
-    from advprune_core.study.store import is_results
+    from advprune_core.study.record_files import is_results
     from advprune_core.study.table import collect as collect_records
 
     folders = results or [str(results_root())]
@@ -74,7 +74,7 @@ def report(
     from advprune_core.analysis.report import report as page_of
     from advprune_core.base.environment import results_root
     from advprune_core.base.files import write_text
-    from advprune_core.study.store import read_manifest
+    from advprune_core.study.record_files import read_manifest
 
     if not out.endswith(".html"):
         raise ConfigError(f"--out must end in .html, not {out!r}")

@@ -15,10 +15,11 @@ from advprune_core.attacks import APGD, FGSM
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.models.base import build_model
+from advprune_core.study.record_files import read_record
 from advprune_core.study.records import EvaluationRecord
 from advprune_core.study.runs import load_run
 from advprune_core.study.single_evaluation import evaluate_checkpoint
-from advprune_core.study.store import RunStore, read_record
+from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect
 from advprune_core.trainers.config import RunConfig
 from tests.tiny import TINY
