@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -37,8 +37,8 @@ def label_points(
 
     Notes
     -----
-    The nearest free place of a fan around the point is taken, those in the thick of it first; a thin line leads to
-    a text that stands apart.
+    The nearest free place of a fan around the point is taken, those in the thick of it first, or from one side to the
+    other: whatever covers least and leaves texts nearest to their points. A thin line leads to one that stands apart.
     """
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
@@ -49,31 +49,46 @@ def label_points(
     taken = [_around(mark, 4 * unit) for mark in marks] + [_around(place, unit) for place in along]
     owners = axis.transData.transform(np.array(list(texts)).reshape(-1, 2))
     crowds = [np.sum(np.hypot(*(marks - owner).T) < 40 * unit) for owner in owners]
-    for nth in sorted(range(len(owners)), key=lambda place: -crowds[place]):
-        point, owner = list(texts)[nth], owners[nth]
-        written: dict[str, Any] = {
-            "textcoords": "offset points", "ha": "center", "va": "center", "fontsize": SMALL, "linespacing": 1.0,
-        }  # fmt: skip
-        trial = axis.annotate(texts[point], point, xytext=(0, 0), **written)
-        box = trial.get_window_extent(renderer)
+    written: dict[str, Any] = {
+        "textcoords": "offset points", "ha": "center", "va": "center", "fontsize": SMALL, "linespacing": 1.0,
+    }  # fmt: skip
+    boxes = []
+    for point, text in texts.items():
+        trial = axis.annotate(text, point, xytext=(0, 0), **written)
+        boxes.append(trial.get_window_extent(renderer))
         trial.remove()
-        best, least = (0.0, 0.0), np.inf
-        for dx, dy in _fan(box.width / unit, box.height / unit):
-            there = box.translated(dx * unit, dy * unit)
-            cover = sum(_shared(there, other) for other in taken) + 1e6 * (not _within(there, frame))
-            gap = _away(there, owner)
-            cover += sum(9.0 for other in owners if (other != owner).any() and _away(there, other) < gap + 4 * unit)
-            if gap > _NEAR * unit:  # a thin line leads there
-                middle = np.array([(there.x0 + there.x1) / 2, (there.y0 + there.y1) / 2])
-                cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, middle) < 4 * unit)
-            if cover < least:
-                best, least = (dx, dy), cover
-            if not cover:
-                break
-        taken.append(box.translated(best[0] * unit, best[1] * unit))
-        apart = _away(taken[-1], owner) > _NEAR * unit
-        lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-        note = axis.annotate(texts[point], point, xytext=best, arrowprops=lead if apart else None, **written)
+
+    def arranged(order: Sequence[int]) -> tuple[float, dict[int, tuple[float, float]]]:
+        """Where each text comes, placed in this order, and what that costs: what is covered, how far they stand."""
+        full, found, cost = list(taken), dict[int, tuple[float, float]](), 0.0
+        for nth in order:
+            box, owner = boxes[nth], owners[nth]
+            least = np.inf
+            for dx, dy in _fan(box.width / unit, box.height / unit):
+                there = box.translated(dx * unit, dy * unit)
+                cover = sum(_shared(there, other) for other in full) + 1e6 * (not _within(there, frame))
+                gap = _away(there, owner)
+                cover += sum(9.0 for other in owners if (other != owner).any() and _away(there, other) < gap + 4 * unit)
+                if gap > _NEAR * unit:  # a thin line leads there
+                    middle = np.array([(there.x0 + there.x1) / 2, (there.y0 + there.y1) / 2])
+                    cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, middle) < 4 * unit)
+                if cover < least:
+                    found[nth], least, away = (dx, dy), cover, gap / unit
+                if not cover:
+                    break
+            full.append(box.translated(found[nth][0] * unit, found[nth][1] * unit))
+            cost += least + away
+        return cost, found
+
+    numbers = range(len(owners))
+    orders = [sorted(numbers, key=lambda nth: -crowds[nth])]
+    orders += [sorted(numbers, key=lambda nth: side * owners[nth][0]) for side in (1, -1)]
+    _, places = min(map(arranged, orders), key=lambda arrangement: arrangement[0])
+    lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+    for nth, (point, text) in enumerate(texts.items()):
+        dx, dy = places[nth]
+        apart = _away(boxes[nth].translated(dx * unit, dy * unit), owners[nth]) > _NEAR * unit
+        note = axis.annotate(text, point, xytext=(dx, dy), arrowprops=lead if apart else None, **written)
         note.set_in_layout(False)
 
 
