@@ -123,9 +123,9 @@ class _Block:
             point = group.iloc[0]
             look = trainer_look(point["objective"], point["start"], point["steps"])
             look = pruner_look(point["way"]) if by_pruner else look
-            ways, whole = list(group["way"]), point["matched_fraction"] == 1
-            alone = point_label(ways[0], 1.0, names, whole=True) if whole and by_pruner else arm_label(ways[0], names)
-            found.append(_Row(point, look, _together(ways, names, whole=whole) if len(ways) > 1 else alone))
+            whole = bool(point["matched_fraction"] == 1)
+            label = _together(list(group["way"]), names, whole=whole, by_pruner=by_pruner)
+            found.append(_Row(point, look, label))
         return cls(points["setting"].iloc[0], sorted(found, key=lambda row: -row.point["robust"]))
 
     @property
@@ -204,8 +204,10 @@ class _Block:
         return np.array([row.place for row in rows]).reshape(-1, 2)
 
 
-def _together(ways: list[str], names: list[str], *, whole: bool) -> str:
-    """What arms that are the same runs are called together."""
+def _together(ways: list[str], names: list[str], *, whole: bool, by_pruner: bool) -> str:
+    """What arms that are the same runs are called together; one alone keeps its name, but for a pruner's of all."""
+    if len(ways) == 1:
+        return point_label(ways[0], 1.0, names, whole=True) if whole and by_pruner else arm_label(ways[0], names)
     parts = [way.rpartition(": ")[::2] for way in ways]
     of, own = (set(side) for side in zip(*parts, strict=True))
     if whole:

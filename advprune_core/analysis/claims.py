@@ -157,7 +157,10 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Miss
         return NOT_MEASURED, OPEN
     sure = pruned[[value is True for value in pruned["as_robust"]]]
     maybe = pruned[[value is None for value in pruned["as_robust"]]]
+    best = f"{sure['speed_up'].iloc[0]:.2f}x ({sure['arm'].iloc[0]})" if len(sure) else "none known to be as robust"
     assert claim.number is not None
+    if len(sure) and sure["speed_up"].iloc[0] >= claim.number:
+        return best, HELD
     awaited = [
         point
         for point in missing
@@ -165,12 +168,6 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Miss
     ]
     whole = float(runs_of(table, claim.reference, 1.0)["cost"].mean())
     cheap = any(point.passes is None or whole / point.passes >= claim.number for point in awaited)
-    if len(sure):
-        best = f"{sure['speed_up'].iloc[0]:.2f}x ({sure['arm'].iloc[0]})"
-        if sure["speed_up"].iloc[0] >= claim.number:
-            return best, HELD
-    else:
-        best = "none known to be as robust"
     undecided = cheap or bool((maybe["speed_up"] >= claim.number).any())
     told = [f"{best} so far" if awaited else best]
     as_cheap = pruned[pruned["speed_up"] >= claim.number]

@@ -111,9 +111,7 @@ def more_findings(table: pd.DataFrame) -> dict[str, str]:
     """Markdown by title: what follows for those who choose, where a part of the data was tried."""
     if not (table["fraction"] < 1).any():
         return {}
-    parts: dict[str, str] = {}
-    if len(points(table)) <= _LISTED:
-        parts = _cheaper(table)
+    parts = _cheaper(table) if len(points(table)) <= _LISTED else {}
     if many_arms(table):
         return parts
     if len(decomposition(table)):
@@ -127,11 +125,11 @@ def _cheaper(table: pd.DataFrame) -> dict[str, str]:
     if len(settings(with_accuracies(table))) != 1:
         return {}
     parts: dict[str, str] = {}
-    for objective in whole["objective"].unique():
-        runs, reference = table[table["objective"] == objective], whole[whole["objective"] == objective]["arm"].iloc[0]
+    for objective, full in whole.groupby("objective", sort=False):
+        runs, reference = table[table["objective"] == objective], str(full["arm"].iloc[0])
         if (runs["fraction"] < 1).any():
             title = "Cheaper at equal robustness" + (f": beside {reference}" if parts else "")
-            parts[title] = equal_robustness_findings(runs, reference=str(reference), margin=MARGIN)
+            parts[title] = equal_robustness_findings(runs, reference=reference, margin=MARGIN)
     return parts
 
 

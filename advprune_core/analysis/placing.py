@@ -58,26 +58,32 @@ def label_points(
         boxes.append(trial.get_window_extent(renderer))
         trial.remove()
 
+    def there(nth: int, place: tuple[float, float]) -> Bbox:
+        return boxes[nth].translated(place[0] * unit, place[1] * unit)
+
+    def covered(box: Bbox, owner: NDArray[np.float64], full: list[Bbox]) -> float:
+        """What a text in a place covers, and how easily it is taken for another point's."""
+        gap = _away(box, owner)
+        cover = sum(_shared(box, other) for other in full) + 1e6 * (not _within(box, frame))
+        cover += sum(9.0 for other in owners if (other != owner).any() and _away(box, other) < gap + 4 * unit)
+        if gap > _NEAR * unit:  # a thin line leads there
+            middle = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
+            cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, middle) < 4 * unit)
+        return cover
+
     def arranged(order: Sequence[int]) -> tuple[float, dict[int, tuple[float, float]]]:
-        """Where each text comes, placed in this order, and what that costs: what is covered, how far they stand."""
+        """What texts that are placed in this order cover and how far they stand apart; the place of each."""
         full, found, cost = list(taken), dict[int, tuple[float, float]](), 0.0
         for nth in order:
-            box, owner = boxes[nth], owners[nth]
             least = np.inf
-            for dx, dy in _fan(box.width / unit, box.height / unit):
-                there = box.translated(dx * unit, dy * unit)
-                cover = sum(_shared(there, other) for other in full) + 1e6 * (not _within(there, frame))
-                gap = _away(there, owner)
-                cover += sum(9.0 for other in owners if (other != owner).any() and _away(there, other) < gap + 4 * unit)
-                if gap > _NEAR * unit:  # a thin line leads there
-                    middle = np.array([(there.x0 + there.x1) / 2, (there.y0 + there.y1) / 2])
-                    cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, middle) < 4 * unit)
+            for place in _fan(boxes[nth].width / unit, boxes[nth].height / unit):
+                cover = covered(there(nth, place), owners[nth], full)
                 if cover < least:
-                    found[nth], least, away = (dx, dy), cover, gap / unit
+                    found[nth], least = place, cover
                 if not cover:
                     break
-            full.append(box.translated(found[nth][0] * unit, found[nth][1] * unit))
-            cost += least + away
+            full.append(there(nth, found[nth]))
+            cost += least + _away(full[-1], owners[nth]) / unit
         return cost, found
 
     numbers = range(len(owners))
@@ -86,9 +92,8 @@ def label_points(
     _, places = min(map(arranged, orders), key=lambda arrangement: arrangement[0])
     lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
     for nth, (point, text) in enumerate(texts.items()):
-        dx, dy = places[nth]
-        apart = _away(boxes[nth].translated(dx * unit, dy * unit), owners[nth]) > _NEAR * unit
-        note = axis.annotate(text, point, xytext=(dx, dy), arrowprops=lead if apart else None, **written)
+        apart = _away(there(nth, places[nth]), owners[nth]) > _NEAR * unit
+        note = axis.annotate(text, point, xytext=places[nth], arrowprops=lead if apart else None, **written)
         note.set_in_layout(False)
 
 

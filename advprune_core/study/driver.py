@@ -8,7 +8,7 @@ the queue.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,12 +30,9 @@ from advprune_core.study.finished import (
     finish_failed,
     run_record,
 )
-from advprune_core.study.grid import Datasets, Entry
 from advprune_core.study.position import Left, Position, UnderWay
 from advprune_core.study.records import RunRecord
 from advprune_core.study.resolution import Resolution
-from advprune_core.study.store import RunStore
-from advprune_core.study.study import Execution
 from advprune_core.study.tasks import EvaluateTask, Task, TrainTask, WarmupTask, carry_out, message_of
 from advprune_core.study.waiting import Waiting
 from advprune_core.study.warmups import SharedWarmups
@@ -47,24 +44,17 @@ class Driver:
 
     Parameters
     ----------
-    entries : sequence of Entry
-    datasets : mapping of DatasetSource to Dataset
-        Of the entries, from `check_entries`.
-    execution : Execution
-        Engine, workers, folders, timings.
+    grid : Resolution
+        The entries, their data, where their runs lie, and how they are carried out.
     bar : tqdm
         Counts forward-equivalents of training.
     on_key : callable
         Called when the keys of runs, and later of controls, have become known, before they are trained.
     first : callable
         Called when the runs are known, before any worker has one: it may carry some out alone (see `alone`).
-    plain_tests : set of str
-        What has to be tested by plain passes, though it was trained by compiled ones (see `compiling`).
 
     Attributes
     ----------
-    grid : Resolution
-        The entries, their data, and the keys of those that are resolved.
     failed : dict of str to str
         Message of each run that failed, by what it was.
     trained, evaluated : int
@@ -81,20 +71,15 @@ class Driver:
 
     def __init__(
         self,
-        entries: Sequence[Entry],
-        datasets: Datasets,
-        execution: Execution,
+        grid: Resolution,
         bar: tqdm[Any],
         on_key: Callable[[Driver], None] = lambda driver: None,
         *,
         first: Callable[[Driver], None] = lambda driver: None,
-        plain_tests: Set[str] = frozenset(),
     ) -> None:
-        self.execution, self.bar = execution, bar
-        self.on_key, self.first = on_key, first
+        self.grid, self.store, self.execution = grid, grid.store, grid.execution
+        self.bar, self.on_key, self.first = bar, on_key, first
         self.position = Position(bar)
-        self.store = RunStore(execution.root)
-        self.grid = Resolution(entries, datasets, self.store, execution, plain_tests=plain_tests)
         self.failed: dict[str, str] = {}
         self.trained = self.evaluated = 0
         self.without_weights: list[str] = []
@@ -103,7 +88,7 @@ class Driver:
         self._controls: dict[str, list[int]] = {}  # by the run that they wait for
         self._sharing: dict[str, list[int]] = {}
         self._tested: set[tuple[str, str]] = set()
-        self._warmups = SharedWarmups(self.tasks, self.store, self.position, self.grid.dataset)
+        self._warmups = SharedWarmups(self.tasks, self.store, self.position, grid.dataset)
 
     def run(self) -> None:
         """Carry everything out.

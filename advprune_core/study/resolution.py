@@ -25,7 +25,7 @@ class Resolution:
         Of the entries, from `check_entries`.
     store : RunStore
     execution : Execution
-        Folders, and whether runs of other devices count.
+        Engine, workers, folders, timings, and whether runs of other devices count.
     plain_tests : set of str
         What has to be tested by plain passes, though it was trained by compiled ones (see `compiling`).
 

@@ -20,6 +20,7 @@ from advprune_core.study.driver import Driver
 from advprune_core.study.grid import Datasets, Entry, study_grid
 from advprune_core.study.record_files import read_manifest
 from advprune_core.study.records import Manifest, ManifestEntry
+from advprune_core.study.resolution import Resolution
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution, StudyConfig
 from advprune_core.study.table import collect
@@ -59,18 +60,12 @@ def run_entries(
     """
     check_writable(execution.root)
     entries, datasets = checked_entries(entries, execution)
-    settled = settle_speed(entries, datasets, RunStore(execution.root), execution)
+    store = RunStore(execution.root)
+    settled = settle_speed(entries, datasets, store, execution)
+    grid = Resolution(settled.entries, datasets, store, execution, plain_tests=settled.plain_tests)
     total = expected_total(settled.entries, datasets)
     with compile_cache(execution.root), progress_bar(name, total, show=progress) as bar:
-        driver = Driver(
-            settled.entries,
-            datasets,
-            execution,
-            bar,
-            on_key,
-            first=time_alone,
-            plain_tests=settled.plain_tests,
-        )
+        driver = Driver(grid, bar, on_key, first=time_alone)
         with beside(driver):
             driver.run()
     return driver
