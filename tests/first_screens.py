@@ -18,7 +18,7 @@ from advprune_core.analysis.verdicts import Verdict, compare, judge
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.study.courses import collect_courses
 from advprune_core.study.table import collect_timings
-from tests.committed import Row, answer_rows, of
+from tests.committed import answer_rows, of
 from tests.reference import REFERENCE
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -92,41 +92,49 @@ def trainers() -> str:
     )
 
 
-def gradient_matching() -> str:
+#: Where gradients were matched: study, pruner, share kept.
+_MATCHED = {
+    "the digits": ("gradient_matching", "grad_match", 0.3),
+    "CIFAR-10": ("gradient_matching_cifar10_cpu", "grad_match every=7", 0.2),
+    "CIFAR-100": ("gradient_matching_cifar100_cpu", "grad_match every=7", 0.2),
+}
+
+
+def matched(data: str) -> str:
     """The subset that matches gradients, and a shorter run, beside all the data."""
-    studies = {
-        "the digits": ("gradient_matching", "grad_match", 0.3),
-        "CIFAR-10": ("gradient_matching_cifar10_cpu", "grad_match every=7", 0.2),
-        "CIFAR-100": ("gradient_matching_cifar100_cpu", "grad_match every=7", 0.2),
-    }
+    study, pruner, share = _MATCHED[data]
+    rows = at_equal_robustness(of(study), reference="TRADES: random", margin=MARGIN)
+    rows = rows[rows["matched_fraction"] == share].set_index("arm")
+    matching, short = rows.loc[f"TRADES, warm start: {pruner}"], "TRADES: same_cost(random)"
 
     def told(row: pd.Series) -> str:
         return f"{row['speed_up']:.2f} times cheaper and {deciding(row).points()} robust"
 
-    def of_data(data: str, study: str, pruner: str, share: float) -> str:
-        rows = at_equal_robustness(of(study), reference="TRADES: random", margin=MARGIN)
-        rows = rows[rows["matched_fraction"] == share].set_index("arm")
-        matching, short = rows.loc[f"TRADES, warm start: {pruner}"], "TRADES: same_cost(random)"
-        beside = f", and fewer epochs are {told(rows.loc[short])}" if short in rows.index else ""
-        return (
-            f"TRADES on the {100 * share:g} % of {data} that match gradients is {told(matching)}{beside} "
-            f"({deciding(matching).counted()})"
-        )
+    beside = f", and fewer epochs are {told(rows.loc[short])}" if short in rows.index else ""
+    return (
+        f"TRADES on the {100 * share:g} % of {data} that match gradients is, beside all the data, {told(matching)}"
+        f"{beside} ({deciding(matching).counted()})"
+    )
 
-    return f"Beside all the data, {'; '.join(of_data(data, *which) for data, which in studies.items())}."
+
+def gradient_matching() -> str:
+    """The same on every data set."""
+    return f"{'; '.join(map(matched, _MATCHED))}."
 
 
 def when_pruning_wins() -> str:
-    """The half that plain training finds plausible, where labels are wrong."""
-    few, many, cifar = (answer_rows()[name] for name in ("few wrong", "many wrong", "many wrong, cifar"))
+    """What plain training finds plausible, where labels are wrong."""
+    rows = answer_rows()
 
-    def told(row: Row) -> str:
-        return f"{row.case.clean.points()} clean and {_judged(row.verdict)}"
+    def told(name: str) -> str:
+        case, verdict = rows[name].case, rows[name].verdict
+        return f"{case.clean.points()} clean and {_judged(verdict)}"
 
     return (
-        "With 40 % of the labels wrong, the half that a plain phase finds most plausible is, beside the best way to "
-        f"train on all the data at the same cost, {told(many)} on the digits, and {told(cifar)} on CIFAR-10; with 20 % "
-        f"wrong it is {told(few)} on the digits."
+        "Images whose labels a plain phase finds most plausible, as many as labels are right, are, beside the best way "
+        f"to train on all of the digits at the same cost, {told('few wrong')} with 20 % of the labels wrong, and "
+        f"{told('many wrong')} with 40 %. Half of them, with 20 % wrong, are {told('few wrong, half')}. On CIFAR-10 "
+        f"half of them, with 40 % wrong, are {told('many wrong, cifar')}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from textwrap import fill
 
@@ -72,4 +73,4 @@ def _interval(axis: Axes, found: Estimate, place: int, look: Look) -> None:
 
 
 def _name(row: Row) -> str:
-    return fill(f"{row.case.data}: {row.case.kept.partition(':')[0]}", 44)
+    return fill(f"{row.case.data}: {re.split(':|,? [(]', row.case.kept)[0]}", 44)

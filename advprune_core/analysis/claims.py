@@ -4,38 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from advprune_core.analysis.cells import component_settings, specification, with_accuracies
-from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
-from advprune_core.analysis.estimates import Estimate, Signs, crossed_bootstrap, estimate, holm, sign_test
+from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, estimate
 from advprune_core.analysis.labels import setting, trainings
+from advprune_core.analysis.reliability import fewer_claimed, sooner_claimed
 from advprune_core.analysis.rivals import at_equal_robustness, deciding
-from advprune_core.analysis.said import CLAIMS, Claim
-from advprune_core.analysis.summaries import Point, attacks_of, seconds_ratio
-from advprune_core.analysis.survival import lives_of, never_robust
-from advprune_core.analysis.verdicts import LEVEL, both_outcomes, compare, runs_of, was_run
+from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, together
+from advprune_core.analysis.summaries import attacks_of, points, seconds_ratio
+from advprune_core.analysis.verdicts import BETTER, WORSE, both_outcomes, compare, judge, runs_of, was_run
+from advprune_core.analysis.ways import SAME_COST
 from advprune_core.models.base import MODELS
 from advprune_core.study.archive import Missing
-from advprune_core.trainers.controls import control_arm
 
-K = TypeVar("K")
-#: What a sign test says of the first of its pairs, if it says anything.
-Says = Literal["lower", "higher"] | None
-
-HELD, NOT_HELD, OPEN = "held", "not held", "cannot tell"
-#: Of a claim that holds beside the full run, and may be owed to the run's being shorter.
-AS_FEWER_EPOCHS = f"{HELD}, but not known to be sooner than fewer epochs at its cost"
-NOTHING_TO_LOSE = f"{OPEN}: never robust on all the data either"
-AS_FEWER_STEPS = f"{HELD} only as fewer steps: with as many, not known to collapse less"
-NOT_MEASURED = "not measured"
 #: Robust accuracy in [0, 1] that a run may lose and still count as robust as another; stated before the runs.
 MARGIN = 0.02
-#: A fall of robust accuracy on held-out images without which no run that collapsed had been robust before.
-_FELL = 0.2
 
 
 def claims_table(
@@ -74,9 +60,9 @@ def claims_table(
         table = tables.get(claim.study)
         measured, verdict = NOT_MEASURED, OPEN
         if claim.kind == "convergence" and claim.study in courses:
-            measured, verdict = _sooner(claim, courses[claim.study])
+            measured, verdict = sooner_claimed(claim, courses[claim.study])
         elif claim.kind == "reliability" and claim.study in lifetimes:
-            measured, verdict = _fewer(claim, lifetimes[claim.study])
+            measured, verdict = fewer_claimed(claim, lifetimes[claim.study])
         elif table is not None:
             measured, verdict = _judged(claim, with_accuracies(table), missing=missing.get(claim.study, ()))
         rows.append(
@@ -93,6 +79,8 @@ def claims_table(
 
 
 def _judged(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) -> tuple[str, str]:
+    if claim.kind == "gain":
+        return _gained(claim, table, missing=missing)
     if not was_run(table, claim.reference, 1.0):
         return NOT_MEASURED, OPEN
     if claim.kind == "speed-up without loss":
@@ -122,7 +110,7 @@ def _cheaper(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
         verdicts[when] = NOT_HELD if times < claim.number else HELD if seconds >= claim.number else OPEN
     if not told:
         return NOT_MEASURED, OPEN
-    return "; ".join(told), _together(verdicts)
+    return "; ".join(told), together(verdicts)
 
 
 def _lost(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
@@ -167,13 +155,48 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Miss
         if point.arm.rpartition(": ")[0] in claim.ways and point.control is None and point.fraction < 1
     ]
     whole = float(runs_of(table, claim.reference, 1.0)["cost"].mean())
-    cheap = any(point.passes is None or whole / point.passes >= claim.number for point in awaited)
-    undecided = cheap or bool((maybe["speed_up"] >= claim.number).any())
+    cheap = [point for point in awaited if point.passes is None or whole / point.passes >= claim.number]
     told = [f"{best} so far" if awaited else best]
     as_cheap = pruned[pruned["speed_up"] >= claim.number]
     if len(as_cheap) or not len(sure):
         told.append(_most_robust(as_cheap if len(as_cheap) else pruned))
-    return "; ".join(told), OPEN if undecided else NOT_HELD
+    if (maybe["speed_up"] >= claim.number).any() or (cheap and not len(as_cheap)):
+        return "; ".join(told), OPEN
+    return "; ".join(told), _so_far(NOT_HELD, len(cheap))
+
+
+def _so_far(verdict: str, missing: int) -> str:
+    """A verdict on what was run, where other runs might change it: ``not held so far; 1 run is missing``."""
+    return f"{verdict} so far; {missing} run{'s are' if missing > 1 else ' is'} missing" if missing else verdict
+
+
+def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) -> tuple[str, str]:
+    """Whether any pruned run is more robust than the full one of its way of training, and cheaper."""
+    tested = points(table[table["robust"].notna()])
+    found, times = {}, {}
+    for (arm, fraction), rows in tested.items():
+        whole = "".join([*arm.rpartition(": ")[:2], claim.reference])
+        full = tested.get((whole, 1.0))
+        if full is None or rows["control"].notna().any():
+            continue
+        times[arm, fraction] = float(full["cost"].mean() / rows["cost"].mean())
+        if times[arm, fraction] > 1 + SAME_COST:
+            found[arm, fraction] = compare(table, arm, whole, fraction=fraction, reference_fraction=1.0)
+    verdicts = {point: verdict for point, verdict in judge(found).items() if not np.isnan(verdict.p)}
+    if not verdicts:
+        return NOT_MEASURED, OPEN
+    best, verdict = max(verdicts.items(), key=lambda item: item[1].comparison.difference.mean)
+    arm, fraction = best
+    ends = [sum(other.says == says for other in verdicts.values()) for says in (BETTER, WORSE)]
+    gain = verdict.comparison.over_images
+    told = (
+        f"of {len(verdicts)} pruned and cheaper, beside the full run, {ends[0]} better and {ends[1]} worse beyond "
+        f"chance; the best {gain.points()} at {times[best]:.2f}x ({arm}, {100 * fraction:g} %; {gain.counted()})"
+    )
+    if ends[0]:
+        return told, HELD
+    awaited = sum(point.control is None and point.fraction < 1 for point in missing)
+    return told, _so_far(NOT_HELD if ends[1] == len(verdicts) else OPEN, awaited)
 
 
 def _most_robust(pruned: pd.DataFrame) -> str:
@@ -183,101 +206,18 @@ def _most_robust(pruned: pd.DataFrame) -> str:
     return f"at {row['speed_up']:.2f}x {lost.points()} ({kept}; {lost.counted()})"
 
 
-def _sooner(claim: Claim, courses: pd.DataFrame) -> tuple[str, str]:
-    """What parts of the data cost until they are near the full run's robustness, beside it and fewer epochs."""
-    rows = cost_to_reach(courses).set_index(["arm", "fraction"])
-    short = control_arm("same_cost", claim.reference)
-    fractions = [f for arm, f in rows.index if arm == claim.reference and f < 1]
-    runs = by_seed(courses)
-    beside_full = {f: sooner(runs, (claim.reference, f), (claim.reference, 1.0)) for f in fractions}
-    beside_short = {f: sooner(runs, (claim.reference, f), (short, f)) for f in fractions}
-    if not fractions:
-        return NOT_MEASURED, OPEN
-
-    def told(point: Point) -> str:
-        row = rows.loc[[point]].iloc[0]
-        at = f" at {100 * row['cost']:.0f} %" if np.isfinite(row["cost"]) else ""
-        return f"{row['reached']:.0f} of {row['seeds']:.0f} runs{at}"
-
-    full, short_says = _says(beside_full), _says(beside_short)
-    measured = [f"95 % of the full run's robustness, at which median part of its cost: {told((claim.reference, 1.0))}"]
-    verdicts = {}
-    for f in fractions:
-        shorter = f", fewer epochs at the same cost {told((short, f))}" if beside_short[f] is not None else ""
-        measured.append(f"on {100 * f:g} % {told((claim.reference, f))}{shorter}")
-        says = {"lower": HELD, "higher": NOT_HELD, None: OPEN}[full[f]]
-        verdicts[f"{100 * f:g} %"] = AS_FEWER_EPOCHS if says == HELD and short_says[f] != "lower" else says
-    return "; ".join(measured), _together(verdicts)
-
-
-def _says(tests: Mapping[K, Signs | None]) -> dict[K, Says]:
-    """What sign tests say of the first of their pairs, together (Holm); nothing of a test that could not be made."""
-    made = {name: test for name, test in tests.items() if test is not None}
-    beyond = dict(zip(made, holm([test.p for test in made.values()]) <= LEVEL, strict=True))
-    says: dict[K, Says] = dict.fromkeys(tests)
-    for name, test in made.items():
-        if beyond[name]:
-            says[name] = "lower" if test.lower > test.higher else "higher"
-    return says
-
-
-def _fewer(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
-    """How many runs collapse on a part of the data, beside all of it, and if they take as many steps."""
-    assert claim.fraction is not None
-    lives = lives_of(lifetimes)
-    fell = {point: rows.set_index("seed")["collapse_steps"].notna() for point, rows in lives.items()}
-    told, tests, verdicts, deepest = [], dict[tuple[str, str], Signs | None](), dict[str, str](), 0.0
-    for arm in claim.ways:
-        way, longer = arm.rpartition(": ")[0], control_arm("same_steps", arm)
-        places = [(arm, 1.0), (arm, claim.fraction), (longer, claim.fraction)]
-        runs = [fell.get(place) for place in places]
-        if any(found is None for found in runs):
-            return NOT_MEASURED, OPEN
-        together = pd.concat(runs, axis=1, join="inner")  # seeds of all three
-        full, pruned, as_long = (together.iloc[:, place] for place in range(3))
-        counts = ", ".join(str(int(found.sum())) for found in (full, pruned, as_long))
-        deepest = max(deepest, *(lives[place]["collapse_depth"].max() for place in places))
-        best = [f"{100 * lives[place]['val_pgd_best'].median():.0f}" for place in places]
-        told.append(f"{way} {counts} of {len(together)} (robust at best: {', '.join(best)} %)")
-        verdicts[way] = NOTHING_TO_LOSE
-        if not never_robust(lives[arm, 1.0]):
-            tests[way, "pruned"], tests[way, "as long"] = sign_test(pruned, full), sign_test(as_long, full)
-    says = _says(tests)
-    verdicts |= {way: _of_way(says[way, "pruned"], says[way, "as long"]) for way, of in tests if of == "pruned"}
-    share = f"{100 * claim.fraction:g} %"
-    where = f"on all the data, on {share} of it, on {share} with as many steps"
-    what = "collapsed" if deepest > _FELL else "learned the training attack alone"
-    measured = f"{what}, {where}: {'; '.join(told)}; no run fell by more than "
-    return f"{measured}{100 * deepest:.0f} points", _together(verdicts)
-
-
-def _of_way(pruned: Says, as_long: Says) -> str:
-    if pruned == "lower":
-        return HELD if as_long == "lower" else AS_FEWER_STEPS
-    return NOT_HELD if pruned == "higher" else OPEN
-
-
-def _together(verdicts: Mapping[str, str]) -> str:
-    """One verdict, or whose verdict each is: ``held (60 %, 40 %); not held (20 %)``."""
-    found = dict.fromkeys(verdicts.values())
-    if len(found) == 1:
-        return next(iter(found))
-    names = {verdict: [name for name, own in verdicts.items() if own == verdict] for verdict in found}
-    return "; ".join(f"{verdict} ({' and '.join(own)})" for verdict, own in names.items())
-
-
 def _setting(table: pd.DataFrame, claim: Claim) -> str:
-    """Network, training, epochs and attacks of a claim's run on all the data; of one without a number, data as well."""
-    arms = claim.ways if claim.kind == "reliability" else [claim.reference]
-    runs = table[table["arm"].isin(arms) & (table["fraction"] == 1)]
+    """Network, training, epochs and attacks of a claim's runs on all the data; of one by checks, data as well."""
+    arms = table["arm"].str.rpartition(": ")[2] if claim.kind == "gain" else table["arm"]
+    runs = table[arms.isin(claim.ways if claim.kind == "reliability" else [claim.reference]) & (table["fraction"] == 1)]
     if not len(runs):
         return ""
-    if claim.number is None:
-        epochs = ", ".join(f"{count:g}" for count in runs["epochs"].unique())
+    epochs = ", ".join(f"{count:g}" for count in runs["epochs"].unique())
+    if claim.kind in ("convergence", "reliability"):
         return f"{setting(runs).partition(';')[0]}, {epochs} epochs, PGD-10 on held-out images"
-    run = runs.iloc[0]
-    model = MODELS.parse(specification(run["model"]))
+    model = MODELS.parse(specification(runs["model"].iloc[0]))
     network = ", ".join(f"{name} {value}" for name, value in model.model_dump().items())
     training = "".join(f", {way}" for way in trainings(runs))
-    tested = [name for name in attacks_of(table) if pd.notna(run.get(f"robust_{name}"))]
-    return f"{model.name} ({network}){training}, {run['epochs']:g} epochs, {tested[-1] if tested else 'not tested'}"
+    last = [[name for name in attacks_of(table) if pd.notna(run.get(f"robust_{name}"))] for _, run in runs.iterrows()]
+    tested = " or ".join(dict.fromkeys(names[-1] for names in last if names)) or "not tested"
+    return f"{model.name} ({network}){training}, {epochs} epochs, {tested}"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+HELD, NOT_HELD, OPEN = "held", "not held", "cannot tell"
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,12 @@ class Claim:
     kind : str
         ``loss`` of robust accuracy at a fraction, ``speed-up`` there, or the largest ``speed-up without loss``
         that any pruned run of some ways of training reaches; without a number ``convergence``, sooner near the
-        full run's robustness, and ``reliability``, fewer runs of some ways of training that collapse.
+        full run's robustness, ``reliability``, fewer runs of some ways of training that collapse, and ``gain``, a
+        pruned run that is cheaper and more robust than the full one of its way of training.
     study : str
         Whose records can tell.
     reference : str
-        Arm on all the data.
+        Arm on all the data; of a gain its pruner, in every way of training.
     fraction : float, optional
         Of the arm, which is the reference's own; of convergence all of the study's.
     ways : tuple of str
@@ -37,7 +42,7 @@ class Claim:
     paper: str
     says: str
     number: float | None
-    kind: Literal["loss", "speed-up", "speed-up without loss", "convergence", "reliability"]
+    kind: Literal["loss", "speed-up", "speed-up without loss", "convergence", "reliability", "gain"]
     study: str
     reference: str
     fraction: float | None = None
@@ -48,8 +53,17 @@ class Claim:
     def said(self) -> str:
         """The number with its unit; what is better where there is none."""
         if self.number is None:
-            return "sooner" if self.kind == "convergence" else "fewer"
+            return {"convergence": "sooner", "reliability": "fewer", "gain": "both"}[self.kind]
         return f"{self.number:g} %" if self.kind == "loss" else f"{self.number:g}x"
+
+
+def together(verdicts: Mapping[str, str]) -> str:
+    """One verdict, or whose verdict each is: ``held (60 %, 40 %); not held (20 %)``."""
+    found = dict.fromkeys(verdicts.values())
+    if len(found) == 1:
+        return next(iter(found))
+    names = {verdict: [name for name, own in verdicts.items() if own == verdict] for verdict in found}
+    return "; ".join(f"{verdict} ({' and '.join(own)})" for verdict, own in names.items())
 
 
 _A, _B = "2207.00694", "2302.12366"
@@ -62,6 +76,7 @@ CLAIMS = (
     Claim(_A, "CIFAR-10, 20 % kept: adversarial accuracy lost", 14, "loss", "cifar10_cpu", _HEADLINE, 0.2),
     Claim(_A, "CIFAR-10, 20 % kept: times cheaper", 3, "speed-up", "cifar10_cpu", _HEADLINE, 0.2, later=_LATER),
     Claim(_A, "CIFAR-10, 20 % kept: adversarial accuracy lost", 14, "loss", "cifar10_resnet18", "random", 0.2),
+    Claim(_A, "CIFAR-10: in some settings more robust, and cheaper", None, "gain", "cifar10_cpu", "random"),
     Claim(_A, "improved convergence", None, "convergence", _COURSES, "PGD-AT: random"),
     Claim(_A, "improved reliability", None, "reliability", _LIVES, "FGSM: random", 0.3, _COLLAPSING),
     *(

@@ -125,11 +125,12 @@ def test_what_is_said_of_the_digits() -> None:
 
 def test_with_many_wrong_labels_pruning_is_advised() -> None:
     text = told(Request.create(cost=0.3, wrong_labels=0.4))
-    assert "Prune: 50 % of the data, kept by 'aum'" in text
+    assert "Prune: 60 % of the data, kept by 'aum'" in text
     assert "against all the data" in text
     assert "40 % of the labels wrong" in text
     assert "extrapolated" not in text
-    assert told(Request.create(cost=0.3), dataset={"digits": {"label_noise": 0.4}}).count("Prune: 50 %") == 1
+    assert told(Request.create(cost=0.3), dataset={"digits": {"label_noise": 0.4}}).count("Prune: 60 %") == 1
+    assert "Prune: 80 % of the data, kept by 'aum'" in told(Request.create(cost=0.3, wrong_labels=0.2))
     some = told(Request.create(cost=0.3, wrong_labels=0.1))
     assert "Do not prune" in some
     assert "extrapolated to 10 % of the labels wrong" in some
@@ -143,8 +144,8 @@ def test_the_command_is_one_that_runs() -> None:
     words = shlex.split(line)[2:]
     options = {name[2:].replace("-", "_"): value_of(value) for name, value in zip(words[::2], words[1::2], strict=True)}
     config = RunConfig.flat(**options)
-    assert (config.pruner.name, config.fraction, config.optimisation.plain_epochs) == ("aum", 0.5, 10)
-    assert (config.attack.start.name, config.optimisation.epochs) == ("noise", 58)
+    assert (config.pruner.name, config.fraction, config.optimisation.plain_epochs) == ("aum", 0.6, 10)
+    assert (config.attack.start.name, config.optimisation.epochs) == ("noise", 50)
 
 
 def test_the_command_tests_by_what_was_measured() -> None:
