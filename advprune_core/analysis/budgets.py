@@ -33,7 +33,7 @@ from advprune_core.pruners.oracle import Oracle
 
 #: What red, green and blue add to the brightness of a colour (ITU-R BT.709).
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-#: Shares of the dearest run's cost that advice is given for.
+#: Shares of the most expensive run's cost that advice is given for.
 BUDGETS = (0.1, 0.2, 0.4, 0.6, 1.0)
 #: Marks of the map with their sizes: a control lies where the run is that it matches, larger and below it.
 _MARKS = {"control": ("s", 60), "all the data": ("o", 20), "part of the data": ("^", 20)}
@@ -101,7 +101,7 @@ def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.D
     Parameters
     ----------
     budgets : sequence of float
-        Shares of the cost of the dearest arm.
+        Shares of the cost of the most expensive arm.
 
     Returns
     -------
@@ -111,6 +111,7 @@ def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.D
     """
     found, rows = costs(table), []
     found = found[found["pruner"].map(component_name) != Oracle.name]
+    found = found[found["control"].isna() | (found["matched_fraction"] < 1)]  # of a full run it is that run
     for budget in budgets:
         paid = found[found["cost"] <= budget * found["cost"].max() * (1 + 1e-9)].sort_values("robust", ascending=False)
         paid = paid[paid["learned"].astype(bool)]
@@ -151,7 +152,7 @@ def _advice(best: pd.DataFrame, runs: pd.DataFrame) -> Iterator[str]:
     for _, rows in best.groupby(choice, sort=False, dropna=False):
         *less, most = (f"{100 * budget:g}" for budget in rows["budget"])
         shares = f"{', '.join(less)} or {most}" if less else most
-        yield f"With {shares} % of the dearest run's cost: {_choice(rows.iloc[-1], runs)}"
+        yield f"With {shares} % of the most expensive run's cost: {_choice(rows.iloc[-1], runs)}"
 
 
 def _choice(row: pd.Series, runs: pd.DataFrame) -> str:
@@ -196,7 +197,9 @@ def iso_cost_map(table: pd.DataFrame) -> Figure:
     hollow: dict[str, Any] = {"color": "0.2", "markerfacecolor": "none", "linestyle": ""}
     legend(figure, [Line2D([], [], marker=_MARKS[kind][0], label=kind, **hollow) for kind in _MARKS if kind in shown])
     caption(
-        figure, setting(table), f"{sample(table)}; cost in forward-equivalents; grey: equal cost, of the dearest run's"
+        figure,
+        setting(table),
+        f"{sample(table)}; cost in forward-equivalents; grey: equal cost, of the most expensive run's",
     )
     for axis, (_, arms) in zip(axes.ravel(), found, strict=False):
         if len(arms):
@@ -205,7 +208,7 @@ def iso_cost_map(table: pd.DataFrame) -> Figure:
 
 
 def _lines(axis: Axes, found: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
-    """The lines of equal cost within the axis, by the share of the dearest run's cost, from their lower ends."""
+    """The lines of equal cost within the axis, by the share of the most expensive run's cost, from their lower ends."""
     (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
     x, lines = np.geomspace(right, left, 200), {}
     for budget in BUDGETS:

@@ -15,7 +15,7 @@ from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label, point_label, sample, setting
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.style import Look, canvas, caption, key, legend, pruner_look, reach, styled, tidy
-from advprune_core.analysis.summaries import attacks_of, once
+from advprune_core.analysis.summaries import attacks_told, once
 from advprune_core.analysis.ways import full_costs
 
 #: With more arms than this, controls among them, lines cannot be told apart.
@@ -49,7 +49,7 @@ def accuracy_dots(table: pd.DataFrame) -> Figure:
         for tick, (_, runs) in zip(pair[0].yaxis.get_major_ticks(), own, strict=True):
             tick.label1.set_fontweight("bold" if runs is None else "normal")
         pair[0].set_title(f"{name}\n" * bool(name) + "clean test images")
-        pair[1].set_title(fill(f"under attack ({threat(group)}; {', '.join(attacks_of(group))})", 34))
+        pair[1].set_title(fill(f"under attack ({threat(group)}; {attacks_told(group)})", 34))
         for axis, value in zip(pair, ("clean", "robust"), strict=True):
             tidy(axis, grid="x")
             axis.set_ylim(sum(high), 0)

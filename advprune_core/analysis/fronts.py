@@ -188,7 +188,7 @@ class Way:
     def at(self, budget: float) -> Plan | None:
         """The plan for a budget in forward-equivalents for each training image; None if it pays for no point.
 
-        More than its dearest point costs is not spent.
+        More than its most expensive point costs is not spent.
         """
         if budget < self.costs[0] * (1 - 1e-3):
             return None

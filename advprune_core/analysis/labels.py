@@ -16,11 +16,13 @@ from advprune_core.analysis.cells import (
     threat,
 )
 from advprune_core.analysis.markup import plain
-from advprune_core.analysis.summaries import attacks_of
+from advprune_core.analysis.summaries import attacks_told
 from advprune_core.base.settings import ConfigError
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import CONTROLS
 from advprune_core.trainers.presets import steps_told, trainer_name
+
+_OF_ALL_DATA = {control for control, text in CONTROLS.items() if text.startswith("full data")}
 
 
 def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
@@ -38,12 +40,18 @@ def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
 
 
 def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: bool = False) -> str:
-    """An arm at a fraction: ``static random subset, 40 %``; of the `whole` data, ``TRADES: all the data``."""
-    label = arm_label(arm, arms)
-    if not whole or fraction < 1:
-        return f"{label}, {100 * fraction:g} %"
-    way, colon, _ = label.rpartition(": ")
-    return f"{way}{colon}all the data"
+    """An arm at a fraction: ``static random subset, 40 %``; of the `whole` data, ``TRADES: all the data``.
+
+    A control on all the data keeps another share than the run that it matches: ``full data, same cost: fewer epochs
+    (as 40 %)``.
+    """
+    way, colon, rest = arm.rpartition(": ")
+    if whole and fraction == 1:
+        return f"{way}{colon}all the data"
+    label, share = arm_label(arm, arms), f"{100 * fraction:g} %"
+    if rest.partition("(")[0] not in _OF_ALL_DATA:
+        return f"{label}, {share}"
+    return f"{label[:-1]}, {share})" if label.endswith(")") else f"{label} (as {share})"
 
 
 def setting(table: pd.DataFrame) -> str:
@@ -61,8 +69,8 @@ def setting(table: pd.DataFrame) -> str:
         known = table.dropna(subset=["norm", "eps"])
         models = [threat(rows) for _, rows in known.groupby(["norm", "eps"], sort=False)]
         parts += [" and ".join(models)] if models else []
-    attacks = attacks_of(table)
-    return ", ".join(parts) + (f"; robust: right under {', '.join(attacks)}" if attacks else "")
+    attacks = attacks_told(table)
+    return ", ".join(parts) + (f"; robust: right under {attacks}" if attacks else "")
 
 
 def settings_told(table: pd.DataFrame) -> str:
@@ -72,7 +80,7 @@ def settings_told(table: pd.DataFrame) -> str:
     ways = trainings(table)
     told += [f"Trained by {ways[0]}"] if len(ways) == 1 else []
     images = sorted(set(table["test_images"].dropna().astype(int))) if "test_images" in table else []
-    tested = f"right under {', '.join(attacks_of(table))}; {', '.join(f'{n:,}' for n in images)} test images"
+    tested = f"right under {attacks_told(table)}; {', '.join(f'{n:,}' for n in images)} test images"
     told.append(f"Robust: {tested if images else 'nothing was tested yet'}")
     return ". ".join(told)
 

@@ -38,7 +38,7 @@ from advprune_core.analysis.style import (
     share_looks,
     styled,
 )
-from advprune_core.analysis.summaries import Point, attacks_of, speed_ups
+from advprune_core.analysis.summaries import Point, attacks_told, speed_ups
 from advprune_core.analysis.ways import full_costs
 from advprune_core.trainers.controls import CONTROLS, matched_arm
 
@@ -128,7 +128,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     for row, (name, rows) in zip(axes, found, strict=True):
         titles = {
             "clean": f"{name}\n" * bool(name) + "clean test images",
-            "robust": f"under attack ({threat(rows)}; {', '.join(attacks_of(rows))})",
+            "robust": f"under attack ({threat(rows)}; {attacks_told(rows)})",
         }
         fractions = sorted(rows["matched_fraction"].unique())
         for axis, (value, title) in zip(row, titles.items(), strict=True):

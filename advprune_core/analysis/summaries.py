@@ -46,6 +46,14 @@ def attacks_of(table: pd.DataFrame, *, parts: bool = False) -> list[str]:
     return [name for name in names if (name not in owners if parts else "/" not in name)]
 
 
+def attacks_told(table: pd.DataFrame) -> str:
+    """The attacks of the test, those that not all tested runs stood last: ``pgd20, autoattack or autoattack_apgd``."""
+    tested = table[table["robust"].notna()] if "robust" in table else table[:0]
+    everywhere = [name for name in attacks_of(table) if not len(tested) or tested[f"robust_{name}"].notna().all()]
+    elsewhere = " or ".join(name for name in attacks_of(table) if name not in everywhere)
+    return ", ".join(filter(None, [*everywhere, elsewhere]))
+
+
 def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, pd.DataFrame]:
     """The rows of each arm at each of its fractions, in order of appearance; `by`: the column of fractions."""
     found = dict.fromkeys(zip(table["arm"], table[by], strict=True))

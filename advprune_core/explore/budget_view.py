@@ -24,7 +24,7 @@ class WhatIf(View):
     study : str
         The one that is shown first.
     budget : float
-        Share of the dearest arm's cost, in (0, 1].
+        Share of the most expensive arm's cost, in (0, 1].
     results : path, optional
         The results folder, as of `StudyExplorer`.
 
@@ -36,7 +36,7 @@ class WhatIf(View):
 
     def __init__(self, study: str = "digits", *, budget: float = 0.4, results: str | Path | None = None) -> None:
         if not 0 < budget <= 1:
-            raise ConfigError(f"budget = {budget:g} is a share of the dearest arm's cost: above 0, at most 1")
+            raise ConfigError(f"budget = {budget:g} is a share of the most expensive arm's cost: above 0, at most 1")
         self.known, self._first = sources(results), 100 * budget
         self.study = dropdown("study", list(self.known), value=name_of(study, self.known))
         self.threat = dropdown("threat model", [])

@@ -36,13 +36,13 @@ class MachineTime:
 
 
 def least_budget(table: pd.DataFrame) -> float:
-    """The cheapest arm's cost, as a share of the dearest one's."""
+    """The cheapest arm's cost, as a share of the most expensive one's."""
     found = costs(table)["cost"]
     return float(found.min() / found.max())
 
 
 def advice(table: pd.DataFrame, budget: float) -> str:
-    """Markdown: the best arm that a share of the dearest arm's cost pays for, and how it stands to the other kind."""
+    """Markdown: the best arm for a share of the most expensive arm's cost, and how it stands to the other kind."""
     return budget_findings(table, (budget,))
 
 
@@ -59,7 +59,7 @@ def machine_time(source: Source, table: pd.DataFrame, budget: float) -> MachineT
     found = best_within(table, (budget,))
     if not len(found):
         raise ConfigError(
-            f"no arm that has learned anything costs as little as {100 * budget:g} % of the dearest one's"
+            f"no arm that has learned anything costs as little as {100 * budget:g} % of the most expensive one's"
         )
     best = found.iloc[0]
     rows = table[(table["arm"] == best["arm"]) & (table["matched_fraction"] == best["matched_fraction"])]
@@ -100,7 +100,7 @@ def front_figure(table: pd.DataFrame, budget: float) -> Figure:
         axis.plot(*place, "o", ms=15, markerfacecolor="none", color="0.2")
         name = point_label(row["arm"], row["matched_fraction"], [row["arm"]], whole=row["fraction"] == 1)
         axis.set_title(f"best within {100 * budget:.0f} %: {plain(name)}", fontsize=10)
-    axis.set_xlabel("cost, % of the dearest arm's (forward-equivalents of training and selection)")
+    axis.set_xlabel("cost, % of the most expensive arm's (forward-equivalents of training and selection)")
     axis.set_ylabel("robust accuracy, %")
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize=8, loc="lower right")

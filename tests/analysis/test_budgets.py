@@ -67,6 +67,8 @@ def chosen(table: pd.DataFrame, budget: float) -> tuple[Any, ...]:
 )
 def test_the_best_that_a_budget_pays_for(budget: float, expected: tuple[Any, ...]) -> None:
     assert chosen(TABLE, budget) == expected
+    itself = rows("same_cost(random)", 0.50, visits=10, per_visit=17, control="same_cost")
+    assert chosen(pd.concat([itself, TABLE], ignore_index=True), budget) == expected, "the full run by its other name"
 
 
 def test_a_pruned_arm_that_is_best_stands_beside_the_best_on_all_the_data() -> None:
@@ -81,8 +83,8 @@ def test_a_pruned_arm_that_is_best_stands_beside_the_best_on_all_the_data() -> N
 def test_budgets_with_one_answer_share_a_line() -> None:
     lines = [line for line in budget_findings(TABLE, [0.3, 0.49, 0.5, 0.99]).splitlines() if line.startswith("- ")]
     assert [line.partition(":")[0] for line in lines] == [
-        "- With 30 or 49 % of the dearest run's cost",
-        "- With 50 or 99 % of the dearest run's cost",
+        "- With 30 or 49 % of the most expensive run's cost",
+        "- With 50 or 99 % of the most expensive run's cost",
     ]
     assert lines[0].endswith("seeds); nothing pruned was tested at this cost or less.")
 

@@ -86,7 +86,7 @@ def test_a_control_of_equal_cost_is_compared_and_drawn_beside_its_run() -> None:
         "2 of 3 runs get there; beside *full data, same cost: fewer epochs*: sooner in 0 of 3 seeds, later in 2 ("
         in (text)
     )
-    assert "**full data, same cost: fewer epochs, 50 %**: at 25 % of the full run's cost (median)" in text
+    assert "**full data, same cost: fewer epochs (as 50 %)**: at 25 % of the full run's cost (median)" in text
     figure = convergence_figure(both)
     assert len(figure.axes) == 1, "in the panel of what it matches"
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "w"]

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.labels import setting, settings_told, trainings
+from advprune_core.analysis.labels import point_label, setting, settings_told, trainings
 
 PLAIN = {"dataset": "digits", "model": "small_cnn", "norm": "linf", "eps": 0.125, "test_images": 497.0, "robust": 0.5}
 SMOOTH = json.dumps({"pgd_at": {"label_smoothing": 0.1}})
@@ -46,5 +46,29 @@ def test_a_page_says_what_robust_means() -> None:
         "digits, L-inf 2/16; digits, L-inf 3/16. Network: small_cnn. Trained by n_fgsm (1 attack step). "
         "Robust: right under pgd40; 497 test images"
     )
+    rows = [row | {name: 0.4} for name in ("robust_autoattack", "robust_autoattack_apgd")]
+    lost = row | {"robust": None, "robust_pgd40": None}
+    for parts in (rows, [*rows, lost]):  # what could not be tested was under no attack
+        assert "Robust: right under pgd40, autoattack or autoattack_apgd; 497" in settings_told(pd.DataFrame(parts))
     untested = pd.DataFrame([row]).drop(columns=["test_images", "robust", "robust_pgd40"])
     assert settings_told(untested).endswith("Trained by n_fgsm (1 attack step). Robust: nothing was tested yet")
+
+
+@pytest.mark.parametrize(
+    ("arm", "fraction", "whole", "told"),
+    [
+        ("random", 0.4, False, "static random subset, 40 %"),
+        ("TRADES: random", 1.0, True, "TRADES: all the data"),
+        ("TRADES: random", 0.6, True, "TRADES: static random subset, 60 %"),
+        # On all the data at the cost of a part of it.
+        ("same_cost(random)", 0.4, True, "full data, same cost: fewer epochs (as 40 %)"),
+        ("TRADES: same_cost(random)", 0.4, False, "TRADES: full data, same cost: fewer epochs (as 40 %)"),
+        ("TRADES: same_cost(random)", 1.0, True, "TRADES: all the data"),
+        ("same_cost(craig)", 0.4, True, "full data, same cost: fewer epochs (as craig, 40 %)"),
+        # It keeps the same part.
+        ("same_steps(random)", 0.4, False, "the same subset, as many steps as the full run, 40 %"),
+    ],
+)
+def test_a_point_says_what_it_is_trained_on(arm: str, fraction: float, whole: bool, told: str) -> None:
+    others = [arm, "same_cost(random)", "same_cost(craig)"] if "craig" in arm else [arm]
+    assert point_label(arm, fraction, others, whole=whole) == told

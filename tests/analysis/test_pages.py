@@ -54,7 +54,7 @@ def test_equal_robustness_is_that_of_the_runs() -> None:
     text = more_findings(table)[SECTION]
     by_arm = {arm: rows.set_index("seed") for arm, rows in table[table["matched_fraction"] == 0.3].groupby("arm")}
     full = table[(table["arm"] == "TRADES: random") & (table["matched_fraction"] == 1)].set_index("seed")
-    said = re.findall(r"robust: (TRADES.*), 30 %: ([\d.]+)x cheaper, ([+-][\d.]+) points", text)
+    said = re.findall(r"robust: (TRADES.*?)(?:, 30 %| \(as 30 %\)): ([\d.]+)x cheaper, ([+-][\d.]+) points", text)
     labels = {arm_label(arm, list(by_arm)): arm for arm in by_arm}
     assert {label for label, *_ in said} == set(labels)
     for label, times, points in said:

@@ -35,8 +35,8 @@ def test_the_study_explorer(results: Path) -> None:
     assert [label for label, _ in view.point.options] == [
         "static random subset, 100 %",
         "static random subset, 40 %",
-        "full data, same cost: fewer epochs, 100 %",
-        "full data, same cost: fewer epochs, 40 %",
+        "full data, same cost: fewer epochs (as 100 %)",
+        "full data, same cost: fewer epochs (as 40 %)",
     ]
     assert [label for label, _ in view.run.options] == ["seed 0 (ok)", "seed 1 (ok)"]
     before = view.curve.value
@@ -77,16 +77,16 @@ def test_the_image_explorer(network: Any) -> None:
 
 def test_what_if(results: Path) -> None:
     view = WhatIf("tiny", results=results, budget=0.5)
-    assert "With 50 % of the dearest run" in view.says.value
+    assert "With 50 % of the most expensive run" in view.says.value
     view.budget.value = 100
-    assert "With 100 % of the dearest run" in view.says.value
+    assert "With 100 % of the most expensive run" in view.says.value
     view.here.click()
     assert "on one core of this machine" in view.time.value
     view.study.value = "trainers (reference)"
     assert view.budget.value == 50
     assert view.time.value == ""
     for wrong in (0.0, 1.5, -1.0):
-        with pytest.raises(ConfigError, match="share of the dearest arm's cost"):
+        with pytest.raises(ConfigError, match="share of the most expensive arm's cost"):
             WhatIf("tiny", results=results, budget=wrong)
 
 
@@ -141,5 +141,5 @@ def test_an_executed_copy_has_pictures_instead_of_controls(
         assert kinds == [{"application/vnd.jupyter.widget-view+json"}]
     else:
         assert {"image/png"} in kinds
-        assert any("of the dearest run" in output.data.get("text/html", "") for output in shown.outputs)
+        assert any("of the most expensive run" in output.data.get("text/html", "") for output in shown.outputs)
         assert not any("widget-view" in kind for found in kinds for kind in found)

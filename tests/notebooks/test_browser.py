@@ -119,11 +119,11 @@ def test_every_explorer_is_moved(address: str, page: Page, tmp_path: Path) -> No
     notebook.shoot(images, tmp_path / "images.png")
 
     budgets = notebook.cell("WhatIf(").locator(".jp-OutputArea")
-    expect(budgets).to_contain_text("With 40 % of the dearest run's cost")
+    expect(budgets).to_contain_text("With 40 % of the most expensive run's cost")
     front = budgets.locator("img").first
     seen = str(front.get_attribute("src"))
     slide(budgets, "budget, %", "100")
-    expect(budgets).to_contain_text("With 100 % of the dearest run's cost: all the data")
+    expect(budgets).to_contain_text("With 100 % of the most expensive run's cost: all the data")
     seen = changes(front, seen)
     budgets.get_by_role("button", name="How long here?").click()
     expect(budgets).to_contain_text("on one core of this machine")

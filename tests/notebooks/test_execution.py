@@ -26,7 +26,7 @@ from tests.tiny import STUDY
 
 ROOT = Path(__file__).parents[2]
 #: Notebooks that are no experiments, and what their executed copies say.
-OTHERS = {"README": "trainers (reference)", "explore": "With 40 % of the dearest run"}
+OTHERS = {"README": "trainers (reference)", "explore": "With 40 % of the most expensive run"}
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.stem not in OTHERS]
 PROFILES = sorted((ROOT / "notebooks" / "profiles").glob("*.yaml"))
 #: What a notebook asks beyond a study, and the fields in which its grid differs from the usual one.
