@@ -62,8 +62,8 @@ def answer() -> str:
         f"small budget {gain['carried, cifar']}. {matched('CIFAR-10')}.",
         "**Where labels are wrong, pruning wins on the digits**, if about as many are kept as are right: "
         f"{gain['few wrong']} robust where 20 % are wrong, {gain['many wrong']} where 40 % are; half of them, where "
-        f"20 % are wrong, are {gain['few wrong, half']}. On CIFAR-10, where 40 % are, half of them are "
-        f"{100 * cifar.clean.mean:+.1f} clean; robust, no difference is seen.",
+        f"20 % are wrong, are {gain['few wrong, half']}. On CIFAR-10, where 40 % are, the "
+        f"60 % are {100 * cifar.clean.mean:+.1f} clean; robust, no difference is seen.",
     )
     sentences = "\n".join(fill(text, width=130, initial_indent="* ", subsequent_indent="  ") for text in told)
     return f"{sentences}\n\n{markdown(pd.DataFrame([row.shown() for row in rows.values()]))}"

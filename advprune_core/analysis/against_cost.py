@@ -22,6 +22,7 @@ from advprune_core.analysis.labels import arm_label, point_label, sample, settin
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.placing import label_points
 from advprune_core.analysis.style import (
+    ALL_DATA,
     COLLAPSED_MARK,
     CONTROL_MARK,
     GREY,
@@ -75,7 +76,7 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     how = ", 95 % t interval" * any(bool(np.isfinite(row.point["robust_low"])) for b in blocks for row in b.rows)
     how += "; line: no mean is as high at that cost or less" * any(len(block.front) > 1 for block in blocks)
     how += _same_costs(blocks)
-    caption(figure, setting(table), sample(table) + how, doubts(table))
+    caption(figure, setting(table), sample(table) + how, doubts(table, brief=True))
     for axis, block in zip(costs, blocks, strict=True):
         if axis is not None:
             label_points(figure, axis, block.names(), block.places(block.rows), block.places(block.front))
@@ -122,8 +123,9 @@ class _Block:
         for _, group in points[points["robust"].notna()].groupby(same, sort=False, dropna=False):
             point = group.iloc[0]
             look = trainer_look(point["objective"], point["start"], point["steps"])
-            look = pruner_look(point["way"]) if by_pruner else look
             whole = bool(point["matched_fraction"] == 1)
+            if by_pruner:
+                look = ALL_DATA if whole else pruner_look(point["way"])
             label = _together(list(group["way"]), names, whole=whole, by_pruner=by_pruner)
             found.append(_Row(point, look, label))
         return cls(points["setting"].iloc[0], sorted(found, key=lambda row: -row.point["robust"]))
@@ -220,7 +222,10 @@ def _together(ways: list[str], names: list[str], *, whole: bool, by_pruner: bool
 
 
 def _with_share(row: _Row) -> str:
-    return row.label if row.share == 1 else f"{row.label}, {100 * row.share:g} %"
+    share = f"{100 * row.share:g} %"
+    if row.share < 1 and row.point["fraction"] == 1:  # a control on all the data
+        return f"{row.label} (as {share})"
+    return row.label if row.share == 1 else f"{row.label}, {share}"
 
 
 def _paleness(share: float, parts: list[float]) -> float:
@@ -314,7 +319,7 @@ def _ranks(axis: Axes, block: _Block, rows: list[_Row], parts: list[float]) -> N
 
 def _keys(rows: list[_Row], *, shared: bool) -> list[Line2D]:
     """Families, fills and marks that occur."""
-    families = {row.look.family: row.look for row in rows if not row.point["control"]}
+    families = {row.look.family: row.look for row in rows if not row.point["control"] and row.look != ALL_DATA}
     keys = [key(look, linestyle="") for look in families.values()] if len(families) > 1 else []
     parts = _parts(rows)
     grey: dict[str, Any] = {"color": GREY, "linestyle": "", "marker": "o"}

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from advprune_core.analysis.labels import point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
-from advprune_core.analysis.style import COLLAPSED_MARK, GREY, caption, styled
+from advprune_core.analysis.style import BLACK, COLLAPSED_MARK, GREY, caption, styled
 from advprune_core.analysis.summaries import points
 from advprune_core.trainers.controls import matched_arm
 
@@ -103,11 +103,11 @@ def alignment_figure(courses: pd.DataFrame, lifetimes: pd.DataFrame) -> Figure:
     for (arm, fraction), rows in found.items():
         drawn, axis = lines[arm, fraction], axes[arm]
         for key, run in rows.groupby("key"):
-            axis.plot(
-                run["steps"], run["pert_align"], color=drawn["color"], linestyle=drawn["linestyle"], linewidth=0.8
-            )
+            line = {"color": drawn["color"], "linestyle": drawn["linestyle"], "linewidth": 0.5, "alpha": 0.5}
+            axis.plot(run["steps"], run["pert_align"], **line)
             at = run[run["steps"] >= ends[key]].head(1)
-            axis.plot(at["steps"], at["pert_align"], COLLAPSED_MARK, color=drawn["color"])
+            face = {"markerfacecolor": drawn["color"], "markeredgecolor": BLACK, "markeredgewidth": 0.5}
+            axis.plot(at["steps"], at["pert_align"], COLLAPSED_MARK, **face, zorder=3)
     for axis in axes.values():
         axis.axhline(0, color=GREY, linewidth=0.8)
     seeds = courses["seed"].nunique() if len(courses) else 0

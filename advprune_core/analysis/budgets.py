@@ -36,7 +36,7 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 #: Shares of the most expensive run's cost that advice is given for.
 BUDGETS = (0.1, 0.2, 0.4, 0.6, 1.0)
 #: Marks of the map with their sizes: a control lies where the run is that it matches, larger and below it.
-_MARKS = {"control": ("s", 60), "all the data": ("o", 20), "part of the data": ("^", 20)}
+_MARKS = {"control": ("s", 150), "all the data": ("o", 20), "part of the data": ("^", 20)}
 _OF_RUN = ("fraction", "control", "variant", "pruner")
 _COSTS = (
     "arm",

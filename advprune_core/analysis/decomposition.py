@@ -43,6 +43,8 @@ from advprune_core.trainers.controls import control_arm
 #: Width of a bar in points.
 BAR = 4.0
 _LOOKS = {"steps": (BLUE, "o"), "data": (ORANGE, "s"), "optimiser": (GREEN, "D"), "selection": (PURPLE, "^")}
+#: What a legend calls the parts.
+_TOLD = {"steps": "fewer steps", "data": "less data", "optimiser": "another step length", "selection": "which images"}
 
 
 def decomposition(table: pd.DataFrame) -> pd.DataFrame:
@@ -175,7 +177,7 @@ def decomposition_figure(table: pd.DataFrame) -> Figure:
         tidy(axis)
     axes[-1, 0].set_xlabel("robust accuracy, %")
     named = dict.fromkeys(str(part) for _, groups in found for rows in groups for part in rows["part"])
-    keys = [key(_look(part), part, linewidth=3, linestyle="-") for part in named]
+    keys = [key(_look(part), _told(part), linewidth=3, linestyle="-") for part in named]
     legend(figure, [Line2D([], [], color=GREY, linewidth=1.5, label="all the data"), *keys])
     how = f"{sample(table)}; each bar: what one part takes away or gives back, 95 % t interval"
     caption(figure, setting(table), how)
@@ -191,6 +193,11 @@ def _look(part: str) -> Look:
     """One for each of the parts, and of what is not taken apart for the last of them."""
     colour, mark = _LOOKS[part.rpartition(" and ")[2]]
     return Look(part, colour, mark)
+
+
+def _told(part: str) -> str:
+    """``fewer steps and less data`` of those that are not taken apart."""
+    return " and ".join(_TOLD[name] for name in part.split(" and "))
 
 
 def _waterfall(axis: Axes, rows: pd.DataFrame, place: int) -> None:

@@ -14,7 +14,7 @@ from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label, point_label, sample, setting
 from advprune_core.analysis.markup import plain, with_names
-from advprune_core.analysis.style import Look, canvas, caption, key, legend, pruner_look, reach, styled, tidy
+from advprune_core.analysis.style import ALL_DATA, Look, canvas, caption, key, legend, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import attacks_told, once
 from advprune_core.analysis.ways import full_costs
 
@@ -56,10 +56,11 @@ def accuracy_dots(table: pd.DataFrame) -> Figure:
             axis.set_xlabel("accuracy, %")
             for place, (_, runs) in zip(places, own, strict=True):
                 if runs is not None:
-                    _dot(axis, runs[value].dropna(), place, look=pruner_look(runs["arm"].iloc[0]))
-    legend(figure, [key(look, linestyle="") for look in dict.fromkeys(map(pruner_look, arms))])
+                    _dot(axis, runs[value].dropna(), place, look=_look(runs))
+    looks = dict.fromkeys(_look(runs) for own in rows for _, runs in own if runs is not None)
+    legend(figure, [key(look, linestyle="") for look in looks])
     how = f"{sample(table)}, 95 % t interval; small dots: single runs"
-    caption(figure, setting(table), how, "in brackets: cost / full run's", doubts(table))
+    caption(figure, setting(table), how, "in brackets: cost / full run's", doubts(table, brief=True))
     return figure
 
 
@@ -76,6 +77,12 @@ def _rows(table: pd.DataFrame, arms: Sequence[str]) -> list[tuple[str, pd.DataFr
             share = runs["share"].mean()
             rows.append((fill(f"{label} ({share:.2f})" if share == share else label, _LETTERS), runs))
     return rows
+
+
+def _look(runs: pd.DataFrame) -> Look:
+    """The look of a row: by its pruner, or that it is of all the data."""
+    run = runs.iloc[0]
+    return ALL_DATA if run["matched_fraction"] == 1 and pd.isna(run["control"]) else pruner_look(run["arm"])
 
 
 def _dot(axis: Axes, values: pd.Series, place: float, *, look: Look) -> None:

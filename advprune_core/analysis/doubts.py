@@ -10,7 +10,7 @@ import pandas as pd
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
-def doubts(table: pd.DataFrame) -> str:
+def doubts(table: pd.DataFrame, *, brief: bool = False) -> str:
     """One sentence on the evaluations whose numbers may say more than is true; empty without any.
 
     Warnings that differ in their numbers alone are said once, with the least and the largest of each.
@@ -19,15 +19,22 @@ def doubts(table: pd.DataFrame) -> str:
     ----------
     table : DataFrame
         From `collect` with a study.
+    brief : bool
+        Each warning's first words, without what they rest on and what to do: for the head of a figure.
     """
     found = table["warnings"].dropna() if "warnings" in table else pd.Series(dtype=str)
     found = found[found != ""]
     if not len(found):
         return ""
     alike: dict[str, list[str]] = {}
-    for text in found:
+    for text in found.map(_first) if brief else found:
         alike.setdefault(_NUMBER.sub("#", text), []).append(text)
     return f"{len(found)} of {len(table)} evaluations are in doubt: {'; '.join(map(_together, alike.values()))}"
+
+
+def _first(text: str) -> str:
+    """What stands before the first colon or semicolon."""
+    return re.split("[:;]", text, maxsplit=1)[0]
 
 
 def _together(texts: Sequence[str]) -> str:

@@ -141,7 +141,9 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel(f"data kept{' (control: by the run it matches)' * bool(table['control'].notna().any())}, %")
     legend(figure, [key(look, labels[arm]) for arm, look in drawn.items()])
-    caption(figure, setting(table), f"{sample(table)}, 95 % t interval; small dots: single runs", doubts(table))
+    caption(
+        figure, setting(table), f"{sample(table)}, 95 % t interval; small dots: single runs", doubts(table, brief=True)
+    )
     return figure
 
 

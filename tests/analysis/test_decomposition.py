@@ -132,5 +132,5 @@ def test_the_figure_ends_where_the_arms_are() -> None:
     ends = {round(float(values[-1]), 6) for values in bars}
     assert {round(100 * CHANCE.mean(), 6), round(100 * CHOSEN.mean(), 6)} <= ends
     named = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert named == ["all the data", "steps", "data", "optimiser", "selection"]
+    assert named == ["all the data", "fewer steps", "less data", "another step length", "which images"]
     plt.close(figure)

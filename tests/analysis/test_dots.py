@@ -77,6 +77,7 @@ def test_every_row_is_its_points() -> None:
             assert interval == pytest.approx([low, high])
     assert "3 seeds" in figure.get_suptitle()
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {
+        "all the data",
         "random subset",
         "control",
         "one score of a network",

@@ -31,3 +31,9 @@ def test_each_doubt_is_said_once(warned: list[str | None], said: str) -> None:
 
 def test_a_table_without_tests_has_no_doubts() -> None:
     assert doubts(TABLE) == ""
+
+
+def test_the_head_of_a_figure_has_the_first_words_of_each() -> None:
+    chance = "clean accuracy is at chance: {} % of 497 images; train for longer"
+    table = TABLE.assign(warnings=[chance.format(9.9), chance.format(10.1)])
+    assert doubts(table, brief=True) == "2 of 2 evaluations are in doubt: clean accuracy is at chance"
