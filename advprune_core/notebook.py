@@ -17,6 +17,7 @@ from advprune_core.base.files import shown as shown
 from advprune_core.base.frontend import attended
 from advprune_core.base.settings import check_names
 from advprune_core.study.driver import Driver
+from advprune_core.study.grid import check_arms
 from advprune_core.study.runner import StudyResult, run_study
 from advprune_core.study.study import NOTEBOOKS, StudyConfig, study_config
 
@@ -47,7 +48,9 @@ def _assigned(source: str) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def config_of_notebook(namespace: Mapping[str, Any], *, options: Sequence[str] = ()) -> StudyConfig:
+def config_of_notebook(
+    namespace: Mapping[str, Any], *, options: Sequence[str] = (), arms: Sequence[str] = ()
+) -> StudyConfig:
     """Read and check a notebook's parameters.
 
     Papermill itself only logs a misspelt parameter and goes on with the default, and so would a
@@ -60,16 +63,20 @@ def config_of_notebook(namespace: Mapping[str, Any], *, options: Sequence[str] =
         ``globals()`` of the notebook.
     options : sequence of str
         Parameters of this notebook alone (of its figure, say).
+    arms : sequence of str
+        Those of them that name arms of the study, an arm or lists of arms; `advprune study` reads them here, too.
 
     Raises
     ------
     ConfigError
-        Unknown names with the near miss named, values out of range.
+        Unknown names with the near miss named, values out of range, arms that the study does not have.
     """
-    known = [*StudyConfig.model_fields, *options, NOTEBOOKS]  # a profile that papermill reads says it, too
+    known = [*StudyConfig.model_fields, *options, *arms, NOTEBOOKS]  # a profile that papermill reads says it, too
     cells = namespace.get("In", [])
     check_names([*injected_names(cells), *typed_names(cells)], known, what="parameter")
-    return study_config({name: namespace[name] for name in StudyConfig.model_fields if name in namespace})
+    config = study_config({name: namespace[name] for name in StudyConfig.model_fields if name in namespace})
+    check_arms(config, {name: namespace[name] for name in arms})
+    return config
 
 
 class StudyInterrupted(KeyboardInterrupt):

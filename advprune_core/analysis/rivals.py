@@ -22,6 +22,7 @@ from advprune_core.analysis.style import canvas, caption, pruner_look, reach, st
 from advprune_core.analysis.summaries import Point, points, seconds_ratio
 from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, as_a_constant, by_seed, compare, judge, method
 from advprune_core.analysis.ways import SAME_COST
+from advprune_core.base.settings import ConfigError
 
 
 def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
@@ -201,9 +202,17 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
         selection, of seeds whose two runs one machine made), and ``as_robust``: True if the 95 % interval lies above
         minus the margin, False if below, None if it holds both or there are fewer than `MIN_SEEDS` seeds. It is
         the interval over seeds and images, where outcomes of images are known.
+
+    Raises
+    ------
+    ConfigError
+        A reference without a tested run on all the data.
     """
     table = with_accuracies(table)
     tested = _tested(table)
+    if (reference, 1.0) not in tested:
+        whole = list(dict.fromkeys(arm for arm, fraction in tested if fraction == 1))
+        raise ConfigError(f"reference: no run of {reference!r} on all the data was tested; those that were: {whole}")
     full = by_seed(tested[reference, 1.0])
     rows = []
     for (arm, fraction), group in tested.items():
@@ -247,7 +256,8 @@ def deciding(row: pd.Series) -> Estimate:
 
 def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: float) -> str:
     """Markdown: the largest speed-up without a loss beyond the margin, and what cannot be told yet."""
-    if as_a_constant(_tested(with_accuracies(table))[reference, 1.0]):
+    full = _tested(with_accuracies(table)).get((reference, 1.0))
+    if full is not None and as_a_constant(full):
         return (
             f"*{escape(reference)}* on all the data is no more robust than a constant answer, which costs nothing: so "
             "there is nothing to be as robust as."
@@ -259,10 +269,10 @@ def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: fl
     told: dict[Any, list[str]] = {True: [], False: [], None: []}
     for _, row in cheaper.iterrows():
         told[row["as_robust"]].append(_speed(row, arms))
-    full, points = f"*{escape(reference)}* on all the data", f"{100 * margin:g} points"
-    lines = [f"Nothing that is cheaper is known to lose at most {points} to {full}.", ""]
+    whole, points = f"*{escape(reference)}* on all the data", f"{100 * margin:g} points"
+    lines = [f"Nothing that is cheaper is known to lose at most {points} to {whole}.", ""]
     if told[True]:
-        lines = [f"At most {points} below {full}, the cheapest is **{told[True][0]}**.", ""]
+        lines = [f"At most {points} below {whole}, the cheapest is **{told[True][0]}**.", ""]
     lines += [f"- as robust: {text}." for text in told[True]]
     lines += [f"- less robust: {text}." for text in told[False]]
     lines += [f"- cannot tell: {text}." for text in told[None]]

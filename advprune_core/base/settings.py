@@ -44,7 +44,8 @@ def near_miss(name: str, allowed: Iterable[str], *, inner: Mapping[str, str] = M
     known = sorted(allowed)
     close = difflib.get_close_matches(name, [*known, *inner], n=1, cutoff=0.6)
     hint = f" (did you mean {inner.get(close[0], close[0])!r}?)" if close else ""
-    return f"{hint}; allowed: {', '.join(known)}" if known else "; there is none"
+    apart = "; " if any("," in name for name in known) else ", "
+    return f"{hint}; allowed: {apart.join(known)}" if known else "; there is none"
 
 
 def check_names(

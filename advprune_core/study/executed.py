@@ -11,6 +11,7 @@ from typing import Any
 
 from advprune_core.base.files import write_text
 from advprune_core.base.settings import ConfigError, check_names
+from advprune_core.study.grid import check_arms
 from advprune_core.study.study import OF_THE_GRID, StudyConfig, study_config
 from advprune_core.trainers.config import flat_fields
 
@@ -21,7 +22,8 @@ def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
     Raises
     ------
     ConfigError
-        A notebook without parameters; a parameter that it does not have; values out of range.
+        A notebook without parameters; a parameter that it does not have; values out of range; the name of an arm
+        that the study does not have.
     """
     known = parameters_of(notebook)
     if not known:
@@ -33,7 +35,24 @@ def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
     }
     check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}", inner=of_runs)
     values = known | parameters
-    return study_config({name: value for name, value in values.items() if name in StudyConfig.model_fields})
+    config = study_config({name: value for name, value in values.items() if name in StudyConfig.model_fields})
+    check_arms(config, {name: values[name] for name in _arms_of(notebook) if name in values})
+    return config
+
+
+def _arms_of(notebook: Path) -> list[str]:
+    """The parameters that name arms: what the notebook gives to `config_of_notebook` as `arms`."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    calls = [
+        node
+        for source in sources
+        if "config_of_notebook(" in source
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "config_of_notebook"
+    ]
+    given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "arms"]
+    return [name for value in given for name in ast.literal_eval(value)]
 
 
 def parameters_of(notebook: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from advprune_core.attacks.base import Attack
 from advprune_core.attacks.compiled import Speed
-from advprune_core.base.settings import ConfigError
+from advprune_core.base.settings import ConfigError, near_miss
 from advprune_core.datasets.base import DatasetSource, load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model, check_model
@@ -170,6 +170,35 @@ def _shard(entries: list[Entry], shard: tuple[int, int] | None) -> list[Entry]:
         raise ConfigError(f"shard {part}/{parts}: the part must be in 1..{parts}")
     runs = list(dict.fromkeys(replace(entry, control=None).identity() for entry in entries))
     return [e for e in entries if runs.index(replace(e, control=None).identity()) % parts == part - 1]
+
+
+def check_arms(config: StudyConfig, named: Mapping[str, Any]) -> None:
+    """Refuse names of arms that a study does not have, before any work.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    named : mapping of str to any
+        By what they are given as: an arm, or lists of arms, of any depth.
+
+    Raises
+    ------
+    ConfigError
+        The first such name, with those that there are.
+    """
+    arms = list(dict.fromkeys(entry.arm for entry in study_grid(config))) if named else []
+    for name, value in named.items():
+        for arm in _flat(value):
+            if arm not in arms:
+                raise ConfigError(f"{name}: no arm of this study is called {arm!r}{near_miss(arm, arms)}")
+
+
+def _flat(value: Any) -> Iterator[str]:
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _flat(part)
+    else:
+        yield str(value)
 
 
 def check_entries(

@@ -16,6 +16,7 @@ from advprune_core.analysis.rivals import (
 )
 from advprune_core.analysis.summaries import mean_seconds
 from advprune_core.attacks.evaluate import pack_bits
+from advprune_core.base.settings import ConfigError
 from tests.made_up import seeded_runs, stacked
 
 TABLE = stacked(
@@ -172,3 +173,10 @@ def test_seconds_of_two_machines_are_not_compared() -> None:
     assert pd.isna(elsewhere.loc["full: half", "speed_up_seconds"])
     assert mean_seconds(full) == full["cost_seconds"].mean()
     assert pd.isna(mean_seconds(half))
+
+
+def test_a_reference_that_was_not_run_on_all_the_data_is_refused() -> None:
+    table = stacked(seeded_runs("TRADES: random", 0.3, fraction=0.3), seeded_runs("MART: random", 0.3))
+    for told in (at_equal_robustness, equal_robustness_findings):
+        with pytest.raises(ConfigError, match=r"no run of 'TRADES: random' on all .* that were: \['MART: random'\]"):
+            told(table, reference="TRADES: random", margin=0.02)

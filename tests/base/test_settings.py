@@ -80,6 +80,7 @@ def test_replace_validates_again() -> None:
 )
 def test_near_misses(name: str, hint: str) -> None:
     assert near_miss(name, ["saw", "hammer"]) == f"{hint}; allowed: hammer, saw"
+    assert near_miss("nail", ["b, c", "a"]) == "; allowed: a; b, c"
     with pytest.raises(ConfigError, match=f"unknown tool '{name}'"):
         check_names(["saw", name], ["saw", "hammer"], what="tool")
     check_names(["saw"], ["saw", "hammer"], what="tool")

@@ -50,6 +50,21 @@ def test_parameters_that_a_notebook_lacks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("gradient_matching", {"reference": "MART: random"}),
+        ("gradient_matching", {"variants": {"MART": {"trainer": "mart"}}, "parts": []}),  # the default is of TRADES
+        ("trainers", {"compare": [["TRADES: random", "TRADES: rndom"]]}),
+        ("speedrun", {"textbook": ["standard"]}),
+    ],
+)
+def test_arms_that_a_notebook_names_are_looked_for_before_any_work(name: str, given: dict[str, Any]) -> None:
+    assert study_of(NOTEBOOKS / f"{name}.ipynb", {})
+    with pytest.raises(ConfigError, match=r"^(reference|compare|textbook): no arm of this study is called '.*'"):
+        study_of(NOTEBOOKS / f"{name}.ipynb", given)
+
+
+@pytest.mark.parametrize(
     ("name", "path"), [("precision", "settings.precision"), ("weight_decy", "settings.optimisation.weight_decay")]
 )
 def test_a_setting_of_the_runs_is_told_apart(name: str, path: str) -> None:
