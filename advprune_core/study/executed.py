@@ -6,6 +6,7 @@ import ast
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,19 @@ def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
 
 
 def _arms_of(notebook: Path) -> list[str]:
-    """The parameters that name arms: what the notebook gives to `config_of_notebook` as `arms`."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    calls = [
-        node
-        for source in sources
-        if "config_of_notebook(" in source
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "config_of_notebook"
-    ]
-    given = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == "arms"]
-    return [name for value in given for name in ast.literal_eval(value)]
+    """The parameters that name arms: what the notebook gives to `config_of_notebook` as `arms`, word for word."""
+    found: list[str] = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code" or "arms=" not in source:
+            continue
+        with suppress(SyntaxError, ValueError):  # magics, or names that are computed: the notebook itself refuses
+            for node in ast.walk(ast.parse(source)):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "config_of_notebook":
+                    found += [
+                        arm for word in node.keywords if word.arg == "arms" for arm in ast.literal_eval(word.value)
+                    ]
+    return found
 
 
 def parameters_of(notebook: Path) -> dict[str, Any]:

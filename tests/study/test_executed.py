@@ -65,6 +65,24 @@ def test_arms_that_a_notebook_names_are_looked_for_before_any_work(name: str, gi
 
 
 @pytest.mark.parametrize(
+    ("source", "refused"),
+    [
+        ('config_of_notebook(globals(), arms=["colour"])', True),
+        ("config_of_notebook(globals(), arms=names)", False),
+        ('%matplotlib inline\nconfig_of_notebook(globals(), arms=["colour"])', False),
+        ('print("arms=")', False),
+    ],
+)
+def test_arms_are_read_where_a_notebook_says_them_word_for_word(tmp_path: Path, source: str, refused: bool) -> None:
+    some = write_notebook(tmp_path / "some.ipynb", {"epochs": 1, "colour": "red"}, source)
+    if refused:
+        with pytest.raises(ConfigError, match="colour: no arm of this study is called 'red'.*allowed: random"):
+            study_of(some, {})
+    else:
+        assert study_of(some, {}) == StudyConfig(epochs=1)
+
+
+@pytest.mark.parametrize(
     ("name", "path"), [("precision", "settings.precision"), ("weight_decy", "settings.optimisation.weight_decay")]
 )
 def test_a_setting_of_the_runs_is_told_apart(name: str, path: str) -> None:
