@@ -51,9 +51,8 @@ def _arms_of(notebook: Path) -> list[str]:
         with suppress(SyntaxError, ValueError):  # magics, or names that are computed: the notebook itself refuses
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "config_of_notebook":
-                    found += [
-                        arm for word in node.keywords if word.arg == "arms" for arm in ast.literal_eval(word.value)
-                    ]
+                    given = [word.value for word in node.keywords if word.arg == "arms"]
+                    found += [name for value in given for name in ast.literal_eval(value)]
     return found
 
 

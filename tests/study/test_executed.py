@@ -76,7 +76,7 @@ def test_arms_that_a_notebook_names_are_looked_for_before_any_work(name: str, gi
 def test_arms_are_read_where_a_notebook_says_them_word_for_word(tmp_path: Path, source: str, refused: bool) -> None:
     some = write_notebook(tmp_path / "some.ipynb", {"epochs": 1, "colour": "red"}, source)
     if refused:
-        with pytest.raises(ConfigError, match="colour: no arm of this study is called 'red'.*allowed: random"):
+        with pytest.raises(ConfigError, match=r"colour: no arm of this study is called 'red'.*allowed: random"):
             study_of(some, {})
     else:
         assert study_of(some, {}) == StudyConfig(epochs=1)
