@@ -134,7 +134,8 @@ def when_pruning_wins() -> str:
         "Images whose labels a plain phase finds most plausible, as many as labels are right, are, beside the best way "
         f"to train on all of the digits at the same cost, {told('few wrong')} with 20 % of the labels wrong, and "
         f"{told('many wrong')} with 40 %. Half of them, with 20 % wrong, are {told('few wrong, half')}. On CIFAR-10 "
-        f"the 60 %, with 40 % wrong, are {told('many wrong, cifar')}."
+        f"as many as are right are {told('few wrong, cifar')} with 20 % wrong, and {told('many wrong, cifar')} with "
+        "40 %."
     )
 
 
