@@ -82,7 +82,7 @@ def answer_rows() -> dict[str, Row]:
             "budget_cifar10_cpu",
             ("carried, cost of 6 epochs: random", 0.25),
             other=("carried, cost of 6 epochs: random", 1.0),
-            data="CIFAR-10, the same attack, by AutoAttack's APGD",
+            data="CIFAR-10, such an attack, no crops, by AutoAttack's APGD",
         ),
     }
     verdicts = judge({name: case.comparison for name, case in cases.items()})

@@ -172,7 +172,7 @@ def test_wrong_parameters_are_refused(parameters: dict[str, Any], message: str) 
 
 @pytest.mark.parametrize("arm", ["random", ["random"], [["random", "same_cost(random)"]], []])
 def test_arms_that_the_study_has_are_taken(arm: Any) -> None:
-    assert config_of_notebook(namespace({"pair": arm}), arms=["pair"]).seeds == (0, 1)
+    assert config_of_notebook(namespace({"pair": arm}), options=["figure_dpi"], arms=["pair"]).seeds == (0, 1)
 
 
 @pytest.mark.parametrize("arm", ["randm", ["random", "randm"], [["same_cost(random)", "randm"]]])
@@ -180,7 +180,7 @@ def test_an_arm_that_the_study_lacks_is_refused(arm: Any) -> None:
     with pytest.raises(
         ConfigError, match=r"^pair: no arm .* 'randm' \(did you mean 'random'\?\); allowed: random, same"
     ):
-        config_of_notebook(namespace({"pair": arm}), arms=["pair"])
+        config_of_notebook(namespace({"pair": arm}), options=["figure_dpi"], arms=["pair"])
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "runs", "a/b", "a b"])

@@ -114,14 +114,24 @@ def _cheaper(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _lost(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
-    """What a part of the data loses of the full run's robust accuracy, in points and as a share of it."""
+    """What a part of the data loses of the full run's robust accuracy; with another schedule, too, if that was run."""
+    verdicts, told = dict[str, str](), list[str]()
+    for arm, how in ((claim.reference, "its own schedule"), (claim.later, "the full run's schedule")):
+        if was_run(table, arm, claim.fraction or 1.0):
+            text, verdicts[how] = _lost_by(claim, table, arm=arm)
+            told.append(f"with {how} {text}" if told else text)
+    return "; ".join(told), together(verdicts)
+
+
+def _lost_by(claim: Claim, table: pd.DataFrame, *, arm: str) -> tuple[str, str]:
+    """The loss of an arm, in points and as a share of what the full run reaches."""
     assert claim.number is not None
     assert claim.fraction is not None
-    arm, tested = claim.reference, table[table["robust"].notna()]
-    found = compare(table, arm, arm, fraction=1.0, reference_fraction=claim.fraction)
+    reference, tested = claim.reference, table[table["robust"].notna()]
+    found = compare(table, reference, arm, fraction=1.0, reference_fraction=claim.fraction)
     if not found.difference.seeds:
         return NOT_MEASURED, OPEN
-    full, pruned = (runs_of(tested, arm, fraction) for fraction in (1.0, claim.fraction))
+    full, pruned = runs_of(tested, reference, 1.0), runs_of(tested, arm, claim.fraction)
     seeds = full.index.intersection(pruned.index)
     points, share = found.over_images, estimate((1 - pruned["robust"] / full["robust"]).loc[seeds])
     outcomes = both_outcomes(pruned.loc[seeds], full.loc[seeds])

@@ -87,7 +87,7 @@ def fewer_claimed(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
         counts = ", ".join(str(int(found.sum())) for found in (full, pruned, as_long))
         deepest = max(deepest, *(lives[place]["collapse_depth"].max() for place in places))
         best = [f"{100 * lives[place]['val_pgd_best'].median():.0f}" for place in places]
-        told.append(f"{way} {counts} of {len(shared)} (robust at best: {', '.join(best)} %)")
+        told.append(f"{way} {counts} of {len(shared)} (median best: {', '.join(best)} %)")
         if never_robust(lives[arm, 1.0]):
             verdicts[way] = NOTHING_TO_LOSE
         elif never_robust(lives[arm, claim.fraction]):

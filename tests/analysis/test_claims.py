@@ -64,6 +64,14 @@ def test_losses_and_costs_of_the_first_paper(at_60: float, at_20: float, cost: f
     assert table["setting"][0] == "preact_resnet (width 16, blocks 1, stem 4x4/2), 15 epochs, autoattack"
 
 
+def test_a_loss_with_the_full_runs_schedule_stands_beside_it() -> None:
+    slow = seeded_runs("PGD-7, schedule of the full run: random", 0.10, fraction=0.6, cost=60, **FACTS)
+    found = claims_table({"cifar10_cpu": stacked(headline(0.28, 0.27), slow)})
+    assert found["verdict"].tolist()[:2] == [f"{HELD} (its own schedule); {NOT_HELD} (the full run's schedule)", HELD]
+    own, other = found["measured"][0].split("; with the full run's schedule ")
+    assert (own[:4], other[:5]) == ("2.0 ", "20.0 ")
+
+
 def test_a_speed_up_is_one_of_seconds_too() -> None:
     slow = headline(0.26, 0.20)
     slow.loc[slow["fraction"] == 0.2, "cost_seconds"] = 1.0
