@@ -195,8 +195,9 @@ def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) 
     verdicts = {point: verdict for point, verdict in judge(found).items() if not np.isnan(verdict.p)}
     if not verdicts:
         return NOT_MEASURED, OPEN
-    best, verdict = max(verdicts.items(), key=lambda item: item[1].comparison.difference.mean)
-    arm, fraction = best
+    # Of what is as robust, to a whole image, the cheapest.
+    best = max(verdicts, key=lambda point: (round(verdicts[point].comparison.difference.mean, 9), times[point]))
+    (arm, fraction), verdict = best, verdicts[best]
     ends = [sum(other.says == says for other in verdicts.values()) for says in (BETTER, WORSE)]
     gain = verdict.comparison.over_images
     told = (

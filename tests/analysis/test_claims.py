@@ -205,3 +205,12 @@ def test_a_gain_is_of_any_pruned_run_that_is_cheaper_too(
     left = [missing("PGD-7: keep_hard"), missing("PGD-7: random", fraction=1.0)]
     unfinished = claims_table({"cifar10_cpu": table}, missing={"cifar10_cpu": left}).iloc[_GAIN]
     assert unfinished["verdict"] == (HELD if expected == HELD else f"{expected} so far; 1 run is missing")
+
+
+def test_of_gains_that_are_equal_the_cheaper_one_is_named() -> None:
+    full = with_outcomes("PGD-7: random", 0.30)
+    dear = with_outcomes("PGD-7: keep_easy", 0.25, fraction=0.6, cost=80)
+    cheap = dear.assign(arm="PGD-7: keep_hard", key=[f"{key} too" for key in dear["key"]], cost=50.0)
+    for parts in ((full, dear, cheap), (full, cheap, dear)):
+        found = claims_table({"cifar10_cpu": stacked(*parts).assign(robust_pgd20=0.4)}).iloc[_GAIN]
+        assert "at 2.00x (PGD-7: keep_hard, 60 %;" in found["measured"]
