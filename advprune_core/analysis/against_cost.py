@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.doubts import doubts
-from advprune_core.analysis.labels import arm_label, point_label, sample, setting
+from advprune_core.analysis.labels import arm_label, point_label, sample, setting, with_share
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.placing import label_points
 from advprune_core.analysis.style import (
@@ -122,10 +122,9 @@ class _Block:
         same = ["matched_fraction", "cost_per_image", "clean", "robust", "robust_low", "collapsed"]
         for _, group in points[points["robust"].notna()].groupby(same, sort=False, dropna=False):
             point = group.iloc[0]
-            look = trainer_look(point["objective"], point["start"], point["steps"])
             whole = bool(point["matched_fraction"] == 1)
-            if by_pruner:
-                look = ALL_DATA if whole else pruner_look(point["way"])
+            look = trainer_look(point["objective"], point["start"], point["steps"])
+            look = pruner_look(point["way"], whole=whole) if by_pruner else look
             label = _together(list(group["way"]), names, whole=whole, by_pruner=by_pruner)
             found.append(_Row(point, look, label))
         return cls(points["setting"].iloc[0], sorted(found, key=lambda row: -row.point["robust"]))
@@ -222,10 +221,9 @@ def _together(ways: list[str], names: list[str], *, whole: bool, by_pruner: bool
 
 
 def _with_share(row: _Row) -> str:
-    share = f"{100 * row.share:g} %"
-    if row.share < 1 and row.point["fraction"] == 1:  # a control on all the data
-        return f"{row.label} (as {share})"
-    return row.label if row.share == 1 else f"{row.label}, {share}"
+    if row.share == 1:
+        return row.label
+    return with_share(row.label, row.share, matched=bool(row.point["fraction"] == 1))  # a control on all the data
 
 
 def _paleness(share: float, parts: list[float]) -> float:

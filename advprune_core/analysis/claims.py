@@ -115,9 +115,10 @@ def _cheaper(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
 
 def _lost(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
     """What a part of the data loses of the full run's robust accuracy; with another schedule, too, if that was run."""
+    assert claim.fraction is not None
     verdicts, told = dict[str, str](), list[str]()
     for arm, how in ((claim.reference, "its own schedule"), (claim.later, "the full run's schedule")):
-        if was_run(table, arm, claim.fraction or 1.0):
+        if was_run(table, arm, claim.fraction):
             text, verdicts[how] = _lost_by(claim, table, arm=arm)
             told.append(f"with {how} {text}" if told else text)
     return "; ".join(told), together(verdicts)

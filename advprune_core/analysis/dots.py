@@ -14,7 +14,7 @@ from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label, point_label, sample, setting
 from advprune_core.analysis.markup import plain, with_names
-from advprune_core.analysis.style import ALL_DATA, Look, canvas, caption, key, legend, pruner_look, reach, styled, tidy
+from advprune_core.analysis.style import Look, canvas, caption, key, legend, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import attacks_told, once
 from advprune_core.analysis.ways import full_costs
 
@@ -82,7 +82,7 @@ def _rows(table: pd.DataFrame, arms: Sequence[str]) -> list[tuple[str, pd.DataFr
 def _look(runs: pd.DataFrame) -> Look:
     """The look of a row: by its pruner, or that it is of all the data."""
     run = runs.iloc[0]
-    return ALL_DATA if run["matched_fraction"] == 1 and pd.isna(run["control"]) else pruner_look(run["arm"])
+    return pruner_look(run["arm"], whole=bool(run["matched_fraction"] == 1 and pd.isna(run["control"])))
 
 
 def _dot(axis: Axes, values: pd.Series, place: float, *, look: Look) -> None:

@@ -19,10 +19,8 @@ from advprune_core.analysis.markup import plain
 from advprune_core.analysis.summaries import attacks_told
 from advprune_core.base.settings import ConfigError
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import CONTROLS
+from advprune_core.trainers.controls import CONTROLS, OF_ALL_DATA
 from advprune_core.trainers.presets import steps_told, trainer_name
-
-_OF_ALL_DATA = {control for control, text in CONTROLS.items() if text.startswith("full data")}
 
 
 def arm_label(arm: str, arms: Sequence[str] = ()) -> str:
@@ -48,10 +46,15 @@ def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: b
     way, colon, rest = arm.rpartition(": ")
     if whole and fraction == 1:
         return f"{way}{colon}all the data"
-    label, share = arm_label(arm, arms), f"{100 * fraction:g} %"
-    if rest.partition("(")[0] not in _OF_ALL_DATA:
+    return with_share(arm_label(arm, arms), fraction, matched=rest.partition("(")[0] in OF_ALL_DATA)
+
+
+def with_share(label: str, fraction: float, *, matched: bool) -> str:
+    """A label and the share that is kept; `matched`: that the run keeps which a control on all the data matches."""
+    share = f"{100 * fraction:g} %"
+    if not matched:
         return f"{label}, {share}"
-    return f"{label[:-1]}, {share})" if label.endswith(")") else f"{label} (as {share})"
+    return f"{label[:-1]}, {share})" if " (as " in label else f"{label} (as {share})"
 
 
 def setting(table: pd.DataFrame) -> str:

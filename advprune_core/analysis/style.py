@@ -120,8 +120,10 @@ _OF_TRAINER = {name: look for look, name in _TRAINERS.items()}
 _OF_SHARE = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", ":"), (PURPLE, "D", "-."), (BLACK, "v", (0, (5, 1))))
 
 
-def pruner_look(arm: str) -> Look:
-    """The look of an arm by its pruner; ``way: same_cost(random)`` is a control."""
+def pruner_look(arm: str, *, whole: bool = False) -> Look:
+    """The look of an arm by its pruner, or that it is of the `whole` data; ``way: same_cost(random)`` is a control."""
+    if whole:
+        return ALL_DATA
     own = arm.rpartition(": ")[2]
     if own.partition("(")[0] in CONTROLS:
         return _CONTROL

@@ -44,7 +44,7 @@ def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
 def _arms_of(notebook: Path) -> list[str]:
     """The parameters that name arms: what the notebook gives to `config_of_notebook` as `arms`, word for word."""
     found: list[str] = []
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+    for cell in _cells(notebook):
         source = "".join(cell["source"])
         if cell["cell_type"] != "code" or "arms=" not in source:
             continue
@@ -58,14 +58,18 @@ def _arms_of(notebook: Path) -> list[str]:
 
 def parameters_of(notebook: Path) -> dict[str, Any]:
     """Names and defaults of a notebook's parameters, as papermill finds them, whose import takes seconds."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    tagged = [cell for cell in _cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     defaults = {}
     for line in ast.parse("".join(tagged[0]["source"])).body if tagged else []:
         target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
         if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and line.value is not None:
             defaults[target.id] = ast.literal_eval(line.value)
     return defaults
+
+
+def _cells(notebook: Path) -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return cells
 
 
 def execute(notebooks: Sequence[Path], parameters: dict[str, Any], config: StudyConfig) -> list[Path]:

@@ -186,11 +186,11 @@ def check_arms(config: StudyConfig, named: Mapping[str, Any]) -> None:
     ConfigError
         The first such name, with those that there are.
     """
-    arms = list(dict.fromkeys(entry.arm for entry in study_grid(config))) if named else []
-    for name, value in named.items():
-        for arm in _flat(value):
-            if arm not in arms:
-                raise ConfigError(f"{name}: no arm of this study is called {arm!r}{near_miss(arm, arms)}")
+    asked = [(name, arm) for name, value in named.items() for arm in _flat(value)]
+    arms = {entry.arm for entry in study_grid(config)} if asked else set()
+    for name, arm in asked:
+        if arm not in arms:
+            raise ConfigError(f"{name}: no arm of this study is called {arm!r}{near_miss(arm, arms)}")
 
 
 def _flat(value: Any) -> Iterator[str]:

@@ -27,6 +27,8 @@ CONTROLS: dict[Control, str] = {
     "cheaper_attack": "full data, PGD-2, same cost",
     "carried_attack": "full data, one carried step, same cost",
 }
+#: Those that keep another share of the data than the run that they match: all of it.
+OF_ALL_DATA: frozenset[Control] = frozenset({"same_cost", "cheaper_attack", "carried_attack"})
 
 
 def matched_arm(arm: str) -> str:

@@ -18,7 +18,7 @@ from advprune_core.study.grid import grid
 from advprune_core.study.records import RunRecord
 from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import CONTROLS, Control, check_control, expected_passes, resolve
+from advprune_core.trainers.controls import CONTROLS, OF_ALL_DATA, Control, check_control, expected_passes, resolve
 from advprune_core.trainers.loop import train
 from tests.tiny import MODEL, tiny_run
 
@@ -100,6 +100,7 @@ def test_a_control_changes_one_thing(control: Control) -> None:
         }[control]
     )
     assert resolved.optimisation.replace(epochs=10, lr=0.05) == config.optimisation
+    assert (control in OF_ALL_DATA) == (resolved.fraction == 1)
     if control == "same_step_size":
         assert (resolved.pruner, resolved.optimisation.lr) == (Random(), pytest.approx(0.075))
         assert resolved.optimisation.epochs == 10
