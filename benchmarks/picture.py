@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,32 +13,25 @@ from matplotlib.ticker import NullLocator
 
 from advprune_core.analysis.style import BLUE, GREY, SMALL, VERMILLION, canvas, caption, legend, styled
 
-#: Inches of a line, and characters of its label.
-LINE, LABEL = 0.155, 68
+#: Inches of a row, of each more line of its label, and characters of such a line.
+LINE, MORE, LABEL = 0.155, 0.11, 68
 #: What is more than so many times its target stands at the edge.
 HIGH = 4.0
 MARKS = {"torchattacks": "o", "Foolbox": "^", "ART": "D", "textbook": "s", "pyautoattack": "v"}
 OTHER = "p"
 
 
-def short(setting: str) -> str:
-    """A setting in a line; what stands last tells it from its neighbours."""
-    first, last = setting.rpartition("; ")[::2]
-    room = LABEL - len(last) - 6
-    return setting if len(setting) <= LABEL else f"{first[:room].rpartition(' ')[0].rstrip(',;')} ...; {last}"
-
-
 def lines(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame | None]]:
-    """What stands in each line of the figure: a work as a heading, then its settings with their rows."""
+    """What stands in each row of the figure: a work as a heading, then its settings with their rows."""
     found: list[tuple[str, pd.DataFrame | None]] = []
     for work, of_work in rows.groupby("work", sort=False):
         found.append((str(work), None))
-        found += [(short(str(setting)), own) for setting, own in of_work.groupby("setting", sort=False)]
+        found += [(fill(str(setting), LABEL), own) for setting, own in of_work.groupby("setting", sort=False)]
     return found
 
 
-def dots(axis: Axes, place: int, rows: pd.DataFrame) -> None:
-    """Ratios of one line; what is beyond the range stands at its edge."""
+def dots(axis: Axes, place: float, rows: pd.DataFrame) -> None:
+    """Ratios of one row; what is beyond the range stands at its edge."""
     for row in rows.itertuples():
         share = row.ratio / row.target
         met = row.met == "yes"
@@ -62,17 +58,17 @@ def draw(rows: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     """
     known = rows[rows["ratio"].notna()].merge(ceilings, how="left")
     placed, least = lines(known), float((known["ratio"] / known["target"]).min())
-    figure, ((axis,),) = canvas(height=1.3 + LINE * len(placed))
-    for place, (_, own) in enumerate(placed):
+    spaces = np.array([LINE + MORE * label.count("\n") for label, _ in placed])
+    places = np.cumsum(spaces) - spaces / 2
+    figure, ((axis,),) = canvas(height=1.3 + spaces.sum())
+    for place, (_, own) in zip(places, placed, strict=True):
         if own is not None:
             dots(axis, place, own)
-    axis.set_yticks(range(len(placed)), [label for label, _ in placed], fontsize=SMALL)
+    axis.set_yticks(places, [label for label, _ in placed], fontsize=SMALL)
     for (_, own), text in zip(placed, axis.get_yticklabels(), strict=True):
         text.set_fontweight("normal" if own is not None else "bold")
     axis.axvline(1, color="black", linewidth=0.8)
-    axis.set(
-        xscale="log", xlim=(min(0.5, 0.9 * least), 1.1 * HIGH), ylim=(len(placed) - 0.4, -0.6), xlabel="ratio / target"
-    )
+    axis.set(xscale="log", xlim=(min(0.5, 0.9 * least), 1.1 * HIGH), ylim=(spaces.sum(), 0), xlabel="ratio / target")
     ticks = [0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())

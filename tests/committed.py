@@ -53,6 +53,8 @@ class Row:
 
 
 _RULES = ("keep_easy", "keep_hard", "keep_middle", "keep_fragile")
+_STANDARD, _APGD = ", by AutoAttack", ", by AutoAttack's APGD"
+_MATCHING = "gradient_matching_cifar10_cpu"
 _AFTER, _FIFTH = "PGD-7: same_cost(random warmup_epochs=5)", 0.2
 
 
@@ -61,17 +63,17 @@ def answer_rows() -> dict[str, Row]:
     """What README answers with, by name: the largest and the smallest fixed subsets; where pruning wins."""
     cases = {
         **_random_subsets("digits", "digits", "", "the digits", ends=("least",)),
-        **_random_subsets("cifar", "cifar10_cpu", "PGD-7: ", "CIFAR-10, crops as in the papers, by AutoAttack"),
-        **_random_subsets("cifar, no crops", "cifar10_cpu", "PGD-7, no crops: ", "CIFAR-10, no crops, by AutoAttack"),
-        **_random_subsets(
-            "resnet18", "cifar10_resnet18", "", "CIFAR-10, PreActResNet-18, one-step attack, by AutoAttack's APGD"
-        ),
+        **_random_subsets("cifar", "cifar10_cpu", "PGD-7: ", f"CIFAR-10, crops as in the papers{_STANDARD}"),
+        **_random_subsets("cifar, no crops", "cifar10_cpu", "PGD-7, no crops: ", f"CIFAR-10, no crops{_STANDARD}"),
+        **_random_subsets("resnet18", "cifar10_resnet18", "", f"CIFAR-10, PreActResNet-18, one-step attack{_APGD}"),
+        **_random_subsets("trades", _MATCHING, "TRADES: ", f"CIFAR-10, TRADES{_STANDARD}"),
+        **_random_subsets("bullet", _MATCHING, "TRADES, BulletTrain: ", f"CIFAR-10, TRADES, BulletTrain{_STANDARD}"),
         "chosen": _chosen(),
         "few wrong, half": _wrong_labels("when_pruning_wins", 20, 0.5, "the digits"),
         "few wrong": _wrong_labels("when_pruning_wins", 20, 0.8, "the digits"),
         "many wrong": _wrong_labels("when_pruning_wins", 40, 0.6, "the digits"),
-        "few wrong, cifar": _wrong_labels("noise_cifar10_cpu", 20, 0.8, "CIFAR-10", ", by AutoAttack's APGD"),
-        "many wrong, cifar": _wrong_labels("noise_cifar10_cpu", 40, 0.6, "CIFAR-10", ", by AutoAttack's APGD"),
+        "few wrong, cifar": _wrong_labels("noise_cifar10_cpu", 20, 0.8, "CIFAR-10", _APGD),
+        "many wrong, cifar": _wrong_labels("noise_cifar10_cpu", 40, 0.6, "CIFAR-10", _APGD),
         "carried": _carried(
             "freshness",
             ("carried, 1 step: random", 0.1),
@@ -82,7 +84,7 @@ def answer_rows() -> dict[str, Row]:
             "budget_cifar10_cpu",
             ("carried, cost of 6 epochs: random", 0.25),
             other=("carried, cost of 6 epochs: random", 1.0),
-            data="CIFAR-10, such an attack, no crops, by AutoAttack's APGD",
+            data=f"CIFAR-10, such an attack, no crops{_APGD}",
         ),
     }
     verdicts = judge({name: case.comparison for name, case in cases.items()})
@@ -126,7 +128,7 @@ def _chosen() -> Case:
     runs, ((best, robust), *others) = points(of("cifar10_cpu")), by_rule().items()
     lost = ", ".join(f"{100 * other.difference.mean:+.1f}" for _, other in others)
     return Case(
-        "CIFAR-10, crops as in the papers, by AutoAttack's APGD",
+        f"CIFAR-10, crops as in the papers{_APGD}",
         f"after 5 epochs on all the data, a fifth by {best} (the best of the first paper's four rules; the others: "
         f"{lost})",
         "fewer epochs",

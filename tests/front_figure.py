@@ -73,4 +73,6 @@ def _interval(axis: Axes, found: Estimate, place: int, look: Look) -> None:
 
 
 def _name(row: Row) -> str:
-    return fill(f"{row.case.data}: {re.split(':|,? [(]', row.case.kept)[0]}", 44)
+    seeds = row.case.comparison.difference.seeds
+    kept = f"{re.split(':|,? [(]', row.case.kept)[0]} ({seeds} seeds)"
+    return fill(f"{row.case.data}: {kept}".replace(" %", "\xa0%").replace(" seeds", "\xa0seeds"), 44)

@@ -42,7 +42,7 @@ from advprune_core.analysis.ways import SAME_COST, frontier, way_labels
 
 #: With more points than this, only those of the front are named against the cost.
 _NAMED = 6
-#: With more than this the panels stand below; with more arms their controls stand against the cost alone, unnamed.
+#: With more than this the panels stand below; more controls than this stand against the cost alone, unnamed.
 _MANY = 10
 #: So many runs on all the data need no panel.
 _FEW = 3
@@ -57,8 +57,8 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
 
     First panel: means over seeds against forward-equivalents per training image; the line joins the
     points whose mean nothing as cheap or cheaper reaches, which is no verdict. Then a panel for each fraction:
-    the same means with 95 % t intervals, the highest first; what all arms share, as pruners do the run on all
-    the data, is a line in all panels. Filled: all data; paler: a part of it. Squares are controls. A cross
+    the same means with 95 % t intervals, the highest first, on one scale; what all arms share, as pruners do the run
+    on all the data, is a line in all panels. Filled: all data; paler: a part of it. Squares are controls. A cross
     marks ways of which a run collapsed.
 
     Parameters
@@ -83,7 +83,7 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Row:
     """A point with how it is drawn and named."""
 
@@ -121,7 +121,7 @@ class _Block:
         by_pruner = bool((way_labels(table) == table["arm"]).all())
         same = ["matched_fraction", "cost_per_image", "clean", "robust", "robust_low", "collapsed"]
         for _, group in points[points["robust"].notna()].groupby(same, sort=False, dropna=False):
-            point = group.iloc[0]
+            point = group.sort_values("control", kind="stable").iloc[0]  # a full run is its own control
             whole = bool(point["matched_fraction"] == 1)
             look = trainer_look(point["objective"], point["start"], point["steps"])
             look = pruner_look(point["way"], whole=whole) if by_pruner else look
@@ -147,21 +147,31 @@ class _Block:
         return whole[0] if len(whole) == 1 and len(self.rows) > 1 else None
 
     @property
-    def panels(self) -> list[tuple[float, list[_Row]]]:
-        """Fractions and the rows of their panels; few runs on all the data stand among those on parts of it.
+    def told(self) -> list[_Row]:
+        """What is named: all, but for controls, if there are many."""
+        arms = [row for row in self.rows if not row.point["control"]]
+        return arms if len(self.rows) - len(arms) > _MANY else self.rows
 
-        Controls of so many arms that they are not named against the cost either stand only there.
-        """
-        parts = sorted({row.share for row in self.rows}, reverse=True)
-        few = len(parts) > 1 and sum(row.share == 1 for row in self.rows) <= _FEW
+    @property
+    def panels(self) -> list[tuple[float, list[_Row]]]:
+        """Fractions and the rows of their panels; few runs on all the data stand among those on parts of it."""
+        parts = sorted({row.share for row in self.told}, reverse=True)
+        few = len(parts) > 1 and sum(row.share == 1 for row in self.told) <= _FEW
         found = []
         for part in parts:
             guests = few and self.shared is None
-            rows = [row for row in self.rows if row.share == part or (guests and row.share == 1)]
-            arms = [row for row in rows if not row.point["control"]]
-            rows = arms if len(arms) > _MANY else rows
+            rows = [row for row in self.told if row.share == part or (guests and row.share == 1)]
             found += [(part, rows)] if part < 1 or not few else []
         return found
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Robust accuracies that all panels show, in per cent."""
+        shown = [row for _, rows in self.panels for row in rows] + [row for row in [self.shared] if row]
+        ends = [row.point[name] for row in shown for name in ("robust", "robust_low", "robust_high")]
+        low, high = 100 * np.nanmin(ends), 100 * np.nanmax(ends)
+        room = 0.04 * max(1.0, high - low)
+        return low - room, high + room
 
     @property
     def beside(self) -> bool:
@@ -195,10 +205,8 @@ class _Block:
 
     def names(self) -> dict[tuple[float, float], str]:
         """What stands beside points against the cost."""
-        controls = sum(bool(row.point["control"]) for row in self.rows)
         shown = self.rows if len(self.rows) <= _NAMED else self.front
-        shown = [row for row in shown if controls <= _MANY or not row.point["control"]]
-        return {row.place: fill(_with_share(row), 34, break_long_words=False) for row in shown}
+        return {row.place: fill(_with_share(row), 34, break_long_words=False) for row in shown if row in self.told}
 
     @staticmethod
     def places(rows: list[_Row]) -> NDArray[np.float64]:
@@ -297,18 +305,14 @@ def _ranks(axis: Axes, block: _Block, rows: list[_Row], parts: list[float]) -> N
     """A row for each way, the highest mean at the top."""
     spaces = np.array(block.spaces(rows))
     places = np.cumsum(spaces) - spaces / 2
-    ends = []
     for place, row in zip(places, rows, strict=True):
         mean, low, high = (float(row.point[name]) for name in ("robust", "robust_low", "robust_high"))
         axis.errorbar(
             100 * mean, place, xerr=reach(mean, low, high), ecolor=row.look.colour, elinewidth=0.9, **row.style(parts)
         )
-        ends += [mean, np.fmin(mean, low), np.fmax(mean, high)]
     if block.shared is not None and rows and rows[-1].share < 1:
-        ends.append(block.shared.point["robust"])
         axis.axvline(block.shared.place[1], color=GREY, linewidth=0.9, linestyle="--", zorder=0)
-    room = 4 * max(0.01, max(ends) - min(ends))
-    axis.set_xlim(100 * min(ends) - room, 100 * max(ends) + room)
+    axis.set_xlim(*block.span)
     axis.set_ylim(spaces.sum(), 0)
     axis.set_yticks(places, [block.text(row) for row in rows])
     axis.set_xlabel("robust accuracy, %")

@@ -134,14 +134,15 @@ def _lost_by(claim: Claim, table: pd.DataFrame, *, arm: str) -> tuple[str, str]:
         return NOT_MEASURED, OPEN
     full, pruned = runs_of(tested, reference, 1.0), runs_of(tested, arm, claim.fraction)
     seeds = full.index.intersection(pruned.index)
-    points, share = found.over_images, estimate((1 - pruned["robust"] / full["robust"]).loc[seeds])
+    lost, share = found.over_images, estimate((1 - pruned["robust"] / full["robust"]).loc[seeds])
     outcomes = both_outcomes(pruned.loc[seeds], full.loc[seeds])
     if found.other_images is not None and outcomes is not None:
         low, high = crossed_bootstrap(*outcomes, relative=True)
         share = replace(share, low=-high, high=-low)
-    in_points, in_share = (_at_most(loss, claim.number / 100) for loss in (points, share))
+    in_points, in_share = (_at_most(loss, claim.number / 100) for loss in (lost, share))
     verdict = in_points if in_points == in_share else f"{in_points} if points are meant, else {in_share}"
-    return f"{points.text()} points, {share.text()} % of what was robust ({points.counted()})", verdict
+    level = _level(full.loc[seeds])
+    return f"{lost.text()} points of {level}, {share.text()} % of what was robust ({lost.counted()})", verdict
 
 
 def _at_most(loss: Estimate, said: float) -> str:
@@ -165,12 +166,13 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Miss
         for point in missing
         if point.arm.rpartition(": ")[0] in claim.ways and point.control is None and point.fraction < 1
     ]
-    whole = float(runs_of(table, claim.reference, 1.0)["cost"].mean())
+    full = runs_of(table, claim.reference, 1.0)
+    whole = float(full["cost"].mean())
     cheap = [point for point in awaited if point.passes is None or whole / point.passes >= claim.number]
     told = [f"{best} so far" if awaited else best]
     as_cheap = pruned[pruned["speed_up"] >= claim.number]
     if len(as_cheap) or not len(sure):
-        told.append(_most_robust(as_cheap if len(as_cheap) else pruned))
+        told.append(_most_robust(as_cheap if len(as_cheap) else pruned, full))
     if (maybe["speed_up"] >= claim.number).any() or (cheap and not len(as_cheap)):
         return "; ".join(told), OPEN
     return "; ".join(told), _so_far(NOT_HELD, len(cheap))
@@ -184,13 +186,13 @@ def _so_far(verdict: str, missing: int) -> str:
 def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) -> tuple[str, str]:
     """Whether any pruned run is more robust than the full one of its way of training, and cheaper."""
     tested = points(table[table["robust"].notna()])
-    found, times = {}, {}
+    found, times, wholes = {}, {}, {}
     for (arm, fraction), rows in tested.items():
         whole = "".join([*arm.rpartition(": ")[:2], claim.reference])
         full = tested.get((whole, 1.0))
         if full is None or rows["control"].notna().any():
             continue
-        times[arm, fraction] = float(full["cost"].mean() / rows["cost"].mean())
+        times[arm, fraction], wholes[arm, fraction] = float(full["cost"].mean() / rows["cost"].mean()), full
         if times[arm, fraction] > 1 + SAME_COST:
             found[arm, fraction] = compare(table, arm, whole, fraction=fraction, reference_fraction=1.0)
     verdicts = {point: verdict for point, verdict in judge(found).items() if not np.isnan(verdict.p)}
@@ -203,7 +205,8 @@ def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) 
     gain = verdict.comparison.over_images
     told = (
         f"of {len(verdicts)} pruned and cheaper, beside the full run, {ends[0]} better and {ends[1]} worse beyond "
-        f"chance; the best {gain.points()} at {times[best]:.2f}x ({arm}, {100 * fraction:g} %; {gain.counted()})"
+        f"chance; the best {gain.points()} beside {_level(wholes[best])} at {times[best]:.2f}x ({arm}, "
+        f"{100 * fraction:g} %; {gain.counted()})"
     )
     if ends[0]:
         return told, HELD
@@ -211,11 +214,16 @@ def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) 
     return told, _so_far(NOT_HELD if ends[1] == len(verdicts) else OPEN, awaited)
 
 
-def _most_robust(pruned: pd.DataFrame) -> str:
-    """How much cheaper the most robust of some pruned runs is, and what it loses."""
+def _most_robust(pruned: pd.DataFrame, full: pd.DataFrame) -> str:
+    """How much cheaper the most robust of some pruned runs is, and what it loses to the full ones."""
     row = pruned.sort_values("difference").iloc[-1]
     lost, kept = deciding(row), f"{row['arm']}, {100 * row['fraction']:g} %"
-    return f"at {row['speed_up']:.2f}x {lost.points()} ({kept}; {lost.counted()})"
+    return f"at {row['speed_up']:.2f}x {lost.points()} beside {_level(full)} ({kept}; {lost.counted()})"
+
+
+def _level(runs: pd.DataFrame) -> str:
+    """How robust runs are: ``29.9 %``."""
+    return f"{100 * runs['robust'].mean():.1f} %"
 
 
 def _setting(table: pd.DataFrame, claim: Claim) -> str:

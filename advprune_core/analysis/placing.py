@@ -61,29 +61,39 @@ def label_points(
     def there(nth: int, place: tuple[float, float]) -> Bbox:
         return boxes[nth].translated(place[0] * unit, place[1] * unit)
 
-    def covered(box: Bbox, owner: NDArray[np.float64], full: list[Bbox]) -> float:
+    def leader(box: Bbox, owner: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Places along the thin line that leads from a point to a text apart from it; none to one beside it."""
+        if _away(box, owner) <= _NEAR * unit:
+            return []
+        middle = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
+        along = [owner + (middle - owner) * part for part in np.linspace(0, 1, 30)]
+        return [place for place in along if not box.contains(*place)]
+
+    def covered(box: Bbox, owner: NDArray[np.float64], full: list[Bbox], texts: list[Bbox]) -> float:
         """What a text in a place covers, and how easily it is taken for another point's."""
         gap = _away(box, owner)
         cover = sum(_shared(box, other) for other in full) + 1e6 * (not _within(box, frame))
         cover += sum(9.0 for other in owners if (other != owner).any() and _away(box, other) < gap + 4 * unit)
-        if gap > _NEAR * unit:  # a thin line leads there
-            middle = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
-            cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, middle) < 4 * unit)
+        way = leader(box, owner)
+        if way:
+            cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, way[-1]) < 4 * unit)
+            cover += sum(40.0 for other in texts if any(other.contains(*place) for place in way))
         return cover
 
     def arranged(order: Sequence[int]) -> tuple[float, dict[int, tuple[float, float]]]:
         """What texts that are placed in this order cover and how far they stand apart; the place of each."""
-        full, found, cost = list(taken), dict[int, tuple[float, float]](), 0.0
+        full, own, found, cost = list(taken), list[Bbox](), dict[int, tuple[float, float]](), 0.0
         for nth in order:
             least = np.inf
             for place in _fan(boxes[nth].width / unit, boxes[nth].height / unit):
-                cover = covered(there(nth, place), owners[nth], full)
+                cover = covered(there(nth, place), owners[nth], full, own)
                 if cover < least:
                     found[nth], least = place, cover
                 if not cover:
                     break
-            full.append(there(nth, found[nth]))
-            cost += least + _away(full[-1], owners[nth]) / unit
+            own.append(there(nth, found[nth]))
+            full += [own[-1], *(_around(place, unit) for place in leader(own[-1], owners[nth]))]
+            cost += least + _away(own[-1], owners[nth]) / unit
         return cost, found
 
     numbers = range(len(owners))
@@ -144,6 +154,7 @@ def _fan(width: float, height: float) -> Iterable[tuple[float, float]]:
         yield from ((across, 0), (-across, 0), (0, up), (0, -up))
         for part in (0.5, 1.0):
             yield from ((across, part * up), (across, -part * up), (-across, part * up), (-across, -part * up))
+        yield from ((across / 2, up), (across / 2, -up), (-across / 2, up), (-across / 2, -up))
 
 
 def _shared(a: Bbox, b: Bbox) -> float:

@@ -46,7 +46,8 @@ def sooner_claimed(claim: Claim, courses: pd.DataFrame) -> tuple[str, str]:
         return f"{row['reached']:.0f} of {row['seeds']:.0f} runs{at}"
 
     full, short_says = _says(beside_full), _says(beside_short)
-    measured = [f"95 % of the full run's robustness, at which median part of its cost: {told((claim.reference, 1.0))}"]
+    whole = told((claim.reference, 1.0))
+    measured = [f"95 % of the full run's robustness reached, at a median share of its cost: {whole}"]
     verdicts = {}
     for f in fractions:
         shorter = f", fewer epochs at the same cost {told((short, f))}" if beside_short[f] is not None else ""

@@ -18,7 +18,7 @@ from advprune_core.analysis.cells import setting_of, with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.style import canvas, caption, pruner_look, reach, styled, tidy
+from advprune_core.analysis.style import canvas, caption, key, legend, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import Point, points, seconds_ratio
 from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, as_a_constant, by_seed, compare, judge, method
 from advprune_core.analysis.ways import SAME_COST
@@ -144,8 +144,8 @@ def _named(point: Point, tested: Mapping[Point, pd.DataFrame]) -> str:
 def equal_cost_figure(table: pd.DataFrame) -> Figure:
     """Difference in robust accuracy of each pruned point to each rival of its cost, with 95 % t intervals.
 
-    A panel for each data set and threat model; right of the line pruning wins. The rivals stand below the
-    pruned point, that which it gains most on at the top.
+    A panel for each data set and threat model; right of the line the pruned point, in bold, wins. Its rivals stand
+    below it, that which it gains most on at the top.
     """
     table = with_names(with_accuracies(table), plain)
     found, tested = at_equal_cost(table), _tested(table)
@@ -176,8 +176,10 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
         axis.set_ylim(count + 0.5, 0)
         axis.axvline(0, color="0.4", linewidth=0.8)
         axis.set_title(name, loc="left")
-    axes[-1, 0].set_xlabel("robust accuracy minus the rival's, points\n(right: pruning wins)")
+    axes[-1, 0].set_xlabel("robust accuracy, bold minus the rival's, points\n(right: bold wins)")
     caption(figure, setting(table), f"paired by seed, {sample(table)}, 95 % t interval")
+    families = dict.fromkeys(pruner_look(arm) for points in blocks.values() for arm, _ in points)
+    legend(figure, [key(look, linestyle="") for look in families])
     return figure
 
 

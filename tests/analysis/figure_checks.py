@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from advprune_core.analysis.style import COLUMN, PAGE
@@ -46,7 +46,7 @@ def faults(figure: Figure) -> list[str]:
     found += list(_texts(figure))
     for axis in figure.axes:
         if axis.get_visible():
-            found += list(_clipped(axis))
+            found += list(_clipped(axis)) + list(_crossed(axis))
             found += list(_alike([line for line in axis.lines if not _thin(line)], "drawn"))
     for legend in [*figure.legends, *(axis.get_legend() for axis in figure.axes)]:
         if legend is not None:
@@ -85,6 +85,19 @@ def _texts(figure: Figure) -> Iterator[str]:
         common = Bbox.intersection(a, b)
         if common is not None and min(common.width, common.height) > 1:
             yield f"{one} and {other} cover each other"
+
+
+def _crossed(axis: Axes) -> Iterator[str]:
+    """Thin lines from points to their texts that lead through another text."""
+    boxes = {text: Text.get_window_extent(text) for text in axis.texts}
+    for text, box in boxes.items():
+        if isinstance(text, Annotation) and text.arrow_patch is not None:
+            start = axis.transData.transform(text.xy)
+            end = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
+            way = [start + (end - start) * part for part in np.linspace(0, 1, 60)]
+            for other, taken in boxes.items():
+                if other is not text and any(taken.contains(*place) for place in way if not box.contains(*place)):
+                    yield f"the line to {text.get_text()!r} leads through {other.get_text()!r}"
 
 
 def _clipped(axis: Axes) -> Iterator[str]:

@@ -105,7 +105,7 @@ def test_a_loss_is_one_of_other_images_too() -> None:
         parts.append(runs.assign(robust=found.mean(1), outcomes=list(map(pack_bits, found)), test_images=images))
     table = stacked(*parts).assign(robust_pgd20=0.4)
     found = claims_table({"cifar10_cpu": table}).iloc[1]
-    points, share = map(_interval, found["measured"].split(" points, "))
+    points, share = map(_interval, re.split(" points of [0-9.]+ %, ", found["measured"]))
     low, high = crossed_bootstrap(outcomes[1.0], outcomes[0.2])
     assert points == pytest.approx((100 * low, 100 * high), abs=0.06)
     assert points[0] < 14 < 18 < points[1], "of these images a fifth is lost, of others nobody knows"

@@ -174,6 +174,15 @@ def test_the_single_run_on_all_data_is_drawn_once() -> None:
         places = [line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == "None"]
         order = [mean for _, mean in sorted(zip(places, means, strict=True))]
         assert order == sorted(order, reverse=True), "the highest is at the top"
+    assert panels[0].get_xlim() == panels[1].get_xlim(), "a distance is the same accuracy in both"
+
+
+def test_a_few_controls_have_their_rows_beside_however_many_arms() -> None:
+    arms = ["random", "same_cost(random)", *(f"score score={n}" for n in range(12))]
+    table = study_table({(arm, 0.2): [(0.9, 0.5 + place / 100)] * 2 for place, arm in enumerate(arms)}).assign(n=100)
+    *_, ranks = robust_vs_cost(table).axes
+    assert len(ranks.get_yticklabels()) == len(arms)
+    assert sum("fewer epochs" in label.get_text() for label in ranks.get_yticklabels()) == 1
 
 
 def test_the_runs_on_all_data_are_named_for_it_where_ways_have_their_own() -> None:

@@ -51,7 +51,7 @@ def test_convergence_is_judged_beside_the_full_run_and_fewer_epochs(
     assert found["verdict"] == expected
     reached = sum(cost < float("inf") for cost in at_60)
     assert found["measured"].startswith(
-        "95 % of the full run's robustness, at which median part of its cost: 10 of 10 runs at 50 %; on 60 % "
+        "95 % of the full run's robustness reached, at a median share of its cost: 10 of 10 runs at 50 %; on 60 % "
         f"{reached} of {len(at_60)} runs"
     )
     assert ("fewer epochs at the same cost" in found["measured"]) == (shorter is not None)

@@ -81,12 +81,14 @@ def test_a_control_is_held_against_the_full_runs_of_what_it_matches() -> None:
 
 
 def test_the_figure_has_a_line_for_each_point() -> None:
-    figure = survival_figure(pd.concat([runs("a", [10, None]), runs("a", [None], fraction=0.5)]))
+    lives = [runs("a", [10, None]), runs("a", [None], fraction=0.5), runs("same_steps(a)", [5, 9], fraction=0.5)]
+    figure = survival_figure(pd.concat(lives))
     try:
         (legend,) = figure.legends
-        assert [text.get_text() for text in legend.get_texts()] == ["100 % of the data", "50 % of the data"]
-        assert [line.get_label() for line in figure.axes[0].lines] == ["100 % of the data", "50 % of the data"]
-        assert figure.axes[0].get_title() == "a\ncollapsed: 1, 0 of 2, 1 runs"
+        shares, control = ["100 % of the data", "50 % of the data"], "the same subset, as many steps as the full run"
+        assert [text.get_text() for text in legend.get_texts()] == [*shares, control]
+        title = " ".join(figure.axes[0].get_title().split())
+        assert title == "a collapsed all: 1 of 2; 50 %: 0 of 1; its control: 2 of 2"
         figure.canvas.draw()
     finally:
         plt.close(figure)
