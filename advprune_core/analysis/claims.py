@@ -14,8 +14,9 @@ from advprune_core.analysis.labels import setting, trainings
 from advprune_core.analysis.reliability import fewer_claimed, sooner_claimed
 from advprune_core.analysis.rivals import at_equal_robustness, deciding
 from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, together
+from advprune_core.analysis.seeds import both_outcomes, runs_of, was_run
 from advprune_core.analysis.summaries import attacks_of, points, seconds_ratio
-from advprune_core.analysis.verdicts import BETTER, WORSE, both_outcomes, compare, judge, runs_of, was_run
+from advprune_core.analysis.verdicts import BETTER, WORSE, compare, judge
 from advprune_core.analysis.ways import SAME_COST
 from advprune_core.models.base import MODELS
 from advprune_core.study.archive import Missing

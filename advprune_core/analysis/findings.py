@@ -11,6 +11,7 @@ from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import arm_label, point_label
 from advprune_core.analysis.markup import escape, with_names
+from advprune_core.analysis.seeds import was_run
 from advprune_core.analysis.summaries import speed_ups
 from advprune_core.analysis.verdicts import (
     BETTER,
@@ -26,7 +27,6 @@ from advprune_core.analysis.verdicts import (
     judge,
     method,
     seeds_told,
-    was_run,
 )
 from advprune_core.analysis.ways import SAME_COST, ways
 from advprune_core.base.settings import check_names

@@ -18,9 +18,10 @@ from advprune_core.analysis.cells import setting_of, with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
+from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, by_seed
 from advprune_core.analysis.style import canvas, caption, key, legend, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import Point, points, seconds_ratio
-from advprune_core.analysis.verdicts import MIN_SEEDS, Comparison, as_a_constant, by_seed, compare, judge, method
+from advprune_core.analysis.verdicts import Comparison, compare, judge, method
 from advprune_core.analysis.ways import SAME_COST
 from advprune_core.base.settings import ConfigError
 

@@ -8,7 +8,8 @@ import pandas as pd
 from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
-from advprune_core.analysis.verdicts import Verdict, compare, judge, was_run
+from advprune_core.analysis.seeds import was_run
+from advprune_core.analysis.verdicts import Verdict, compare, judge
 from advprune_core.analysis.ways import frontier, full_costs, way_of
 from advprune_core.trainers.controls import control_arm
 

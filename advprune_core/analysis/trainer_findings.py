@@ -12,8 +12,9 @@ from advprune_core.analysis.cells import component_name, with_accuracies
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.findings import bullets, with_method
 from advprune_core.analysis.markup import escape, with_names
+from advprune_core.analysis.seeds import well_covered
 from advprune_core.analysis.survival import never_robust
-from advprune_core.analysis.verdicts import Comparison, Verdict, between, compare, judge, method, well_covered
+from advprune_core.analysis.verdicts import Comparison, Verdict, between, compare, judge, method
 from advprune_core.analysis.ways import ROUNDING, frontier, way_labels
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.datasets.base import DATASETS

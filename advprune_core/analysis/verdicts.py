@@ -29,11 +29,10 @@ from advprune_core.analysis.estimates import (
     spread,
     t_test,
 )
-from advprune_core.attacks.evaluate import unpack_bits
+from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, runs_of, why_unpaired
 
 K = TypeVar("K", bound=Hashable)
 
-MIN_SEEDS = 3
 LEVEL = 0.05
 
 BETTER = "better beyond chance"
@@ -157,7 +156,7 @@ def compare(
     theirs = runs_of(table, reference, fraction if reference_fraction is None else reference_fraction)
     seeds, tested = sorted(table["seed"].unique()), [set(rows["robust"].dropna().index) for rows in (ours, theirs)]
     paired = [seed for seed in seeds if all(seed in found for found in tested)]
-    left_out = Counter(_why_not(ours, theirs, seed) for seed in seeds if seed not in paired)
+    left_out = Counter(why_unpaired(ours, theirs, seed) for seed in seeds if seed not in paired)
     differences = (ours.loc[paired, "robust"] - theirs.loc[paired, "robust"]).to_numpy(np.float64)
     difference = estimate(differences, bounds=(-1.0, 1.0))
     p, p_images, other_images, deviation = float("nan"), float("nan"), None, float("nan")
@@ -186,11 +185,6 @@ def on_one_seed(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, against: 
     difference = estimate(ours.astype(np.float64) - theirs, bounds=(-1.0, 1.0))
     on = f"over {len(ours):,} test images, one seed: other seeds may differ by more"
     return f"{difference.points()} against {against} {on}"
-
-
-def was_run(table: pd.DataFrame, arm: str, fraction: float) -> bool:
-    """Whether there is any run of an arm at a (matched) fraction, however it ended."""
-    return bool(((table["arm"] == arm) & (table["matched_fraction"] == fraction)).any())
 
 
 def judge(comparisons: Mapping[K, Comparison]) -> dict[K, Verdict]:
@@ -284,54 +278,3 @@ def method(verdicts: Iterable[Verdict]) -> str:
     told = list(verdicts)
     sentences = how_judged(verdict.says for verdict in told), planning(verdict.comparison for verdict in told)
     return " ".join(filter(None, sentences))
-
-
-def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a table, one for each seed: a run that several arms share stands there more than once."""
-    return rows.drop_duplicates("seed").set_index("seed")
-
-
-def as_a_constant(runs: pd.DataFrame) -> bool:
-    """Whether runs are robust for no more images than one class has, to a tenth: a constant answer is robust there."""
-    return "classes" in runs and bool(runs["robust"].mean() <= 1.1 / runs["classes"].min())
-
-
-def well_covered(seeds: pd.Series) -> pd.Series:
-    """Which points have seeds enough to be ranked: `MIN_SEEDS`, or as many as any of them where none has.
-
-    A mean of one seed that is the highest by chance would stand for all, and have no verdict.
-    """
-    return seeds >= min(MIN_SEEDS, seeds.max()) if len(seeds) else seeds.astype(bool)
-
-
-def runs_of(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:
-    """The runs of an arm at a (matched) fraction, one for each seed."""
-    return by_seed(table[(table["arm"] == arm) & (table["matched_fraction"] == fraction)])
-
-
-def _why_not(ours: pd.DataFrame, theirs: pd.DataFrame, seed: int) -> str:
-    """Why a seed has no pair: what became of the run, or of the first of the two that is lacking."""
-    rows = theirs if seed in ours.index and pd.notna(ours["robust"][seed]) else ours
-    if seed not in rows.index:
-        return "not run"
-    status = str(rows["status"][seed])
-    return "not evaluated" if status in ("ok", "collapsed") else status
-
-
-def both_outcomes(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
-    """Whether each image is right in the runs of two arms, of the same seeds: each of shape (seeds, images).
-
-    None where that is not known of all of them, or not of the same images, two at least.
-    """
-    first, second = _outcomes(ours), _outcomes(theirs)
-    if first is None or second is None or first.shape != second.shape or first.shape[1] < 2:
-        return None
-    return first, second
-
-
-def _outcomes(rows: pd.DataFrame) -> NDArray[np.bool_] | None:
-    """Whether each image is right, shape (seeds, images); None where that is not known of all."""
-    if "outcomes" not in rows or rows["outcomes"].isna().any() or rows["test_images"].nunique() != 1:
-        return None
-    count = int(rows["test_images"].iloc[0])
-    return np.stack([unpack_bits(text, count) for text in rows["outcomes"]])

@@ -9,7 +9,7 @@ import pandas as pd
 
 from advprune_core.analysis.cells import component_name, setting_of, with_accuracies
 from advprune_core.analysis.estimates import accuracy
-from advprune_core.analysis.verdicts import well_covered
+from advprune_core.analysis.seeds import well_covered
 
 #: Runs within this share of each other's cost cost the same.
 SAME_COST = 0.05

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, crossed_error, detectable
+from advprune_core.analysis.seeds import was_run
 from advprune_core.analysis.verdicts import (
     BETTER,
     BETTER_HERE,
@@ -24,8 +25,6 @@ from advprune_core.analysis.verdicts import (
     method,
     on_one_seed,
     planning,
-    was_run,
-    well_covered,
 )
 from tests.made_up import outcome_table, outcomes_of, seeded_runs, stacked, study_table
 
@@ -35,14 +34,6 @@ NAN = float("nan")
 def of(**arms: list[float]) -> pd.DataFrame:
     """A study's table at 50 % from the robust accuracies of each arm, seed by seed."""
     return study_table({(arm, 0.5): [(1.0, value) for value in values] for arm, values in arms.items()})
-
-
-@pytest.mark.parametrize(
-    ("seeds", "covered"),
-    [([5, 5, 1], [1, 1, 0]), ([5, 3, 2], [1, 1, 0]), ([2, 2, 1], [1, 1, 0]), ([1, 1], [1, 1]), ([], [])],
-)
-def test_what_has_seeds_enough_to_be_ranked(seeds: list[int], covered: list[int]) -> None:
-    assert well_covered(pd.Series(seeds, dtype=int)).tolist() == [bool(one) for one in covered]
 
 
 def test_differences_are_paired_by_seed() -> None:
