@@ -73,9 +73,9 @@ def answer() -> str:
         f"epochs of one step (N-FGSM) on all of CIFAR-10 cost {cheap.share:.2f} of the random fifth under PGD-7, and "
         f"are {100 * cheap.level:.1f} % robust; the fifth is {cheap.comparison.over_images.points()} beside them.",
         "**Where labels are wrong, pruning wins on the digits**, if about as many are kept as are right, which must be "
-        f"known: {gain['few wrong']} robust where 20 % are wrong, {gain['many wrong']} where 40 % are (planned when half "
-        f"the images, where 20 % are wrong, had lost: {gain['few wrong, half']}; the same seeds). On CIFAR-10 as many as "
-        f"are right are {' and '.join(f'{100 * row.case.clean.mean:+.1f}' for row in cifar)} clean (20 and 40 % "
+        f"known: {gain['few wrong']} robust where 20 % are wrong, {gain['many wrong']} where 40 % are (planned when "
+        f"half the images, where 20 % are wrong, had lost: {gain['few wrong, half']}; the same seeds). On CIFAR-10 as "
+        f"many as are right are {' and '.join(f'{100 * row.case.clean.mean:+.1f}' for row in cifar)} clean (20 and 40 % "
         "wrong); robust, no difference is seen.",
     )
     sentences = "\n".join(fill(text, width=160, initial_indent="* ", subsequent_indent="  ") for text in told)
