@@ -59,6 +59,7 @@ def answer() -> str:
     cheap = cheaper_attack()
     assert cheap.share < 1, "the sentence says: cheaper"
     assert cheap.comparison.over_images.high < 0, "the sentence says: more robust"
+    clean = " and ".join(f"{100 * row.case.clean.mean:+.1f}" for row in cifar)
     told = (
         "**Where labels are right, nothing pruned is known to be more robust than all the data at the same cost.** "
         f"The most is {rows[most].case.comparison.difference.points()} robust, {rows[most].case.kept} of Fashion-MNIST "
@@ -74,8 +75,8 @@ def answer() -> str:
         f"are {100 * cheap.level:.1f} % robust; the fifth is {cheap.comparison.over_images.points()} beside them.",
         "**Where labels are wrong, pruning wins on the digits**, if about as many are kept as are right, which must be "
         f"known: {gain['few wrong']} robust where 20 % are wrong, {gain['many wrong']} where 40 % are (planned when "
-        f"half the images, where 20 % are wrong, had lost: {gain['few wrong, half']}; the same seeds). On CIFAR-10 as "
-        f"many as are right are {' and '.join(f'{100 * row.case.clean.mean:+.1f}' for row in cifar)} clean (20 and 40 % "
+        f"half the images, where 20 % are wrong, had lost: {gain['few wrong, half']}; the same seeds). On CIFAR-10 "
+        f"as many as are right are {clean} clean (20 and 40 % "
         "wrong); robust, no difference is seen.",
     )
     sentences = "\n".join(fill(text, width=160, initial_indent="* ", subsequent_indent="  ") for text in told)
