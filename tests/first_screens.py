@@ -110,11 +110,12 @@ def matched(data: str) -> str:
     def told(row: pd.Series) -> str:
         return f"{row['speed_up']:.2f} times cheaper and {deciding(row).points()} robust"
 
-    beside = f", and fewer epochs are {told(rows.loc[short])}" if short in rows.index else ""
-    return (
-        f"TRADES on the {100 * share:g} % of {data} that match gradients is, beside all the data, {told(matching)}"
-        f"{beside} ({deciding(matching).counted()})"
-    )
+    seeds = f" ({deciding(matching).counted()})"
+    text = f"TRADES on the {100 * share:g} % of {data} that match gradients is, beside all the data, {told(matching)}"
+    if short not in rows.index:
+        return text + seeds
+    fewer, own = f", and fewer epochs are {told(rows.loc[short])}", f" ({deciding(rows.loc[short]).counted()})"
+    return f"{text}{seeds * (own != seeds)}{fewer}{own}"
 
 
 def gradient_matching() -> str:

@@ -28,11 +28,11 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
 UNDER_WAY = {
-    "cifar10_cpu",
     "noise_cifar10_cpu",
     "gradient_matching_cifar10_cpu",
     "gradient_matching_cifar100_cpu",
     "budget_cifar10_cpu",
+    "both_worlds_cifar10_cpu",
 }
 
 

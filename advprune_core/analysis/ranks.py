@@ -21,7 +21,9 @@ COST = 2.5
 _LINE, _SPACE, _FRAME = 0.115, 0.055, 0.55
 #: With more points than this, only those of the front are named against the cost.
 _NAMED = 6
-#: With more than this the panels stand below; more controls than this stand against the cost alone, unnamed.
+#: With more than this the panels stand below: names against the cost need the width.
+_BESIDE = 4
+#: More controls than this stand against the cost alone, unnamed.
 _MANY = 10
 #: So many runs on all the data need no panel.
 _FEW = 3
@@ -122,7 +124,7 @@ class Block:
     @property
     def beside(self) -> bool:
         """Whether the panels stand side by side; else that of the cost above the others."""
-        return len(self.panels) < 2 and len(self.rows) <= _MANY
+        return len(self.panels) < 2 and len(self.rows) <= _BESIDE
 
     @property
     def height(self) -> float:

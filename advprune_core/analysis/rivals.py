@@ -156,7 +156,7 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
     names = [name for name in dict.fromkeys(map(setting_of, tested.values())) if name in blocks] or [""]
     rows = [sum(1.25 + len(rivals) for rivals in blocks.get(name, {}).values()) or 1.0 for name in names]
     tall = [0.17 * count + 0.35 for count in rows]
-    figure, axes = canvas(len(names), height=sum(tall) + 0.7, sharex=True, height_ratios=tall)
+    figure, axes = canvas(len(names), height=sum(tall) + 1.3, sharex=True, height_ratios=tall)
     for axis, name, count in zip(axes[:, 0], names, rows, strict=True):
         tidy(axis, grid="x")
         ticks: dict[float, str] = {}
