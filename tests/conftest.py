@@ -9,12 +9,17 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
 from advprune_core.attacks import compiled
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
+
+# Nothing is timed in tests: on a busy machine an example takes as long as it takes.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 KNOWN_GOOD = Path(__file__).with_name("known_good.txt")
 

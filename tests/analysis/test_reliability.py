@@ -7,10 +7,10 @@ import pytest
 
 from advprune_core.analysis.claims import claims_table
 from advprune_core.analysis.reliability import AS_FEWER_EPOCHS, AS_FEWER_STEPS, NEVER_ROBUST, NOTHING_TO_LOSE
-from advprune_core.analysis.said import HELD, NOT_HELD, OPEN
+from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, OPEN
 
 #: Rows of the table.
-_CONVERGENCE, _RELIABILITY = 5, 6
+_CONVERGENCE, _RELIABILITY = ([claim.kind for claim in CLAIMS].index(kind) for kind in ("convergence", "reliability"))
 
 
 def courses(costs: dict[tuple[str, float], list[float]]) -> pd.DataFrame:
