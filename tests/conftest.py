@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import hypothesis
 import pytest
 import torch
 
@@ -17,9 +17,12 @@ from advprune_core.attacks import compiled
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 
-# Nothing is timed in tests: on a busy machine an example takes as long as it takes.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
+with suppress(ModuleNotFoundError):  # the tests of a GPU run without it
+    import hypothesis
+
+    # Nothing is timed in tests: on a busy machine an example takes as long as it takes.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
 
 KNOWN_GOOD = Path(__file__).with_name("known_good.txt")
 
