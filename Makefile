@@ -49,8 +49,8 @@ DIGITS := digits digits_autoattack digits_n_fgsm pruners trainers carried collap
           convergence_reliability collapse_by_fraction collapse_by_fraction_large \
           gradient_matching
 FASHION_MNIST := freshness
-CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 both_worlds_cifar10_cpu noise_cifar10_cpu \
-             gradient_matching_cifar10_cpu budget_cifar10_cpu speedrun_cifar10_cpu \
+CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 both_worlds_cifar10_cpu \
+             noise_cifar10_cpu gradient_matching_cifar10_cpu budget_cifar10_cpu speedrun_cifar10_cpu \
              collapse_cifar10_cpu collapse_cifar10_cpu_large
 CIFAR100_CPU := gradient_matching_cifar100_cpu cifar100_cpu
 CIFAR_GPU := cifar10_resnet18 noise_cifar10_resnet18

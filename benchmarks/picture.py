@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from textwrap import fill
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from advprune_core.analysis.style import BLUE, GREY, SMALL, VERMILLION, canvas, caption, legend, styled
+from advprune_core.analysis.style import BLUE, GREY, SMALL, VERMILLION, canvas, caption, legend, middles, styled
 
 #: Inches of a row, of each more line of its label, and characters of such a line.
 LINE, MORE, LABEL = 0.155, 0.11, 68
@@ -58,9 +57,9 @@ def draw(rows: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     """
     known = rows[rows["ratio"].notna()].merge(ceilings, how="left")
     placed, least = lines(known), float((known["ratio"] / known["target"]).min())
-    spaces = np.array([LINE + MORE * label.count("\n") for label, _ in placed])
-    places = np.cumsum(spaces) - spaces / 2
-    figure, ((axis,),) = canvas(height=1.3 + spaces.sum())
+    spaces = [LINE + MORE * label.count("\n") for label, _ in placed]
+    places = middles(spaces)
+    figure, ((axis,),) = canvas(height=1.3 + sum(spaces))
     for place, (_, own) in zip(places, placed, strict=True):
         if own is not None:
             dots(axis, place, own)
@@ -68,7 +67,7 @@ def draw(rows: pd.DataFrame, ceilings: pd.DataFrame) -> Figure:
     for (_, own), text in zip(placed, axis.get_yticklabels(), strict=True):
         text.set_fontweight("normal" if own is not None else "bold")
     axis.axvline(1, color="black", linewidth=0.8)
-    axis.set(xscale="log", xlim=(min(0.5, 0.9 * least), 1.1 * HIGH), ylim=(spaces.sum(), 0), xlabel="ratio / target")
+    axis.set(xscale="log", xlim=(min(0.5, 0.9 * least), 1.1 * HIGH), ylim=(sum(spaces), 0), xlabel="ratio / target")
     ticks = [0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4]
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())

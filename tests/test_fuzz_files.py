@@ -24,7 +24,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.selecting import select
 from advprune_core.pruners.selection_files import load_selection, select_file
 
-fuzz = settings(derandomize=True, deadline=None, max_examples=80, database=None)
+fuzz = settings(derandomize=True, max_examples=80, database=None)
 N = 24
 Y = np.arange(N) % 3
 GREY = np.random.default_rng(0).integers(0, 256, (N, 6, 5), dtype=np.uint8)

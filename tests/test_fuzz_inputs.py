@@ -23,9 +23,7 @@ from advprune_core.study.study import StudyConfig, read_profile, study_config
 from advprune_core.trainers.config import RunConfig, flat_fields
 
 PROFILES = sorted((Path(__file__).parents[1] / "notebooks" / "profiles").glob("*.yaml"))
-fuzz = settings(
-    derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzz = settings(derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from advprune_core.datasets.splits import Split
 from advprune_core.models.base import check_model
 from tests.networks import ATTACKS, Around, linear
 
-FUZZ = settings(deadline=None, derandomize=True, max_examples=120)
+FUZZ = settings(derandomize=True, max_examples=120)
 CLASSES, SIDE = 4, 4
 
 #: What a network's input and outputs may be made into.

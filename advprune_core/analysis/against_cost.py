@@ -27,6 +27,7 @@ from advprune_core.analysis.style import (
     caption,
     key,
     legend,
+    middles,
     paler,
     reach,
     styled,
@@ -130,8 +131,8 @@ def _cost(axis: Axes, block: Block, parts: list[float]) -> None:
 
 def _ranks(axis: Axes, block: Block, rows: list[Row], parts: list[float]) -> None:
     """A row for each way, the highest mean at the top."""
-    spaces = np.array(block.spaces(rows))
-    places = np.cumsum(spaces) - spaces / 2
+    spaces = block.spaces(rows)
+    places = middles(spaces)
     for place, row in zip(places, rows, strict=True):
         mean, low, high = (float(row.point[name]) for name in ("robust", "robust_low", "robust_high"))
         axis.errorbar(
@@ -140,7 +141,7 @@ def _ranks(axis: Axes, block: Block, rows: list[Row], parts: list[float]) -> Non
     if block.shared is not None and rows and rows[-1].share < 1:
         axis.axvline(block.shared.place[1], color=GREY, linewidth=0.9, linestyle="--", zorder=0)
     axis.set_xlim(*block.span)
-    axis.set_ylim(spaces.sum(), 0)
+    axis.set_ylim(sum(spaces), 0)
     axis.set_yticks(places, [block.text(row) for row in rows])
     axis.set_xlabel("robust accuracy, %")
     tidy(axis)

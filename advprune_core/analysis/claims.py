@@ -105,19 +105,19 @@ def _cheaper(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
         epochs = component_settings(pruned["pruner"].iloc[0]).get("warmup_epochs", 0)
         when = f"after {epochs} epochs" if epochs else "from the start"
         times, seconds = float((full["cost"] / pruned["cost"]).mean()), seconds_ratio(pruned, full)
-        told.append(f"{times:.2f}x in passes{_timed(pruned, full)} (pruned {when})")
+        told.append(f"{times:.2f}x in passes{_timed(seconds, pruned, full)} (pruned {when})")
         verdicts[when] = NOT_HELD if times < claim.number else HELD if seconds >= claim.number else OPEN
     if not told:
         return NOT_MEASURED, OPEN
     return "; ".join(told), together(verdicts)
 
 
-def _timed(pruned: pd.DataFrame, full: pd.DataFrame) -> str:
-    """How many times cheaper runs are in processor seconds, where one machine has both of a seed."""
-    seconds = seconds_ratio(pruned, full)
-    alone = all("timed_alone" in runs and runs["timed_alone"].all() for runs in (full, pruned))
-    timed = f", {seconds:.2f}x in processor seconds{'' if alone else ' beside other work'}"
-    return "" if np.isnan(seconds) else timed
+def _timed(seconds: float, *timed: pd.DataFrame) -> str:
+    """How many times cheaper runs are in processor seconds, and whether these were taken alone; empty if not known."""
+    if np.isnan(seconds):
+        return ""
+    alone = all("timed_alone" in runs and runs["timed_alone"].all() for runs in timed)
+    return f", {seconds:.2f}x in processor seconds{'' if alone else ' beside other work'}"
 
 
 def _lost(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
@@ -196,13 +196,12 @@ def _so_far(verdict: str, missing: int) -> str:
 def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) -> tuple[str, str]:
     """Whether any pruned run is more robust than the full one of its way of training, and cheaper."""
     tested = points(table[table["robust"].notna()])
-    found, times, wholes = {}, {}, {}
+    found, times = {}, {}
     for (arm, fraction), rows in tested.items():
-        whole = "".join([*arm.rpartition(": ")[:2], claim.reference])
-        full = tested.get((whole, 1.0))
-        if full is None or rows["control"].notna().any():
+        whole = _of_its_way(arm, claim.reference)
+        if (whole, 1.0) not in tested or rows["control"].notna().any():
             continue
-        times[arm, fraction], wholes[arm, fraction] = float(full["cost"].mean() / rows["cost"].mean()), full
+        times[arm, fraction] = float(tested[whole, 1.0]["cost"].mean() / rows["cost"].mean())
         if times[arm, fraction] > 1 + SAME_COST:
             found[arm, fraction] = compare(table, arm, whole, fraction=fraction, reference_fraction=1.0)
     verdicts = {point: verdict for point, verdict in judge(found).items() if not np.isnan(verdict.p)}
@@ -212,10 +211,10 @@ def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) 
     best = max(verdicts, key=lambda point: (round(verdicts[point].comparison.difference.mean, 9), times[point]))
     (arm, fraction), verdict = best, verdicts[best]
     ends = [sum(other.says == says for other in verdicts.values()) for says in (BETTER, WORSE)]
-    gain = verdict.comparison.over_images
+    gain, full = verdict.comparison.over_images, tested[_of_its_way(arm, claim.reference), 1.0]
     told = (
         f"of {len(verdicts)} pruned and cheaper, beside the full run, {ends[0]} better and {ends[1]} worse beyond "
-        f"chance; the best {gain.points()} beside {_level(wholes[best])} at {times[best]:.2f}x ({arm}, "
+        f"chance; the best {gain.points()} beside {_level(full)} at {times[best]:.2f}x ({arm}, "
         f"{100 * fraction:g} %; {gain.counted()})"
     )
     if ends[0]:
@@ -224,9 +223,15 @@ def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) 
     return told, _so_far(NOT_HELD if ends[1] == len(verdicts) else OPEN, awaited)
 
 
+def _of_its_way(arm: str, pruner: str) -> str:
+    """The arm of a pruner in the way of training of another arm."""
+    return "".join([*arm.rpartition(": ")[:2], pruner])
+
+
 def _times(row: pd.Series, table: pd.DataFrame, full: pd.DataFrame) -> str:
     """How many times cheaper the runs of a row of `at_equal_robustness` are than the full ones, in both units."""
-    return f"{row['speed_up']:.2f}x in passes{_timed(runs_of(table, row['arm'], row['matched_fraction']), full)}"
+    pruned = runs_of(table, row["arm"], row["matched_fraction"])
+    return f"{row['speed_up']:.2f}x in passes{_timed(row['speed_up_seconds'], pruned, full)}"
 
 
 def _level(runs: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label, point_label, sample, setting
 from advprune_core.analysis.markup import plain, with_names
-from advprune_core.analysis.style import Look, canvas, caption, key, legend, pruner_look, reach, styled, tidy
+from advprune_core.analysis.style import Look, canvas, caption, key, legend, middles, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import attacks_told, once
 from advprune_core.analysis.ways import full_costs
 
@@ -44,7 +44,7 @@ def accuracy_dots(table: pd.DataFrame) -> Figure:
     tall = [sum(own) for own in heights]
     figure, axes = canvas(len(groups), 2, height=sum(tall) + 0.4 * len(groups) + 1.0, sharey="row", height_ratios=tall)
     for pair, (name, group), own, high in zip(axes, groups, rows, heights, strict=True):
-        places = [sum(high[:place]) + height / 2 for place, height in enumerate(high)]
+        places = middles(high)
         pair[0].set_yticks(places, [label for label, _ in own])
         for tick, (_, runs) in zip(pair[0].yaxis.get_major_ticks(), own, strict=True):
             tick.label1.set_fontweight("bold" if runs is None else "normal")

@@ -19,7 +19,7 @@ from advprune_core.analysis.markup import plain
 from advprune_core.analysis.summaries import attacks_told
 from advprune_core.base.settings import ConfigError
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import CONTROLS, OF_ALL_DATA
+from advprune_core.trainers.controls import CONTROLS, OF_ALL_DATA, control_of
 from advprune_core.trainers.presets import steps_told, trainer_name
 
 
@@ -43,10 +43,9 @@ def point_label(arm: str, fraction: float, arms: Sequence[str] = (), *, whole: b
     A control on all the data keeps another share than the run that it matches: ``full data, same cost: fewer epochs
     (as 40 %)``.
     """
-    way, colon, rest = arm.rpartition(": ")
     if whole and fraction == 1:
-        return f"{way}{colon}all the data"
-    return with_share(arm_label(arm, arms), fraction, matched=rest.partition("(")[0] in OF_ALL_DATA)
+        return f"{''.join(arm.rpartition(': ')[:2])}all the data"
+    return with_share(arm_label(arm, arms), fraction, matched=control_of(arm) in OF_ALL_DATA)
 
 
 def with_share(label: str, fraction: float, *, matched: bool) -> str:

@@ -40,7 +40,7 @@ from advprune_core.analysis.style import (
 )
 from advprune_core.analysis.summaries import Point, attacks_told, speed_ups
 from advprune_core.analysis.ways import full_costs
-from advprune_core.trainers.controls import CONTROLS, matched_arm
+from advprune_core.trainers.controls import control_of, matched_arm
 
 #: What a phase is called, and how its bars are filled.
 _PHASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -102,7 +102,7 @@ def panels(
 def _arms(table: pd.DataFrame) -> list[str]:
     """Pruners first, controls after them, each in order of appearance."""
     found = list(dict.fromkeys(table["arm"]))
-    return sorted(found, key=lambda arm: arm.rpartition(": ")[2].partition("(")[0] in CONTROLS)
+    return sorted(found, key=lambda arm: control_of(arm) is not None)
 
 
 @styled

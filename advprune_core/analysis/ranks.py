@@ -154,8 +154,9 @@ class Block:
 
     def names(self) -> dict[tuple[float, float], str]:
         """What stands beside points against the cost."""
-        shown = self.rows if len(self.rows) <= _NAMED else self.front
-        return {row.place: fill(_with_share(row), 34, break_long_words=False) for row in shown if row in self.told}
+        told = self.told
+        shown = told if len(self.rows) <= _NAMED else [row for row in self.front if row in told]
+        return {row.place: fill(_with_share(row), 34, break_long_words=False) for row in shown}
 
     @staticmethod
     def places(rows: list[Row]) -> NDArray[np.float64]:

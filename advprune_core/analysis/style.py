@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from advprune_core.base.files import write_atomically
-from advprune_core.trainers.controls import CONTROLS
+from advprune_core.trainers.controls import control_of
 
 #: Widths of a column and of a page of print, in inches.
 COLUMN, PAGE = 3.3, 6.8
@@ -124,10 +124,9 @@ def pruner_look(arm: str, *, whole: bool = False) -> Look:
     """The look of an arm by its pruner, or that it is of the `whole` data; ``way: same_cost(random)`` is a control."""
     if whole:
         return ALL_DATA
-    own = arm.rpartition(": ")[2]
-    if own.partition("(")[0] in CONTROLS:
+    if control_of(arm):
         return _CONTROL
-    return _OF_PRUNER.get(own.split(" ")[0], _OWN)
+    return _OF_PRUNER.get(arm.rpartition(": ")[2].split(" ")[0], _OWN)
 
 
 def trainer_look(objective: str, start: str, steps: str) -> Look:
@@ -189,6 +188,11 @@ def tidy(axis: Axes, *, grid: Literal["both", "x", "y"] | None = "both") -> None
     axis.grid(False)
     if grid:
         axis.grid(axis=grid, color="0.88", linewidth=0.5)
+
+
+def middles(heights: Sequence[float]) -> NDArray[np.float64]:
+    """Middles of rows of these heights, one below the other from 0."""
+    return np.cumsum(heights) - np.asarray(heights) / 2
 
 
 def caption(figure: Figure, *texts: str) -> None:

@@ -24,7 +24,7 @@ from advprune_core.analysis.style import caption, styled
 from advprune_core.analysis.summaries import Point, points
 from advprune_core.analysis.verdicts import LEVEL
 from advprune_core.attacks.evaluate import wilson
-from advprune_core.trainers.controls import matched_arm
+from advprune_core.trainers.controls import control_of, matched_arm
 from advprune_core.trainers.sentinel import hollow
 
 #: Characters of a line of a panel's title.
@@ -148,12 +148,12 @@ def survival_figure(table: pd.DataFrame) -> Figure:
 def _collapsed(lives: Mapping[Point, Survival], arm: str) -> str:
     """How many collapsed: ``all: 22; 30 %: 30; its control: 29``, which is what matches that share."""
     runs = {life.runs for life in lives.values()}
-    controls = {name.rpartition(": ")[2].partition("(")[0] for name, _ in lives if name != arm}
+    controls = {control_of(name) for name, _ in lives if name != arm}
     told = []
     for (name, fraction), life in sorted(lives.items(), key=lambda item: (-item[0][1], item[0][0] != arm)):
         share = "all" if fraction == 1 else f"{100 * fraction:g} %"
         of = "" if len(runs) == 1 else f" of {life.runs}"
-        control = "control" if len(controls) == 1 else name.rpartition(": ")[2].partition("(")[0]
+        control = "control" if len(controls) == 1 else control_of(name)
         told.append(f"{share if name == arm else f'its {control}'}: {life.collapsed}{of}")
     return f"collapsed{f' of {runs.pop()} runs' if len(runs) == 1 else ''}\n{fill('; '.join(told), _TITLE)}"
 

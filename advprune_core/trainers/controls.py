@@ -31,11 +31,18 @@ CONTROLS: dict[Control, str] = {
 OF_ALL_DATA: frozenset[Control] = frozenset({"same_cost", "cheaper_attack", "carried_attack"})
 
 
+def control_of(arm: str) -> Control | None:
+    """Which control an arm is, ``way: same_steps(random)``: ``same_steps``; None of any other arm."""
+    name = arm.rpartition(": ")[2].partition("(")[0]
+    return next((control for control in CONTROLS if control == name), None)
+
+
 def matched_arm(arm: str) -> str:
     """The arm that a control matches, ``way: same_steps(random)``: ``way: random``; any other arm itself."""
+    if control_of(arm) is None:
+        return arm
     way, colon, own = arm.rpartition(": ")
-    control, _, matched = own.partition("(")
-    return f"{way}{colon}{matched.removesuffix(')')}" if control in CONTROLS else arm
+    return f"{way}{colon}{own.partition('(')[2].removesuffix(')')}"
 
 
 def control_arm(control: Control, arm: str) -> str:

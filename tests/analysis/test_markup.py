@@ -48,7 +48,7 @@ def test_a_name_is_shown_as_it_is(name: str) -> None:
     assert name.replace("\n", " ") in shown(table)
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 @given(st.text(alphabet="ab1_ *|<>&$~`\\[]()!:#-.\n/", min_size=1).filter(lambda name: name.strip()))
 def test_no_name_is_markup(name: str) -> None:
     assert shown(f"about {escape(name)} and more") == " ".join(f"about {name} and more".split())

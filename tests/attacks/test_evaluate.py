@@ -35,7 +35,7 @@ from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from tests.networks import Around
 
-LAW = settings(deadline=None, derandomize=True)
+LAW = settings(derandomize=True)
 BITS = arrays(np.bool_, st.integers(0, 70))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from advprune_core.attacks.geometry import Norm, ThreatModel, ascend, project, random_point, threat_model, unit
 from advprune_core.base.settings import AdvpruneError, ConfigError
 
-LAW = settings(deadline=None, derandomize=True)
+LAW = settings(derandomize=True)
 NORMS = st.sampled_from(["linf", "l2"])
 EPS = st.sampled_from([1e-3, 8 / 255, 2 / 16, 0.5, 1.5, 40.0])
 SEEDS = st.integers(0, 10_000)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advprune_core.attacks.losses import LOSSES, cross_entropy, dlr, dlr_targeted, kl, margin
 
-LAW = settings(deadline=None, derandomize=True)
+LAW = settings(derandomize=True)
 logit_pairs = st.tuples(st.integers(1, 5), st.integers(2, 7)).flatmap(
     lambda shape: st.tuples(
         *[arrays(np.float64, shape, elements=st.floats(-20, 20, width=32)) for _ in range(2)],

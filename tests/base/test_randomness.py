@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advprune_core.base.randomness import generator, normal, random_bits, stream, torch_stream, uniform
 
-LAW = settings(deadline=None, derandomize=True)
+LAW = settings(derandomize=True)
 KEYS = st.integers(0, 2**63 - 1)
 IDS = st.lists(st.integers(0, 2**40), min_size=1, max_size=8)
 GAMMA = np.uint64(0x9E3779B97F4A7C15)

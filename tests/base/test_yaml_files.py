@@ -156,7 +156,7 @@ JSON = st.recursive(
 
 
 @given(JSON)  # within the basic plane: JSON escapes what lies beyond in two halves, YAML does not
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 def test_json_is_yaml(data: Any) -> None:
     """The core schema reads JSON as JSON does; an oracle that knows nothing of this package."""
     text = json.dumps(data)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advprune_core.datasets.augmentation import Crops, apply, invert, pad, sample
 
-LAW = settings(deadline=None, derandomize=True)
+LAW = settings(derandomize=True)
 
 
 @st.composite

@@ -33,7 +33,7 @@ def assert_greedy(picks: np.ndarray, n: int, cost: Callable[[list[int]], float])
         assert cost([*before, pick]) <= min(options) + 1e-9
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 14), st.integers(0, 999), st.data())
 def test_facility_location_is_plain_greedy(n: int, seed: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, n))
@@ -129,7 +129,7 @@ def test_d2_by_hand_where_every_value_is_used_up() -> None:
     assert d2(scores, x, 4, neighbours=1, gamma=0.0).tolist() == [0, 2, 1, 3]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(2, 25), st.integers(0, 999), st.floats(0, 3), st.data())
 def test_d2_against_messages_that_stop_at_nothing(n: int, seed: int, gamma: float, data: st.DataObject) -> None:
     """Written again with values that are never below 0: those at 0 are taken by score when no other is left."""

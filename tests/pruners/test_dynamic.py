@@ -21,7 +21,7 @@ from advprune_core.pruners.random import Redraw
 from tests.contexts import context
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.floats(0.03, 0.97), st.booleans(), st.integers(0, 50), st.integers(1, 3))
 def test_every_image_once_before_any_twice(fraction: float, balanced: bool, seed: int, every: int) -> None:
     made, pruner = context(fraction, seed=seed), Redraw(in_turn=True, balanced=balanced, every=every, warmup_epochs=2)

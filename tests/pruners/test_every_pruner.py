@@ -108,7 +108,7 @@ def data(counts: list[int], *, duplicates: bool) -> Dataset:
 
 
 @pytest.mark.parametrize("spec", EXACT, ids=str)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     counts=st.lists(st.sampled_from([0, 1, 2, 9, 30]), min_size=2, max_size=4).filter(
         lambda c: sum(c) > 3 and c[0] and c[-1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -56,7 +56,6 @@ def test_by_hand(rule: Any, settings_: dict[str, Any], scores: list[float], k: i
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-@settings(deadline=None)
 @given(SCORES, st.data())
 def test_k_distinct_positions_whatever_the_scores(rule: Any, scores: np.ndarray, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(scores)))

@@ -149,7 +149,7 @@ def test_float32_stops_at_the_rank_as_float64_does() -> None:
     assert counts[0] == counts[1] == counts[2] <= 12
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 99), st.sampled_from([0.0, 0.5]), st.data())
 def test_exactly_k_whatever_the_dictionary(n: int, d: int, seed: int, lam: float, data: st.DataObject) -> None:
     """Duplicates, zeros, opposites and too few dimensions."""

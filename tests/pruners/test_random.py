@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from advprune_core.base.settings import ConfigError
@@ -33,7 +33,6 @@ def select(pruner: Any, dataset: Dataset, *, fraction: float = 0.3, seed: int = 
 
 
 @pytest.mark.parametrize("pruner", RANDOM, ids=repr)
-@settings(deadline=None)
 @given(
     counts=st.lists(st.integers(0, 25), min_size=1, max_size=5).filter(lambda c: c[0] > 0 and c[-1] > 0),
     fraction=st.floats(0.01, 1),

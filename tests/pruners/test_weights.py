@@ -107,7 +107,7 @@ def test_unit_weights_have_a_ratio_as_well() -> None:
     assert PRUNERS.parse("score").select(made).step_ratio is None
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(2, 30), st.integers(0, 999), st.data())
 def test_ratios_of_any_selection(n: int, seed: int, data: st.DataObject) -> None:
     rng = np.random.default_rng(seed)

@@ -28,7 +28,7 @@ def draw(n: int, k: int, *, seed: int, epoch: int) -> Selection:
     return Selection(indices, 1 + epoch + indices / 1000)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     size=st.integers(1, 12),
     extra=st.integers(0, 15),
@@ -63,7 +63,6 @@ def test_nothing_is_lost_repeated_or_twice_in_a_batch(
     assert Counter(served) + Counter(waiting) == Counter(added)
 
 
-@settings(deadline=None)
 @given(
     size=st.integers(1, 10),
     extra=st.integers(0, 12),

@@ -18,7 +18,17 @@ from advprune_core.study.grid import grid
 from advprune_core.study.records import RunRecord
 from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.controls import CONTROLS, OF_ALL_DATA, Control, check_control, expected_passes, resolve
+from advprune_core.trainers.controls import (
+    CONTROLS,
+    OF_ALL_DATA,
+    Control,
+    check_control,
+    control_arm,
+    control_of,
+    expected_passes,
+    matched_arm,
+    resolve,
+)
 from advprune_core.trainers.loop import train
 from tests.tiny import MODEL, tiny_run
 
@@ -75,6 +85,13 @@ BY_HAND = [
     ("cheaper_attack", {"trainer": "trades"}, {"visited": 2000, "per_image": 27}, 54000 / 11000),
     ("carried_attack", {}, {"visited": 2000, "per_image": 17}, 34000 / 5000),
 ]
+
+
+@pytest.mark.parametrize("arm", ["random", "TRADES, warm start: grad_match every=7", "score keep=stratified(cut=0.1)"])
+def test_an_arm_says_which_control_it_is_and_what_it_matches(arm: str) -> None:
+    assert (control_of(arm), matched_arm(arm)) == (None, arm)
+    for control in CONTROLS:
+        assert (control_of(control_arm(control, arm)), matched_arm(control_arm(control, arm))) == (control, arm)
 
 
 @pytest.mark.parametrize(("control", "options", "cost", "epochs"), BY_HAND)
