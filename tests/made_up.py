@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from advprune_core.attacks.evaluate import pack_bits
-from advprune_core.study.records import Accuracy, EvaluationRecord, Manifest, RunRecord
+from advprune_core.study.manifest import Manifest
+from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.config import RunConfig
 from tests.tiny import TINY, TINY_STUDY

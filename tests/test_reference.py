@@ -13,13 +13,13 @@ import pytest
 
 from advprune_core.analysis.pages import page
 from advprune_core.analysis.summaries import printable
+from advprune_core.base.keys import content_key
 from advprune_core.study.grid import study_grid
 from advprune_core.study.packed import PACKED
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import read_profile, study_config
 from advprune_core.study.table import collect
 from advprune_core.study.upkeep import check_results
-from advprune_core.trainers.config import content_key
 from tests.executed import cells, machine_paths, undrawn
 from tests.front_page import derived
 from tests.reference import REFERENCE, STUDIES

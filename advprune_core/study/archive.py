@@ -14,14 +14,16 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from advprune_core.base.files import DamagedFile, digest_of
+from advprune_core.base.keys import content_key
 from advprune_core.base.settings import AdvpruneError, ConfigError
 from advprune_core.study.grid import Entry, study_grid
+from advprune_core.study.manifest import Manifest, ManifestEntry
 from advprune_core.study.packed import PACKED, Files, write_packed
 from advprune_core.study.record_files import read_manifest, read_record
-from advprune_core.study.records import FILES, EvaluationRecord, Manifest, ManifestEntry, RunRecord, Timing
+from advprune_core.study.records import FILES, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import study_config
-from advprune_core.trainers.config import RunConfig, content_key
+from advprune_core.trainers.config import RunConfig
 
 R = TypeVar("R", RunRecord, EvaluationRecord, Timing)
 

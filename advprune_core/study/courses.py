@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from advprune_core.study.records import ManifestEntry, RunRecord, collapse_depth, val_pgd_best, val_pgd_last
+from advprune_core.study.manifest import ManifestEntry
+from advprune_core.study.records import RunRecord, collapse_depth, val_pgd_best, val_pgd_last
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import settings_of
 from advprune_core.trainers.config import RunConfig

@@ -14,11 +14,11 @@ from advprune_core.attacks.base import ATTACKS, PGD, Attack
 from advprune_core.attacks.compiled import CompiledPasses, Speed, compiled_passes
 from advprune_core.attacks.evaluate import Outcome, evaluate
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
+from advprune_core.base.keys import content_key, json_data
 from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError, Seed, Settings
 from advprune_core.datasets.splits import Dataset, Split
 from advprune_core.models.mode import true_float32
-from advprune_core.trainers.config import content_key, json_data
 
 #: Images of a compiled pass of a search on a processor; what is left of a batch is cut and filled up to it.
 SEARCH_SIZE = 128

@@ -12,12 +12,13 @@ from filelock import Timeout
 
 from advprune_core.attacks.evaluate import Outcome
 from advprune_core.base.environment import environment, git_state
+from advprune_core.base.keys import content_key
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.columns import measured
 from advprune_core.study.evaluations import EvaluationConfig
 from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord
 from advprune_core.study.store import RunStore
-from advprune_core.trainers.config import RunConfig, content_key
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.state import left_in
 

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from advprune_core.base.files import DamagedFile, read_with_digest
 from advprune_core.base.settings import ConfigError
+from advprune_core.study.manifest import Manifest
 from advprune_core.study.packed import PACKED, Files
-from advprune_core.study.records import SCHEMA, EvaluationRecord, Manifest, RunRecord
+from advprune_core.study.records import SCHEMA, EvaluationRecord, RunRecord
 
 R = TypeVar("R", bound=BaseModel)
 

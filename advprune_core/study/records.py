@@ -1,4 +1,4 @@
-"""What a run leaves: its record, its evaluations, its timings, and the list of a study's runs."""
+"""What a run leaves: its record, its evaluations, its timings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from advprune_core.attacks.evaluate import Outcome, pack_bits, unpack_bits, wilson
+from advprune_core.base.keys import content_key
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.columns import Column, derived
-from advprune_core.trainers.config import content_key
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import depth, held_out
 
@@ -298,47 +298,3 @@ class EvaluationRecord(_Keyed):
         """The outcome of every image."""
         attacks = {name: unpack_bits(value.images, self.n) for name, value in self.attacks.items()}
         return Outcome(unpack_bits(self.clean.images, self.n), attacks, tuple(self.warnings))
-
-
-class ManifestEntry(BaseModel):
-    """One point of a study: where it stands in the grid, and which run and evaluation it is.
-
-    ``fraction`` is the grid's: of a control, the share that the run it matches keeps.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    arm: str
-    variant: str = ""
-    fraction: float
-    seed: int
-    control: str | None
-    key: str
-    evaluation: str
-
-
-class Manifest(BaseModel):
-    """Which runs a study consists of.
-
-    Attributes
-    ----------
-    study : str
-    config : dict
-        Its parameters.
-    entries : list of ManifestEntry
-    former : list of str
-        Keys that an earlier grid of this study had, and this one has not.
-    only : list of (str, float), optional
-        Arms at shares of the data that were chosen elsewhere, of a grid that has more; None: all of it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    schema_version: Literal[2] = 2
-    study: str
-    config: dict[str, Any]
-    entries: list[ManifestEntry]
-    former: list[str] = []
-    only: list[tuple[str, float]] | None = None
-
-    def asks_for(self, arm: str, fraction: float) -> bool:
-        """Whether an arm of the grid, at a share of the data, is to be run."""
-        return self.only is None or (arm, fraction) in self.only

@@ -18,8 +18,8 @@ from advprune_core.study.alone import time_alone
 from advprune_core.study.compiling import checked_entries, settle_speed
 from advprune_core.study.driver import Driver
 from advprune_core.study.grid import Datasets, Entry, study_grid
+from advprune_core.study.manifest import Manifest, ManifestEntry
 from advprune_core.study.record_files import read_manifest
-from advprune_core.study.records import Manifest, ManifestEntry
 from advprune_core.study.resolution import Resolution
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import Execution, StudyConfig

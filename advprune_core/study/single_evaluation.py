@@ -12,6 +12,7 @@ from advprune_core.attacks.compiled import Speed, compile_cache
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.base.environment import results_root
 from advprune_core.base.files import check_writable, digest_of
+from advprune_core.base.keys import content_key
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
@@ -22,7 +23,7 @@ from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord
 from advprune_core.study.runs import Run, load_run
 from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import EvaluateTask, TrainTask
-from advprune_core.trainers.config import RunConfig, content_key
+from advprune_core.trainers.config import RunConfig
 
 
 def evaluate_checkpoint(

@@ -30,9 +30,10 @@ from advprune_core.base.files import (
 )
 from advprune_core.base.settings import ConfigError, near_miss
 from advprune_core.pruners.selection import Selection
+from advprune_core.study.manifest import Manifest
 from advprune_core.study.packed import Files
 from advprune_core.study.record_files import read_manifest, read_record
-from advprune_core.study.records import EvaluationRecord, Manifest, RunRecord, Timing
+from advprune_core.study.records import EvaluationRecord, RunRecord, Timing
 
 R = TypeVar("R", bound=BaseModel)
 

@@ -12,9 +12,10 @@ from filelock import Timeout
 
 from advprune_core.base.files import digest_of
 from advprune_core.base.settings import AdvpruneError, ConfigError
+from advprune_core.study.manifest import Manifest
 from advprune_core.study.packed import Files
 from advprune_core.study.record_files import is_results, read_record
-from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord, Manifest, RunRecord, Timing
+from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.state import left_in
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -13,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from advprune_core.attacks.compiled import Speed
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.base.components import component_field
+from advprune_core.base.keys import content_key, json_data
 from advprune_core.base.settings import ConfigError, Seed, Settings, check_names
 from advprune_core.datasets.base import DATASETS, DatasetSource
 from advprune_core.datasets.digits import Digits
@@ -332,18 +331,6 @@ def _check_steps(trainer: Trainer, steps: Any) -> None:
             f"the trainer {trainer.name!r} takes one step: steps = {steps!r} does not fit; "
             "several steps, or steps by image, are for trainers such as 'pgd_at'"
         )
-
-
-def json_data(data: dict[str, Any]) -> dict[str, Any]:
-    """`data` as it comes back from JSON: tuples as lists."""
-    copy: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))
-    return copy
-
-
-def content_key(data: Any) -> str:
-    """16 hexadecimal digits of the SHA-256 of canonical JSON."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def flat_fields() -> dict[str, str]:

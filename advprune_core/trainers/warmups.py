@@ -9,10 +9,11 @@ counted twice, as of a run that was interrupted). A network of one's own has to 
 
 from __future__ import annotations
 
+from advprune_core.base.keys import content_key, json_data
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.base import Pruner
-from advprune_core.trainers.config import RunConfig, content_key, json_data
+from advprune_core.trainers.config import RunConfig
 
 
 def warmup_key(config: RunConfig, dataset: Dataset) -> str | None:

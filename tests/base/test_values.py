@@ -16,9 +16,10 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 import advprune_core
+from advprune_core.base.keys import content_key
 from advprune_core.base.settings import ConfigError, Pixels, Seed, Settings
 from advprune_core.base.values import as_ratio, ratio, shown, some
-from advprune_core.trainers.config import RunConfig, content_key
+from advprune_core.trainers.config import RunConfig
 from tests.reference import committed_records
 
 

@@ -24,9 +24,9 @@ from advprune_core.datasets.base import DATASETS
 from advprune_core.models.base import MODELS
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS
 from advprune_core.pruners import PRUNERS
+from advprune_core.study.manifest import Manifest
 from advprune_core.study.notebooks import DEFAULT_NOTEBOOKS
 from advprune_core.study.packed import read_packed, write_packed
-from advprune_core.study.records import Manifest
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import study_config

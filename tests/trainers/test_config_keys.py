@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from advprune_core.attacks import ThreatModel
+from advprune_core.base.keys import content_key
 from advprune_core.base.settings import Settings
 from advprune_core.datasets.base import DATASETS, DatasetSource, load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import TRAINERS
 from advprune_core.study.evaluations import EvaluationConfig
-from advprune_core.trainers.config import RunConfig, content_key
+from advprune_core.trainers.config import RunConfig
 from tests.alternatives import ALL_FAMILIES, RUN_OPTIONS, changes, companions, component, components, demand
 
 PRUNED = RunConfig(pruner="random", fraction=0.8, device="cpu")
