@@ -38,6 +38,8 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 BUDGETS = (0.1, 0.2, 0.4, 0.6, 1.0)
 #: Marks of the map with their sizes: a control lies where the run is that it matches, larger and below it.
 _MARKS = {"control": ("s", 150), "all the data": ("o", 20), "part of the data": ("^", 20)}
+#: Why a tested arm is no rival.
+_FEW, _CONSTANT = "has too few seeds to be compared", "is no more robust than a constant answer"
 _OF_RUN = ("fraction", "control", "variant", "pruner")
 _COSTS = (
     "arm",
@@ -108,22 +110,26 @@ def best_within(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> pd.D
     -------
     DataFrame
         A row of `costs` for each budget that pays for any arm, with ``budget``, and ``rival, rival_fraction``: where
-        a pruned arm is the best, the best that trains on all the data; else the best pruned one (none: None, NaN).
+        a pruned arm is the best, the best that trains on all the data; else the best pruned one (none: None, NaN);
+        ``passed_over``: why none of those that were tested is it, empty where none was.
     """
     found, rows = costs(table), []
     found = found[found["pruner"].map(component_name) != Oracle.name]
     found = found[found["control"].isna() | (found["matched_fraction"] < 1)]  # of a full run it is that run
     for budget in budgets:
         paid = found[found["cost"] <= budget * found["cost"].max() * (1 + 1e-9)].sort_values("robust", ascending=False)
-        paid = paid[paid["learned"].astype(bool)]
-        paid = paid[well_covered(paid["seeds"])]
-        if not len(paid):
+        learned = paid[paid["learned"].astype(bool)]
+        known = learned[well_covered(learned["seeds"])]
+        if not len(known):
             continue
-        best = paid.iloc[0]
-        others = paid[(paid["fraction"] < 1) != (best["fraction"] < 1)]
+        best = known.iloc[0]
+        pruned = best["fraction"] < 1
+        tested, able, others = (rows[(rows["fraction"] < 1) != pruned] for rows in (paid, learned, known))
+        why = "" if len(others) or not len(tested) else _FEW if len(able) else _CONSTANT
         rival, share = (others.iloc[0]["arm"], others.iloc[0]["matched_fraction"]) if len(others) else (None, np.nan)
-        rows.append({"budget": budget, **best.to_dict(), "rival": rival, "rival_fraction": share})
-    return pd.DataFrame(rows, columns=["budget", *_COSTS, "rival", "rival_fraction"])
+        beside = {"rival": rival, "rival_fraction": share, "passed_over": why}
+        rows.append({"budget": budget, **best.to_dict(), **beside})
+    return pd.DataFrame(rows, columns=["budget", *_COSTS, "rival", "rival_fraction", "passed_over"])
 
 
 def budget_findings(table: pd.DataFrame, budgets: Sequence[float] = BUDGETS) -> str:
@@ -161,7 +167,10 @@ def _choice(row: pd.Series, runs: pd.DataFrame) -> str:
     text = f"**{_named(row)}**, {reached.text()} % robust"
     if pd.isna(row["rival"]):
         other = "on all the data" if row["fraction"] < 1 else "pruned"
-        return f"{text} ({reached.counted()}); nothing {other} was tested at this cost or less."
+        none = f"nothing {other} was tested at this cost or less"
+        if row["passed_over"]:
+            none = f"what was tested {other} at this cost or less {row['passed_over']}"
+        return f"{text} ({reached.counted()}); {none}."
     places = {"fraction": row["matched_fraction"], "reference_fraction": row["rival_fraction"]}
     difference = compare(runs, row["arm"], row["rival"], **places)
     kind = "the best on all the data" if row["fraction"] < 1 else "the best pruned one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -14,9 +15,19 @@ from advprune_core.analysis.labels import setting, trainings
 from advprune_core.analysis.reliability import fewer_claimed, sooner_claimed
 from advprune_core.analysis.rivals import at_equal_robustness, deciding
 from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, together
-from advprune_core.analysis.seeds import both_outcomes, runs_of, was_run
+from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, runs_of, was_run
 from advprune_core.analysis.summaries import attacks_of, points, seconds_ratio
-from advprune_core.analysis.verdicts import BETTER, WORSE, compare, judge
+from advprune_core.analysis.verdicts import (
+    BETTER,
+    BETTER_ALONE,
+    BETTER_HERE,
+    LEVEL,
+    WORSE,
+    WORSE_ALONE,
+    WORSE_HERE,
+    compare,
+    judge,
+)
 from advprune_core.analysis.ways import SAME_COST
 from advprune_core.models.base import MODELS
 from advprune_core.study.archive import Missing
@@ -51,7 +62,8 @@ def claims_table(
         both in points and as a share of what the run on all the data reaches; a speed-up if it is as large, in
         forward-equivalents and in processor seconds. A speed-up
         without loss, in forward-equivalents, is that of the cheapest pruned run whose robust accuracy is known to be
-        within `MARGIN` of the reference's; where a run as cheap as claimed may be, nobody can tell. Convergence and
+        within `MARGIN` of the reference's, with an interval over all that are as cheap as claimed (Bonferroni); where
+        one of these may be, nobody can tell, nor where the reference is never robust. Convergence and
         reliability are judged by sign tests over seeds, those of a claim that ask the same together (Holm, 5 %):
         whether a part of the data is better than all of it, and then, whether it is so beside the control that is as
         short, or with as many steps. A way of training whose runs on all the data were never robust is no answer.
@@ -162,13 +174,17 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Miss
     pruned = held_out[ways.isin(claim.ways) & (held_out["fraction"] < 1)].sort_values("speed_up", ascending=False)
     if not len(pruned):
         return NOT_MEASURED, OPEN
-    sure = pruned[[value is True for value in pruned["as_robust"]]]
-    maybe = pruned[[value is None for value in pruned["as_robust"]]]
     full = runs_of(table, claim.reference, 1.0)
-    best = f"{_times(sure.iloc[0], table, full)} ({sure['arm'].iloc[0]})" if len(sure) else "none known to be as robust"
+    if as_a_constant(full):
+        return f"no more robust on all the data than a constant answer ({_level(full)})", OPEN
     assert claim.number is not None
-    if len(sure) and sure["speed_up"].iloc[0] >= claim.number:
-        return best, HELD
+    as_cheap = pruned[pruned["speed_up"] >= claim.number]
+    known = [_surely(row, claim, table, of=len(as_cheap)) for _, row in as_cheap.iterrows()]
+    if any(known):
+        row = as_cheap[known].iloc[0]
+        return f"{_times(row, table, full)} ({row['arm']})", HELD
+    sure = pruned[[value is True for value in pruned["as_robust"]]]
+    best = f"{_times(sure.iloc[0], table, full)} ({sure['arm'].iloc[0]})" if len(sure) else "none known to be as robust"
     awaited = [
         point
         for point in missing
@@ -177,15 +193,21 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Miss
     whole = float(full["cost"].mean())
     cheap = [point for point in awaited if point.passes is None or whole / point.passes >= claim.number]
     told = [f"{best} so far" if awaited else best]
-    as_cheap = pruned[pruned["speed_up"] >= claim.number]
     if len(as_cheap) or not len(sure):
         row = (as_cheap if len(as_cheap) else pruned).sort_values("difference").iloc[-1]
         lost, kept = deciding(row), f"{row['arm']}, {100 * row['fraction']:g} %"
         beside = f"{lost.points()} beside {_level(full)} ({kept}; {lost.counted()})"
         told.append(f"at {_times(row, table, full)}: {beside}")
-    if (maybe["speed_up"] >= claim.number).any() or (cheap and not len(as_cheap)):
+    if any(value is not False for value in as_cheap["as_robust"]) or (cheap and not len(as_cheap)):
         return "; ".join(told), OPEN
     return "; ".join(told), _so_far(NOT_HELD, len(cheap))
+
+
+def _surely(row: pd.Series, claim: Claim, table: pd.DataFrame, *, of: int) -> bool:
+    """Whether a row of `at_equal_robustness` is known to lose no more than the margin, as one of so many."""
+    places = {"fraction": row["matched_fraction"], "reference_fraction": 1.0}
+    found = compare(table, row["arm"], claim.reference, **places, confidence=1 - LEVEL / of)
+    return found.difference.seeds >= MIN_SEEDS and found.over_images.low > -MARGIN
 
 
 def _so_far(verdict: str, missing: int) -> str:
@@ -210,17 +232,19 @@ def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) 
     # Of what is as robust, to a whole image, the cheapest.
     best = max(verdicts, key=lambda point: (round(verdicts[point].comparison.difference.mean, 9), times[point]))
     (arm, fraction), verdict = best, verdicts[best]
-    ends = [sum(other.says == says for other in verdicts.values()) for says in (BETTER, WORSE)]
+    said = Counter(other.says for other in verdicts.values())
+    less = [said[BETTER_HERE] + said[BETTER_ALONE], said[WORSE_HERE] + said[WORSE_ALONE]]
+    more = f", {less[0]} and {less[1]} more by themselves or on these images" * any(less)
     gain, full = verdict.comparison.over_images, tested[_of_its_way(arm, claim.reference), 1.0]
     told = (
-        f"of {len(verdicts)} pruned and cheaper, beside the full run, {ends[0]} better and {ends[1]} worse beyond "
-        f"chance; the best {gain.points()} beside {_level(full)} at {times[best]:.2f}x ({arm}, "
+        f"of {len(verdicts)} pruned and cheaper, beside the full run, {said[BETTER]} better and {said[WORSE]} worse "
+        f"beyond chance{more}; the best {gain.points()} beside {_level(full)} at {times[best]:.2f}x ({arm}, "
         f"{100 * fraction:g} %; {gain.counted()})"
     )
-    if ends[0]:
+    if said[BETTER]:
         return told, HELD
     awaited = sum(point.control is None and point.fraction < 1 for point in missing)
-    return told, _so_far(NOT_HELD if ends[1] == len(verdicts) else OPEN, awaited)
+    return told, _so_far(NOT_HELD if said[WORSE] == len(verdicts) else OPEN, awaited)
 
 
 def _of_its_way(arm: str, pruner: str) -> str:

@@ -17,7 +17,6 @@ from advprune_core.analysis.verdicts import (
     BETTER,
     BETTER_HERE,
     NO_VERDICT,
-    UNDECIDED,
     WORSE,
     WORSE_HERE,
     Comparison,
@@ -188,10 +187,10 @@ def _tally(known: pd.DataFrame, name: str) -> str:
         names = ", ".join(f"{row['pruner']} ({_gain(row, name)})" for _, row in rows.iterrows())
         if names or (kind in (BETTER, WORSE) and not says.str.startswith(NO_VERDICT).all()):
             parts.append(f"{kind}: {names or 'none'}")
-    rest = known[(says == UNDECIDED) | says.str.startswith(NO_VERDICT)]
+    rest = known[~says.isin([BETTER, BETTER_HERE, WORSE, WORSE_HERE])]
     for text, group in rest.groupby(f"{name}_verdict"):
         means = points[group.index]
-        span = f", {means.min():+.1f} to {means.max():+.1f}" if text == UNDECIDED else ""
+        span = "" if str(text).startswith(NO_VERDICT) else f", {means.min():+.1f} to {means.max():+.1f}"
         parts.append(f"{text} ({len(group)} pruner{'s' * (len(group) > 1)}{span})")
     if points.notna().any():
         ends = known.loc[[points.idxmin(), points.idxmax()]].iterrows()

@@ -3,7 +3,9 @@
 The seed is the unit: two arms are compared by the differences of their seeds, in a paired t test. All
 comparisons of one text or table are judged together (Holm). Fewer than three seeds, or seeds that
 all say the same, allow no verdict. A verdict that is not limited to these test images holds for
-others as well: there the standard error is that of drawing seeds and images.
+others as well: there the standard error is that of drawing seeds and images. What only its own test
+shows is told apart from what not even that shows: of few seeds and many comparisons, large
+differences are.
 """
 
 from __future__ import annotations
@@ -39,9 +41,12 @@ BETTER = "better beyond chance"
 WORSE = "worse beyond chance"
 BETTER_HERE = "better on these images, open for others"
 WORSE_HERE = "worse on these images, open for others"
+BETTER_ALONE = "better by itself, open over all"
+WORSE_ALONE = "worse by itself, open over all"
 UNDECIDED = "not significant"
 NO_VERDICT = "no verdict"
-_MIRRORED = {BETTER: WORSE, WORSE: BETTER, BETTER_HERE: WORSE_HERE, WORSE_HERE: BETTER_HERE}
+_ENDS = _BEYOND_CHANCE, _HERE, _ALONE = (BETTER, WORSE), (BETTER_HERE, WORSE_HERE), (BETTER_ALONE, WORSE_ALONE)
+_MIRRORED = dict(_ENDS) | {worse: better for better, worse in _ENDS}
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Comparison:
         The same with images drawn as seeds are, and never less: of few seeds the error is not well known. NaN, too,
         where outcomes of images are not known.
     other_images : (float, float), optional
-        95 % interval of the crossed bootstrap.
+        Interval of the crossed bootstrap, as that of the difference 95 % unless another one is asked for.
     deviation : float
         Standard deviation of the differences of seeds; NaN with fewer than `MIN_SEEDS`, or without spread.
     learned : bool
@@ -118,10 +123,11 @@ class Verdict:
     ----------
     comparison : Comparison
     says : str
-        `BETTER`, `WORSE`, `BETTER_HERE`, `WORSE_HERE`, `UNDECIDED`, or `NO_VERDICT` and why.
+        `BETTER`, `WORSE`, `BETTER_HERE`, `WORSE_HERE`, `BETTER_ALONE`, `WORSE_ALONE`, `UNDECIDED`, or
+        `NO_VERDICT` and why.
     p : float
-        After Holm, of the test over seeds and images, or over seeds where outcomes of images are not
-        known; NaN without a verdict.
+        After Holm, of the test that the verdict rests on: over seeds and images, or over seeds alone where it is
+        on these images, or outcomes of images are not known; NaN without a verdict.
     """
 
     comparison: Comparison
@@ -139,7 +145,13 @@ class Verdict:
 
 
 def compare(
-    table: pd.DataFrame, arm: str, reference: str, *, fraction: float, reference_fraction: float | None = None
+    table: pd.DataFrame,
+    arm: str,
+    reference: str,
+    *,
+    fraction: float,
+    reference_fraction: float | None = None,
+    confidence: float = 0.95,
 ) -> Comparison:
     """Compare the robust accuracy of two arms over the seeds that both have.
 
@@ -151,6 +163,8 @@ def compare(
     fraction, reference_fraction : float
         Share of the data that each keeps, a control: that the run it matches keeps; the reference's is the same
         unless given.
+    confidence : float
+        Of the intervals.
     """
     ours = runs_of(table, arm, fraction)
     theirs = runs_of(table, reference, fraction if reference_fraction is None else reference_fraction)
@@ -158,7 +172,7 @@ def compare(
     paired = [seed for seed in seeds if all(seed in found for found in tested)]
     left_out = Counter(why_unpaired(ours, theirs, seed) for seed in seeds if seed not in paired)
     differences = (ours.loc[paired, "robust"] - theirs.loc[paired, "robust"]).to_numpy(np.float64)
-    difference = estimate(differences, bounds=(-1.0, 1.0))
+    difference = estimate(differences, confidence, bounds=(-1.0, 1.0))
     p, p_images, other_images, deviation = float("nan"), float("nan"), None, float("nan")
     learned = not (as_a_constant(ours.loc[paired]) and as_a_constant(theirs.loc[paired]))
     if len(paired) >= MIN_SEEDS and spread(differences) and learned:
@@ -167,7 +181,7 @@ def compare(
         outcomes = both_outcomes(ours.loc[paired], theirs.loc[paired])
         if outcomes is not None:
             p_images = max(p, t_test(difference.mean, *crossed_error(*outcomes)))
-            other_images = crossed_bootstrap(*outcomes)
+            other_images = crossed_bootstrap(*outcomes, confidence)
     reasons = tuple(sorted(left_out.items()))
     return Comparison(difference, len(seeds), reasons, p, p_images, other_images, deviation, learned)
 
@@ -191,32 +205,38 @@ def judge(comparisons: Mapping[K, Comparison]) -> dict[K, Verdict]:
     """The verdicts on all the comparisons that stand in one text or table, at 5 % over all of them.
 
     An arm is better or worse beyond chance if the t test over seeds and images says so after Holm's
-    correction; it is so on these images if only the one over seeds does.
+    correction; it is so on these images if only the one over seeds does, and by itself if the first does without the
+    correction.
     """
     seeds = np.array([comparison.p for comparison in comparisons.values()])
     images = np.array([comparison.p_images for comparison in comparisons.values()])
     unknown = np.isnan(images) & ~np.isnan(seeds)
     over_seeds, over_images = holm(seeds), holm(np.where(unknown, 1.0, images))
-    shown = np.where(unknown, over_seeds, over_images)
     return {
-        key: Verdict(comparison, _says(comparison, *p), float(at))
-        for (key, comparison), *p, at in zip(comparisons.items(), over_seeds, over_images, shown, strict=True)
+        key: Verdict(comparison, *_told(comparison, *p))
+        for (key, comparison), *p in zip(comparisons.items(), over_seeds, over_images, strict=True)
     }
 
 
-def _says(comparison: Comparison, over_seeds: float, over_images: float) -> str:
-    seeds, up = comparison.difference.seeds, comparison.difference.mean > 0
+def _told(comparison: Comparison, over_seeds: float, over_images: float) -> tuple[str, float]:
+    """What a comparison shows, and the corrected p value that this rests on."""
+    seeds, worse = comparison.difference.seeds, comparison.difference.mean <= 0
+    why = ""
     if seeds < MIN_SEEDS:
-        return f"{NO_VERDICT}: {seeds or 'no'} seed{'s' * (seeds > 1)}{'' if seeds else ' has both'}"
-    if not comparison.learned:
-        return f"{NO_VERDICT}: neither is more robust than a constant answer"
-    if np.isnan(over_seeds):
-        return f"{NO_VERDICT}: no spread over {seeds} seeds"
+        why = f"{seeds or 'no'} seed{'s' * (seeds > 1)}{'' if seeds else ' has both'}"
+    elif not comparison.learned:
+        why = "neither is more robust than a constant answer"
+    elif np.isnan(over_seeds):
+        why = f"no spread over {seeds} seeds"
+    if why:
+        return f"{NO_VERDICT}: {why}", float("nan")
     if over_images <= LEVEL:
-        return BETTER if up else WORSE
+        return _BEYOND_CHANCE[worse], float(over_images)
     if over_seeds <= LEVEL:
-        return BETTER_HERE if up else WORSE_HERE
-    return UNDECIDED
+        return _HERE[worse], float(over_seeds)
+    unknown = np.isnan(comparison.p_images)
+    alone = comparison.p if unknown else comparison.p_images
+    return _ALONE[worse] if alone <= LEVEL else UNDECIDED, float(over_seeds if unknown else over_images)
 
 
 def how_judged(says: Iterable[str]) -> str:
@@ -227,10 +247,12 @@ def how_judged(says: Iterable[str]) -> str:
         constant = ", or on runs no more robust than a constant answer" * any("constant" in text for text in told)
         rests = f"No verdict rests on fewer than {MIN_SEEDS} seeds, or on seeds without spread{constant}."
         return rests if told else ""
+    alone = "; *by itself*: at that level in a test of its own" * any("by itself" in text for text in told)
     return (
         f"Verdicts: paired t tests over seeds and test images, at {100 * LEVEL:g} % over {tested} "
-        f"comparison{'s' * (tested > 1)} together (Holm); *on these images*: over seeds alone. Intervals: 95 %, "
-        "each for itself, over seeds; *other images*: by a bootstrap of seeds and test images."
+        f"comparison{'s' * (tested > 1)} together (Holm); *on these images*: over seeds alone"
+        f"{alone}. Intervals: 95 %, each for itself, over seeds; *other images*: by a bootstrap of seeds and test "
+        "images."
     )
 
 

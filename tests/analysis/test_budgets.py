@@ -101,6 +101,16 @@ def test_one_seed_that_is_the_highest_is_no_advice() -> None:
     assert chosen(lucky.iloc[:1], 1.0)[0] == "craig", "where nothing has more seeds it is all there is"
 
 
+def test_a_rival_that_is_passed_over_was_tested_nevertheless() -> None:
+    """To say that nothing was would make advice to prune of an even result."""
+    few = pd.concat([HALF, SHORT.iloc[:2]], ignore_index=True)
+    assert "what was tested on all the data at this cost or less has too few seeds" in budget_findings(few, [1.0])
+    useless = pd.concat([HALF, SHORT.assign(robust=0.1)], ignore_index=True).assign(classes=10)
+    told = "what was tested on all the data at this cost or less is no more robust than a constant answer."
+    assert told in budget_findings(useless, [1.0])
+    assert "nothing on all the data was tested at this cost or less." in budget_findings(HALF, [1.0])
+
+
 def test_a_constant_answer_is_no_advice() -> None:
     useless = TABLE.assign(classes=10)
     useless.loc[useless["arm"] == "random", "robust"] *= 0.1

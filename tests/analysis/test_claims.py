@@ -158,6 +158,35 @@ def test_a_speed_up_counts_without_a_loss(robust: float, cost: float, expected: 
     assert unfinished["measured"][_BULLET] == "not measured"
 
 
+def copies(runs: pd.DataFrame, count: int) -> list[pd.DataFrame]:
+    """As many arms with the same outcomes."""
+    arm = runs["arm"].iloc[0]
+    return [runs.assign(arm=f"{arm} seed={n}", key=[f"{key}-{n}" for key in runs["key"]]) for n in range(count)]
+
+
+def test_the_best_of_many_is_not_known_by_its_own_interval() -> None:
+    """Of twenty runs that lose as much as the margin one is likely to seem to lose less."""
+    study, full = "gradient_matching_cifar10_cpu", seeded_runs("TRADES: random", 0.30, **FACTS)
+    parts = copies(seeded_runs("TRADES, warm start: grad_match every=2", 0.2817, fraction=0.3, cost=25, **FACTS), 20)
+    found = [
+        claims_table({study: stacked(full, *parts[:many]).assign(robust_pgd20=0.4)})["verdict"][_PLAIN]
+        for many in (1, len(parts))
+    ]
+    assert found == [HELD, OPEN]
+
+
+def test_nothing_is_as_robust_as_a_constant_answer() -> None:
+    table = stacked(
+        seeded_runs("TRADES: random", 0.011, **FACTS),
+        seeded_runs("TRADES, warm start: grad_match every=7", 0.011, fraction=0.3, cost=25, **FACTS),
+    ).assign(robust_pgd20=0.4, classes=100)
+    found = claims_table({"gradient_matching_cifar10_cpu": table}).iloc[_PLAIN]
+    assert (found["measured"], found["verdict"]) == (
+        "no more robust on all the data than a constant answer (1.1 %)",
+        OPEN,
+    )
+
+
 def test_a_speed_up_in_passes_alone_is_no_verdict() -> None:
     """Seconds of a GPU and of a laptop together say nothing."""
     table = headline(0.2, 0.1)
@@ -206,6 +235,15 @@ def test_a_gain_is_of_any_pruned_run_that_is_cheaper_too(
     left = [missing("PGD-7: keep_hard"), missing("PGD-7: random", fraction=1.0)]
     unfinished = claims_table({"cifar10_cpu": table}, missing={"cifar10_cpu": left}).iloc[_GAIN]
     assert unfinished["verdict"] == (HELD if expected == HELD else f"{expected} so far; 1 run is missing")
+
+
+def test_losses_that_only_their_own_test_shows_are_counted_too() -> None:
+    """Three seeds cannot show them among many comparisons, however large they are."""
+    full = seeded_runs("PGD-7: random", 0.30, **FACTS)[:3]
+    parts = copies(seeded_runs("PGD-7: keep_hard", 0.28, fraction=0.6, cost=60, **FACTS)[:3], 30)
+    found = claims_table({"cifar10_cpu": stacked(full, *parts).assign(robust_pgd20=0.4)}).iloc[_GAIN]
+    assert "0 worse beyond chance, 0 and 30 more by themselves or on these images; the best" in found["measured"]
+    assert found["verdict"] == OPEN
 
 
 def test_of_gains_that_are_equal_the_cheaper_one_is_named() -> None:

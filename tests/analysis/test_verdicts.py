@@ -13,10 +13,12 @@ from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, crosse
 from advprune_core.analysis.seeds import was_run
 from advprune_core.analysis.verdicts import (
     BETTER,
+    BETTER_ALONE,
     BETTER_HERE,
     NO_VERDICT,
     UNDECIDED,
     WORSE,
+    WORSE_ALONE,
     WORSE_HERE,
     Comparison,
     compare,
@@ -153,9 +155,12 @@ def made(mean: float, p: float, p_images: float = NAN, seeds: int = 5) -> Compar
 @pytest.mark.parametrize(
     ("family", "says"),
     [
-        # One alone at .02 is a finding, one of three is not: 3 x .02 = .06.
+        # One alone at .02 is a finding, one of three is so by itself only: 3 x .02 = .06.
         ([made(0.1, 0.02, 0.02)], [BETTER]),
-        ([made(0.1, 0.02, 0.02), made(0.1, 0.5, 0.5), made(0.1, 0.5, 0.5)], [UNDECIDED] * 3),
+        ([made(0.1, 0.02, 0.02), made(0.1, 0.5, 0.5), made(0.1, 0.5, 0.5)], [BETTER_ALONE, UNDECIDED, UNDECIDED]),
+        ([made(-0.1, 0.02, 0.03), made(0.1, 0.5, 0.5), made(0.1, 0.5, 0.5)], [WORSE_ALONE, UNDECIDED, UNDECIDED]),
+        # By itself, too, it must hold over images, where they are known.
+        ([made(0.1, 0.02, 0.06), made(0.1, 0.03), made(0.1, 0.5, 0.5)], [UNDECIDED, BETTER_ALONE, UNDECIDED]),
         # What allows no test does not count.
         ([made(-0.1, 0.02, 0.02), made(0.1, NAN, NAN, 2)], [WORSE, "no verdict: 2 seeds"]),
         # Over seeds 2 x .01; over images 2 x .03: here, and perhaps only here.
@@ -166,6 +171,18 @@ def made(mean: float, p: float, p_images: float = NAN, seeds: int = 5) -> Compar
 )
 def test_verdicts_of_a_family(family: list[Comparison], says: list[str]) -> None:
     assert [verdict.says for verdict in judge(dict(enumerate(family))).values()] == says
+
+
+def test_the_p_value_is_that_of_the_test_which_the_verdict_rests_on() -> None:
+    """Beside *on these images* a p value over images would speak against what it stands beside."""
+    family = [made(0.1, 0.001, 0.002), made(0.1, 0.01, 0.9), made(-0.1, 0.02, 0.04), made(0.1, 0.3, 0.4)]
+    told = [(verdict.says, verdict.p) for verdict in judge(dict(enumerate(family))).values()]
+    over_seeds, over_images = ([0.004, 0.03, 0.04, 0.3], [0.008, 0.9, 0.12, 0.8])
+    assert [says for says, _ in told] == [BETTER, BETTER_HERE, WORSE_HERE, UNDECIDED]
+    expected = [over_images[0], over_seeds[1], over_seeds[2], over_images[3]]
+    assert [p for _, p in told] == pytest.approx(expected)
+    mirrored = [verdict.mirrored().says for verdict in judge(dict(enumerate(family))).values()]
+    assert mirrored == [WORSE, WORSE_HERE, BETTER_HERE, UNDECIDED]
 
 
 def test_the_text_of_a_verdict() -> None:
