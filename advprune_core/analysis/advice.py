@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import pandas as pd
 from pydantic import BeforeValidator, Field, model_validator
@@ -75,11 +75,29 @@ def full_epochs(points: pd.DataFrame) -> float:
     return float((whole if len(whole) else points)["epochs"].max())
 
 
-def choose(points: pd.DataFrame, budget: float) -> tuple[Plan, Plan | None] | None:
-    """The plan to take for a budget, and the best of the other kind (pruned, or on all the data).
+class Choice(NamedTuple):
+    """What to do with a budget.
 
-    Of all plans whose expected robust accuracy lies in the interval of the best one's, the cheapest; at equal cost
-    one on all the data before a pruned one, then the more robust one.
+    Attributes
+    ----------
+    plan : Plan
+    rival : Plan or None
+        The best of the other kind (pruned, or on all the data).
+    compared : bool
+        Whether its way of training was measured on all the data at no more than the budget, or it is on all the data.
+    """
+
+    plan: Plan
+    rival: Plan | None
+    compared: bool
+
+
+def choose(points: pd.DataFrame, budget: float) -> Choice | None:
+    """The plan to take for a budget.
+
+    On all the data, of the plans whose expected robust accuracy lies in the interval of the best one's, the cheapest
+    (at equal cost the more robust). The best pruned plan instead only if its interval lies above theirs: that nobody
+    can tell two apart is no reason to prune.
 
     Parameters
     ----------
@@ -90,17 +108,20 @@ def choose(points: pd.DataFrame, budget: float) -> tuple[Plan, Plan | None] | No
 
     Returns
     -------
-    (Plan, Plan or None) or None
+    Choice or None
         None where the budget pays for no measured way of training.
     """
     plans = [plan for way in ways_of(points) if (plan := way.at(budget)) is not None]
-    if not plans:
-        return None
-    best = max(plans, key=lambda plan: plan.robust.mean)
-    near = [plan for plan in plans if plan is best or plan.robust.mean >= best.robust.low]
-    taken = min(near, key=lambda plan: (round(math.log(plan.cost), 2), plan.pruned, -plan.robust.mean))
-    others = [plan for plan in plans if plan.pruned != taken.pruned]
-    return taken, max(others, key=lambda plan: plan.robust.mean, default=None)
+    whole = [plan for plan in plans if not plan.pruned]
+    pruned = max((plan for plan in plans if plan.pruned), key=lambda plan: plan.robust.mean, default=None)
+    if not whole:
+        return None if pruned is None else Choice(pruned, None, compared=False)
+    best = max(whole, key=lambda plan: plan.robust.mean)
+    if pruned and pruned.robust.low > max(plan.robust.high for plan in whole):
+        return Choice(pruned, best, compared=any(plan.way.trainer == pruned.way.trainer for plan in whole))
+    near = [plan for plan in whole if plan is best or plan.robust.mean >= best.robust.low]
+    taken = min(near, key=lambda plan: (round(math.log(plan.cost), 2), -plan.robust.mean))
+    return Choice(taken, pruned, compared=True)
 
 
 def advise(
@@ -142,10 +163,10 @@ def advise(
     if found is None:
         lines.append(f"Cannot tell: the cheapest run that was measured costs {least / budget:.1f} times as much.")
     else:
-        plan, rival = found
-        plan, changed = with_enough_steps(plan, images, measured=there["images"])
+        rival = found.rival
+        plan, changed = with_enough_steps(found.plan, images, measured=there["images"])
         lines += [
-            f"{_answer(plan)} ({_time(plan.cost, speed, images)}).{_doubt(plan, rival, dearest=most / budget)}",
+            f"{_answer(found)}: {_way(plan)} ({_time(plan.cost, speed, images)}).{_doubt(most / budget)}",
             f"  {'reached there' if apart else 'expected'}: {_expected(plan.clean, 'clean')}, "
             f"{_expected(plan.robust, 'robust')}",
             "  means over seeds on the measured test images, 95 % intervals; of single runs the standard deviation is "
@@ -181,21 +202,23 @@ def _epochs(count: float) -> str:
     return f"{count:.3g} epoch{'s' * (round(count, 2) != 1)}"
 
 
-def _answer(plan: Plan) -> str:
-    """Whether to prune, and what to do."""
-    return f"{'Prune' if plan.pruned else 'Do not prune'}: {_way(plan)}"
+def _answer(found: Choice) -> str:
+    """Whether to prune."""
+    if found.compared:
+        return "Prune" if found.plan.pruned else "Do not prune"
+    way = "in this way of training " if found.rival else ""
+    why = f"nothing on all the data was measured {way}at this cost"
+    return f"Cannot tell whether to prune: {why}. Best that was measured"
 
 
-def _doubt(plan: Plan, rival: Plan | None, *, dearest: float) -> str:
+def _doubt(dearest: float) -> str:
     """What of the answer cannot be told; `dearest`: cost of the dearest measured run, as a share of the budget."""
-    if dearest < _ENOUGH:
-        return (
-            " That is the best of what was measured; cannot tell whether this budget buys better: no run that was "
-            f"measured costs more than {dearest:.1g} of it."
-        )
-    if plan.pruned and rival is None:
-        return " Cannot tell whether pruning is better: nothing on all the data was measured at this cost."
-    return ""
+    if dearest >= _ENOUGH:
+        return ""
+    return (
+        " That is the best of what was measured; cannot tell whether this budget buys better: no run that was "
+        f"measured costs more than {dearest:.1g} of it."
+    )
 
 
 def _way(plan: Plan) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from advprune_core.analysis.estimates import Estimate, accuracy
-from advprune_core.analysis.seeds import MIN_SEEDS
+from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant
 from advprune_core.analysis.summaries import attacks_of
 from advprune_core.base.components import Component
 from advprune_core.base.files import write_text
@@ -60,13 +60,13 @@ def measured_points(folders: Sequence[Path]) -> pd.DataFrame:
         ``norm``, ``eps``, ``test`` (attacks); ``trainer`` (settings that are not the defaults, JSON), ``pruner``
         (JSON; ``"full"``: all the data), ``fraction``, ``epochs``; ``cost`` in forward-equivalents for each training
         image; ``clean, robust``: a value in [0, 1] for each seed, JSON. Points of fewer than three seeds are left out,
-        and wrong labels on which no pruned run was tested.
+        what is no more robust than a constant answer, and wrong labels on which no pruned run was tested.
     """
     rows = pd.DataFrame([row for folder in folders for row in _runs(folder)])
     rows = rows.drop_duplicates([*SETTING, *POINT, "seed"])
     points = []
     for place, runs in rows.groupby([*SETTING, *POINT], sort=True):
-        if len(runs) < MIN_SEEDS:
+        if len(runs) < MIN_SEEDS or as_a_constant(runs):
             continue
         runs = runs.sort_values("seed")
         values = {name: json.dumps([round(value, 6) for value in runs[name]]) for name in ("clean", "robust")}
@@ -102,6 +102,7 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
             "pruner": json.dumps(config.pruner.spec(), sort_keys=True),
             "fraction": config.fraction,
             "epochs": config.optimisation.epochs,
+            "classes": row["classes"],
             "cost": row["cost"] / record.n,
             "clean": row["clean"],
             "robust": row["robust"],

@@ -38,12 +38,12 @@ def held_back() -> Iterator[tuple[str, Plan, float]]:
     for place, rows in read_points().groupby([*SETTING, "trainer"]):
         for cost in sorted(set(rows["cost"])):
             found = choose(rows[rows["cost"] != cost], cost)
-            if found is None or found[0].between[0] == found[0].between[1]:
+            if found is None or found.plan.between[0] == found.plan.between[1]:
                 continue
-            (way,) = [way for way in ways_of(rows) if _name(way) == _name(found[0].way)]
+            (way,) = [way for way in ways_of(rows) if _name(way) == _name(found.plan.way)]
             if cost in way.costs:
                 robust = json.loads(way.points["robust"][list(way.costs).index(cost)])
-                yield f"{place[0]}, {place[-1]}, {cost:.0f}", found[0], float(np.mean(robust))
+                yield f"{place[0]}, {place[-1]}, {cost:.0f}", found.plan, float(np.mean(robust))
 
 
 def test_held_back_budgets_lie_within_the_advised_interval() -> None:
@@ -69,7 +69,10 @@ SHORT = ("{}", "full", 1.0, 15.0, 50.0, 0.55)
         # Clearly better than all the data: pruned. Not to be told apart from it: all the data.
         ([FULL, ("{}", "aum", 0.5, 60.0, 100.0, 0.65)], 100, ("aum", 100, "full")),
         ([FULL, ("{}", "aum", 0.5, 60.0, 100.0, 0.61)], 100, ("full", 100, "aum")),
-        # As good and cheaper; better, and dearer.
+        # As good and cheaper, which is no gain on what would be as cheap on all the data, and may have been run.
+        ([FULL, ("{}", "aum", 0.5, 30.0, 50.0, 0.60)], 100, ("full", 100, "aum")),
+        ([FULL, SHORT, ("{}", "aum", 0.5, 30.0, 50.0, 0.54)], 70, ("full", 70, "aum")),
+        # As good and cheaper on all the data; better, and dearer.
         ([FULL, ('{"steps": 1}', "full", 1.0, 30.0, 30.0, 0.59)], 100, ("full", 30, None)),
         ([FULL, ('{"steps": 1}', "full", 1.0, 30.0, 30.0, 0.55)], 100, ("full", 100, None)),
     ],
@@ -79,8 +82,20 @@ def test_the_cheapest_of_the_best(rows: list[Any], budget: float, expected: tupl
     if found is None:
         assert expected is None
     else:
-        plan, rival = found
+        plan, rival = found.plan, found.rival
         assert (plan.way.pruner, plan.cost, rival and rival.way.pruner) == expected
+
+
+def test_a_pruned_run_beside_another_way_of_training_alone_is_no_reason_to_prune() -> None:
+    """Fewer epochs of its own way might do as well, or better."""
+    fast, half = ('{"steps": 1}', "full", 1.0, 30.0, 30.0, 0.55), ("{}", "aum", 0.5, 30.0, 50.0, 0.65)
+    apart, beside = choose(points([fast, half]), 50), choose(points([fast, half, SHORT]), 50)
+    assert apart is not None
+    assert beside is not None
+    assert (apart.plan.way.pruner, apart.compared) == (beside.plan.way.pruner, not beside.compared) == ("aum", False)
+    text = told(Request.create(cost=50 / (17 * 30)), points([fast, half]))
+    assert "Cannot tell whether to prune: nothing on all the data was measured in this way of training at this" in text
+    assert "Best that was measured: 50 % of the data, kept by 'aum'" in text
 
 
 @pytest.mark.parametrize(
@@ -222,9 +237,9 @@ def test_more_and_less_than_was_measured_cannot_be_told() -> None:
     assert "10% of the budget" in much
     only = told(Request.create(cost=50 / full), points([FULL, HALF]))
     first = only.splitlines()[2]
-    assert first.startswith("Prune: 50 % of the data, ")
-    assert first.endswith(
-        "). Cannot tell whether pruning is better: nothing on all the data was measured at this cost."
+    assert first.startswith(
+        "Cannot tell whether to prune: nothing on all the data was measured at this cost. Best that was measured: "
+        "50 % of the data, "
     )
     between = told(Request.create(cost=75 / full), rows)
     assert "a cost between 0.098 and 0.196 of a full run: interpolated" in between
