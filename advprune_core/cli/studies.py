@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,10 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.cli.interrupts import interruptible
 from advprune_core.cli.options import DryRun, Out, Retrain, assignments, put_over, shard_of
 from advprune_core.cli.reports import print_plan, report_failures, report_left_out
+
+if TYPE_CHECKING:
+    from advprune_core.analysis.speedrun import Choice
+    from advprune_core.study.study import StudyConfig
 
 
 def init(
@@ -76,14 +80,26 @@ def study(
     part = shard_of(shard)
     failed: dict[str, str] = {}
     with no_workers_left():
-        for number, (_, config) in enumerate(studies):
+        for number, (notebook, config) in enumerate(studies):
             if config in [earlier for _, earlier in studies[:number]]:
                 continue  # notebooks of one grid are executed together
+            choice = _choice(notebook, parameters, config)
+            if choice and part:
+                raise ConfigError(f"--shard: {notebook.name} chooses by its first runs which others are needed")
             if dry_run:
+                if choice:
+                    print("The ranking:")
+                    print_plan(study_grid(choice.config), config.execution)
+                    print("\nThen of this, the first places of the ranking:")
                 print_plan(study_grid(config, shard=part), config.execution)
                 continue
             with interruptible():
-                result = run_study(config, shard=part, retrain=retrain)
+                only = None
+                if choice:
+                    ranking = run_study(choice.config, retrain=retrain)
+                    failed |= ranking.failed
+                    only = choice.winners(ranking.table)
+                result = run_study(config, shard=part, retrain=retrain, only=only)
                 failed |= result.failed
                 if part is None:
                     print(printable(result.table).to_string(index=False))
@@ -95,3 +111,14 @@ def study(
             print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
             report_left_out(result.without_weights)
     report_failures(failed)
+
+
+def _choice(notebook: Path, parameters: dict[str, Any], config: StudyConfig) -> Choice | None:
+    """What a notebook chooses its runs by, if it does."""
+    from advprune_core.analysis.speedrun import Choice
+    from advprune_core.study.executed import parameters_of
+
+    options = parameters_of(notebook) | parameters
+    if "choice_seeds" not in options:
+        return None
+    return Choice.of(config, options["choice_seeds"], top=options["top"], beside=options["textbook"])

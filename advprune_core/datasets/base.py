@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,8 +39,20 @@ class DatasetSource(Component):
 
     limit: Annotated[int | None, Field(ge=1, le=1_000_000_000, description="stratified subset: training images")] = None
     test_limit: Annotated[int | None, Field(ge=1, le=1_000_000_000, description="the same for the test images")] = None
-    val_select: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_select")] = None
-    val_stop: Annotated[int | None, Field(ge=0, le=1_000_000_000, description="images of val_stop")] = None
+    val_select: Annotated[
+        int | None,
+        Field(
+            ge=0, le=1_000_000_000, description="training images held out for pruners to choose by; none: up to 1,000"
+        ),
+    ] = None
+    val_stop: Annotated[
+        int | None,
+        Field(ge=0, le=1_000_000_000, description="training images held out to watch training by; none: up to 1,000"),
+    ] = None
+    tested_on: Annotated[
+        Literal["test", "val_stop"],
+        Field(description="what runs are tested on: the test images, or val_stop, to choose settings by"),
+    ] = "test"
     label_noise: Annotated[
         float, Field(ge=0, lt=1, description="share of the training images that get a wrong label, at random")
     ] = 0.0
@@ -88,17 +100,16 @@ def load_dataset(
     Raises
     ------
     DataError
-        Pixels outside [0, 1] or not finite, labels that do not match, a damaged file.
+        Pixels outside [0, 1] or not finite, labels that do not match, a damaged file; no images to test on.
     """
     try:
         parsed = DATASETS.parse(source)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    clean = _load(parsed.replace(label_noise=0.0), str(data_folder(folder)), parsed.stamp())
-    if not parsed.label_noise:
-        return clean
-
-    return with_label_noise(clean, parsed.label_noise)
+    found = _load(parsed.replace(label_noise=0.0, tested_on="test"), str(data_folder(folder)), parsed.stamp())
+    if parsed.label_noise:
+        found = with_label_noise(found, parsed.label_noise)
+    return found if parsed.tested_on == "test" else found.tested_on_val_stop()
 
 
 @lru_cache(maxsize=2)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from advprune_core.datasets.arrays import DataError
 
 #: Of what is drawn once for all runs.
 SPLIT_SEED = 0
@@ -108,6 +110,19 @@ class Dataset:
         """Which training images have a label that is known to be wrong: bool, shape (n,)."""
         true, given = self.true_labels, self.train.labels
         return np.zeros(len(given), bool) if true is None else (true.cpu() != given.cpu()).numpy()
+
+    def tested_on_val_stop(self) -> Dataset:
+        """The same with val_stop in the place of the test images, which nobody may choose by.
+
+        Raises
+        ------
+        DataError
+            There are no images in val_stop.
+        """
+        if not len(self.val_stop):
+            raise DataError("tested_on = 'val_stop', but val_stop has no images; give it some (val_stop = 100)")
+        images, labels = self.val_stop.images.numpy(), self.val_stop.labels.numpy()
+        return replace(self, test=self.val_stop, test_hash=content_hash(images, labels))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -3,30 +3,62 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from advprune_core.analysis.speedrun import ranked, results, speedrun_figure, speedrun_findings, winners
+from advprune_core.analysis.speedrun import Choice, ranked, results, speedrun_figure, speedrun_findings
+from advprune_core.base.settings import ConfigError
+from advprune_core.study.study import StudyConfig
 from tests.analysis.figure_checks import faults
-from tests.made_up import DEVIATIONS, seeded_runs, stacked
-
-PLAIN = seeded_runs("textbook: random", 0.50, cost_seconds=120, val_pgd_last=0.55 + DEVIATIONS)
-FULL = seeded_runs("ours: random", 0.60, cost_seconds=120, val_pgd_last=0.64 + DEVIATIONS)
-PRUNED = seeded_runs("ours: random", 0.57, fraction=0.5, cost_seconds=120, val_pgd_last=0.66 + DEVIATIONS)
+from tests.made_up import seeded_runs, stacked
 
 
-def test_the_ranking_is_that_of_the_held_out_images_alone() -> None:
-    ranking = ranked(stacked(PLAIN, FULL, PRUNED, seeded_runs("unchecked: random", 0.9).assign(val_pgd_last=np.nan)))
-    assert ranking[["arm", "fraction"]].values.tolist() == [
-        ["ours: random", 0.5],
-        ["ours: random", 1.0],
-        ["textbook: random", 1.0],
+def runs(arm: str, robust: float, *, fraction: float = 1.0, seeds: int = 5) -> pd.DataFrame:
+    """Runs of an arm, of which so many were tested and the others diverged."""
+    found = seeded_runs(arm, robust, fraction=fraction, cost_seconds=120)
+    found.loc[found["seed"] >= seeds, ["robust", "clean"]] = np.nan
+    return found.assign(status=np.where(found["seed"] < seeds, "ok", "diverged"))
+
+
+def held_out(**reached: float) -> pd.DataFrame:
+    """Runs of the three arms, and what they reach on held-out images."""
+    arms = {"plain": ("textbook: random", 1.0), "full": ("ours: random", 1.0), "pruned": ("ours: random", 0.5)}
+    return stacked(*(runs(arms[name][0], value, fraction=arms[name][1]) for name, value in reached.items()))
+
+
+def winners(table: pd.DataFrame, top: int, beside: Sequence[str] = ()) -> list[Any]:
+    return Choice.of(StudyConfig(), [100], top=top, beside=beside).winners(table)
+
+
+PLAIN, FULL, PRUNED = (
+    runs("textbook: random", 0.50),
+    runs("ours: random", 0.60),
+    runs("ours: random", 0.57, fraction=0.5),
+)
+CHOICE = held_out(plain=0.55, full=0.64, pruned=0.66)
+RANKING = ranked(CHOICE)
+
+
+def test_a_ranking_has_every_point_and_those_that_lack_runs_last() -> None:
+    """A mean of one seed that is the highest by chance is no first place, and what diverged does not vanish."""
+    few, none = runs("few: random", 0.9, seeds=1), runs("none: random", 0.9, seeds=0)
+    ranking = ranked(stacked(few, none, PLAIN, FULL, PRUNED))
+    assert ranking[["arm", "fraction", "seeds", "runs"]].values.tolist() == [
+        ["ours: random", 1.0, 5, 5],
+        ["ours: random", 0.5, 5, 5],
+        ["textbook: random", 1.0, 5, 5],
+        ["few: random", 1.0, 1, 5],
+        ["none: random", 1.0, 0, 5],
     ]
-    assert ranking["held_out"].tolist() == pytest.approx([0.66, 0.64, 0.55])
+    assert ranking["held_out"].tolist()[:3] == pytest.approx([0.60, 0.57, 0.50])
+    assert np.isnan(ranking["held_out"].iloc[-1])
     assert (ranking["seconds"] == 120).all()
+    assert ("none: random", 1.0) not in winners(stacked(none, PLAIN), top=9)
 
 
 @pytest.mark.parametrize(
@@ -40,21 +72,46 @@ def test_the_ranking_is_that_of_the_held_out_images_alone() -> None:
     ],
 )
 def test_the_first_places_and_the_textbook_are_tested(top: int, beside: list[str], expected: Any) -> None:
-    assert winners(ranked(stacked(PLAIN, FULL, PRUNED)), top=top, beside=beside) == expected
-    assert winners(ranked(stacked(PLAIN, FULL)), top=1) == [("ours: random", 1.0)]
+    assert winners(CHOICE, top, beside) == expected
+    assert winners(held_out(plain=0.55, full=0.64), top=1) == [("ours: random", 1.0)]
+
+
+def test_what_is_level_with_the_last_of_the_first_places_is_tested_too() -> None:
+    level = {"a": 0.7, "b": 0.6, "c": 0.6}
+    table = stacked(*(runs(f"{name}: random", 0.6).assign(robust=reached) for name, reached in level.items()))
+    assert winners(table, top=2) == winners(table, top=3)
+    assert len(winners(table, top=1)) == 1
+
+
+def test_what_chooses_is_not_what_is_reported() -> None:
+    own = {"label_noise": 0.1, "limit": 300}
+    config = StudyConfig.create(
+        dataset={"digits": own},
+        variants={"a": {}, "b": {"dataset": "digits"}},
+        seeds=[0, 1],
+        evaluation=["pgd"],
+        images=100,
+    )
+    choice = Choice.of(config, [7, 8], top=3).config
+    assert choice.dataset == {"digits": {**own, "tested_on": "val_stop"}}
+    assert choice.variants == {"a": {}, "b": {"dataset": {"digits": {"tested_on": "val_stop"}}}}
+    assert (choice.study, choice.seeds, choice.images) == (f"{config.study}_choice", (7, 8), None)
+    with pytest.raises(ConfigError, match=r"choice_seeds: \[1\] are among seeds = \[0, 1\]"):
+        Choice.of(config, [7, 1], top=3)
 
 
 @pytest.mark.parametrize(
     ("pruned", "leads"), [(0.57, "ours: all the data"), (0.65, "ours: static random subset, 50 %")]
 )
-@pytest.mark.parametrize(("held_out", "first"), [(0.66, "pruned"), (0.62, "full")])
+@pytest.mark.parametrize(("on_held_out", "first"), [(0.66, "pruned"), (0.62, "full")])
 def test_who_leads_is_the_most_robust_but_who_is_compared_was_chosen_on_held_out_images(
-    pruned: float, leads: str, held_out: float, first: str
+    pruned: float, leads: str, on_held_out: float, first: str
 ) -> None:
-    part = seeded_runs("ours: random", pruned, fraction=0.5, cost_seconds=120, val_pgd_last=held_out + DEVIATIONS)
-    table = stacked(PLAIN, FULL, part)
-    text = speedrun_findings(table, ranked(table), textbook=["textbook: random"], goals=[0.58, 0.99])
+    table = stacked(PLAIN, FULL, runs("ours: random", pruned, fraction=0.5))
+    ranking = ranked(held_out(plain=0.55, full=0.64, pruned=on_held_out))
+    text = speedrun_findings(table, ranking, textbook=["textbook: random"], goals=[0.5, 0.99])
     assert text.startswith(f"**{leads}** leads: {100 * max(pruned, 0.6):.1f} [")
+    assert "(the highest of 3 means, so a little too good)" in text
     assert "in 2.0 minutes of one core" in text
     gain = re.search(r"The first pruned run of the ranking, .*?: ([+-][\d.]+) points", text)
     assert gain is not None
@@ -64,13 +121,52 @@ def test_who_leads_is_the_most_robust_but_who_is_compared_was_chosen_on_held_out
     chosen = {"pruned": pruned, "full": 0.6}[first]
     assert float(best[1]) == pytest.approx(100 * (chosen - 0.5), abs=0.06)
     assert ("On held-out images" in text) == (chosen < max(pruned, 0.6))
-    assert f"58 % robust: reached by *{leads}*" in text
-    assert "99 % robust: not reached for sure by any arm" in text
+    name = {"pruned": "ours: static random subset, 50 %", "full": "ours: all the data"}[first]
+    assert f"50 % robust: reached by the first of the ranking, *{name}*, on these test images." in text
+    assert f"99 % robust: not reached: the first of the ranking, *{name}*, has a lower mean." in text
+
+
+@pytest.mark.parametrize(
+    ("full", "seeds", "told"),
+    [
+        (0.605, 5, "the first of the ranking, *ours: all the data*, is above it by its mean, not by its interval."),
+        (0.65, 2, "no verdict, as the first of the ranking, *ours: all the data*, has 2 seeds."),
+        (0.65, 0, "not known, as the first of the ranking has no tested run."),
+    ],
+)
+def test_a_goal_is_reached_by_what_was_chosen_for_it_alone(full: float, seeds: int, told: str) -> None:
+    """The highest of several means is above a goal by chance: another arm's does not count."""
+    table = stacked(PLAIN, runs("ours: random", full, seeds=seeds), runs("lucky: random", 0.99))
+    text = speedrun_findings(table, ranked(held_out(plain=0.55, full=0.64)), textbook=[], goals=[0.60])
+    assert f"- 60 % robust: {told}" in text
+
+
+def test_one_lucky_seed_does_not_lead() -> None:
+    table = stacked(PLAIN, FULL, runs("lucky: random", 0.99, seeds=1))
+    text = speedrun_findings(table, RANKING, textbook=["textbook: random"])
+    assert text.startswith("**ours: all the data** leads")
+    assert results(table)["arm"].tolist() == ["ours: random", "textbook: random", "lucky: random"]
+
+
+def test_nobody_takes_the_name_of_a_first_place_that_has_no_tested_run() -> None:
+    table = stacked(PLAIN, FULL, runs("ours: random", 0.57, fraction=0.5, seeds=0))
+    text = speedrun_findings(table, RANKING, textbook=["textbook: random"])
+    untested = "*ours: static random subset, 50 %* has no tested run."
+    assert text.count(untested) == 2
+    pair = "*ours: static random subset, 50 %*, against *textbook: all the data*"
+    assert f"- The first of the ranking, {pair}: {untested}" in text
+
+
+def test_where_nothing_pruned_is_ranked_it_says_so() -> None:
+    text = speedrun_findings(
+        stacked(PLAIN, FULL), ranked(held_out(plain=0.55, full=0.64)), textbook=["textbook: random"]
+    )
+    assert "No pruned run has a place in the ranking, so that nothing is said of pruning." in text
 
 
 def test_where_the_textbook_leads_nothing_is_held_against_it() -> None:
-    table = stacked(seeded_runs("textbook: random", 0.7, val_pgd_last=0.7), FULL)
-    text = speedrun_findings(table, ranked(table), textbook=["textbook: random"])
+    table = stacked(runs("textbook: random", 0.7), FULL)
+    text = speedrun_findings(table, ranked(held_out(plain=0.7, full=0.6)), textbook=["textbook: random"])
     assert text.startswith("**textbook: all the data** leads")
     assert "against" not in text
     apart = FULL.assign(run_device=["a GPU", *["a laptop"] * (len(FULL) - 1)])

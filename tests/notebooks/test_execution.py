@@ -181,7 +181,7 @@ OWN_GRIDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "speedrun": (
         {
             "variants": {"PGD-1": {"trainer": "pgd_at"}, "N-FGSM": {"trainer": "n_fgsm"}},
-            "settings": {"optimisation.cost_budget": 5000, "best_every": 100},
+            "settings": {"optimisation.cost_budget": 5000},
             "epochs": 100,
             "fractions": [1.0, 0.5],
             "controls": [],
