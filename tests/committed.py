@@ -48,7 +48,9 @@ class Row:
         gained, clean = (found.points().replace(" points", "") for found in (robust, case.clean))
         level = f"{100 * case.level:.1f} %"
         names = ("data", "pruned to", "against, on all the data", "robust", "pruned", "verdict", "clean", "seeds")
-        texts = (case.data, case.kept, case.other, level, gained, self.verdict.says, clean, f"{robust.seeds}")
+        planned = case.comparison.planned
+        seeds = f"{robust.seeds}" if robust.seeds == planned else f"{robust.seeds} of {planned}"
+        texts = (case.data, case.kept, case.other, level, gained, self.verdict.says, clean, seeds)
         return dict(zip(names, texts, strict=True))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
-from advprune_core.analysis.estimates import Estimate
+from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.rivals import at_equal_robustness, deciding
 from advprune_core.analysis.summaries import pruner_table, speed_ups
 from advprune_core.analysis.verdicts import Verdict, compare, judge
@@ -54,8 +54,8 @@ def runtime() -> str:
     return (
         f"On {100 * least['fraction']:g} % of the digits training takes {least['speed_up_seconds']:.2f} times less "
         f"processor time [{least['speed_up_seconds_low']:.2f}, {least['speed_up_seconds_high']:.2f}; range of "
-        f"{least['timings']:g} timings], and {least['speed_up_passes']:.2f} times fewer forward-equivalents: a random "
-        "subset costs nothing to choose."
+        f"{least['timings']:g} timings, each with some noise], and {least['speed_up_passes']:.2f} times fewer "
+        "forward-equivalents: a random subset costs nothing to choose."
     )
 
 
@@ -86,9 +86,19 @@ def trainers() -> str:
     whole = cost["PGD-AT: random", 1.0]
     pair = {0: compare(table, "PGD-AT: random", "N-FGSM: random", fraction=share, reference_fraction=1.0)}
     cheap, pruned = (cost[point] / whole for point in (("N-FGSM: random", 1.0), ("PGD-AT: random", share)))
+    collapsed = of("collapse")
+    fell = {way: collapsed[collapsed["arm"] == f"{way}: random"] for way in ("FGSM", "N-FGSM", "PGD-AT")}
+    assert {way: (runs["status"] == "collapsed").mean() for way, runs in fell.items()} == {
+        "FGSM": 1.0,
+        "N-FGSM": 1.0,
+        "PGD-AT": 0.0,
+    }, "the sentence says: all of them, and none"
     return (
         f"On the digits N-FGSM on all the data costs {cheap:.2f} of PGD-AT, and PGD-AT on a random {100 * share:g} % "
-        f"costs {pruned:.2f}: the pruned run is {_judged(judge(pair)[0])}."
+        f"costs {pruned:.2f}: the pruned run is {_judged(judge(pair)[0])}. That is within 2/16. Within 5.5/16, for "
+        f"{fell['FGSM']['epochs'].max():g} epochs, FGSM and N-FGSM fail suddenly in each of {len(fell['FGSM'])} runs "
+        f"[{100 * wilson(len(fell['FGSM']), len(fell['FGSM']))[0]:.0f}, 100 %], and PGD-AT is "
+        f"{accuracy(fell['PGD-AT']['robust']).text()} % robust."
     )
 
 
@@ -132,11 +142,11 @@ def when_pruning_wins() -> str:
         return f"{case.clean.points()} clean and {_judged(verdict)}"
 
     return (
-        "Images whose labels a plain phase finds most plausible, as many as labels are right, are, beside the best way "
-        f"to train on all of the digits at the same cost, {told('few wrong')} with 20 % of the labels wrong, and "
-        f"{told('many wrong')} with 40 %. Half of them, with 20 % wrong, are {told('few wrong, half')}. On CIFAR-10 "
-        f"as many as are right are {told('few wrong, cifar')} with 20 % wrong, and {told('many wrong, cifar')} with "
-        "40 %."
+        "Where labels are wrong: training on the images whose labels a first phase without attacks finds most "
+        "plausible, beside the best way to train on all of them at the same cost. On the digits, 80 % of them where "
+        f"20 % of the labels are wrong gain {told('few wrong')}, 60 % where 40 % are wrong {told('many wrong')}; half "
+        f"of them, fewer than are right, where 20 % are wrong {told('few wrong, half')}. On CIFAR-10 80 % are "
+        f"{told('few wrong, cifar')} where 20 % are wrong, 60 % {told('many wrong, cifar')} where 40 % are."
     )
 
 
@@ -160,12 +170,26 @@ def convergence_reliability() -> str:
     beside = sooner(by_seed(courses), (arm, largest), (rival, largest))
     assert beside is not None
     each = "; ".join(f"on {100 * f:g} % of the images {told(arm, f)}" for f in fractions)
-    shorter = "; ".join(f"at the cost of {100 * f:g} % {told(rival, f)}" for f in fractions[1:])
     return (
-        f"How many PGD-AT runs on the digits reach 95 % of the full run's held-out robust accuracy: {each}. Of runs on "
-        f"all the images for fewer epochs: {shorter}. A run on {100 * largest:g} % of the images is sooner than the "
-        f"one of its cost in {beside.lower} of {beside.pairs} seeds, and later in {beside.higher} (sign test: p = "
-        f"{beside.p:.2f})."
+        "Convergence: of PGD-AT runs on the digits these reach 95 % of the full run's held-out robust accuracy: "
+        f"{each}. A run on {100 * largest:g} % is sooner than one for fewer epochs at its cost in {beside.lower} of "
+        f"{beside.pairs} seeds, and later in {beside.higher} (sign test: p = {beside.p:.2f}). Reliability: {_falls()}."
+    )
+
+
+def _falls() -> str:
+    """How many runs of which way of training overfit catastrophically, by share of the data."""
+    table = of("collapse_by_fraction")
+    fell = table.assign(fell=table["status"] == "collapsed").groupby(["arm", "matched_fraction"])["fell"]
+    counts, (runs,) = fell.sum(), set(fell.size())
+    places = (("{}: random", 1.0), ("{}: random", 0.3), ("{}: same_steps(random)", 0.3))
+    told = [
+        f"{way} {' / '.join(str(counts[arm.format(way), share]) for arm, share in places)}"
+        for way in ("FGSM", "Fast AT", "PGD-2")
+    ]
+    return (
+        f"within 5.5/16, of {runs} runs on all the images / on 30 % / on 30 % for as many steps, so many fail "
+        f"suddenly: {', '.join(told)} (0 of {runs} may be up to {100 * wilson(0, runs)[1]:.0f} %)"
     )
 
 
@@ -184,13 +208,16 @@ ANSWERS: dict[str, Callable[[], str]] = {
 }
 
 
-def first_cell(name: str) -> str:
-    """What the first cell of an experiment says below its title."""
+def first_cell(path: Path) -> str:
+    """What the first cell of an experiment, or of an executed copy, says below its title."""
+    name, study = path.stem, path.parent.name
+    if path.parent != NOTEBOOKS and study != STUDY_OF.get(name, name):
+        return f"This copy is of the study *{study}*: what came out is said below its figures."
     return fill(f"**What came out** in the published runs. {ANSWERS[name]()}", width=125)
 
 
-#: The notebooks that say it: the experiments, and the executed copies of the studies that it is about.
+#: The notebooks that say it: the experiments, and their executed copies.
 FIRST_CELLS = [
     *(NOTEBOOKS / f"{name}.ipynb" for name in ANSWERS),
-    *(path for name in ANSWERS for path in [REFERENCE / STUDY_OF.get(name, name) / f"{name}.ipynb"] if path.exists()),
+    *sorted(path for name in ANSWERS for path in REFERENCE.glob(f"*/{name}.ipynb")),
 ]

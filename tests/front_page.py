@@ -141,7 +141,7 @@ SHOWN: dict[Path, dict[str, Callable[[], str]]] = {
         "claims: results/reference": claims,
     },
     RESULTS: {"columns": columns},
-    **{path: {"answer: results/reference": partial(first_cell, path.stem)} for path in FIRST_CELLS},
+    **{path: {"answer: results/reference": partial(first_cell, path)} for path in FIRST_CELLS},
 }
 
 

@@ -148,16 +148,18 @@ def advise(
     batch = batch_for(images, batch, measured=there["images"])
     speed = pace(config.with_settings({"optimisation.batch_size": min(batch, images)}))
     if request.budget is None:
-        budget, given = full * (request.cost or 0.0), f"{request.cost:g}"
+        budget, given = full * (request.cost or 0.0), _of_full(request.cost or 0.0)
     else:
         budget = request.budget / (speed.high * images)
-        given = f"{duration(request.budget)}, {budget / full:.2g}"
+        given = f"{duration(request.budget)}, {_of_full(float(f'{budget / full:.2g}'))}"
     apart = beyond(there, asked)
+    held_out = len(dataset.val_select) + len(dataset.val_stop)
+    which = f"the {images:,} images that are not held out" if held_out else f"all {images:,} images"
     ways, found = ways_of(points), choose(points, budget)
     least, most = min(way.costs[0] for way in ways), max(way.costs[-1] for way in ways)
     lines = [
-        f"Budget: {given} of a full run ({_epochs(full_epochs(points))} on all {images:,} images with 7 steps of PGD), "
-        f"which takes {_time(full, speed, images)} on this machine.",
+        f"Budget: {given} ({_epochs(full_epochs(points))} on {which} with 7 steps of PGD); a full run takes "
+        f"{_time(full, speed, images)} on this machine.",
         "",
     ]
     if found is None:
@@ -196,6 +198,11 @@ def _in_precision(points: pd.DataFrame, precision: str) -> pd.DataFrame:
 
 def _time(cost: float, speed: Pace, images: int) -> str:
     return f"{duration(cost * speed.low * images)} to {duration(cost * speed.high * images)}"
+
+
+def _of_full(share: float) -> str:
+    """``0.3 of a full run``, or how many of them."""
+    return f"{share:g} full runs" if share > 1 else f"{share:g} of a full run"
 
 
 def _epochs(count: float) -> str:

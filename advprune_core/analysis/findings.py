@@ -11,7 +11,7 @@ from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import arm_label, point_label
 from advprune_core.analysis.markup import escape, with_names
-from advprune_core.analysis.seeds import was_run
+from advprune_core.analysis.seeds import seeds_of_study, was_run
 from advprune_core.analysis.summaries import speed_ups
 from advprune_core.analysis.verdicts import (
     BETTER,
@@ -72,7 +72,7 @@ def _full_data(table: pd.DataFrame) -> list[str]:
     if not len(full):
         return []
     clean, robust = accuracy(full["clean"]), accuracy(full["robust"])
-    planned = table["seed"].nunique()
+    planned = seeds_of_study(table)
     interval = "" if np.isnan(robust.low) else ", 95 % t interval"
     return [
         f"Full data reaches {clean.text()} % on clean images and {robust.text()} % under attack "

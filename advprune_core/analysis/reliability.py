@@ -85,10 +85,10 @@ def fewer_claimed(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
             return NOT_MEASURED, OPEN
         shared = pd.concat(runs, axis=1, join="inner")  # seeds of all three
         full, pruned, as_long = (shared.iloc[:, place] for place in range(3))
-        counts = ", ".join(str(int(found.sum())) for found in (full, pruned, as_long))
+        counts = " / ".join(str(int(found.sum())) for found in (full, pruned, as_long))
         deepest = max(deepest, *(lives[place]["collapse_depth"].max() for place in places))
         best = [f"{100 * lives[place]['val_pgd_best'].median():.0f}" for place in places]
-        told.append(f"{way} {counts} of {len(shared)} (median best: {', '.join(best)} %)")
+        told.append(f"{way} {counts} of {len(shared)} ({' / '.join(best)} %)")
         if never_robust(lives[arm, 1.0]):
             verdicts[way] = NOTHING_TO_LOSE
         elif never_robust(lives[arm, claim.fraction]):
@@ -99,10 +99,10 @@ def fewer_claimed(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
     says = _says(tests)
     verdicts |= {way: _of_way(says[way, "pruned"], says[way, "as long"]) for way, of in tests if of == "pruned"}
     share = f"{100 * claim.fraction:g} %"
-    where = f"on all the data, on {share} of it, on {share} with as many steps"
-    height = "" if deepest > _FELL else "from the start, "
-    measured = f"catastrophic overfitting ({height}no fall beyond {100 * deepest:.0f} points), {where}: "
-    return f"{measured}{'; '.join(told)}", together(verdicts)
+    where = f"on all the data / {share} of it / {share} with as many steps"
+    height = "" if deepest > _FELL else f", from their start on: none falls by more than {100 * deepest:.0f} points"
+    measured = f"runs that overfit catastrophically, {where} (their best check, median)"
+    return f"{measured}: {'; '.join(told)}{height}", together(verdicts)
 
 
 def _of_way(pruned: Says, as_long: Says) -> str:

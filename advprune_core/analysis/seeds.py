@@ -22,6 +22,12 @@ def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates("seed").set_index("seed")
 
 
+def seeds_of_study(table: pd.DataFrame) -> int:
+    """How many seeds a study has, those without any run so far too, where the table knows."""
+    known = table["study_seeds"].max() if "study_seeds" in table else np.nan
+    return int(np.fmax(known, table["seed"].nunique()))
+
+
 def was_run(table: pd.DataFrame, arm: str, fraction: float) -> bool:
     """Whether there is any run of an arm at a (matched) fraction, however it ended."""
     return bool(((table["arm"] == arm) & (table["matched_fraction"] == fraction)).any())

@@ -8,7 +8,7 @@ import pandas as pd
 from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
-from advprune_core.analysis.seeds import was_run
+from advprune_core.analysis.seeds import seeds_of_study, was_run
 from advprune_core.analysis.verdicts import Verdict, compare, judge
 from advprune_core.analysis.ways import frontier, full_costs, way_of
 from advprune_core.trainers.controls import control_arm
@@ -84,7 +84,7 @@ def printable_ways(
         row |= {"clean, %": f"{100 * full['clean']:.1f}"}
         for _, point in group.sort_values("matched_fraction", ascending=False).iterrows():
             value = Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
-            if (seeds := _seeds(point, table)) != str(table["seed"].nunique()):
+            if (seeds := _seeds(point, table)) != str(seeds_of_study(table)):
                 value += f" ({seeds} seeds)"
             row[f"robust at {100 * point['matched_fraction']:g} %"] = value
         rows.append(row)
@@ -269,7 +269,7 @@ def _kept(row: pd.Series, table: pd.DataFrame) -> dict[str, str]:
 
 def _seeds(row: pd.Series, table: pd.DataFrame) -> str:
     """``5``, or ``4 of 5`` where a seed of the study is not in the mean."""
-    tested, planned = int(row["seeds"]), table["seed"].nunique()
+    tested, planned = int(row["seeds"]), seeds_of_study(table)
     return str(tested) if tested == planned else f"{tested} of {planned}"
 
 

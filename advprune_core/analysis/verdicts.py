@@ -31,7 +31,7 @@ from advprune_core.analysis.estimates import (
     spread,
     t_test,
 )
-from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, runs_of, why_unpaired
+from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, runs_of, seeds_of_study, why_unpaired
 
 K = TypeVar("K", bound=Hashable)
 
@@ -171,6 +171,8 @@ def compare(
     seeds, tested = sorted(table["seed"].unique()), [set(rows["robust"].dropna().index) for rows in (ours, theirs)]
     paired = [seed for seed in seeds if all(seed in found for found in tested)]
     left_out = Counter(why_unpaired(ours, theirs, seed) for seed in seeds if seed not in paired)
+    if (planned := seeds_of_study(table)) > len(seeds):
+        left_out["not run"] += planned - len(seeds)
     differences = (ours.loc[paired, "robust"] - theirs.loc[paired, "robust"]).to_numpy(np.float64)
     difference = estimate(differences, confidence, bounds=(-1.0, 1.0))
     p, p_images, other_images, deviation = float("nan"), float("nan"), None, float("nan")
@@ -183,7 +185,7 @@ def compare(
             p_images = max(p, t_test(difference.mean, *crossed_error(*outcomes)))
             other_images = crossed_bootstrap(*outcomes, confidence)
     reasons = tuple(sorted(left_out.items()))
-    return Comparison(difference, len(seeds), reasons, p, p_images, other_images, deviation, learned)
+    return Comparison(difference, planned, reasons, p, p_images, other_images, deviation, learned)
 
 
 def on_one_seed(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, against: str) -> str:

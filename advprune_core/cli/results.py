@@ -23,13 +23,12 @@ def collect(
     """Put the records of all runs into one table."""
     from advprune_core.base.environment import results_root
     from advprune_core.base.files import write_text
-    from advprune_core.study.record_files import is_results
+    from advprune_core.study.record_files import check_is_results
     from advprune_core.study.table import collect as collect_records
 
     folders = results or [str(results_root())]
     for folder in folders:
-        if not is_results(Path(folder)):
-            raise ConfigError(f"{folder} is not a results folder: it has no runs/")
+        check_is_results(Path(folder))
     table = collect_records(*folders, study=study_name)
     if out is None:
         columns = ["key", "arm", "dataset", "pruner", "fraction"]

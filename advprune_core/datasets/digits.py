@@ -13,7 +13,7 @@ _TEST_IMAGES = 497  # the set is in writer order, so that the last images are ot
 
 @DATASETS.register
 class Digits(DatasetSource):
-    """1,797 real 8x8 digits (UCI, in scikit-learn); 1,300 to train on, the last 497 as test.
+    """1,797 real 8x8 digits (UCI, in scikit-learn); 1,300 to train on, 200 of them held out; the last 497 as test.
 
     The validation images are drawn from the 1,300, so that their writers are those of training images:
     accuracies on them are higher than on the test images, which other people wrote.

@@ -91,6 +91,20 @@ def is_results(folder: Path) -> bool:
     return (folder / "runs").is_dir() or (folder / PACKED).is_file()
 
 
+def check_is_results(folder: Path) -> None:
+    """Refuse a folder without runs, and name exported studies that lie in it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if is_results(folder):
+        return
+    inside = sorted(path.parent for path in folder.glob(f"*/{PACKED}"))
+    hint = f"; the exported studies in it are, such as {inside[0]}" if inside else ""
+    raise ConfigError(f"{folder} is not a results folder: it has no runs/{hint}")
+
+
 def _import_folder(path: Path) -> Path:
     """The folder to import that a record or a manifest lies in."""
     folders = [folder for folder in path.parents if is_results(folder)]

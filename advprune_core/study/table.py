@@ -23,7 +23,8 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     *results : path
         Results folders (each with ``runs/``).
     study : str, optional
-        Only the entries of this study, with ``arm, variant, control`` and ``matched_fraction``.
+        Only the entries of this study, with ``arm, variant, control, matched_fraction`` and ``study_seeds``: how many
+        seeds it has, of which some may have no run yet.
 
     Returns
     -------
@@ -91,12 +92,14 @@ def settings_of(record: RunRecord) -> dict[str, Any]:
 
 def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
     manifest = store.manifest(study)
+    seeds = len({entry.seed for entry in manifest.entries})
     for entry in manifest.entries:
         record = store.run(entry.key)
         if record is not None:
             place = entry.model_dump(include={"arm", "variant", "seed", "control"})
             found = _row(record, store.evaluation(record.key, entry.evaluation))
-            yield {"study": manifest.study, **found, **place, "matched_fraction": entry.fraction}
+            of_study = {"study": manifest.study, "study_seeds": seeds}
+            yield {**of_study, **found, **place, "matched_fraction": entry.fraction}
 
 
 def _all_rows(store: RunStore) -> Iterator[dict[str, Any]]:

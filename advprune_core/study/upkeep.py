@@ -11,10 +11,10 @@ from pathlib import Path
 from filelock import Timeout
 
 from advprune_core.base.files import digest_of
-from advprune_core.base.settings import AdvpruneError, ConfigError
+from advprune_core.base.settings import AdvpruneError
 from advprune_core.study.manifest import Manifest
 from advprune_core.study.packed import Files
-from advprune_core.study.record_files import is_results, read_record
+from advprune_core.study.record_files import check_is_results, read_record
 from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.state import left_in
@@ -41,8 +41,7 @@ def check_results(results: Path) -> list[Finding]:
     ConfigError
         A folder without runs.
     """
-    if not is_results(results):
-        raise ConfigError(f"{results} is not a results folder: it has no runs/")
+    check_is_results(results)
     files = Files(results)
     exported = (results / "manifest.json").exists()
     found: list[Finding] = []

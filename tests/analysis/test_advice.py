@@ -133,8 +133,9 @@ def test_what_is_said_of_the_digits() -> None:
     assert "extrapolated" not in text
     # The budget in seconds buys what the slower pace surely ends in: 112 seconds are the full run.
     whole = told(Request.create(budget="112.2 s"))
-    assert "Budget: 1.9 minutes, 1 of a full run (30 epochs on all 1,100 images" in whole
-    assert "which takes 56 seconds to 1.9 minutes on this machine" in whole
+    assert "Budget: 1.9 minutes, 1 of a full run (30 epochs on the 1,100 images that are not held out with" in whole
+    assert "a full run takes 56 seconds to 1.9 minutes on this machine" in whole
+    assert "Budget: 20 minutes, 11 full runs (30 epochs" in told(Request.create(budget="20 min"))
     assert told(Request.create(cost="1")).splitlines()[2:] == whole.splitlines()[2:]
 
 

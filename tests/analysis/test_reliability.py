@@ -108,14 +108,12 @@ def test_reliability_is_judged_with_as_many_steps_too(
         counts[f"{way}: same_steps(random)", 0.3] = longer
     found = claims_table({}, lifetimes={"collapse_by_fraction": lifetimes(counts)}).iloc[_RELIABILITY]
     assert found["verdict"] == expected
-    assert (
-        f": FGSM {full[0]}, {pruned[0]}, {as_long[0]} of 30 (median best: 40, 40, 40 %); Fast AT" in (found["measured"])
-    )
+    assert f": FGSM {full[0]} / {pruned[0]} / {as_long[0]} of 30 (40 / 40 / 40 %); Fast AT" in (found["measured"])
     lives = lifetimes(counts)
     some = lives[(lives["seed"] < 10) | (lives["fraction"] == 1)]
     found = claims_table({}, lifetimes={"collapse_by_fraction": some}).iloc[_RELIABILITY]
-    assert f": FGSM {min(full[0], 10)}, " in found["measured"], "seeds that all three have"
-    assert " of 10 (median best: 40, 40, 40 %); Fast AT" in found["measured"]
+    assert f": FGSM {min(full[0], 10)} / " in found["measured"], "seeds that all three have"
+    assert " of 10 (40 / 40 / 40 %); Fast AT" in found["measured"]
     unfinished = lives[~lives["arm"].str.startswith("PGD-2: same")]
     found = claims_table({}, lifetimes={"collapse_by_fraction": unfinished}).iloc[_RELIABILITY]
     assert (found["measured"], found["verdict"]) == ("not measured", OPEN)

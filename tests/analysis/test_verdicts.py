@@ -112,6 +112,15 @@ def test_each_reason_has_its_count() -> None:
     assert got.pairs() == "2 of 6 seeds, 3 diverged, 1 not run left out"
 
 
+def test_seeds_that_a_study_has_and_nobody_has_run_are_counted() -> None:
+    """Or a look at a study that is under way would say that it is complete."""
+    table = of(a=[0.5, 0.6, 0.55], b=[0.4, 0.5, 0.5])
+    looked = compare(table.assign(study_seeds=5), "a", "b", fraction=0.5)
+    assert looked.pairs() == "3 of 5 seeds, 2 not run left out"
+    assert compare(table.assign(study_seeds=3), "a", "b", fraction=0.5).pairs() == "3 of 3 seeds"
+    assert compare(table, "a", "b", fraction=0.5).pairs() == "3 of 3 seeds"
+
+
 @pytest.mark.parametrize(("arm", "fraction"), [("c", 0.5), ("b", 0.4)])
 def test_what_was_not_run_has_no_difference(arm: str, fraction: float) -> None:
     table = of(a=[0.5, 0.6], b=[0.4, 0.5])

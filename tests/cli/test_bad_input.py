@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.made_up import RUN, Command, entry_point, refused
+from tests.reference import REFERENCE
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
@@ -162,7 +163,9 @@ def test_bad_studies(
     ("arguments", "message"),
     [
         (["list", "pruner"], "unknown family 'pruner'.*did you mean 'pruners'"),
-        (["collect", "nowhere"], "nowhere is not a results folder"),
+        (["collect", "nowhere"], "nowhere is not a results folder: it has no runs/$"),
+        (["collect", str(REFERENCE)], "the exported studies in it are, such as .*both_worlds_cifar10_cpu"),
+        (["check", str(REFERENCE)], "the exported studies in it are, such as .*both_worlds_cifar10_cpu"),
         (["evaluate"], "either a run or --weights"),
         (["evaluate", "abc", "--weights", "w.pt"], "either a run or --weights"),
         (["evaluate", "abc"], "no run begins with 'abc'"),
