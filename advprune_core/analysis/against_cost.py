@@ -18,6 +18,7 @@ from advprune_core.analysis.labels import sample, setting
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.placing import label_points
 from advprune_core.analysis.ranks import COST, Block, Row, paleness, parts_of
+from advprune_core.analysis.seeds import MIN_SEEDS, well_covered
 from advprune_core.analysis.style import (
     ALL_DATA,
     COLLAPSED_MARK,
@@ -62,7 +63,9 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     costs = [_draw(part, block, named=len(blocks) > 1) for part, block in zip(parts, blocks, strict=True)]
     legend(figure, _keys([row for block in blocks for row in block.rows], shared=any(block.shared for block in blocks)))
     how = ", 95 % t interval" * any(bool(np.isfinite(row.point["robust_low"])) for b in blocks for row in b.rows)
-    how += "; line: no mean is as high at that cost or less" * any(len(block.front) > 1 for block in blocks)
+    ranked = all(well_covered(pd.Series([row.point["seeds"] for row in block.rows])).all() for block in blocks)
+    which = "no mean" if ranked else f"no mean of {MIN_SEEDS} seeds"
+    how += f"; line: {which} is as high at that cost or less" * any(len(block.front) > 1 for block in blocks)
     how += _same_costs(blocks)
     caption(figure, setting(table), sample(table) + how, doubts(table, brief=True))
     for axis, block in zip(costs, blocks, strict=True):

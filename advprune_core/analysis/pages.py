@@ -28,7 +28,7 @@ from advprune_core.analysis.summaries import (
 )
 from advprune_core.analysis.survival import survival_findings
 from advprune_core.analysis.trainer_findings import trainer_findings
-from advprune_core.analysis.ways import way_labels
+from advprune_core.analysis.ways import SAME_COST, way_labels
 from advprune_core.base.files import write_text
 from advprune_core.study.archive import unfinished
 from advprune_core.study.courses import collect_courses, collect_lifetimes
@@ -69,8 +69,8 @@ def page(folder: Path, study: str) -> str:
     head += f"\n\nWritten by `advprune export {study}` from {source}; an edit here is lost."
     store = RunStore(folder, read_only=True)
     if missing := len(unfinished(store, store.manifest(study))):
-        head += f" Under way: {missing} points of the study have no run or no test yet, and no verdict is corrected "
-        head += "for looking before the end."
+        head += f" Under way: {missing} runs or their tests are missing, and no verdict is corrected for looking "
+        head += "before the end."
     if not len(table):
         return f"{head}\n\nNo run is finished yet.\n"
     runs, seeds = table["key"].nunique(), table["seed"].nunique()
@@ -120,14 +120,19 @@ def more_findings(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _cheaper(table: pd.DataFrame) -> dict[str, str]:
-    """What is cheaper and as robust as all the data, by objective, where all is one task: data set, threat model."""
+    """What is cheaper and as robust as all the data, by objective, where all is one task: data set, threat model.
+
+    Beside the most robust arm on all the data: to be as robust as one that has collapsed is easy.
+    """
     whole = table[(table["matched_fraction"] == 1) & table["control"].isna() & table["robust"].notna()]
     if len(settings(with_accuracies(table))) != 1:
         return {}
     parts: dict[str, str] = {}
     for objective, full in whole.groupby("objective", sort=False):
-        runs, reference = table[table["objective"] == objective], str(full["arm"].iloc[0])
-        if (runs["fraction"] < 1).any():
+        runs = table[table["objective"] == objective]
+        reference = str(full.groupby("arm", sort=False)["robust"].mean().idxmax())
+        most = full[full["arm"] == reference]["cost"].mean() / (1 + SAME_COST)
+        if (runs["fraction"] < 1).any() and min(rows["cost"].mean() for rows in points(runs).values()) < most:
             title = "Cheaper at equal robustness" + (f": beside {reference}" if parts else "")
             parts[title] = equal_robustness_findings(runs, reference=reference, margin=MARGIN)
     return parts

@@ -129,3 +129,20 @@ def test_the_committed_table_is_that_of_the_committed_amounts(monkeypatch: pytes
     made = table(bench.CASES, read(folder / "timings.csv")).to_csv(index=False, float_format="%.4g")
     pd.testing.assert_frame_equal(written, pd.read_csv(io.StringIO(made)))
     assert (folder / "README.md").read_text() == bench.page(written, bench.known_ceilings(folder))
+
+
+def test_the_page_says_how_it_does_beside_other_code_before_it_says_so_of_targets() -> None:
+    """A missed target of ours is no slower code than theirs."""
+    rows = pd.DataFrame(
+        {
+            "peer": ["ART", "ART", "textbook", "", "its forward passes"],
+            "ratio": [1.5, 0.9, 2.0, 3.0, 0.1],
+            "target": 2.0,
+            **dict.fromkeys(["work", "setting", "device"], ""),
+            "met": "no",
+        }
+    )
+    text = bench.page(rows, bench.known_ceilings(Path("nowhere")))
+    told = "Faster than other code in 2 of 3 rows; ratios: ART 0.90 to 1.50, textbook 2.00."
+    assert f"{told}\n\nOf our own targets 0 of 5 are met" in text
+    assert "Faster" not in bench.page(rows[3:], bench.known_ceilings(Path("nowhere")))
