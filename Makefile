@@ -47,7 +47,7 @@ lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 RESULTS ?= results
 DIGITS := digits digits_autoattack digits_n_fgsm pruners trainers carried collapse when_pruning_wins \
           convergence_reliability collapse_by_fraction collapse_by_fraction_large \
-          gradient_matching
+          gradient_matching speedrun
 FASHION_MNIST := freshness
 CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 both_worlds_cifar10_cpu \
              noise_cifar10_cpu gradient_matching_cifar10_cpu budget_cifar10_cpu speedrun_cifar10_cpu \

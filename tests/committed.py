@@ -138,7 +138,7 @@ def beside_a_cheaper_attack(arm: str, fraction: float) -> Case:
     ours = runs[arm, fraction]
     cheap = runs[whole, 1.0][lambda rows: rows["seed"].isin(ours["seed"])]
     return Case(
-        "CIFAR-10, no crops, by AutoAttack or its APGD",
+        "CIFAR-10, no crops, beside a cheaper attack at less cost, by AutoAttack or its APGD",
         f"a random {100 * fraction:g} %",
         f"6 epochs of one step (N-FGSM), at {cheap['cost'].mean() / ours['cost'].mean():.2f} of its cost",
         cheap["robust"].mean(),

@@ -12,7 +12,9 @@ import pandas as pd
 from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Estimate, accuracy
+from advprune_core.analysis.labels import point_label
 from advprune_core.analysis.rivals import at_equal_robustness, deciding
+from advprune_core.analysis.speedrun import CHOICE, first_places, ranked, results
 from advprune_core.analysis.summaries import pruner_table, speed_ups
 from advprune_core.analysis.verdicts import Verdict, compare, judge
 from advprune_core.attacks.evaluate import wilson
@@ -193,7 +195,24 @@ def _falls() -> str:
     )
 
 
-#: The sentence of each experiment; `speedrun` has no committed study yet.
+def speedrun() -> str:
+    """The first pruned run of the ranking beside the first that does not prune, and who leads."""
+    table, ranking = of("speedrun"), ranked(of(f"speedrun{CHOICE}"))
+    (pruned, share), (whole, _) = first_places(ranking)
+    best = results(table).iloc[0]
+    level = accuracy(table[(table["arm"] == best["arm"]) & (table["fraction"] == best["fraction"])]["robust"])
+    pair = {0: compare(table, pruned, whole, fraction=share, reference_fraction=1.0)}
+    names = [point_label(pruned, share), point_label(whole, 1.0, whole=True)]
+    leader = point_label(best["arm"], best["fraction"], whole=best["fraction"] == 1)
+    budget, seconds = (table[name].mean() for name in ("cost", "cost_seconds"))
+    return (
+        f"On the digits, for {budget:,.0f} forward-equivalents ({seconds:.1f} seconds of one core), *{leader}* is the "
+        f"most robust, {level.text()} % (the highest of several means). The first of the ranking that prunes, "
+        f"*{names[0]}*, is beside the first that does not, *{names[1]}*, {_judged(judge(pair)[0])}."
+    )
+
+
+#: The sentence of each experiment.
 ANSWERS: dict[str, Callable[[], str]] = {
     sentence.__name__: cache(sentence)
     for sentence in (
@@ -204,6 +223,7 @@ ANSWERS: dict[str, Callable[[], str]] = {
         gradient_matching,
         when_pruning_wins,
         convergence_reliability,
+        speedrun,
     )
 }
 

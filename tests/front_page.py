@@ -80,10 +80,10 @@ def answer() -> str:
         f"quarter, trained four times as long on a small budget, {gain['carried, cifar']} (with random crops "
         f"{100 * with_crops().mean:+.1f}). The largest gain, {rows[most].case.comparison.difference.points()}, is that "
         f"{of_what}: better by itself, not over all rows. {matched('CIFAR-10')}.",
-        "**A cheaper attack seems to save more than fewer images do**: all of that is beside the same way of training. "
-        f"Beside {cheap.other.replace('its cost', 'the cost')} and {100 * cheap.level:.1f} % robust, {cheap.kept} of "
-        f"CIFAR-10 under PGD-7 is {cheap.comparison.over_images.points()} (no crops in either; by itself worse, not "
-        f"over all rows), fewer epochs of PGD-7 on all the data at the cost of this are {shorter.points()}.",
+        "**A cheaper attack seems to save more than fewer images do.** Beside "
+        f"{cheap.other.replace('its cost', 'the cost')} and {100 * cheap.level:.1f} % robust, {cheap.kept} of CIFAR-10 "
+        f"under PGD-7 is {cheap.comparison.over_images.points()} (no crops; worse by itself, not over all rows), fewer "
+        f"epochs of PGD-7 at its cost {shorter.points()}.",
         "**Where labels are wrong, pruning wins on the digits**, if about as many are kept as are right, which must be "
         f"known: {gain['few wrong']} robust where 20 % are wrong, {gain['many wrong']} where 40 % are (planned when "
         f"half the images, where 20 % are wrong, had lost: {gain['few wrong, half']}; the same seeds). On CIFAR-10 "

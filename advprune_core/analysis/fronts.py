@@ -86,8 +86,10 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
         record = store.run(row["key"])
         assert record is not None  # it is in the table
         config = Run(store, record).config
-        # An oracle knows what nobody knows of data of one's own; what settings are chosen by is no test.
-        if config.pruner.name == Oracle.name or config.dataset.tested_on != "test":
+        # An oracle knows what nobody knows of data of one's own; what settings are chosen by is no test; a run that a
+        # budget ends has not the epochs of its setting.
+        budget = config.optimisation.cost_budget
+        if config.pruner.name == Oracle.name or config.dataset.tested_on != "test" or budget is not None:
             continue
         yield {
             "seed": row["seed"],

@@ -23,6 +23,8 @@ from advprune_core.datasets.base import DATASETS
 from advprune_core.study.plans import duration
 from advprune_core.study.study import StudyConfig
 
+#: Ends the name of the study that ranks.
+CHOICE = "_choice"
 #: What ranks: cross-entropy alone flatters some ways of training by points beside others, the margin does not.
 _RANKED_BY = ({"pgd": {"steps": 20}}, {"pgd": {"steps": 20, "loss": "margin"}})
 _RANKED = ("arm", "fraction", "seeds", "runs", "held_out", "cost", "seconds")
@@ -63,7 +65,7 @@ class Choice:
             for name, settings in config.variants.items()
         }
         ranks = config.replace(
-            study=f"{config.study}_choice",
+            study=f"{config.study}{CHOICE}",
             dataset=_on_val_stop(config.dataset),
             variants=variants,
             seeds=tuple(seeds),
@@ -84,8 +86,9 @@ class Choice:
         ranking, top = ranked(table), self.top
         known = ranking[ranking["held_out"].notna()]
         places, values = _in_order(known), known["held_out"].tolist()
+        pruned, whole = first_places(ranking)
         level = [place for place, value in zip(places, values, strict=True) if value in values[top - 1 : top]]
-        firsts = [place for place in (_first(places, pruned=True), _first(places, pruned=False)) if place]
+        firsts = [place for place in (pruned, whole) if place]
         return list(dict.fromkeys([*places[:top], *level, *firsts, *((arm, 1.0) for arm in self.beside)]))
 
 
@@ -126,6 +129,13 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     found = found.assign(whole=found["seeds"] == found["seeds"].max())
     found = found.sort_values(["whole", "held_out"], ascending=False, kind="stable", ignore_index=True)
     return found.drop(columns="whole")
+
+
+def first_places(ranking: pd.DataFrame) -> tuple[Point | None, Point | None]:
+    """The first of a ranking that prunes, and the first that does not."""
+    places = _in_order(ranking[ranking["held_out"].notna()])
+    pruned, whole = (next((place for place in places if (place[1] < 1) == kind), None) for kind in (True, False))
+    return pruned, whole
 
 
 def results(table: pd.DataFrame) -> pd.DataFrame:
@@ -214,7 +224,7 @@ def speedrun_findings(
         first = tested[places[0]]
         text.append(f"- On held-out images, *{names[places[0]]}* was first; here it is {_reached(first)} % robust.")
     loops = {(escape(arm), 1.0) for arm in textbook}
-    pruned, whole = (_first(places, pruned=kind) for kind in (True, False))
+    pruned, whole = first_places(ranking)
     asked = {
         "The first pruned run of the ranking": (pruned, whole),
         "The first of the ranking": (next(iter(places), None), next((p for p in places if p in loops), None)),
@@ -272,11 +282,6 @@ def _goal(goal: float, places: Sequence[Point], tested: Mapping[Point, pd.Series
 
 def _in_order(ranking: pd.DataFrame) -> list[Point]:
     return list(zip(ranking["arm"], ranking["fraction"], strict=True))
-
-
-def _first(places: Sequence[Point], *, pruned: bool) -> Point | None:
-    """The first of the places that prunes, or doesn't."""
-    return next((point for point in places if (point[1] < 1) == pruned), None)
 
 
 def _reached(row: pd.Series) -> str:

@@ -307,6 +307,52 @@ def test_study_executes_its_notebooks_and_prints_the_table(advprune: Command, tm
     assert again.splitlines()[:3] == out.splitlines()[:3]
 
 
+CHOOSING = {
+    "variants": {name: {"optimisation.lr": lr} for name, lr in (("a", 0.01), ("b", 0.1), ("c", 0.2))},
+    "settings": {"optimisation.cost_budget": 3000},
+    "epochs": 100,
+    "fractions": [1.0],
+    "controls": [],
+    "choice_seeds": [7],
+    "top": 1,
+    "textbook": ["a: random"],
+    "goals": [0.5],
+}
+
+
+@pytest.mark.slow(seconds=20)
+def test_a_study_that_chooses_trains_only_what_it_has_chosen(advprune: Command, tmp_path: Path) -> None:
+    """Not its whole grid with the seeds of the test, which is what choosing is to save."""
+    profile = tmp_path / "p.yaml"
+    profile.write_text(yaml.safe_dump({**TINY_STUDY, **CHOOSING, "notebooks": ["speedrun"], "seeds": [0, 1]}))
+    command = ["study", str(profile), "--out", str(tmp_path / "r")]
+    code, planned, _ = advprune(*command, "--dry-run")
+    assert code == 0
+    ranking, then = planned.split("Then of this, the first places of the ranking:")
+    assert "3 entries, at most 3 to train" in ranking
+    assert "6 entries, at most 6 to train" in then
+    assert not (tmp_path / "r").exists()
+    code, out, _ = advprune(*command)
+    assert code == 0
+    ranked, tested = (RunStore(tmp_path / "r").manifest(name) for name in ("tiny_choice", "tiny"))
+    assert [(entry.arm[0], entry.seed) for entry in ranked.entries] == [("a", 7), ("b", 7), ("c", 7)]
+    arms = {entry.arm[0] for entry in tested.entries}
+    assert "a" in arms
+    assert len(arms) < 3
+    assert {entry.seed for entry in tested.entries} == {0, 1}
+    assert f"{len(tested.entries)} runs trained and {len(tested.entries)} evaluated now" in out
+    assert (tmp_path / "r/tiny/speedrun.ipynb").exists()
+
+
+def test_what_chooses_is_not_carried_out_in_parts_nor_tested(advprune: Command, tmp_path: Path) -> None:
+    profile = tmp_path / "p.yaml"
+    profile.write_text(yaml.safe_dump({**TINY_STUDY, **CHOOSING, "notebooks": ["speedrun"]}))
+    command = ["study", str(profile), "--out", str(tmp_path / "r")]
+    refused(*advprune(*command, "--shard", "1/2"), "--shard: speedrun.ipynb chooses by its first runs")
+    refused(*advprune(*command, "-p", "choice_seeds=[0]"), r"choice_seeds: \[0\] are among seeds")
+    assert not (tmp_path / "r").exists()
+
+
 @pytest.mark.slow(seconds=15)
 def test_own_photographs_a_torchvision_network_and_weights_to_start_from(advprune: Command, tmp_path: Path) -> None:
     """README's command, on images of mixed sizes; then once more from what it has learnt."""

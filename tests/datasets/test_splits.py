@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import DataError, data_folder, dataset_from_arrays, load_dataset
 from advprune_core.datasets.splits import Dataset, channel_statistics, in_proportion, largest_remainder
+from advprune_core.trainers.config import RunConfig
 from tests.memory import Largest
 
 SPLITS = ("train", "val_select", "val_stop", "test")
@@ -83,6 +84,25 @@ def test_sizes_of_the_splits(n: int, given_sizes: dict[str, int], sizes: tuple[i
     assert tuple(len(part) for part in parts) == sizes
     assert len(torch.cat([part.images for part in parts]).unique()) == sum(sizes)
     assert len(dataset.test) == n
+
+
+def test_settings_can_be_chosen_without_a_look_at_the_test_images() -> None:
+    """The runs are the same ones, and so are their keys; what they are tested on is not, nor what that is called."""
+    own = {"limit": 300, "label_noise": 0.2}
+    tested, chosen = (load_dataset({"digits": {**own, "tested_on": on}}) for on in ("test", "val_stop"))
+    assert torch.equal(chosen.test.images, tested.val_stop.images)
+    assert torch.equal(chosen.test.labels, tested.val_stop.labels)
+    assert chosen.train_hash == tested.train_hash
+    assert chosen.test_hash not in ("", tested.test_hash)
+    assert torch.equal(chosen.train.labels, tested.train.labels)
+    keys = {RunConfig(dataset={"digits": {**own, "tested_on": on}}).train_key(tested) for on in ("test", "val_stop")}
+    assert len(keys) == 1
+    assert load_dataset({"digits": own}).test_hash == tested.test_hash
+
+
+def test_where_nothing_is_held_out_there_is_nothing_to_choose_by() -> None:
+    with pytest.raises(DataError, match=r"val_stop has no images; give it some \(val_stop = 100\)"):
+        load_dataset({"digits": {"val_stop": 0, "tested_on": "val_stop"}})
 
 
 @example(counts=[1, 10, 1], share=0.625, seed=0)
