@@ -58,7 +58,6 @@ def study(
     from advprune_core.base.files import shown
     from advprune_core.study.engines import no_workers_left
     from advprune_core.study.executed import execute, study_of
-    from advprune_core.study.grid import study_grid
     from advprune_core.study.notebooks import default_notebooks, find_notebook, find_profile, is_profile
     from advprune_core.study.runner import run_study
     from advprune_core.study.study import read_profile
@@ -87,18 +86,14 @@ def study(
             if choice and part:
                 raise ConfigError(f"--shard: {notebook.name} chooses by its first runs which others are needed")
             if dry_run:
-                if choice:
-                    print("The ranking:")
-                    print_plan(study_grid(choice.config), config.execution)
-                    print("\nThen of this, the first places of the ranking:")
-                print_plan(study_grid(config, shard=part), config.execution)
+                _print_plans(config, choice, part)
                 continue
             with interruptible():
                 only = None
                 if choice:
-                    ranking = run_study(choice.config, retrain=retrain)
-                    failed |= ranking.failed
-                    only = choice.winners(ranking.table)
+                    ranks = run_study(choice.config, retrain=retrain)
+                    failed |= ranks.failed
+                    only = choice.winners(ranks.table)
                 result = run_study(config, shard=part, retrain=retrain, only=only)
                 failed |= result.failed
                 if part is None:
@@ -122,3 +117,21 @@ def _choice(notebook: Path, parameters: dict[str, Any], config: StudyConfig) -> 
     if "choice_seeds" not in options:
         return None
     return Choice.of(config, options["choice_seeds"], top=options["top"], beside=options["textbook"])
+
+
+def _print_plans(config: StudyConfig, choice: Choice | None, part: tuple[int, int] | None) -> None:
+    """What a study will take; of one that chooses, also the ranking, and of the rest what this has chosen, if it has."""
+    from advprune_core.study.grid import study_grid
+    from advprune_core.study.table import collect
+
+    entries = study_grid(config, shard=part)
+    if choice:
+        print("The ranking:")
+        ranking, ranks = study_grid(choice.config), choice.config
+        print_plan(ranking, config.execution)
+        print("\nThen the first places of the ranking, of:")
+        known = (ranks.folder / "manifest.json").exists()
+        if known and len(table := collect(ranks.execution.root, study=ranks.study)) == len(ranking):
+            only = choice.winners(table)
+            entries = [entry for entry in entries if (entry.arm, entry.fraction) in only]
+    print_plan(entries, config.execution)

@@ -328,7 +328,7 @@ def test_a_study_that_chooses_trains_only_what_it_has_chosen(advprune: Command, 
     command = ["study", str(profile), "--out", str(tmp_path / "r")]
     code, planned, _ = advprune(*command, "--dry-run")
     assert code == 0
-    ranking, then = planned.split("Then of this, the first places of the ranking:")
+    ranking, then = planned.split("Then the first places of the ranking, of:")
     assert "3 entries, at most 3 to train" in ranking
     assert "6 entries, at most 6 to train" in then
     assert not (tmp_path / "r").exists()
@@ -342,6 +342,8 @@ def test_a_study_that_chooses_trains_only_what_it_has_chosen(advprune: Command, 
     assert {entry.seed for entry in tested.entries} == {0, 1}
     assert f"{len(tested.entries)} runs trained and {len(tested.entries)} evaluated now" in out
     assert (tmp_path / "r/tiny/speedrun.ipynb").exists()
+    _, planned, _ = advprune(*command, "--dry-run")
+    assert planned.count("at most 0 to train") == 2, "what was not chosen is not to do"
 
 
 def test_what_chooses_is_not_carried_out_in_parts_nor_tested(advprune: Command, tmp_path: Path) -> None:
