@@ -120,7 +120,7 @@ def _choice(notebook: Path, parameters: dict[str, Any], config: StudyConfig) -> 
 
 
 def _print_plans(config: StudyConfig, choice: Choice | None, part: tuple[int, int] | None) -> None:
-    """What a study will take; of one that chooses, also the ranking, and of the rest what this has chosen, if it has."""
+    """What a study will take; of one that chooses the ranking too, and of the rest what this has chosen, if it has."""
     from advprune_core.study.grid import study_grid
     from advprune_core.study.table import collect
 
