@@ -68,7 +68,7 @@ def answer() -> str:
     assert min(row.case.clean.low for row in cifar) > 0, "the sentence says that it wins"
     assert {row.verdict.says for row in cifar} == {UNDECIDED}, "the sentence says: no difference"
     cheap = rows["cheaper"].case
-    shorter = beside_a_cheaper_attack("PGD-7, no crops: same_cost(random)", FIFTH).comparison.over_images
+    shorter = beside_a_cheaper_attack("PGD-7, no crops: same_cost(random)", FIFTH).comparison.difference
     assert says["cheaper"] == WORSE_ALONE, "the sentence says: seems, and by itself"
     clean = " and ".join(f"{100 * row.case.clean.mean:+.1f}" for row in cifar)
     told = (
@@ -82,7 +82,7 @@ def answer() -> str:
         f"{of_what}: better by itself, not over all rows. {matched('CIFAR-10')}.",
         "**A cheaper attack seems to save more than fewer images do.** Beside "
         f"{cheap.other.replace('its cost', 'the cost')} and {100 * cheap.level:.1f} % robust, {cheap.kept} of CIFAR-10 "
-        f"under PGD-7 is {cheap.comparison.over_images.points()} (no crops; worse by itself, not over all rows), fewer "
+        f"under PGD-7 is {cheap.comparison.difference.points()} (no crops; worse by itself, not over all rows), fewer "
         f"epochs of PGD-7 at its cost {shorter.points()}.",
         "**Where labels are wrong, pruning wins on the digits**, if about as many are kept as are right, which must be "
         f"known: {gain['few wrong']} robust where 20 % are wrong, {gain['many wrong']} where 40 % are (planned when "

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from advprune_core.analysis.pages import page
-from advprune_core.analysis.speedrun import CHOICE, Choice
+from advprune_core.analysis.ranking import CHOICE, Ranking
 from advprune_core.analysis.summaries import printable
 from advprune_core.base.keys import content_key
 from advprune_core.study.grid import study_grid
@@ -67,7 +67,7 @@ def todays(study: str) -> StudyConfig:
     parameters, _ = read_profile(ROOT / "notebooks" / "profiles" / f"{own}.yaml")
     of_study = {name: value for name, value in parameters.items() if name in StudyConfig.model_fields}
     asked = study_config({**config.model_dump(), **of_study, "timed_repeats": config.timed_repeats})
-    return asked if own == study else Choice.of(asked, parameters["choice_seeds"], top=parameters["top"]).config
+    return asked if own == study else Ranking.of(asked, choice_seeds=parameters["choice_seeds"]).config
 
 
 @pytest.mark.parametrize("study", STUDIES)

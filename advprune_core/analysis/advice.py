@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, Self
 
 import pandas as pd
@@ -18,6 +18,7 @@ from advprune_core.analysis.batches import batch_for, with_enough_steps
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.fronts import Plan, ways_of
 from advprune_core.analysis.situations import Situation, beyond, measured, nearest
+from advprune_core.analysis.ways import SAME_COST
 from advprune_core.attacks.base import ATTACKS, Attack
 from advprune_core.base.settings import Settings
 from advprune_core.base.values import as_ratio, ratio, shown
@@ -75,7 +76,7 @@ def full_epochs(points: pd.DataFrame) -> float:
     return float((whole if len(whole) else points)["epochs"].max())
 
 
-class Choice(NamedTuple):
+class Advice(NamedTuple):
     """What to do with a budget.
 
     Attributes
@@ -84,7 +85,7 @@ class Choice(NamedTuple):
     rival : Plan or None
         The best of the other kind (pruned, or on all the data).
     compared : bool
-        Whether its way of training was measured on all the data at no more than the budget, or it is on all the data.
+        Whether it is on all the data, or its way of training was measured there at about its cost.
     """
 
     plan: Plan
@@ -92,12 +93,12 @@ class Choice(NamedTuple):
     compared: bool
 
 
-def choose(points: pd.DataFrame, budget: float) -> Choice | None:
+def choose(points: pd.DataFrame, budget: float) -> Advice | None:
     """The plan to take for a budget.
 
     On all the data, of the plans whose expected robust accuracy lies in the interval of the best one's, the cheapest
-    (at equal cost the more robust). The best pruned plan instead only if its interval lies above theirs: that nobody
-    can tell two apart is no reason to prune.
+    (at equal cost the more robust). Instead the best of the pruned plans whose intervals lie above theirs, if there is
+    any: that nobody can tell two apart is no reason to prune.
 
     Parameters
     ----------
@@ -108,20 +109,29 @@ def choose(points: pd.DataFrame, budget: float) -> Choice | None:
 
     Returns
     -------
-    Choice or None
+    Advice or None
         None where the budget pays for no measured way of training.
     """
     plans = [plan for way in ways_of(points) if (plan := way.at(budget)) is not None]
-    whole = [plan for plan in plans if not plan.pruned]
-    pruned = max((plan for plan in plans if plan.pruned), key=lambda plan: plan.robust.mean, default=None)
+    whole, parts = ([plan for plan in plans if plan.pruned == kind] for kind in (False, True))
+    if not plans:
+        return None
     if not whole:
-        return None if pruned is None else Choice(pruned, None, compared=False)
-    best = max(whole, key=lambda plan: plan.robust.mean)
-    if pruned and pruned.robust.low > max(plan.robust.high for plan in whole):
-        return Choice(pruned, best, compared=any(plan.way.trainer == pruned.way.trainer for plan in whole))
+        return Advice(_best(parts), None, compared=False)
+    best = _best(whole)
+    bar = max(1.0 if math.isnan(plan.robust.high) else plan.robust.high for plan in whole)
+    if above := [plan for plan in parts if plan.robust.low > bar]:
+        pruned = _best(above)
+        alike = (plan for plan in whole if plan.way.trainer == pruned.way.trainer)
+        return Advice(pruned, best, compared=any(plan.cost * (1 + SAME_COST) >= pruned.cost for plan in alike))
     near = [plan for plan in whole if plan is best or plan.robust.mean >= best.robust.low]
     taken = min(near, key=lambda plan: (round(math.log(plan.cost), 2), -plan.robust.mean))
-    return Choice(taken, pruned, compared=True)
+    return Advice(taken, _best(parts) if parts else None, compared=True)
+
+
+def _best(plans: Sequence[Plan]) -> Plan:
+    """The plan of the highest expected robust accuracy."""
+    return max(plans, key=lambda plan: plan.robust.mean)
 
 
 def advise(
@@ -209,7 +219,7 @@ def _epochs(count: float) -> str:
     return f"{count:.3g} epoch{'s' * (round(count, 2) != 1)}"
 
 
-def _answer(found: Choice) -> str:
+def _answer(found: Advice) -> str:
     """Whether to prune."""
     if found.compared:
         return "Prune" if found.plan.pruned else "Do not prune"

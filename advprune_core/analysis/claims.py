@@ -234,7 +234,7 @@ def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) 
     (arm, fraction), verdict = best, verdicts[best]
     said = Counter(other.says for other in verdicts.values())
     less = [said[BETTER_HERE] + said[BETTER_ALONE], said[WORSE_HERE] + said[WORSE_ALONE]]
-    more = f", {less[0]} and {less[1]} more by themselves or on these images" * any(less)
+    more = f", {less[0]} more better and {less[1]} more worse by themselves or on these images" * any(less)
     gain, full = verdict.comparison.over_images, tested[_of_its_way(arm, claim.reference), 1.0]
     told = (
         f"of {len(verdicts)} pruned and cheaper, beside the full run, {said[BETTER]} better and {said[WORSE]} worse "

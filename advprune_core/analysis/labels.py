@@ -82,9 +82,15 @@ def settings_told(table: pd.DataFrame) -> str:
     ways = trainings(table)
     told += [f"Trained by {ways[0]}"] if len(ways) == 1 else []
     images = sorted(set(table["test_images"].dropna().astype(int))) if "test_images" in table else []
-    tested = f"right under {attacks_told(table)}; {', '.join(f'{n:,}' for n in images)} test images"
+    tested = f"right under {attacks_told(table)}; {', '.join(f'{n:,}' for n in images)} {_images(table)}"
     told.append(f"Robust: {tested if images else 'nothing was tested yet'}")
     return ". ".join(told)
+
+
+def _images(table: pd.DataFrame) -> str:
+    """What the images of the test are: those of the test, or held out of training to choose by."""
+    cells = table["dataset"].dropna().unique() if "dataset" in table else []
+    return "held-out images" if any("tested_on" in component_settings(cell) for cell in cells) else "test images"
 
 
 def trainings(table: pd.DataFrame) -> list[str]:
@@ -114,6 +120,6 @@ def sample(table: pd.DataFrame) -> str:
     lost = table[table["robust"].isna()] if "robust" in table else table[:0]
     missing = lost["key"].nunique() if len(lost) else 0
     images = list(table["test_images"].dropna().unique()) if "test_images" in table else []
-    on = f" on {int(images[0]):,} test images" if len(images) == 1 else ""
+    on = f" on {int(images[0]):,} {_images(table)}" if len(images) == 1 else ""
     left_out = f" ({missing} run{'s' * (missing > 1)} without a result left out)" if missing else ""
     return f"mean of {seeds} seed{'s' * (seeds != 1)}{on}{left_out}"

@@ -17,6 +17,7 @@ from advprune_core.analysis.findings import accuracy_findings, pruner_findings
 from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.rivals import equal_cost_findings, equal_robustness_findings
+from advprune_core.analysis.seeds import well_covered
 from advprune_core.analysis.summaries import (
     after_attacks,
     attacks_of,
@@ -130,9 +131,11 @@ def _cheaper(table: pd.DataFrame) -> dict[str, str]:
     parts: dict[str, str] = {}
     for objective, full in whole.groupby("objective", sort=False):
         runs = table[table["objective"] == objective]
-        reference = str(full.groupby("arm", sort=False)["robust"].mean().idxmax())
+        levels = full.groupby("arm", sort=False).agg(robust=("robust", "mean"), seeds=("seed", "nunique"))
+        reference = str(levels[well_covered(levels["seeds"])]["robust"].idxmax())
         most = full[full["arm"] == reference]["cost"].mean() / (1 + SAME_COST)
-        if (runs["fraction"] < 1).any() and min(rows["cost"].mean() for rows in points(runs).values()) < most:
+        costs = [rows["cost"].mean() for rows in points(runs[runs["robust"].notna()]).values()]
+        if (runs["fraction"] < 1).any() and min(costs) < most:
             title = "Cheaper at equal robustness" + (f": beside {reference}" if parts else "")
             parts[title] = equal_robustness_findings(runs, reference=reference, margin=MARGIN)
     return parts

@@ -126,8 +126,8 @@ class Verdict:
         `BETTER`, `WORSE`, `BETTER_HERE`, `WORSE_HERE`, `BETTER_ALONE`, `WORSE_ALONE`, `UNDECIDED`, or
         `NO_VERDICT` and why.
     p : float
-        After Holm, of the test that the verdict rests on: over seeds and images, or over seeds alone where it is
-        on these images, or outcomes of images are not known; NaN without a verdict.
+        After Holm, of the test over seeds and images; of that over seeds where the verdict is on these images, or
+        outcomes of images are not known. NaN without a verdict.
     """
 
     comparison: Comparison

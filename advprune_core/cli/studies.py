@@ -13,7 +13,7 @@ from advprune_core.cli.options import DryRun, Out, Retrain, assignments, put_ove
 from advprune_core.cli.reports import print_plan, report_failures, report_left_out
 
 if TYPE_CHECKING:
-    from advprune_core.analysis.speedrun import Choice
+    from advprune_core.analysis.ranking import Ranking
     from advprune_core.study.study import StudyConfig
 
 
@@ -82,18 +82,18 @@ def study(
         for number, (notebook, config) in enumerate(studies):
             if config in [earlier for _, earlier in studies[:number]]:
                 continue  # notebooks of one grid are executed together
-            choice = _choice(notebook, parameters, config)
-            if choice and part:
+            ranking = _ranking(notebook, parameters, config)
+            if ranking and part:
                 raise ConfigError(f"--shard: {notebook.name} chooses by its first runs which others are needed")
             if dry_run:
-                _print_plans(config, choice, part)
+                _print_plans(config, ranking, part)
                 continue
             with interruptible():
                 only = None
-                if choice:
-                    ranks = run_study(choice.config, retrain=retrain)
+                if ranking:
+                    ranks = run_study(ranking.config, retrain=retrain)
                     failed |= ranks.failed
-                    only = choice.winners(ranks.table)
+                    only = ranking.winners(ranks.table)
                 result = run_study(config, shard=part, retrain=retrain, only=only)
                 failed |= result.failed
                 if part is None:
@@ -108,30 +108,45 @@ def study(
     report_failures(failed)
 
 
-def _choice(notebook: Path, parameters: dict[str, Any], config: StudyConfig) -> Choice | None:
+def _ranking(notebook: Path, parameters: dict[str, Any], config: StudyConfig) -> Ranking | None:
     """What a notebook chooses its runs by, if it does."""
-    from advprune_core.analysis.speedrun import Choice
+    from advprune_core.analysis.ranking import Options, Ranking
     from advprune_core.study.executed import parameters_of
 
-    options = parameters_of(notebook) | parameters
-    if "choice_seeds" not in options:
+    values = parameters_of(notebook) | parameters
+    if "choice_seeds" not in values:
         return None
-    return Choice.of(config, options["choice_seeds"], top=options["top"], beside=options["textbook"])
+    return Ranking.of(config, **{name: values[name] for name in Options.model_fields if name in values})
 
 
-def _print_plans(config: StudyConfig, choice: Choice | None, part: tuple[int, int] | None) -> None:
+def _print_plans(config: StudyConfig, ranking: Ranking | None, part: tuple[int, int] | None) -> None:
     """What a study will take; of one that chooses the ranking too, and of the rest what this has chosen, if it has."""
     from advprune_core.study.grid import study_grid
-    from advprune_core.study.table import collect
 
     entries = study_grid(config, shard=part)
-    if choice:
+    if ranking:
         print("The ranking:")
-        ranking, ranks = study_grid(choice.config), choice.config
-        print_plan(ranking, config.execution)
+        print_plan(study_grid(ranking.config), config.execution)
         print("\nThen the first places of the ranking, of:")
-        known = (ranks.folder / "manifest.json").exists()
-        if known and len(table := collect(ranks.execution.root, study=ranks.study)) == len(ranking):
-            only = choice.winners(table)
+        if (only := _chosen(ranking)) is not None:
             entries = [entry for entry in entries if (entry.arm, entry.fraction) in only]
     print_plan(entries, config.execution)
+
+
+def _chosen(ranking: Ranking) -> list[tuple[str, float]] | None:
+    """Who is tested, where this very ranking has been carried out; None where it has not."""
+    from advprune_core.study.store import RunStore
+    from advprune_core.study.study import study_config
+    from advprune_core.study.table import collect
+
+    config = ranking.config
+    if not (config.folder / "manifest.json").exists():
+        return None
+    made = RunStore(config.execution.root).manifest(config.study)
+    if study_config({**config.model_dump(), **made.config}) != config:
+        return None
+    table = collect(config.execution.root, study=config.study)
+    if len(table) < len(made.entries) or "robust" not in table:
+        return None
+    ended = table["robust"].notna() | ~table["status"].isin(["ok", "collapsed"])
+    return ranking.winners(table) if ended.all() else None

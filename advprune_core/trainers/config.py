@@ -259,6 +259,8 @@ class RunConfig(Settings):
             canonical.pop("speed", None)
         # Content, not the name or the path of the data, and not what concerns the test images.
         canonical["dataset"] = train_hash
+        if self.dataset.tested_on != "test":  # what chooses settings is no run of those that are tested
+            canonical["tested_on"] = self.dataset.tested_on
         canonical["device"] = self.device
         if mended := self._mended():
             canonical["mended"] = mended

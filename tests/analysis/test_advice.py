@@ -86,6 +86,26 @@ def test_the_cheapest_of_the_best(rows: list[Any], budget: float, expected: tupl
         assert (plan.way.pruner, plan.cost, rival and rival.way.pruner) == expected
 
 
+def test_of_pruned_plans_the_best_that_lies_above_all_the_data_is_taken() -> None:
+    """Not one that may lie there; and what has no interval, as its seeds are level, is no bar that one lies above."""
+    rows = points([SHORT, ("{}", "craig", 0.5, 30.0, 50.0, 0.7), ("{}", "aum", 0.5, 30.0, 50.0, 0.68)])
+    wide = rows.assign(robust=rows["robust"].where(rows["pruner"] != '"craig"', "[0.33, 0.77, 1.0]"))
+    for table, pruner in ((rows, "craig"), (wide, "aum")):
+        found = choose(table, 50)
+        assert found is not None
+        assert (found.plan.way.pruner, found.compared) == (pruner, True)
+    sure = choose(rows.assign(robust=rows["robust"].where(rows["pruner"] != '"full"', "[0.5, 0.5, 0.5]")), 50)
+    assert sure is not None
+    assert not sure.plan.pruned
+
+
+def test_what_is_much_cheaper_on_all_the_data_compares_with_nothing() -> None:
+    brief = ("{}", "full", 1.0, 1.5, 5.0, 0.30)
+    found = choose(points([brief, ("{}", "aum", 0.5, 30.0, 50.0, 0.65)]), 50)
+    assert found is not None
+    assert (found.plan.way.pruner, found.compared) == ("aum", False)
+
+
 def test_a_pruned_run_beside_another_way_of_training_alone_is_no_reason_to_prune() -> None:
     """Fewer epochs of its own way might do as well, or better."""
     fast, half = ('{"steps": 1}', "full", 1.0, 30.0, 30.0, 0.55), ("{}", "aum", 0.5, 30.0, 50.0, 0.65)

@@ -242,7 +242,7 @@ def test_losses_that_only_their_own_test_shows_are_counted_too() -> None:
     full = seeded_runs("PGD-7: random", 0.30, **FACTS)[:3]
     parts = copies(seeded_runs("PGD-7: keep_hard", 0.28, fraction=0.6, cost=60, **FACTS)[:3], 30)
     found = claims_table({"cifar10_cpu": stacked(full, *parts).assign(robust_pgd20=0.4)}).iloc[_GAIN]
-    assert "0 worse beyond chance, 0 and 30 more by themselves or on these images; the best" in found["measured"]
+    assert "0 worse beyond chance, 0 more better and 30 more worse by themselves or on" in found["measured"]
     assert found["verdict"] == OPEN
 
 

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from advprune_core.analysis.speedrun import Choice, ranked, results, speedrun_figure, speedrun_findings
+from advprune_core.analysis.ranking import Ranking, ranked
+from advprune_core.analysis.speedrun import results, speedrun_figure, speedrun_findings
 from advprune_core.base.settings import ConfigError
+from advprune_core.study.grid import study_grid
 from advprune_core.study.study import StudyConfig
 from tests.analysis.figure_checks import faults
 from tests.made_up import seeded_runs, stacked
@@ -32,7 +34,7 @@ def held_out(**reached: float) -> pd.DataFrame:
 
 
 def winners(table: pd.DataFrame, top: int, beside: Sequence[str] = ()) -> list[Any]:
-    return Choice.of(StudyConfig(), [100], top=top, beside=beside).winners(table)
+    return Ranking.of(StudyConfig(), choice_seeds=[100], top=top, textbook=beside).winners(table)
 
 
 PLAIN, FULL, PRUNED = (
@@ -57,7 +59,7 @@ def test_a_ranking_has_every_point_and_those_that_lack_runs_last() -> None:
     ]
     assert ranking["held_out"].tolist()[:3] == pytest.approx([0.60, 0.57, 0.50])
     assert np.isnan(ranking["held_out"].iloc[-1])
-    assert (ranking["seconds"] == 120).all()
+    assert (ranking["seconds"].dropna() == 120).all()
     assert ("none: random", 1.0) not in winners(stacked(none, PLAIN), top=9)
 
 
@@ -77,10 +79,13 @@ def test_the_first_places_and_the_textbook_are_tested(top: int, beside: list[str
 
 
 def test_what_is_level_with_the_last_of_the_first_places_is_tested_too() -> None:
-    level = {"a": 0.7, "b": 0.6, "c": 0.6}
-    table = stacked(*(runs(f"{name}: random", 0.6).assign(robust=reached) for name, reached in level.items()))
+    """In whatever order their seeds are added up; and the text says that they are level."""
+    reached = {"a": [0.94, 0.94, 0.94], "b": [0.88, 0.88, 0.94], "c": [0.88, 0.94, 0.88]}
+    table = stacked(*(runs(f"{name}: random", 0.6)[:3].assign(robust=values) for name, values in reached.items()))
     assert winners(table, top=2) == winners(table, top=3)
     assert len(winners(table, top=1)) == 1
+    text = speedrun_findings(table, ranked(table[table["arm"] != "a: random"]), textbook=[])
+    assert "- Level with *b: all the data* in the ranking, which the order of the grid decides: *c: all" in text
 
 
 def test_what_chooses_is_not_what_is_reported() -> None:
@@ -92,12 +97,58 @@ def test_what_chooses_is_not_what_is_reported() -> None:
         evaluation=["pgd"],
         images=100,
     )
-    choice = Choice.of(config, [7, 8], top=3).config
+    choice = Ranking.of(config, choice_seeds=[7, 8]).config
     assert choice.dataset == {"digits": {**own, "tested_on": "val_stop"}}
     assert choice.variants == {"a": {}, "b": {"dataset": {"digits": {"tested_on": "val_stop"}}}}
     assert (choice.study, choice.seeds, choice.images) == (f"{config.study}_choice", (7, 8), None)
-    with pytest.raises(ConfigError, match=r"choice_seeds: \[1\] are among seeds = \[0, 1\]"):
-        Choice.of(config, [7, 1], top=3)
+    with pytest.raises(ConfigError, match=r"choice_seeds: \[1\] are among the seeds \[0, 1\] of the test"):
+        Ranking.of(config, choice_seeds=[7, 1])
+
+
+def test_a_part_of_the_grid_brings_nothing_of_the_test_into_the_ranking() -> None:
+    parts = [{"fractions": [1.0]}, {"fractions": [0.5], "seeds": [0, 1, 2], "images": 90, "evaluation": ["fgsm"]}]
+    config = StudyConfig.create(seeds=[0], controls=[], parts=parts)
+    choice = Ranking.of(config, choice_seeds=[7]).config
+    entries = study_grid(choice)
+    assert {entry.seed for entry in entries} == {7}
+    assert {entry.evaluation.images for entry in entries} == {None}
+    assert len({tuple(attack.label() for attack in entry.evaluation.attacks) for entry in entries}) == 1
+    assert {entry.fraction for entry in entries} == {1.0, 0.5}
+    with pytest.raises(ConfigError, match=r"choice_seeds: \[2\]"):
+        Ranking.of(config, choice_seeds=[2])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"settings": {"dataset.tested_on": "test"}}, {"variants": {"a": {"dataset.tested_on": "test"}}}]
+)
+def test_nothing_is_ranked_on_the_test_images(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="would be ranked on the test images; leave tested_on out"):
+        Ranking.of(StudyConfig.create(**settings), choice_seeds=[7])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("choice_seeds", 100), ("choice_seeds", []), ("top", -1), ("top", 1.5), ("top", "many"), ("goals", [75])],
+)
+def test_options_are_checked_before_any_work(option: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=option):
+        Ranking.of(StudyConfig(), **{"choice_seeds": [7], option: value})
+
+
+def test_where_nothing_has_a_rank_nothing_is_tested() -> None:
+    with pytest.raises(ConfigError, match="no arm has a rank"):
+        winners(runs("none: random", 0.9, seeds=0), top=3)
+
+
+def test_a_constant_answer_has_no_rank_and_does_not_lead() -> None:
+    useless = runs("constant: random", 0.10)
+    table = stacked(useless, runs("ours: random", 0.30)).assign(classes=10)
+    assert winners(table, top=1) == [("ours: random", 1.0)]
+    assert ranked(table)["held_out"].isna().tolist() == [False, True]
+    assert results(table)["arm"].tolist() == ["ours: random", "constant: random"]
+    alone = useless.assign(classes=10)
+    told = "No arm is more robust than a constant answer, so nobody leads."
+    assert speedrun_findings(alone, ranked(alone), textbook=[]) == told
 
 
 @pytest.mark.parametrize(

@@ -344,6 +344,9 @@ def test_a_study_that_chooses_trains_only_what_it_has_chosen(advprune: Command, 
     assert (tmp_path / "r/tiny/speedrun.ipynb").exists()
     _, planned, _ = advprune(*command, "--dry-run")
     assert planned.count("at most 0 to train") == 2, "what was not chosen is not to do"
+    _, planned, _ = advprune(*command, "--dry-run", "-p", "settings.optimisation.cost_budget=4000")
+    assert "at most 3 to train" in planned
+    assert "at most 6 to train" in planned, "another ranking has chosen nothing yet"
 
 
 def test_what_chooses_is_not_carried_out_in_parts_nor_tested(advprune: Command, tmp_path: Path) -> None:
@@ -351,7 +354,7 @@ def test_what_chooses_is_not_carried_out_in_parts_nor_tested(advprune: Command, 
     profile.write_text(yaml.safe_dump({**TINY_STUDY, **CHOOSING, "notebooks": ["speedrun"]}))
     command = ["study", str(profile), "--out", str(tmp_path / "r")]
     refused(*advprune(*command, "--shard", "1/2"), "--shard: speedrun.ipynb chooses by its first runs")
-    refused(*advprune(*command, "-p", "choice_seeds=[0]"), r"choice_seeds: \[0\] are among seeds")
+    refused(*advprune(*command, "-p", "choice_seeds=[0]"), r"choice_seeds: \[0\] are among the seeds")
     assert not (tmp_path / "r").exists()
 
 
