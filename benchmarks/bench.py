@@ -122,8 +122,8 @@ def _beside_others(rows: pd.DataFrame) -> list[str]:
     told = [f"{peer} {' to '.join(dict.fromkeys(f'{end:.2f}' for end in both))}" for peer, both in ends.iterrows()]
     faster = int((known["ratio"] > _ALIKE).sum())
     return [
-        f"Faster than other libraries by more than {100 * (_ALIKE - 1):.0f} % in {faster} of {len(known)} rows of time, "
-        f"compiled ones included; ratios: {', '.join(told)}.",
+        f"Faster than other libraries by more than {100 * (_ALIKE - 1):.0f} % in {faster} of {len(known)} rows of "
+        f"time, compiled ones included; ratios: {', '.join(told)}.",
         "",
     ]
 

@@ -89,8 +89,9 @@ def settings_told(table: pd.DataFrame) -> str:
 
 def _images(table: pd.DataFrame) -> str:
     """What the images of the test are: those of the test, or held out of training to choose by."""
-    cells = table["dataset"].dropna().unique() if "dataset" in table else []
-    return "held-out images" if any("tested_on" in component_settings(cell) for cell in cells) else "test images"
+    cells = table["dataset"].dropna() if "dataset" in table else pd.Series(dtype=object)
+    held_out = any("tested_on" in component_settings(cell) for cell in cells.unique())
+    return "held-out images" if held_out else "test images"
 
 
 def trainings(table: pd.DataFrame) -> list[str]:

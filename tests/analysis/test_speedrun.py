@@ -1,154 +1,18 @@
-"""The most robust network for a budget: the ranking, who is tested, what is said."""
+"""The most robust network for a budget: what is said of the runs that a ranking chose."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from advprune_core.analysis.ranking import Ranking, ranked
+from advprune_core.analysis.ranking import ranked
 from advprune_core.analysis.speedrun import results, speedrun_figure, speedrun_findings
-from advprune_core.base.settings import ConfigError
-from advprune_core.study.grid import study_grid
-from advprune_core.study.study import StudyConfig
 from tests.analysis.figure_checks import faults
-from tests.made_up import seeded_runs, stacked
-
-
-def runs(arm: str, robust: float, *, fraction: float = 1.0, seeds: int = 5) -> pd.DataFrame:
-    """Runs of an arm, of which so many were tested and the others diverged."""
-    found = seeded_runs(arm, robust, fraction=fraction, cost_seconds=120)
-    found.loc[found["seed"] >= seeds, ["robust", "clean"]] = np.nan
-    return found.assign(status=np.where(found["seed"] < seeds, "ok", "diverged"))
-
-
-def held_out(**reached: float) -> pd.DataFrame:
-    """Runs of the three arms, and what they reach on held-out images."""
-    arms = {"plain": ("textbook: random", 1.0), "full": ("ours: random", 1.0), "pruned": ("ours: random", 0.5)}
-    return stacked(*(runs(arms[name][0], value, fraction=arms[name][1]) for name, value in reached.items()))
-
-
-def winners(table: pd.DataFrame, top: int, beside: Sequence[str] = ()) -> list[Any]:
-    return Ranking.of(StudyConfig(), choice_seeds=[100], top=top, textbook=beside).winners(table)
-
-
-PLAIN, FULL, PRUNED = (
-    runs("textbook: random", 0.50),
-    runs("ours: random", 0.60),
-    runs("ours: random", 0.57, fraction=0.5),
-)
-CHOICE = held_out(plain=0.55, full=0.64, pruned=0.66)
-RANKING = ranked(CHOICE)
-
-
-def test_a_ranking_has_every_point_and_those_that_lack_runs_last() -> None:
-    """A mean of one seed that is the highest by chance is no first place, and what diverged does not vanish."""
-    few, none = runs("few: random", 0.9, seeds=1), runs("none: random", 0.9, seeds=0)
-    ranking = ranked(stacked(few, none, PLAIN, FULL, PRUNED))
-    assert ranking[["arm", "fraction", "seeds", "runs"]].values.tolist() == [
-        ["ours: random", 1.0, 5, 5],
-        ["ours: random", 0.5, 5, 5],
-        ["textbook: random", 1.0, 5, 5],
-        ["few: random", 1.0, 1, 5],
-        ["none: random", 1.0, 0, 5],
-    ]
-    assert ranking["held_out"].tolist()[:3] == pytest.approx([0.60, 0.57, 0.50])
-    assert np.isnan(ranking["held_out"].iloc[-1])
-    assert (ranking["seconds"].dropna() == 120).all()
-    assert ("none: random", 1.0) not in winners(stacked(none, PLAIN), top=9)
-
-
-@pytest.mark.parametrize(
-    ("top", "beside", "expected"),
-    [
-        (2, ["ours: random"], [("ours: random", 0.5), ("ours: random", 1.0)]),
-        (9, [], [("ours: random", 0.5), ("ours: random", 1.0), ("textbook: random", 1.0)]),
-        # Whether pruning pays can be told of two only: the first that prunes, the first that doesn't.
-        (1, [], [("ours: random", 0.5), ("ours: random", 1.0)]),
-        (0, ["textbook: random"], [("ours: random", 0.5), ("ours: random", 1.0), ("textbook: random", 1.0)]),
-    ],
-)
-def test_the_first_places_and_the_textbook_are_tested(top: int, beside: list[str], expected: Any) -> None:
-    assert winners(CHOICE, top, beside) == expected
-    assert winners(held_out(plain=0.55, full=0.64), top=1) == [("ours: random", 1.0)]
-
-
-def test_what_is_level_with_the_last_of_the_first_places_is_tested_too() -> None:
-    """In whatever order their seeds are added up; and the text says that they are level."""
-    reached = {"a": [0.94, 0.94, 0.94], "b": [0.88, 0.88, 0.94], "c": [0.88, 0.94, 0.88]}
-    table = stacked(*(runs(f"{name}: random", 0.6)[:3].assign(robust=values) for name, values in reached.items()))
-    assert winners(table, top=2) == winners(table, top=3)
-    assert len(winners(table, top=1)) == 1
-    text = speedrun_findings(table, ranked(table[table["arm"] != "a: random"]), textbook=[])
-    assert "- Level with *b: all the data* in the ranking, which the order of the grid decides: *c: all" in text
-
-
-def test_what_chooses_is_not_what_is_reported() -> None:
-    own = {"label_noise": 0.1, "limit": 300}
-    config = StudyConfig.create(
-        dataset={"digits": own},
-        variants={"a": {}, "b": {"dataset": "digits"}},
-        seeds=[0, 1],
-        evaluation=["pgd"],
-        images=100,
-    )
-    choice = Ranking.of(config, choice_seeds=[7, 8]).config
-    assert choice.dataset == {"digits": {**own, "tested_on": "val_stop"}}
-    assert choice.variants == {"a": {}, "b": {"dataset": {"digits": {"tested_on": "val_stop"}}}}
-    assert (choice.study, choice.seeds, choice.images) == (f"{config.study}_choice", (7, 8), None)
-    with pytest.raises(ConfigError, match=r"choice_seeds: \[1\] are among the seeds \[0, 1\] of the test"):
-        Ranking.of(config, choice_seeds=[7, 1])
-
-
-def test_a_part_of_the_grid_brings_nothing_of_the_test_into_the_ranking() -> None:
-    parts = [{"fractions": [1.0]}, {"fractions": [0.5], "seeds": [0, 1, 2], "images": 90, "evaluation": ["fgsm"]}]
-    config = StudyConfig.create(seeds=[0], controls=[], parts=parts)
-    choice = Ranking.of(config, choice_seeds=[7]).config
-    entries = study_grid(choice)
-    assert {entry.seed for entry in entries} == {7}
-    assert {entry.evaluation.images for entry in entries} == {None}
-    assert len({tuple(attack.label() for attack in entry.evaluation.attacks) for entry in entries}) == 1
-    assert {entry.fraction for entry in entries} == {1.0, 0.5}
-    with pytest.raises(ConfigError, match=r"choice_seeds: \[2\]"):
-        Ranking.of(config, choice_seeds=[2])
-
-
-@pytest.mark.parametrize(
-    "settings", [{"settings": {"dataset.tested_on": "test"}}, {"variants": {"a": {"dataset.tested_on": "test"}}}]
-)
-def test_nothing_is_ranked_on_the_test_images(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="would be ranked on the test images; leave tested_on out"):
-        Ranking.of(StudyConfig.create(**settings), choice_seeds=[7])
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("choice_seeds", 100), ("choice_seeds", []), ("top", -1), ("top", 1.5), ("top", "many"), ("goals", [75])],
-)
-def test_options_are_checked_before_any_work(option: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=option):
-        Ranking.of(StudyConfig(), **{"choice_seeds": [7], option: value})
-
-
-def test_where_nothing_has_a_rank_nothing_is_tested() -> None:
-    with pytest.raises(ConfigError, match="no arm has a rank"):
-        winners(runs("none: random", 0.9, seeds=0), top=3)
-
-
-def test_a_constant_answer_has_no_rank_and_does_not_lead() -> None:
-    useless = runs("constant: random", 0.10)
-    table = stacked(useless, runs("ours: random", 0.30)).assign(classes=10)
-    assert winners(table, top=1) == [("ours: random", 1.0)]
-    assert ranked(table)["held_out"].isna().tolist() == [False, True]
-    assert results(table)["arm"].tolist() == ["ours: random", "constant: random"]
-    alone = useless.assign(classes=10)
-    told = "No arm is more robust than a constant answer, so nobody leads."
-    assert speedrun_findings(alone, ranked(alone), textbook=[]) == told
+from tests.analysis.test_ranking import FULL, PLAIN, PRUNED, RANKING, held_out, runs
+from tests.made_up import stacked
 
 
 @pytest.mark.parametrize(
@@ -238,3 +102,18 @@ def test_the_figure_has_a_row_for_each_arm_the_best_on_top() -> None:
     assert means == pytest.approx(100 * results(table)["robust"].to_numpy())
     assert faults(figure) == []
     plt.close(figure)
+
+
+def test_what_the_ranking_cannot_tell_apart_is_named() -> None:
+    level = held_out(plain=0.6, full=0.6).assign(robust=0.6)
+    text = speedrun_findings(stacked(PLAIN, FULL), ranked(level), textbook=[])
+    pair = "*textbook: all the data* in the ranking, which the order of the grid decides: *ours: all the data*."
+    assert f"- Level with {pair}" in text
+
+
+def test_a_constant_answer_does_not_lead() -> None:
+    useless = runs("constant: random", 0.10).assign(classes=10)
+    table = stacked(useless, runs("ours: random", 0.08).assign(classes=100))
+    assert results(table)["arm"].tolist() == ["ours: random", "constant: random"]
+    told = "No arm is more robust than a constant answer, so nobody leads."
+    assert speedrun_findings(useless, ranked(useless), textbook=[]) == told
