@@ -51,9 +51,7 @@ class DatasetSource(Component):
     ] = None
     tested_on: Annotated[
         Literal["test", "val_stop"],
-        Field(
-            description="what runs are tested on: the test images, or val_stop, whose labels are right, to choose settings by"
-        ),
+        Field(description="what runs are tested on: the test images, or val_stop (its labels are right), to choose by"),
     ] = "test"
     label_noise: Annotated[
         float, Field(ge=0, lt=1, description="share of the training images that get a wrong label, at random")
