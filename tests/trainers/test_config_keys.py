@@ -76,6 +76,7 @@ DATA = {
     "val_select": (20, True),
     "val_stop": (20, True),
     "label_noise": (0.1, True),
+    "tested_on": ("val_stop", True),  # the same training, kept apart: what chooses is not what is tested
 }
 
 
