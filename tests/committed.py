@@ -56,7 +56,7 @@ class Row:
 
 _RULES = ("keep_easy", "keep_hard", "keep_middle", "keep_fragile")
 _STANDARD, _APGD = ", by AutoAttack", ", by AutoAttack's APGD"
-_MATCHING = "gradient_matching_cifar10_cpu"
+_MATCHING, _MATCHING_100 = "gradient_matching_cifar10_cpu", "gradient_matching_cifar100_cpu"
 _AFTER = "PGD-7: same_cost(random warmup_epochs=5)"
 FIFTH = 0.2
 
@@ -72,6 +72,7 @@ def answer_rows() -> dict[str, Row]:
         **_random_subsets("fast", "cifar10_cpu", "Fast AT: ", f"CIFAR-10, Fast AT{_APGD}", ends=("least",)),
         **_random_subsets("trades", _MATCHING, "TRADES: ", f"CIFAR-10, TRADES{_STANDARD}"),
         **_random_subsets("bullet", _MATCHING, "TRADES, BulletTrain: ", f"CIFAR-10, TRADES, BulletTrain{_STANDARD}"),
+        **_random_subsets("trades, 100", _MATCHING_100, "TRADES: ", f"CIFAR-100, TRADES{_STANDARD}", ends=("least",)),
         "cheaper": beside_a_cheaper_attack("PGD-7, no crops: random", FIFTH),
         "chosen": _chosen(),
         "easy": _easy(),
@@ -90,6 +91,12 @@ def answer_rows() -> dict[str, Row]:
             "budget_cifar10_cpu",
             ("carried, cost of 6 epochs: random", 0.25),
             other=("carried, cost of 6 epochs: random", 1.0),
+            data=f"CIFAR-10, such an attack, no crops{_APGD}",
+        ),
+        "carried, cifar, least": _carried(
+            "budget_cifar10_cpu",
+            ("carried, cost of 2 epochs: random", 0.25),
+            other=("carried, cost of 2 epochs: random", 1.0),
             data=f"CIFAR-10, such an attack, no crops{_APGD}",
         ),
     }

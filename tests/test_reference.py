@@ -32,7 +32,6 @@ UNDER_WAY = {
     "noise_cifar10_cpu",
     "gradient_matching_cifar10_cpu",
     "gradient_matching_cifar100_cpu",
-    "budget_cifar10_cpu",
     "both_worlds_cifar10_cpu",
 }
 

@@ -15,7 +15,7 @@ from advprune_core.analysis.labels import setting, trainings
 from advprune_core.analysis.reliability import fewer_claimed, sooner_claimed
 from advprune_core.analysis.rivals import at_equal_robustness, deciding
 from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, together
-from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, runs_of, was_run
+from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, runs_of, was_run, well_covered
 from advprune_core.analysis.summaries import attacks_of, points, seconds_ratio
 from advprune_core.analysis.verdicts import (
     BETTER,
@@ -194,7 +194,8 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Miss
     cheap = [point for point in awaited if point.passes is None or whole / point.passes >= claim.number]
     told = [f"{best} so far" if awaited else best]
     if len(as_cheap) or not len(sure):
-        row = (as_cheap if len(as_cheap) else pruned).sort_values("difference").iloc[-1]
+        rows = as_cheap if len(as_cheap) else pruned
+        row = rows[well_covered(rows["seeds"])].sort_values("difference").iloc[-1]
         lost, kept = deciding(row), f"{row['arm']}, {100 * row['fraction']:g} %"
         beside = f"{lost.points()} beside {_level(full)} ({kept}; {lost.counted()})"
         told.append(f"at {_times(row, table, full)}: {beside}")

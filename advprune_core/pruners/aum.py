@@ -32,7 +32,7 @@ def aum(state: History, n: int) -> Scores:
 
 @PRUNERS.register
 class AUM(HistoryPruner):
-    """Area under the margin during the warm-up epochs (Pleiss et al. 2020), by keep rule; costs its warm-up.
+    """Area under the margin during the warm-up epochs (Pleiss et al. 2020), by keep rule; no cost but warm-up.
 
     The lowest are hard or mislabelled; `keep` `{stratified: {hard_cutoff: 0.1}}` is CCS, which is meant
     for small fractions. On the outputs of training, so under attack with an adversarial objective.

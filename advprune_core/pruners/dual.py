@@ -69,7 +69,7 @@ def drawn(weights: NDArray[np.float64], k: int, *, rng: np.random.Generator) -> 
 
 @PRUNERS.register
 class DUAL(HistoryPruner):
-    """Uncertain and difficult images from few epochs (Cho et al. 2025), drawn by difficulty; costs its warm-up.
+    """Uncertain and difficult images from few epochs (Cho et al. 2025), drawn by difficulty; no cost but warm-up.
 
     Spread of the label's probability times the distance of its mean from 1, over windows of epochs. With an
     `exponent` (4 in the paper) images are drawn in proportion to the score times a Beta density of the mean

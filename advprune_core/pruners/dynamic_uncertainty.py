@@ -28,7 +28,7 @@ def dynamic_uncertainty(state: History, n: int, *, window: int) -> Scores:
 
 @PRUNERS.register
 class DynamicUncertainty(HistoryPruner):
-    """Spread of the label's probability over windows of epochs (He et al. 2023), by keep rule; costs its warm-up.
+    """Spread of the label's probability over windows of epochs (He et al. 2023), by keep rule; no cost but warm-up.
 
     Drops what training is always sure of, and what it never learns. On the outputs of training, so
     under attack with an adversarial objective, as in Nieth et al. 2024 (2406.13283).

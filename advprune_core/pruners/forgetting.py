@@ -33,7 +33,7 @@ def forgetting(state: History, n: int) -> Scores:
 
 @PRUNERS.register
 class Forgetting(HistoryPruner):
-    """Forgetting events during the warm-up epochs (Toneva et al. 2019), by keep rule; costs its warm-up.
+    """Forgetting events during the warm-up epochs (Toneva et al. 2019), by keep rule; no cost but warm-up.
 
     Counted on the outputs of training, so under attack with an adversarial objective. With few
     warm-up epochs most images share a count, and chance decides: raise `warmup_epochs`.

@@ -45,7 +45,7 @@ def tdds(state: History, n: int, *, window: int) -> Scores:
 
 @PRUNERS.register
 class TDDS(HistoryPruner):
-    """Spread of how predictions change over windows of epochs (Zhang et al. 2024), by keep rule; costs its warm-up.
+    """Spread of changing predictions over windows of epochs (Zhang et al. 2024), by keep rule; no cost but warm-up.
 
     Keeps what moves the training most and least evenly. On the outputs of training, so under attack
     with an adversarial objective. Settings: the window (10 of 30 scored epochs in the public code for
