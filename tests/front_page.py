@@ -75,8 +75,8 @@ def answer() -> str:
     clean = " and ".join(f"{100 * row.case.clean.mean:+.1f}" for row in cifar)
     told = (
         "**Where labels are right, nothing pruned is known to be more robust than all the data at the same cost.** "
-        f"Beside fewer epochs a random fifth of the digits is {gain['digits, least']} points robust; of CIFAR-10 in six "
-        "settings, and of CIFAR-100 in one, it shows no difference (95 % intervals within "
+        f"Beside fewer epochs a random fifth of the digits is {gain['digits, least']} points robust; of CIFAR-10 in "
+        "six settings, and of CIFAR-100 in one, it shows no difference (95 % intervals within "
         f"{100 * ends[0]:+.1f} and {100 * ends[1]:+.1f}); a "
         "fifth chosen by loss or by distance to the boundary, Kaufmann's four rules, is "
         f"{100 * rules[0].mean:+.1f} (worse by itself, not over all rows) to {100 * rules[-1].mean:+.1f}; a random "
