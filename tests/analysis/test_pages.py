@@ -26,7 +26,7 @@ def of(study: str) -> pd.DataFrame:
         ("carried", "two threat models"),
         ("when_pruning_wins", "data with different labels"),
         ("pruners", "too many points"),
-        ("budget_cifar10_cpu", "all cost the same"),
+        ("speedrun", "all cost the same"),
     ],
 )
 def test_equal_robustness_is_left_out_where_it_means_nothing(study: str, reason: str) -> None:
