@@ -201,7 +201,7 @@ def speedrun() -> str:
     table, ranking = of("speedrun"), ranked(of(f"speedrun{CHOICE}"))
     (pruned, share), (whole, _) = first_places(ranking)
     best = results(table).iloc[0]
-    level = accuracy(table[(table["arm"] == best["arm"]) & (table["fraction"] == best["fraction"])]["robust"])
+    level = Estimate(best["robust"], best["low"], best["high"], best["seeds"])
     pair = {0: compare(table, pruned, whole, fraction=share, reference_fraction=1.0)}
     names = [point_label(pruned, share), point_label(whole, 1.0, whole=True)]
     leader = point_label(best["arm"], best["fraction"], whole=best["fraction"] == 1)

@@ -9,7 +9,6 @@ import pandas as pd
 from pydantic import Field
 
 from advprune_core.analysis.cells import with_accuracies
-from advprune_core.analysis.estimates import SAME
 from advprune_core.analysis.seeds import as_a_constant
 from advprune_core.analysis.summaries import Point, mean_seconds, points
 from advprune_core.base.settings import ConfigError, Seed, Settings
@@ -96,7 +95,8 @@ class Ranking:
         """
         ranking, top = ranked(table), self.options.top
         places, values = _placed(ranking)
-        level = [place for place, value in zip(places, values, strict=True) if top and value > values[:top][-1] - SAME]
+        last = values[:top][-1:]
+        level = [place for place, value in zip(places, values, strict=True) if value in last]
         firsts = [place for place in first_places(ranking) if place]
         found = list(dict.fromkeys([*places[:top], *level, *firsts, *((arm, 1.0) for arm in self.options.textbook)]))
         if not found:
@@ -159,7 +159,7 @@ def level_with(ranking: pd.DataFrame, point: Point) -> list[Point]:
     places, values = _placed(ranking)
     own = dict(zip(places, values, strict=True))
     alike = (place for place in places if place != point and (place[1] < 1) == (point[1] < 1))
-    return [place for place in alike if abs(own[place] - own[point]) <= SAME]
+    return [place for place in alike if own[place] == own[point]]
 
 
 def _placed(ranking: pd.DataFrame) -> tuple[list[Point], list[float]]:
