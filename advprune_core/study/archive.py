@@ -282,14 +282,29 @@ def _import_run(folder: Path, files: Files, target: RunStore, found: Imported) -
             continue
         if in_place or target.evaluation(key, evaluation.key) is None:
             target.write_evaluation(_marked(evaluation, in_place=in_place))
+    _import_timings(record, files, target, found, in_place=in_place)
+
+
+def _import_timings(record: RunRecord, files: Files, target: RunStore, found: Imported, *, in_place: bool) -> None:
+    """Write the timings of a run that are not there yet; one of a run that was there already is one more of it."""
+    key = record.key
+    kept = target.run(key)
+    there = [*([kept] if kept is not None and kept.timed_alone else []), *target.timings(key)]
+    known = [(timing.seconds, timing.cpu_seconds) for timing in there]
+    coming: list[tuple[str | None, Timing]] = []
+    if record.timed_alone:
+        times = record.model_dump(include={"seconds", "cpu_seconds", "environment", "provenance"})
+        coming.append((None, Timing(**times)))
     for path in files.find(f"runs/{key}/timings/*.json"):
         try:
             timing = read_record(path, Timing, without_digest=True, files=files)
         except DamagedFile as error:
             found.refused[str(path)] = str(error)
             continue
-        if in_place or not (target.folder(key) / "timings" / path.name).exists():
-            target.write_timing(key, _marked(timing, in_place=in_place), number=path.stem)
+        coming.append((path.stem if in_place else None, timing))
+    for number, timing in coming:
+        if number is not None or (timing.seconds, timing.cpu_seconds) not in known:
+            target.write_timing(key, _marked(timing, in_place=in_place), number=number)
 
 
 def _run_record(path: Path, files: Files) -> tuple[RunRecord, bool]:

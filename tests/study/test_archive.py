@@ -17,6 +17,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.study.archive import Exported, export_study, import_study, unfinished
 from advprune_core.study.executed import execute
 from advprune_core.study.packed import PACKED, read_packed, write_packed
+from advprune_core.study.records import Timing
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run
 from advprune_core.study.store import RunStore
@@ -193,6 +194,31 @@ def sealed_again(path: Path, **changes: Any) -> None:
     content = {**json.loads(path.read_text()), **changes}
     content.pop("digest")
     path.write_text(json.dumps({**content, "digest": json_digest(content)}))
+
+
+def test_every_timing_of_a_run_comes_in_once(tmp_path: Path) -> None:
+    """Seconds of another training alone are more of them, whichever of two studies that share a run came first."""
+
+    def folder(name: str, *, alone: bool, seconds: float, repeats: list[float]) -> Path:
+        store = RunStore(tmp_path / name)
+        times = {"seconds": {"train": seconds}, "cpu_seconds": {"train": seconds}}
+        write_finished(store, run_record("run", timed_alone=alone, environment={"device": name}, **times))
+        for repeat in repeats:
+            store.write_timing("run", Timing(seconds={"train": repeat}, cpu_seconds={"train": repeat}))
+        return tmp_path / name
+
+    beside = folder("beside", alone=False, seconds=9.0, repeats=[3.0])
+    alone = folder("alone", alone=True, seconds=1.0, repeats=[2.0, 3.0])
+    for source in (beside, alone, alone, beside):
+        import_study(source, results=tmp_path / "here")
+    store = RunStore(tmp_path / "here")
+    record = store.run("run")
+    assert record is not None
+    assert (record.seconds, record.timed_alone) == ({"train": 9.0}, False)
+    assert sorted(timing.seconds["train"] for timing in store.timings("run")) == [1.0, 2.0, 3.0]
+    assert [t.environment for t in store.timings("run") if t.seconds["train"] == 1.0] == [{"device": "alone"}]
+    import_study(tmp_path / "here", results=tmp_path / "here")
+    assert len(store.timings("run")) == 3
 
 
 def test_import_refuses_what_was_altered(unpacked: Path, tmp_path: Path) -> None:
