@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -28,8 +29,24 @@ from advprune_core.study.table import collect, collect_timings
 _OF_SELECTIONS = ("class_shares", "overlaps")
 
 
-def _of_table(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[Path, str], Figure]:
-    return lambda folder, study: draw(collect(folder, study=study))
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a study.
+
+    Attributes
+    ----------
+    draw : callable
+        From a folder of records and the study's name.
+    says : str
+        What it shows and how it is read, in a sentence, for a page.
+    """
+
+    draw: Callable[[Path, str], Figure]
+    says: str
+
+
+def _of_table(draw: Callable[[pd.DataFrame], Figure], says: str) -> Drawing:
+    return Drawing(lambda folder, study: draw(collect(folder, study=study)), says)
 
 
 def _selections(folder: Path, study: str) -> Figure:
@@ -40,31 +57,76 @@ def _selections(folder: Path, study: str) -> Figure:
     return selections_figure(shares, common, smallest[smallest["seed"] == table["seed"].iloc[0]])
 
 
-#: How the figures of the notebooks are drawn from a folder of records and the study's name.
-FIGURES: dict[str, Callable[[Path, str], Figure]] = {
-    "accuracy_vs_fraction": _of_table(accuracy_vs_fraction),
-    "decomposition": _of_table(decomposition_figure),
-    "runtime": lambda folder, study: runtime(collect(folder, study=study), collect_timings(folder, study=study)),
-    "iso_cost": _of_table(iso_cost_map),
-    "trainers": _of_table(robust_vs_cost),
-    "gradient_matching": _of_table(robust_vs_cost),
-    "pruners": _of_table(robust_vs_cost),
-    "selections": _selections,
-    "when_pruning_wins": _of_table(equal_cost_figure),
-    "speedrun": _of_table(speedrun_figure),
-    "convergence": lambda folder, study: convergence_figure(collect_courses(folder, study=study)),
-    "alignment": lambda folder, study: alignment_figure(
-        collect_courses(folder, study=study), collect_lifetimes(folder, study=study)
+_VS_COST = (
+    "Robust accuracy against cost, then by way of training at each share of the data: the higher for the same cost, "
+    "the better. Pale: a part of the data; squares: controls."
+)
+
+#: The figures of the notebooks by name, in the order in which a page has them.
+FIGURES: dict[str, Drawing] = {
+    "accuracy_vs_fraction": _of_table(
+        accuracy_vs_fraction,
+        "Accuracy against the share of the data that is kept. A control stands at the share of the run that it "
+        "matches: where it is level with that run, what was lost is lost to the shorter training, not to the images.",
     ),
-    "survival": lambda folder, study: survival_figure(collect_lifetimes(folder, study=study)),
+    "decomposition": _of_table(
+        decomposition_figure,
+        "From the full run's robust accuracy to that of each pruned one, part by part: what is lost to fewer steps, "
+        "to fewer images, to the selection.",
+    ),
+    "runtime": Drawing(
+        lambda folder, study: runtime(collect(folder, study=study), collect_timings(folder, study=study)),
+        "What a run costs by phase, in passes and in seconds, and how many times cheaper than the full run it is.",
+    ),
+    "iso_cost": _of_table(
+        iso_cost_map,
+        "Images visited against the cost of visiting one. Along a grey line the total is the same: the colour says "
+        "what it buys in robust accuracy.",
+    ),
+    "trainers": _of_table(robust_vs_cost, _VS_COST),
+    "gradient_matching": _of_table(robust_vs_cost, _VS_COST),
+    "pruners": _of_table(robust_vs_cost, _VS_COST),
+    "selections": Drawing(
+        _selections,
+        "Which classes a pruner keeps, and what two pruners keep in common: numbers far above those of two random "
+        "subsets say that they look for the same images.",
+    ),
+    "when_pruning_wins": _of_table(
+        equal_cost_figure,
+        "Each pruned arm, in bold, beside what costs the same without pruning: right of the line it is more robust.",
+    ),
+    "speedrun": _of_table(
+        speedrun_figure, "The most robust first; dots are single runs. Bars that overlap are no ranking."
+    ),
+    "survival": Drawing(
+        lambda folder, study: survival_figure(collect_lifetimes(folder, study=study)),
+        "Runs that have not overfitted catastrophically, against optimiser steps: a line that falls sooner is the less "
+        "reliable way of training. A control has as many steps as the run that it matches.",
+    ),
+    "convergence": Drawing(
+        lambda folder, study: convergence_figure(collect_courses(folder, study=study)),
+        "Robust accuracy on held-out images in the course of training, against what it has cost so far.",
+    ),
+    "alignment": Drawing(
+        lambda folder, study: alignment_figure(
+            collect_courses(folder, study=study), collect_lifetimes(folder, study=study)
+        ),
+        "How well the gradients at the start and at the end of the attack's one step agree. A fall is said to announce "
+        "a collapse (cross): lines that fall and have no cross are false alarms.",
+    ),
 }
 
 
 def figures_of(folder: Path) -> list[str]:
-    """Names of the figures in a folder that its records are enough for."""
+    """Names of the figures in a folder that its records are enough for, in a page's order."""
     kept = all((folder / f"{name}.csv").is_file() for name in _OF_SELECTIONS)
-    names = [path.stem for path in sorted(folder.glob("*.png"))]
-    return [name for name in names if name in FIGURES and (kept or name != "selections")]
+    return [name for name in pictures_in(folder) if name in FIGURES and (kept or name != "selections")]
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """Names of all figures in a folder, in a page's order: those that nobody here draws come last."""
+    names, order = sorted(path.stem for path in folder.glob("*.png")), list(FIGURES)
+    return sorted(names, key=lambda name: order.index(name) if name in FIGURES else len(order))
 
 
 def redraw(folder: Path, study: str) -> list[Path]:
@@ -84,7 +146,7 @@ def redraw(folder: Path, study: str) -> list[Path]:
     """
     written = []
     for name in figures_of(folder):
-        figure, path = FIGURES[name](folder, study), folder / f"{name}.png"
+        figure, path = FIGURES[name].draw(folder, study), folder / f"{name}.png"
         with Image.open(path) as earlier:
             dpi = round(earlier.info.get("dpi", (DPI,))[0])
         written.append(write(figure, path, dpi=dpi))

@@ -12,7 +12,7 @@ from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.convergence import convergence_findings
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
 from advprune_core.analysis.doubts import doubts
-from advprune_core.analysis.figures import redraw
+from advprune_core.analysis.figures import FIGURES, pictures_in, redraw
 from advprune_core.analysis.findings import accuracy_findings, pruner_findings
 from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.markup import escape
@@ -82,7 +82,8 @@ def page(folder: Path, study: str) -> str:
         "A control stands beside the run that it matches; accuracies "
         "in per cent with 95 % t intervals over seeds, costs in forward-equivalents. "
         "`table.csv` has a row for each run.",
-        *map(_picture, sorted(folder.glob("*.png"))),
+        *_executed(folder),
+        *(_picture(folder / f"{name}.png") for name in pictures_in(folder)),
         markdown(rows_of(table, folder, study)),
     ]
     if len(attacks_of(table, parts=True)) > 2:
@@ -101,11 +102,18 @@ def _courses(folder: Path, study: str) -> str:
     return f"{convergence_findings(courses)}\n\nCatastrophic overfitting:\n\n{survival_findings(lives)}"
 
 
+def _executed(folder: Path) -> list[str]:
+    """Links to the notebooks that were executed with these records."""
+    links = [f"[{path.stem}]({path.name})" for path in sorted(folder.glob("*.ipynb"))]
+    return [f"Executed with these runs: {', '.join(links)}."] if links else []
+
+
 def _picture(path: Path) -> str:
-    """A figure of a page, and a link to it as SVG."""
+    """A figure of a page, what it says, and a link to it as SVG."""
     vector = path.with_suffix(".svg")
-    link = f"\n\n[the same as SVG]({vector.name})" if vector.exists() else ""
-    return f"![{path.stem.replace('_', ' ')}]({path.name}){link}"
+    says = [FIGURES[path.stem].says] if path.stem in FIGURES else []
+    says += [f"[The same as SVG]({vector.name})."] if vector.exists() else []
+    return f"![{path.stem.replace('_', ' ')}]({path.name})\n\n{' '.join(says)}".rstrip()
 
 
 def more_findings(table: pd.DataFrame) -> dict[str, str]:

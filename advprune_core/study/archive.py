@@ -289,7 +289,8 @@ def _import_timings(record: RunRecord, files: Files, target: RunStore, found: Im
     """Write the timings of a run that are not there yet; one of a run that was there already is one more of it."""
     key = record.key
     kept = target.run(key)
-    there = [*([kept] if kept is not None and kept.timed_alone else []), *target.timings(key)]
+    there: list[RunRecord | Timing] = [] if kept is None or not kept.timed_alone else [kept]
+    there += target.timings(key)
     known = [(timing.seconds, timing.cpu_seconds) for timing in there]
     coming: list[tuple[str | None, Timing]] = []
     if record.timed_alone:

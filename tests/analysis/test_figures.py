@@ -62,7 +62,7 @@ def check(figure: Any, table: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize(("study", "name"), DRAWN, ids=["/".join(place) for place in DRAWN])
 def test_committed_figures_can_be_printed(study: str, name: str) -> None:
-    check(FIGURES[name](REFERENCE / study, study), of(study))
+    check(FIGURES[name].draw(REFERENCE / study, study), of(study))
 
 
 @pytest.mark.slow
