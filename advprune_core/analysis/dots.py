@@ -16,7 +16,7 @@ from advprune_core.analysis.labels import arm_label, point_label, sample, settin
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.style import Look, canvas, caption, key, legend, middles, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import attacks_told, once
-from advprune_core.analysis.ways import full_costs
+from advprune_core.analysis.ways import dearest_costs, full_costs
 
 #: With more arms than this, controls among them, lines cannot be told apart.
 MANY = 8
@@ -29,7 +29,7 @@ def accuracy_dots(table: pd.DataFrame) -> Figure:
     """Clean and robust accuracy of each arm: the shares of the data from the largest down, the most robust first.
 
     Means over seeds with 95 % t intervals, where seeds differ; dots are single runs; in brackets what each costs of
-    the full run. A control stands with the runs that it matches.
+    the full run, of the dearest where ways of training differ. A control stands with the runs that it matches.
 
     Parameters
     ----------
@@ -37,7 +37,9 @@ def accuracy_dots(table: pd.DataFrame) -> Figure:
         From `collect` with a study.
     """
     table = with_names(with_accuracies(table), plain)
-    table = once(table.assign(share=table["cost"] / full_costs(table)))
+    dearest = dearest_costs(table)
+    whose, costs = ("full run", full_costs(table)) if dearest is None else (f"full run of {dearest[0]}", dearest[1])
+    table = once(table.assign(share=table["cost"] / costs))
     groups, arms = settings(table), list(dict.fromkeys(table["arm"]))
     rows = [_rows(group, arms) for _, group in groups]
     heights = [[_LINE * (1 + name.count("\n")) + _GAP for name, _ in own] for own in rows]
@@ -60,7 +62,7 @@ def accuracy_dots(table: pd.DataFrame) -> Figure:
     looks = dict.fromkeys(_look(runs) for own in rows for _, runs in own if runs is not None)
     legend(figure, [key(look, linestyle="") for look in looks])
     how = f"{sample(table)}, 95 % t interval; small dots: single runs"
-    caption(figure, setting(table), how, "in brackets: cost / full run's", doubts(table, brief=True))
+    caption(figure, setting(table), how, f"in brackets: cost / that of the {whose}", doubts(table, brief=True))
     return figure
 
 

@@ -22,14 +22,17 @@ def doubts(table: pd.DataFrame, *, brief: bool = False) -> str:
     brief : bool
         Each warning's first words, without what they rest on and what to do: for the head of a figure.
     """
-    found = table["warnings"].dropna() if "warnings" in table else pd.Series(dtype=str)
+    tested = table[table["robust"].notna()] if "robust" in table else table[:0]
+    if {"key", "evaluation"} <= set(tested):  # a run that several arms share is tested once
+        tested = tested.drop_duplicates(["key", "evaluation"])
+    found = tested["warnings"].dropna() if "warnings" in tested else pd.Series(dtype=str)
     found = found[found != ""]
     if not len(found):
         return ""
     alike: dict[str, list[str]] = {}
     for text in found.map(_first) if brief else found:
         alike.setdefault(_NUMBER.sub("#", text), []).append(text)
-    return f"{len(found)} of {len(table)} evaluations are in doubt: {'; '.join(map(_together, alike.values()))}"
+    return f"{len(found)} of {len(tested)} evaluations are in doubt: {'; '.join(map(_together, alike.values()))}"
 
 
 def _first(text: str) -> str:

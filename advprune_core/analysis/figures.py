@@ -58,8 +58,9 @@ def _selections(folder: Path, study: str) -> Figure:
 
 
 _VS_COST = (
-    "Robust accuracy against cost, then by way of training at each share of the data: the higher for the same cost, "
-    "the better. Pale: a part of the data; squares: controls."
+    "Robust accuracy by way of training and share of the data, the highest first; where costs differ, also against "
+    "cost: the higher for the same cost, the better. Where they are marked, pale or hollow points are of a part of the "
+    "data, squares are controls."
 )
 
 #: The figures of the notebooks by name, in the order in which a page has them.
@@ -93,15 +94,17 @@ FIGURES: dict[str, Drawing] = {
     ),
     "when_pruning_wins": _of_table(
         equal_cost_figure,
-        "Each pruned arm, in bold, beside what costs the same without pruning: right of the line it is more robust.",
+        "Each pruned arm, in bold, beside what costs the same, as its rows say: right of the line it is more robust.",
     ),
     "speedrun": _of_table(
-        speedrun_figure, "The most robust first; dots are single runs. Bars that overlap are no ranking."
+        speedrun_figure,
+        "The most robust first; dots are single runs. What differs beyond chance, the paired tests below say.",
     ),
     "survival": Drawing(
         lambda folder, study: survival_figure(collect_lifetimes(folder, study=study)),
-        "Runs that have not overfitted catastrophically, against optimiser steps: a line that falls sooner is the less "
-        "reliable way of training. A control has as many steps as the run that it matches.",
+        "Runs that are not flagged as overfitted catastrophically, against optimiser steps. Flagged is a fall, and a "
+        "run that learned its training attack alone: how robust runs ever were, the next figure shows. A control has "
+        "as many steps as the run that it matches.",
     ),
     "convergence": Drawing(
         lambda folder, study: convergence_figure(collect_courses(folder, study=study)),

@@ -24,6 +24,7 @@ Says = Literal["lower", "higher"] | None
 AS_FEWER_EPOCHS = f"{HELD}, but not known to be sooner than fewer epochs at its cost"
 NOTHING_TO_LOSE = f"{OPEN}: never robust on all the data either"
 NEVER_ROBUST = f"{NOT_HELD}: never robust on the part"
+FLAGGED_FROM_THE_START = f"{NOT_HELD}, for runs on the part that never were robust"
 AS_FEWER_STEPS = f"{HELD} only as fewer steps: with as many, not known to collapse less"
 #: A fall of robust accuracy on held-out images without which no run that collapsed had been robust before.
 _FELL = 0.2
@@ -97,7 +98,12 @@ def fewer_claimed(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
             verdicts[way] = OPEN
             tests[way, "pruned"], tests[way, "as long"] = sign_test(pruned, full), sign_test(as_long, full)
     says = _says(tests)
-    verdicts |= {way: _of_way(says[way, "pruned"], says[way, "as long"]) for way, of in tests if of == "pruned"}
+    for way, arm in {arm.rpartition(": ")[0]: arm for arm in claim.ways}.items():
+        if (way, "pruned") in tests:
+            verdicts[way] = _of_way(says[way, "pruned"], says[way, "as long"])
+            part = lives[arm, claim.fraction]
+            if verdicts[way] == NOT_HELD and never_robust(part[part["collapse_steps"].notna()]):
+                verdicts[way] = FLAGGED_FROM_THE_START
     share = f"{100 * claim.fraction:g} %"
     where = f"on all the data / {share} of it / {share} with as many steps"
     height = "" if deepest > _FELL else f", from their start on: none falls by more than {100 * deepest:.0f} points"

@@ -10,7 +10,7 @@ from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.seeds import seeds_of_study, was_run
 from advprune_core.analysis.verdicts import Verdict, compare, judge
-from advprune_core.analysis.ways import frontier, full_costs, way_of
+from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, way_of
 from advprune_core.trainers.controls import control_arm
 
 #: An arm at a fraction.
@@ -233,9 +233,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def printable(table: pd.DataFrame) -> pd.DataFrame:
     """`summary` as people read it: per cent with intervals, worst class, cost as a share of the full run.
 
-    The run on all the data that several arms share stands there once.
+    The run on all the data that several arms share stands there once. Where ways of training cost differently, the cost
+    is also told as a share of the dearest's.
     """
     rows, places, table = [], ["arm", "matched_fraction"], once(table)
+    dearest = dearest_costs(table)
+    of_all = None if dearest is None else (table["cost"] / dearest[1]).groupby([table[name] for name in places]).mean()
     worst = table.groupby(places)["worst_class_robust"].mean() if "worst_class_robust" in table else None
     for _, row in summary(table).iterrows():
         shown = {"arm": row["arm"], **_kept(row, table), "seeds": _seeds(row, table)}
@@ -244,9 +247,15 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
         if worst is not None:
             lowest = worst[row["arm"], row["matched_fraction"]]
             shown["its worst class, %"] = "" if np.isnan(lowest) else f"{100 * lowest:.1f}"
-        shown["cost / full run"] = "" if np.isnan(row["cost"]) else f"{row['cost']:.3f}"
+        shown["cost / full run" if dearest is None else "cost / its full run"] = _share(row["cost"])
+        if dearest is not None and of_all is not None:
+            shown[f"cost / full run of {dearest[0]}"] = _share(of_all[row["arm"], row["matched_fraction"]])
         rows.append(shown)
     return _filled(rows)
+
+
+def _share(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}"
 
 
 def once(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from advprune_core.analysis.cells import component_name, setting_of, with_accuracies
+from advprune_core.analysis.cells import component_name, setting_of, settings, with_accuracies
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.seeds import well_covered
 
@@ -46,6 +46,21 @@ def full_costs(table: pd.DataFrame) -> pd.Series:
     own = pd.Series(full.reindex(keys).to_numpy(), index=table.index)
     first = full.groupby(level=1, sort=False).first()
     return own.fillna(table["seed"].map(first))
+
+
+def dearest_costs(table: pd.DataFrame) -> tuple[str, pd.Series] | None:
+    """The way of training whose run on all the data costs most, and what that costs, for the seed of each row.
+
+    By it costs of several ways can be compared, where by `full_costs` each is beside its own. None where all ways
+    cost the same, and of more than one data set or threat model.
+    """
+    full = table[(table["matched_fraction"] == 1) & table["control"].isna()]
+    costs = full.groupby(way_of(full))["cost"].mean()
+    alone = len(costs) < 2 or costs.max() <= (1 + SAME_COST) * costs.min()
+    if alone or len(settings(table)) > 1:
+        return None
+    runs = full[way_of(full) == costs.idxmax()].drop_duplicates("seed").set_index("seed")["cost"]
+    return str(costs.idxmax()), table["seed"].map(runs)
 
 
 def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.DataFrame:

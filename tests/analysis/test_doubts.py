@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from advprune_core.analysis.doubts import doubts
@@ -27,6 +29,12 @@ def test_each_doubt_is_said_once(warned: list[str | None], said: str) -> None:
     table = TABLE.assign(warnings=warned)
     assert doubts(table) == said
     assert findings_of(table).endswith(f"**{said}.**") == bool(said)
+
+
+def test_an_evaluation_that_arms_share_counts_once() -> None:
+    table = TABLE.assign(warnings=["at chance", ""], key=["a", "b"], evaluation=["c", "c"])
+    twice = pd.concat([table, table.assign(arm="redraw"), table.assign(robust=np.nan, warnings="")], ignore_index=True)
+    assert doubts(twice) == "1 of 2 evaluations are in doubt: at chance"
 
 
 def test_a_table_without_tests_has_no_doubts() -> None:

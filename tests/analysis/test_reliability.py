@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 
 from advprune_core.analysis.claims import claims_table
-from advprune_core.analysis.reliability import AS_FEWER_EPOCHS, AS_FEWER_STEPS, NEVER_ROBUST, NOTHING_TO_LOSE
+from advprune_core.analysis.reliability import (
+    AS_FEWER_EPOCHS,
+    AS_FEWER_STEPS,
+    FLAGGED_FROM_THE_START,
+    NEVER_ROBUST,
+    NOTHING_TO_LOSE,
+)
 from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, OPEN
 
 #: Rows of the table.
@@ -117,6 +123,16 @@ def test_reliability_is_judged_with_as_many_steps_too(
     unfinished = lives[~lives["arm"].str.startswith("PGD-2: same")]
     found = claims_table({}, lifetimes={"collapse_by_fraction": unfinished}).iloc[_RELIABILITY]
     assert (found["measured"], found["verdict"]) == ("not measured", OPEN)
+
+
+def test_what_is_flagged_from_the_start_lost_nothing() -> None:
+    """More runs are flagged on the part, and of these none was ever robust: too short, not less reliable."""
+    counts = {(f"{way}: {arm}", f): 0 for way in _WAYS for arm, f in (("random", 1.0), ("same_steps(random)", 0.3))}
+    lives = lifetimes(counts | {(f"{way}: random", 0.3): 20 for way in _WAYS})
+    part = (lives["arm"] == "Fast AT: random") & (lives["fraction"] == 0.3) & lives["collapse_steps"].notna()
+    lives.loc[part, "val_pgd_best"] = 0.2
+    found = claims_table({}, lifetimes={"collapse_by_fraction": lives}).iloc[_RELIABILITY]
+    assert found["verdict"] == f"{NOT_HELD} (FGSM and N-FGSM and PGD-2); {FLAGGED_FROM_THE_START} (Fast AT)"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.ways import frontier, full_costs, ways
+from advprune_core.analysis.dots import accuracy_dots
+from advprune_core.analysis.summaries import printable
+from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, ways
+from tests.analysis.figure_checks import texts
 from tests.made_up import TRAINERS, trainers_table
 
 
@@ -34,6 +37,24 @@ def test_what_costs_as_much_but_for_rounding_is_not_cheaper() -> None:
     points = frontier(pd.concat([table, worse], ignore_index=True)).set_index(["way", "matched_fraction"])
     assert points.loc["carried", 1.0]["on_frontier"]
     assert not points.loc["worse", 1.0]["on_frontier"], "it costs 0.02 % less"
+
+
+def test_costs_of_several_ways_are_shares_of_the_dearest() -> None:
+    table = trainers_table(TRAINERS)
+    table["key"] = [str(row) for row in range(len(table))]
+    dearest = dearest_costs(table)
+    assert dearest is not None
+    assert dearest[0] == "TRADES"
+    assert (table["cost"] / dearest[1]).round(4).tolist() == [
+        round(cost / 27, 4) for cost, robust in TRAINERS.values() for _ in robust
+    ]
+    assert set(printable(table)["cost / full run of TRADES"]) >= {"0.630", "0.252", "1.000"}
+    assert "(0.11)" in " ".join(text.get_text() for text in texts(accuracy_dots(table)))
+    some = table[table["variant"].isin(["PGD-AT", "TRADES"])]
+    alike = some.assign(cost=some["cost"].where(some["variant"] == "PGD-AT", 1700))
+    assert dearest_costs(alike) is None, "all ways cost the same"
+    assert dearest_costs(table[table["variant"] == "TRADES"]) is None, "one way"
+    assert dearest_costs(pd.concat([table, table.assign(eps=0.5)], ignore_index=True)) is None, "two threat models"
 
 
 def test_costs_are_shares_of_the_same_way_of_training() -> None:
