@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -25,6 +26,24 @@ def undrawn(executed: dict[str, Any]) -> list[str]:
         and ".png" in _said(outputs)
         and not any("image/png" in output.get("data", {}) for output in outputs)
     ]
+
+
+def parameters(path: Path) -> dict[str, Any]:
+    """The parameters of an executed notebook: its own, and those of its study over them."""
+    found: dict[str, Any] = {}
+    for cell in cells(path):
+        if {"parameters", "injected-parameters"} & set(cell["metadata"].get("tags", [])):
+            for line in ast.parse("".join(cell["source"])).body:
+                if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
+                    (target,) = line.targets if isinstance(line, ast.Assign) else (line.target,)
+                    found[ast.unparse(target)] = ast.literal_eval(line.value)
+    return found
+
+
+def told(path: Path) -> str:
+    """All that an executed notebook says as Markdown."""
+    outputs = [output for cell in cells(path) for output in cell["outputs"]]
+    return "\n".join("".join(output.get("data", {}).get("text/markdown", "")) for output in outputs)
 
 
 def machine_paths(executed: dict[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ STUDY_OF = {"accuracy_vs_fraction": "digits", "runtime": "digits"}
 
 def _judged(verdict: Verdict) -> str:
     """``-5.9 points [-7.7, -4.2] robust (5 seeds; worse beyond chance)``."""
-    difference = verdict.comparison.difference
+    difference = verdict.comparison.over_images
     return f"{difference.points()} robust ({difference.seeds} seeds; {verdict.says})"
 
 
@@ -87,7 +87,7 @@ def trainers() -> str:
         for (arm, fraction), rows in table[table["control"].isna()].groupby(["arm", "fraction"])
     }
     whole = cost["PGD-AT: random", 1.0]
-    pair = {0: compare(table, "PGD-AT: random", "N-FGSM: random", fraction=share, reference_fraction=1.0)}
+    row = answer_rows()["cheaper, digits"]
     cheap, pruned = (cost[point] / whole for point in (("N-FGSM: random", 1.0), ("PGD-AT: random", share)))
     collapsed = of("collapse")
     fell = {way: collapsed[collapsed["arm"] == f"{way}: random"] for way in ("FGSM", "N-FGSM", "PGD-AT")}
@@ -98,7 +98,7 @@ def trainers() -> str:
     }, "the sentence says: all of them, and none"
     return (
         f"On the digits N-FGSM on all the data costs {cheap:.2f} of PGD-AT, and PGD-AT on a random {100 * share:g} % "
-        f"costs {pruned:.2f}: the pruned run is {_judged(judge(pair)[0])}. That is within 2/16. Within 5.5/16, for "
+        f"costs {pruned:.2f}: the pruned run is {_judged(row.verdict)}. That is within 2/16. Within 5.5/16, for "
         f"{fell['FGSM']['epochs'].max():g} epochs, FGSM and N-FGSM withstand their own attack alone in each of "
         f"{len(fell['FGSM'])} runs [{100 * wilson(len(fell['FGSM']), len(fell['FGSM']))[0]:.0f}, 100 %], and PGD-AT is "
         f"{accuracy(fell['PGD-AT']['robust']).text()} % robust."

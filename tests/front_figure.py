@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from textwrap import fill
 
 from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ from advprune_core.analysis.style import (
     caption,
     key,
     legend,
+    middles,
     reach,
     styled,
     tidy,
@@ -35,7 +36,7 @@ from advprune_core.analysis.verdicts import (
     WORSE_ALONE,
     WORSE_HERE,
 )
-from tests.committed import Row
+from tests.committed import Row, asks
 
 #: The robust accuracy's, by its verdict.
 _LOOKS = {
@@ -50,29 +51,39 @@ _LOOKS = {
         WORSE: (VERMILLION, "v"),
     }.items()
 }
+#: Height of the head of a group of rows, in that of a row.
+_HEAD = 0.6
 _CLEAN = Look("clean accuracy: no verdict", BLACK, "D")
 
 
 @styled
-def gains(rows: Sequence[Row]) -> Figure:
-    """Robust accuracy, marked by its verdict, and clean accuracy of each row, from the top down."""
-    figure, ((robust, clean),) = canvas(1, 2, height=0.42 * len(rows) + 0.8, sharex=True, sharey=True)
-    for place, row in enumerate(rows):
-        _interval(robust, row.case.comparison.difference, place, _LOOKS[row.verdict.says])
+def gains(rows: Mapping[str, Row]) -> Figure:
+    """Robust accuracy, marked by its verdict, and clean accuracy of each row, from the top down, by question."""
+    groups = {name: [row for key, row in rows.items() if asks(key) == name] for name in map(asks, rows)}
+    lines: list[str | Row] = [line for name, own in groups.items() for line in (name, *own)]
+    spaces = [_HEAD if isinstance(line, str) else 1.0 for line in lines]
+    places = middles(spaces)
+    figure, ((robust, clean),) = canvas(1, 2, height=0.42 * sum(spaces) + 0.8, sharex=True, sharey=True)
+    for place, row in zip(places, lines, strict=True):
+        if isinstance(row, str):
+            continue
+        _interval(robust, row.case.comparison.over_images, place, _LOOKS[row.verdict.says])
         _interval(clean, row.case.clean, place, _CLEAN)
     for axis, what in ((robust, "robust"), (clean, "clean")):
         axis.axvline(0, color="0.3", linewidth=0.9, zorder=0)
         axis.set_xlabel(f"{what} accuracy, points")
         tidy(axis, grid="x")
-    robust.set_yticks(range(len(rows)), [_name(row) for row in rows])
-    robust.set_ylim(len(rows) - 0.4, -0.6)
+    robust.set_yticks(places, [line if isinstance(line, str) else _name(line) for line in lines])
+    for tick, line in zip(robust.yaxis.get_major_ticks(), lines, strict=True):
+        tick.label1.set_fontweight("bold" if isinstance(line, str) else "normal")
+    robust.set_ylim(sum(spaces), 0)
     caption(
         figure,
         "What pruning gains (right) or loses against all the data at the same cost, or at less where that is said",
-        "bars: 95 % intervals, each for itself; verdicts on robust accuracy: at 5 % over all rows with right labels, "
-        "and over all with wrong ones (Holm)",
+        "bars: 95 % intervals, each for itself, over seeds, of robust accuracy over test images too; verdicts on it: "
+        "at 5 % over all rows with right labels, and over all with wrong ones (Holm)",
     )
-    said = {row.verdict.says for row in rows}
+    said = {row.verdict.says for row in rows.values()}
     looks = [look for verdict, look in _LOOKS.items() if verdict in said]
     legend(figure, [key(look, linestyle="") for look in [*looks, _CLEAN]])
     return figure

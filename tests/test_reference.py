@@ -5,23 +5,34 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from advprune_core.analysis.budgets import budget_findings
+from advprune_core.analysis.convergence import convergence_findings
+from advprune_core.analysis.findings import accuracy_findings, pruner_findings
 from advprune_core.analysis.pages import page
-from advprune_core.analysis.ranking import CHOICE, Ranking
-from advprune_core.analysis.summaries import printable
+from advprune_core.analysis.ranking import CHOICE, Ranking, ranked
+from advprune_core.analysis.rivals import equal_cost_findings
+from advprune_core.analysis.speedrun import speedrun_findings
+from advprune_core.analysis.summaries import printable, pruner_table
+from advprune_core.analysis.survival import survival_findings
+from advprune_core.analysis.trainer_findings import trainer_findings
 from advprune_core.base.keys import content_key
+from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.grid import study_grid
 from advprune_core.study.packed import PACKED
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig, read_profile, study_config
 from advprune_core.study.table import collect
 from advprune_core.study.upkeep import check_results
-from tests.executed import cells, machine_paths, undrawn
+from tests.committed import of
+from tests.executed import cells, machine_paths, parameters, told, undrawn
 from tests.front_page import derived
 from tests.reference import REFERENCE, STUDIES
 
@@ -122,6 +133,43 @@ def test_executed_notebooks_show_their_figures_and_name_no_machine(path: Path) -
     executed = json.loads(path.read_text())
     assert undrawn(executed) == []
     assert machine_paths(executed) == []
+
+
+def _courses(study: str) -> pd.DataFrame:
+    return collect_courses(REFERENCE / study, study=study)
+
+
+def _lifetimes(study: str) -> pd.DataFrame:
+    return collect_lifetimes(REFERENCE / study, study=study)
+
+
+def _speedrun(study: str, given: dict[str, Any]) -> str:
+    options = {name: given[name] for name in ("textbook", "goals")}
+    return speedrun_findings(of(study), ranked(of(f"{study}{CHOICE}")), **options)
+
+
+#: What a notebook says of a study, given its parameters.
+SAID: dict[str, list[Callable[[str, dict[str, Any]], str]]] = {
+    "accuracy_vs_fraction": [lambda study, _: accuracy_findings(of(study))],
+    "convergence_reliability": [
+        lambda study, given: convergence_findings(_courses(study), share=given["share"]),
+        lambda study, _: survival_findings(_lifetimes(study)),
+    ],
+    "gradient_matching": [lambda study, _: equal_cost_findings(of(study))],
+    "pruners": [lambda study, _: pruner_findings(pruner_table(of(study)))],
+    "runtime": [lambda study, _: budget_findings(of(study))],
+    "speedrun": [_speedrun],
+    "trainers": [lambda study, given: trainer_findings(of(study), reference=given["reference"])],
+    "when_pruning_wins": [lambda study, _: equal_cost_findings(of(study))],
+}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[f"{path.parent.name}/{path.name}" for path in NOTEBOOKS])
+def test_executed_notebooks_say_what_the_records_beside_them_say(path: Path) -> None:
+    """A run of the same key that another study has brought along may have come out elsewhere on another machine."""
+    said = told(path)
+    for tell in SAID[path.stem]:
+        assert tell(path.parent.name, parameters(path)) in said, "execute it again, in a results folder of its own"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[f"{path.parent.name}/{path.name}" for path in NOTEBOOKS])

@@ -91,7 +91,7 @@ def _paying(full: pd.DataFrame, reference: str, verdicts: _Verdicts) -> list[str
             of = ", the highest mean of those that cost no more" if kind == "cheaper" else ""
             verdict = verdicts[point["way"], 1.0, rival]
             lines.append(f"    - at {cost:.2f} of the cost of *{rival}*{of}: {verdict.text()}.")
-    head = "Of training on all the data, nothing here that costs as much or less has as high a mean as:"
+    head = "Of training on all the data, nothing here that costs as much or less has a higher mean than:"
     return [head, *lines] if lines else []
 
 

@@ -34,7 +34,7 @@ from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.pruners.base import PRUNERS
 from advprune_core.pruners.selection import Selection
 from tests.analysis.figure_checks import as_deuteranopes_see, faults, texts
-from tests.committed import answer_rows, of
+from tests.committed import answer_rows, asks, of
 from tests.front_figure import gains
 from tests.reference import REFERENCE, STUDIES
 
@@ -83,7 +83,7 @@ def test_the_figure_of_the_benchmark_can_be_printed() -> None:
 
 def test_the_figure_of_the_front_page_has_every_row_of_its_table_with_its_verdict() -> None:
     rows = list(answer_rows().values())
-    figure = gains(rows)
+    figure = gains(answer_rows())
     assert faults(figure) == []
     robust, clean = figure.axes
     drawn = [[line for line in axis.lines if line.get_marker() in "^ovD"] for axis in (robust, clean)]
@@ -94,6 +94,9 @@ def test_the_figure_of_the_front_page_has_every_row_of_its_table_with_its_verdic
     ]
     bottom, top = robust.get_ylim()
     assert top < bottom, "the first row is at the top"
+    heads = [tick.get_text() for tick in robust.get_yticklabels() if tick.get_fontweight() == "bold"]
+    assert heads == list(dict.fromkeys(asks(name) for name in answer_rows()))
+    assert len(heads) == 3, "a group has its rows together"
 
 
 @pytest.mark.parametrize(("shape", "columns"), [((1, 8, 8), 6), ((3, 32, 32), 10), ((1, 12, 9), 1)])

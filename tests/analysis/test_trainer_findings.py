@@ -45,7 +45,7 @@ def test_what_is_said_of_ways_of_training() -> None:
     # The mean of 0.48, 0.44, 0.42, and of 0.30, 0.31, 0.20 on the test.
     assert Digits.held_out in text[3]
     assert "is 45 % on them and 27 % on the test images" in text[3]
-    assert "nothing here that costs as much or less has as high a mean as" in text[4]
+    assert "nothing here that costs as much or less has a higher mean than" in text[4]
     assert "**carried** withstands the attack on 73.0" in text[5]
     assert text[6].startswith(f"    - at 0.29 of the cost of *PGD-AT*: {interval([0.01, 0.0, 0.02])} robust")
     assert text[7].startswith(
