@@ -157,8 +157,9 @@ def _keys(rows: list[Row], *, shared: bool) -> list[Line2D]:
     parts = parts_of(rows)
     grey: dict[str, Any] = {"color": GREY, "linestyle": "", "marker": "o"}
     shares = sorted({row.share for row in rows}, reverse=True)
-    for share in shares if len(shares) > 1 else []:
-        text = "all the data" if share == 1 else f"{100 * share:g} % of it"
+    controls = any(row.point["control"] for row in rows)
+    for share in shares if len(shares) > 1 or controls else []:
+        text = "all the data" if share == 1 else f"{100 * share:g} % of {'it' if 1 in shares else 'the data'}"
         keys.append(Line2D([], [], label=text, **{**grey, "markerfacecolor": paler(GREY, paleness(share, parts))}))
     if shared and parts:
         keys.append(Line2D([], [], label="robust accuracy on all the data", color=GREY, linestyle="--"))
