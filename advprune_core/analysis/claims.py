@@ -280,5 +280,6 @@ def _setting(table: pd.DataFrame, claim: Claim) -> str:
     tested = pd.concat([runs, table[(table["arm"] == claim.later) & (table["fraction"] == claim.fraction)]])
     last = [[name for name in attacks_of(table) if pd.notna(run.get(f"robust_{name}"))] for _, run in tested.iterrows()]
     attacks = " or ".join(dict.fromkeys(names[-1] for names in last if names)) or "not tested"
-    images = ", ".join(f"{count:,.0f}" for count in sorted(tested["test_images"].dropna().unique()))
-    return f"{model.name} ({network}){training}, {epochs} epochs, {attacks} on {images or 'no'} test images"
+    sizes = sorted(tested["test_images"].dropna().unique()) if "test_images" in tested else []
+    on = f" on {', '.join(f'{size:,.0f}' for size in sizes)} test images" * bool(len(sizes))
+    return f"{model.name} ({network}){training}, {epochs} epochs, {attacks}{on}"

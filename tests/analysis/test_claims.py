@@ -63,6 +63,8 @@ def test_losses_and_costs_of_the_first_paper(at_60: float, at_20: float, cost: f
     assert table["verdict"].tolist()[:3] == expected
     assert table["measured"][0].startswith(f"{100 * (0.30 - at_60):.1f}"[:3])
     assert table["setting"][0] == "preact_resnet (width 16, blocks 1, stem 4x4/2), 15 epochs, autoattack"
+    counted = claims_table({"cifar10_cpu": headline(at_60, at_20, cost).assign(test_images=1000.0)})
+    assert counted["setting"][0] == f"{table['setting'][0]} on 1,000 test images"
 
 
 def test_a_loss_with_the_full_runs_schedule_stands_beside_it() -> None:
