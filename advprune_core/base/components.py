@@ -7,10 +7,8 @@ needs.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
-import linecache
 import pkgutil
 import sys
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BeforeValidator, PlainSerializer
 
 from advprune_core.base.settings import ConfigError, Settings, check_names
+from advprune_core.base.sources import source_hash
 from advprune_core.base.values import shown
 
 
@@ -80,52 +79,6 @@ class Component(Settings):
         if not type(self).__module__.startswith("advprune_core."):
             identity["source"] = source_hash(type(self))
         return identity
-
-
-#: Attribute of an own class or function with the hash of its source.
-_SOURCE = "__advprune_source__"
-
-
-def source_hash(thing: Any) -> str:
-    """Hash of the source text of a user's own class or function, with the file that it is in.
-
-    The file, because what it calls may stand beside it; in a notebook, the class and its own bases.
-    What a script or a notebook defines travels to workers by value, without its source: the hash
-    stands on it and goes along.
-
-    Raises
-    ------
-    ConfigError
-        If the source cannot be found, because then an edit could not be told from the original.
-    """
-    known: str | None = getattr(thing, "__dict__", {}).get(_SOURCE)  # its own, not that of a base
-    if known is not None:
-        return known
-    try:
-        if thing.__module__ != "__main__":
-            text = inspect.getsource(sys.modules[thing.__module__])
-        else:
-            own = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
-            text = "\n".join(_source(part) for part in own)
-        found = hashlib.sha256(text.encode()).hexdigest()[:16]
-        setattr(thing, _SOURCE, found)
-        return found
-    except (OSError, TypeError, KeyError, AttributeError):
-        raise ConfigError(f"the source of {thing!r} cannot be read; define it in a file or a notebook cell") from None
-
-
-def _source(thing: Any) -> str:
-    """Source of a class or function of a script or a notebook cell."""
-    try:
-        return inspect.getsource(thing)
-    except OSError:
-        # A notebook has no file for a class, but its methods know the cell that they come from.
-        functions = [value for value in vars(thing).values() if inspect.isfunction(value)]
-        cells = dict.fromkeys(function.__code__.co_filename for function in functions)
-        text = "".join(line for cell in cells for line in linecache.getlines(cell))
-        if not text:
-            raise
-        return text
 
 
 def import_object(path: str) -> Any:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import site
 import sys
-import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from advprune_core.base.components import import_object
 from advprune_core.base.settings import ConfigError
+from advprune_core.base.sources import is_installed
 
 
 def network_factory(path: str) -> Callable[..., Any]:
@@ -39,19 +37,9 @@ def network_factory(path: str) -> Callable[..., Any]:
     home = thing.__module__ or ""
     if home.partition(".")[0] in sys.stdlib_module_names:
         raise ConfigError(f"{allowed}; it is a function of {home}, a part of Python")
-    if _is_installed(home) and not _returns_network(thing):
+    if is_installed(home) and not _returns_network(thing):
         raise ConfigError(f"{allowed}; it is a function of {home}, and does not say '-> nn.Module'")
     return thing
-
-
-def _is_installed(module: str) -> bool:
-    """Whether a module is of this package or of one that was installed, rather than one's own."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if module == "__main__" or file is None:
-        return False
-    places = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")] + [Path(__file__).parents[1]]
-    places += [Path(place) for place in (*site.getsitepackages(), site.getusersitepackages())]
-    return any(Path(file).resolve().is_relative_to(place.resolve()) for place in places)
 
 
 def _returns_network(function: Callable[..., Any]) -> bool:

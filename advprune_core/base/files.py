@@ -102,12 +102,12 @@ def read_sealed(path: Path) -> bytes | None:
     return payload
 
 
-def set_aside(path: Path, reason: str, *, fate: str = "what it held is made again") -> Path:
+def set_aside(path: Path, reason: str, *, fate: str = "what it held is made again", what: str = "is damaged") -> Path:
     """Rename what cannot be believed to ``<name>.damaged``, with a warning that names it."""
     aside = path.with_name(f"{path.name}.damaged")
     with suppress(FileNotFoundError):  # another process did it meanwhile
         os.replace(path, aside)
-    warnings.warn(f"{path} is damaged ({reason}); set aside as {aside.name}, {fate}", stacklevel=3)
+    warnings.warn(f"{path} {what} ({reason}); set aside as {aside.name}, {fate}", stacklevel=3)
     return aside
 
 

@@ -14,10 +14,11 @@ import torch
 from pydantic import PrivateAttr, model_validator
 from torch import Tensor, nn
 
-from advprune_core.base.components import Component, Registry, source_hash
+from advprune_core.base.components import Component, Registry
 from advprune_core.base.factories import network_factory
 from advprune_core.base.randomness import torch_stream
 from advprune_core.base.settings import ConfigError
+from advprune_core.base.sources import source_hash
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.mode import device_of, first_logits
 from advprune_core.models.passes import check_network

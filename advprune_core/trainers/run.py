@@ -229,6 +229,7 @@ class Run:
         # Its checkpoint holds what this run's pruner has observed.
         key = f"{config.train_key(self.dataset)} {SCOUT}"
         run = Run(plain, self.dataset, copy.deepcopy(model), work, observer=config.pruner, key=key)
+        run.state.given = self.state.given  # the copy has changed with what it is of, where that was interrupted
         with torch_stream(config.seed, "scout"):
             result = run.train(self.checkpoint_seconds, None)
         if result.status == "diverged":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import linecache
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from advprune_core.base.components import Component, import_object, source_hash
+from advprune_core.base.components import Component, import_object
 from advprune_core.base.settings import ConfigError
+from advprune_core.base.sources import source_hash
 from advprune_core.pruners import PRUNERS
 from advprune_core.trainers.schedules import SCHEDULES
 from tests.base.tools import TOOLS, Blade, Hammer, Outer, Saw, Tool
@@ -97,6 +100,45 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     yield write
     for name in made:
         sys.modules.pop(name, None)
+
+
+def test_what_own_code_imports_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own modules at any distance, in each way to import them; not what is not imported, nor what was installed."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    files = {
+        "net_of_own.py": "import numpy\nfrom layers_of_own import norm\nfrom pack_of_own import sub\n",
+        "layers_of_own.py": "from constants_of_own import EPS\ndef norm(x):\n    return x + EPS\n",
+        "constants_of_own.py": "EPS = 1\n",
+        "pack_of_own/__init__.py": "from .deep import value\n",
+        "pack_of_own/sub.py": "from . import deep\nfrom .deep import value as again\n",
+        "pack_of_own/deep.py": "value = 1\n",
+        "beside_of_own.py": "x = 1\n",
+    }
+    (tmp_path / "pack_of_own").mkdir()
+    body = "def network(): ...\n"
+
+    def digest() -> str:
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        try:
+            return source_hash(importlib.import_module("net_of_own").network)
+        finally:
+            for name in [name for name in sys.modules if "_of_own" in name]:
+                del sys.modules[name]
+
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + body * (name == "net_of_own.py"))
+    first = digest()
+    assert digest() == first
+    for name in files:
+        path = tmp_path / name
+        before = path.read_text()
+        path.write_text(f"{before}# an edit\n")
+        assert (digest() == first) == (name == "beside_of_own.py"), name
+        path.write_text(before)
+    assert digest() == first
+    (tmp_path / "net_of_own.py").write_text(alone := f"import numpy, torch.nn as nn, os\n{body}")
+    assert digest() == hashlib.sha256(alone.encode()).hexdigest()[:16], "nothing of its own: the file alone"
 
 
 def test_own_components_are_known_by_their_source(own: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -342,7 +344,7 @@ def test_a_killed_network_to_be_scored_by_goes_on(tmp_path: Path) -> None:
     assert epochs == [0, 1, 1, 2]
     assert again.ledger["passes"] == whole.ledger["passes"]
     other = tiny_run(pruner={"aum": {"score_epochs": 3}}, fraction=0.5, epochs=2)
-    with pytest.warns(UserWarning, match="it is of the run"):
+    with pytest.warns(UserWarning, match="is of another run"):
         train(other, data(other), work=tmp_path)
     assert all(torch.equal(again.last[name], value) for name, value in whole.last.items())
 
@@ -495,10 +497,51 @@ def test_what_a_pruner_observes_is_part_of_the_checkpoint(tmp_path: Path) -> Non
 
 def test_a_checkpoint_is_taken_up_by_its_own_run_only(tmp_path: Path) -> None:
     train(tiny_run(), data(tiny_run()), work=tmp_path)
-    with pytest.warns(UserWarning, match="it is of the run .* begins anew"):
+    with pytest.warns(UserWarning, match="is of another run .* begins anew"):
         other = train(tiny_run(seed=1), data(tiny_run()), work=tmp_path)
     assert same(other, train(tiny_run(seed=1), data(tiny_run())))
     assert (tmp_path / "checkpoint.pt.damaged").exists(), "what the other one had is not lost"
+
+
+class Scaled(nn.Module):
+    """A network that normalises by a buffer."""
+
+    def __init__(self, scale: float, between: nn.Module) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale))
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), between, nn.Linear(8, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        return self.net(x / self.scale)
+
+
+def test_a_checkpoint_is_taken_up_by_its_own_network_only(tmp_path: Path) -> None:
+    """Whatever weights it comes with: those of the checkpoint take their place."""
+    config = tiny_run()
+    first = train(config, data(config), model=Scaled(0.5, nn.ReLU()), work=tmp_path)
+    again = train(config, data(config), model=Scaled(0.5, nn.ReLU()), work=tmp_path)
+    assert same(first, again), "the run is there"
+    for other in (Scaled(0.5, nn.Tanh()), Scaled(0.25, nn.ReLU()), nn.Sequential(nn.Flatten(), nn.Linear(64, 10))):
+        before = copy.deepcopy(other)
+        with pytest.warns(UserWarning, match="of another run .which was given another network"):
+            found = train(config, data(config), model=other, work=tmp_path)
+        assert same(found, train(config, data(config), model=before))
+
+
+def test_a_network_that_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Its buffers have changed since it was given to the run first."""
+    config, model = tiny_run(epochs=3), nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 10))
+    whole = train(config, data(config), model=copy.deepcopy(model))
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data(config), model=model, work=tmp_path, checkpoint_seconds=0, on_epoch=_interrupt)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same(whole, train(config, data(config), model=model, work=tmp_path))
+
+
+def _interrupt(row: dict[str, Any]) -> None:
+    raise KeyboardInterrupt
 
 
 def test_divergence_is_a_status() -> None:
