@@ -16,6 +16,7 @@ from advprune_core.analysis.style import write
 from advprune_core.base.files import shown as shown
 from advprune_core.base.frontend import attended
 from advprune_core.base.settings import check_names
+from advprune_core.base.yaml_files import parse_yaml
 from advprune_core.study.driver import Driver
 from advprune_core.study.grid import check_arms
 from advprune_core.study.runner import StudyResult, run_study
@@ -74,9 +75,16 @@ def config_of_notebook(
     known = [*StudyConfig.model_fields, *options, *arms, NOTEBOOKS]  # a profile that papermill reads says it, too
     cells = namespace.get("In", [])
     check_names([*injected_names(cells), *typed_names(cells)], known, what="parameter")
-    config = study_config({name: namespace[name] for name in StudyConfig.model_fields if name in namespace})
+    config = study_config({name: _meant(namespace[name]) for name in StudyConfig.model_fields if name in namespace})
     check_arms(config, {name: namespace[name] for name in arms})
     return config
+
+
+def _meant(value: Any) -> Any:
+    """A parameter; papermill's ``-p seeds '[0, 1]'`` passes a list or a map as its text."""
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        return parse_yaml(value, what=f"the parameter {value!r}")
+    return value
 
 
 class StudyInterrupted(KeyboardInterrupt):

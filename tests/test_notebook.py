@@ -145,6 +145,17 @@ def test_parameters_are_read_however_often_cells_were_run(times: int) -> None:
     assert config == study_config({"study": "mine", "epochs": 2.5, "seeds": [0, 1]})
 
 
+def test_papermill_passes_lists_and_maps_as_their_text() -> None:
+    """``papermill -p seeds '[0, 2]'``: it knows numbers and text alone."""
+    given = {"epochs": 2.5, "seeds": "[0, 2]", "settings": "{optimisation.lr: 0.5}", "pruners": "[random, {aum: {}}]"}
+    assert config_of_notebook(namespace(given), options=["figure_dpi"]) == study_config(
+        {"study": "mine", "epochs": 2.5, "seeds": [0, 2], "settings": {"optimisation.lr": 0.5}}
+        | {"pruners": ["random", {"aum": {}}]}
+    )
+    with pytest.raises(ConfigError, match=r"the parameter '\[0, 2'"):
+        config_of_notebook(namespace({"seeds": "[0, 2"}), options=["figure_dpi"])
+
+
 def test_figure_options_are_allowed_where_they_are_named() -> None:
     given = namespace({"figure_dpi": 30})
     assert isinstance(config_of_notebook(given, options=["figure_dpi"]), StudyConfig)

@@ -183,7 +183,7 @@ def advise(
             f"{_expected(plan.robust, 'robust')}",
             "  means over seeds on the measured test images, 95 % intervals; of single runs the standard deviation is "
             f"{100 * plan.spread:.1f} points",
-            *([f"  against {_way(rival)}: {_expected(rival.robust, 'robust')}"] if rival is not None else []),
+            *([_beside(plan, rival)] if rival is not None else []),
             f"  {command(plan, config, str(there['test']))}",
         ]
         if asked.wrong_labels and not config.dataset.label_noise:
@@ -243,6 +243,12 @@ def _way(plan: Plan) -> str:
     name = next(iter(pruner)) if isinstance(pruner, dict) else pruner
     data = f"{100 * plan.fraction:.0f} % of the data, kept by {name!r}" if plan.pruned else "all the data"
     return f"{data}, {_trainer(plan)}, {_epochs(plan.epochs)}"
+
+
+def _beside(plan: Plan, rival: Plan) -> str:
+    """What the best of the other kind reaches."""
+    open_ = ", the difference is not established" * (rival.robust.mean > plan.robust.mean)
+    return f"  against {_way(rival)}: {_expected(rival.robust, 'robust')}{open_}"
 
 
 def _expected(value: Estimate, name: str) -> str:

@@ -46,8 +46,9 @@ class Situation:
 def nearest(points: pd.DataFrame, asked: Situation) -> pd.DataFrame:
     """The points of the measured setting that is nearest to what is asked.
 
-    First in the share of wrong labels, which is what the answer turns on; then the data set, else one of images of
-    about as many values; then norm, radius and network; then the one with most points.
+    First in the share of wrong labels, which is what the answer turns on; then the data set, else one of about as many
+    images of about as many values (epochs on many say nothing of few); then norm, radius and network; then the one with
+    most points.
     """
 
     def distance(place: tuple[Any, ...], count: int) -> tuple[float, ...]:
@@ -55,7 +56,8 @@ def nearest(points: pd.DataFrame, asked: Situation) -> pd.DataFrame:
         return (
             round(abs(there["wrong_labels"] - asked.wrong_labels), 9),
             there["dataset"] != asked.dataset,
-            abs(math.log(_values(there["shape"]) / _values(asked.shape))),
+            abs(math.log(_values(there["shape"]) / _values(asked.shape)))
+            + abs(math.log(there["images"] / asked.images)),
             there["norm"] != asked.norm,
             abs(math.log(there["eps"] / asked.eps)),
             there["model"] != asked.model,
@@ -94,8 +96,7 @@ def beyond(there: pd.Series, asked: Situation) -> list[str]:
         found.append(f"extrapolated to the network {asked.model}")
     if there["norm"] != asked.norm or not math.isclose(there["eps"], asked.eps, rel_tol=1e-3):
         found.append(
-            f"extrapolated to {threat_name(asked.norm, asked.eps)}; "
-            "one-step attacks can fail suddenly at a larger radius"
+            f"extrapolated to {threat_name(asked.norm, asked.eps)}; one-step attacks can collapse at a larger radius"
         )
     if not math.isclose(there["wrong_labels"], asked.wrong_labels, abs_tol=1e-9):
         found.append(

@@ -116,6 +116,11 @@ def evaluate(
     check_whole("seed", seed, least=0)
     check_whole("batch_size", batch_size, least=1)
     check_network(model)
+    if not isinstance(split, Split):
+        raise ConfigError(
+            f"images and labels to evaluate on are a Split, as dataset.test is, not a {type(split).__name__}; of "
+            "tensors: Split(x, y)"
+        )
     if len(split) == 0:
         raise ConfigError("there are no images to evaluate on: the split is empty")
     names = None if ids is None else check_numbers("ids", ids, split.labels)
@@ -140,8 +145,12 @@ def inspected(
     outcome = attack_split(model, split, attacks, threat=threat, **options)
     if not outcome.clean.any():
         doubts += (
-            "every image is misclassified without an attack, so there was nothing to attack; check the labels, and "
-            "that images and model go together",
+            "every image is misclassified without an attack, so there was nothing to attack; "
+            + (
+                _remedy(steps)
+                if steps is not None and steps < _FEW_STEPS
+                else "check the labels, and that images and model go together"
+            ),
         )
     elif wilson(int(outcome.clean.sum()), len(outcome.clean))[0] <= 1 / classes:
         doubts += (

@@ -17,6 +17,10 @@ from advprune_core.base.files import digest_of
 from advprune_core.base.settings import ConfigError, Settings
 from advprune_core.base.values import some
 
+#: Where checkpoints keep the state dict of the network.
+_UNDER = ("state_dict", "model_state_dict", "model")
+#: What wrappers of networks (DataParallel, torch.compile) put before every name.
+_WRAPPED = ("_orig_mod.", "module.")
 #: Names shown of those that do not fit.
 _SHOWN = 5
 
@@ -91,7 +95,7 @@ def _digest(path: Path, time: int, size: int) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file; nothing is unpickled.
+    """A state dict from a file, or from the checkpoint that has it as ``state_dict``; nothing is unpickled.
 
     Raises
     ------
@@ -109,6 +113,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # whatever a damaged file makes of a reader
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"{what}: {type(error).__name__}: {reason}") from None
+    if isinstance(state, dict) and (inside := [name for name in _UNDER if isinstance(state.get(name), dict)]):
+        state = state[inside[0]]  # a checkpoint, with what else its training kept
     if not isinstance(state, dict):
         raise ConfigError(f"{what}: it holds a {type(state).__name__}")
     # A module may keep more than tensors there (`get_extra_state`).
@@ -124,6 +130,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> None:
     """Load a state dict into a network, all of it but the modules (or parameters) named in `fresh`.
 
+    Of a network that was saved in a wrapper (DataParallel, torch.compile), whose prefix is taken off.
+
     Raises
     ------
     ConfigError
@@ -131,6 +139,10 @@ def load_weights(model: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> 
         fresh module that the network has not.
     """
     state, own = read_weights(path), model.state_dict()
+    for prefix in _WRAPPED:
+        wrapped = bool(state) and all(name.startswith(prefix) for name in state)
+        if wrapped and not any(name.startswith(prefix) for name in own):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     for module in fresh:
         if not any(_is_in(module, name) for name in own):
             outermost = dict.fromkeys(name.split(".")[0] for name in own)

@@ -277,9 +277,19 @@ def keep(pruner: Pruner, context: Context) -> Selection:
     Raises
     ------
     ConfigError
-        A pruner that says it is exact and is not.
+        A pruner that says it is exact and is not, or returns what is no selection of these images.
     """
     selection = pruner.select(context)
+    if not isinstance(selection, Selection):
+        raise ConfigError(
+            f"the pruner {pruner.name!r} returned a {type(selection).__name__} where a selection is wanted: "
+            "return Selection(indices)"
+        )
+    if len(selection) and selection.indices[-1] >= context.n:
+        raise ConfigError(
+            f"the pruner {pruner.name!r} selected image {selection.indices[-1]} of 0..{context.n - 1}: indices are "
+            "positions in context.dataset.train, which has no image that is held out"
+        )
     if pruner.exact and len(selection) != context.k:
         raise ConfigError(
             f"the pruner {pruner.name!r} selected {len(selection)} images where {context.k} were asked for; one whose "

@@ -137,7 +137,10 @@ class HeldOutPruner(GradientPruner):
     def check(self, context: Context) -> None:
         """There must be held-out images."""
         if len(context.dataset.val_select) == 0:
-            raise ConfigError(f"{self.name} needs held-out images; set dataset.val_select")
+            raise ConfigError(
+                f"{self.name} needs held-out images: those of dataset.val_select, of select(held_out=(x, y)), "
+                "or x_held_out and y_held_out of a file"
+            )
 
     def choose(self, context: Context) -> Selection:
         self.check(context)

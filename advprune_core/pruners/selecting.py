@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from advprune_core.attacks.geometry import Norm
 from advprune_core.base.components import Registry
 from advprune_core.base.settings import ConfigError, Pixels
-from advprune_core.datasets.arrays import Array, Layout, as_array, checked_images, checked_labels, same_count
+from advprune_core.datasets.arrays import (
+    Array,
+    Layout,
+    as_array,
+    check_classes_begin,
+    checked_images,
+    checked_labels,
+    same_count,
+)
 from advprune_core.datasets.splits import Dataset, Split, channel_statistics
 from advprune_core.objectives.base import OBJECTIVES, Objective, Outputs
 from advprune_core.objectives.batch import Batch
@@ -150,6 +158,7 @@ def _split(x: Any, y: Any, layout: Layout | None, *, suffix: str = "") -> Split:
 def whole(x: Any, y: Any, held_out: tuple[Any, Any] | None, layout: Layout | None) -> Dataset:
     """All images as the training split, in their order, and the held-out ones as `val_select`; see `select`."""
     train = _split(x, y, layout)
+    check_classes_begin(train.labels.numpy(), what="y")
     none = train.take(torch.arange(0))
     other = none if held_out is None else _split(*held_out, layout, suffix="_held_out")
     if len(other) and (other.labels.max() > train.labels.max() or other.images.shape[1:] != train.images.shape[1:]):

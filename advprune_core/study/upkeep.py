@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import BaseFileLock, Timeout
 
 from advprune_core.base.files import digest_of
 from advprune_core.base.settings import AdvpruneError
@@ -150,7 +150,7 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
 
     for folder in sorted(path for path in results.glob("runs/*") if path.is_dir()):
         wanted = folder.name in named or store.asked_for(folder.name) or folder.name.startswith(OWN_WEIGHTS)
-        with suppress(Timeout), store.lock(folder.name).acquire(timeout=0):  # else it is under way
+        with suppress(Timeout), _held(store.lock(folder.name), needed=remove):  # else it is under way
             given_up = folder.name in former and not wanted
             if not given_up and not wanted:
                 garbage.unaccounted.append(folder)
@@ -158,9 +158,25 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
                 put_away(path)
     if all(store.finished(key) is not None for key in named):  # else a run may still go on from it
         for folder in sorted(results.glob("cache/warmups/*")):
-            with suppress(Timeout), store.warmup_lock(folder.name).acquire(timeout=0):
+            with suppress(Timeout), _held(store.warmup_lock(folder.name), needed=remove):
                 put_away(folder)
     return garbage
+
+
+@contextmanager
+def _held(lock: BaseFileLock, *, needed: bool) -> Iterator[None]:
+    """Hold a lock that nobody has; where it is not needed, as to look only, a folder that can only be read will do."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise
+    except OSError:
+        if needed:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _left_over(store: RunStore, folder: Path) -> list[Path]:

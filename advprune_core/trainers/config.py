@@ -129,8 +129,9 @@ class RunConfig(Settings):
         """Fill in what follows from the rest, so that equal runs have equal keys."""
         resolved: dict[str, Any] = {}
         if self.attack.eps is None:
-            eps = self.dataset.default_eps[self.attack.norm]
-            resolved["attack"] = self.attack.model_copy(update={"eps": eps})
+            resolved["attack"] = self.attack.model_copy()
+            # Not among the fields that were set: `eps_of_dataset` tells by that.
+            resolved["attack"].__dict__["eps"] = self.dataset.default_eps[self.attack.norm]
         self.objective.check(self.attack)
         if self.device == "auto":
             resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -156,6 +157,11 @@ class RunConfig(Settings):
         for name, value in resolved.items():
             self.__dict__[name] = value
         return self
+
+    @property
+    def eps_of_dataset(self) -> bool:
+        """Whether nobody has said an eps, so that it is the usual one of the `dataset`."""
+        return "eps" not in self.attack.model_fields_set
 
     def _length(self, pruner: Pruner) -> dict[str, Any]:
         """Settings of a pruned run whose length follows from its fraction; then it is a run of that length."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from advprune_core.attacks.compiled import NotCompiled
 from advprune_core.base.randomness import torch_stream
+from advprune_core.base.values import as_ratio
 from advprune_core.datasets.splits import Dataset
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.checks import check_run, fitted
@@ -61,8 +62,15 @@ def train(
     Warns
     -----
     UserWarning
-        A compiled run that is carried out as an exact one; a batch that is cut to the training set.
+        A compiled run that is carried out as an exact one; a batch that is cut to the training set; an eps that is
+        another data set's.
     """
+    if config.eps_of_dataset and dataset.name != config.dataset.name:
+        warnings.warn(
+            f"no eps was given: these images are attacked within {as_ratio(config.threat.eps)}, what is usual for "
+            f"{config.dataset.name!r}; say eps= (of photographs 8/255 is usual)",
+            stacklevel=2,
+        )
     config = fitted(config, dataset)
     check_run(config, dataset)
     try:

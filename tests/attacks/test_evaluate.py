@@ -368,6 +368,26 @@ def test_attacks_by_name(trained: nn.Module, split: Split) -> None:
         evaluate(trained, split.take(torch.arange(0)), "fgsm", threat=THREAT)
 
 
+def test_what_is_no_split_is_named(trained: nn.Module, digits: Dataset, split: Split) -> None:
+    for other, name in ((digits, "Dataset"), ((split.images, split.labels), "tuple"), (split.images, "Tensor")):
+        with pytest.raises(ConfigError, match=rf"are a Split, as dataset\.test is, not a {name}"):
+            evaluate(trained, other, "fgsm", threat=THREAT)  # type: ignore[arg-type]
+
+
+def test_few_steps_are_named_where_nothing_is_right(digits: Dataset, split: Split) -> None:
+    wrong = Split(split.images, (split.labels + 1) % 10)
+
+    class Knows(nn.Module):
+        """Says what the labels were."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.one_hot(split.labels[: len(x)], 10).float() + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    for steps, message in ((1, "only 1 step: train for more epochs"), (None, "check the labels"), (999, "check the")):
+        with pytest.warns(UserWarning, match=f"every image is misclassified .*{message}"):
+            evaluate(Knows(), wrong, "fgsm", threat=THREAT, steps=steps, batch_size=len(split))
+
+
 def test_short_texts(digits: Dataset, split: Split) -> None:
     outcome = Outcome(np.array([True, False]), {"pgd": np.array([False, False])}, ("beware",))
     assert repr(outcome) == "Outcome(images=2, clean=0.500, pgd=0.000, warnings=1)"

@@ -38,6 +38,26 @@ def test_what_fits_is_loaded_whole(tmp_path: Path) -> None:
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+        lambda state: {"epoch": 3, "state_dict": state},
+        lambda state: {"model": {f"module.{name}": value for name, value in state.items()}, "optimizer": {}},
+    ],
+)
+def test_checkpoints_and_wrapped_networks_are_what_is_in_them(wrapped: Any, tmp_path: Path) -> None:
+    ours, theirs = network(), network()
+    load_weights(ours, saved(tmp_path / "w.pt", wrapped(theirs.state_dict())))
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+    outer = nn.Sequential()
+    outer.module = network()  # a network that has the name itself
+    load_weights(outer, saved(tmp_path / "w.pt", {f"module.{name}": x for name, x in theirs.state_dict().items()}))
+    assert torch.equal(outer.module[0].weight, theirs[0].weight)
+
+
 OTHERS: dict[str, tuple[Any, str]] = {
     "missing": ({"0.weight": torch.zeros(2, 3)}, r"it lacks 0\.bias, 1\.weight, .* and 1 more$"),
     "more": ({**network().state_dict(), "head": torch.ones(1)}, "it has, and the model has not, head$"),
@@ -45,7 +65,8 @@ OTHERS: dict[str, tuple[Any, str]] = {
         {**network().state_dict(), "0.weight": torch.zeros(5, 3)},
         r"of other shapes: 0\.weight is \(5, 3\), the model's \(2, 3\); modules .* are named in init\.fresh$",
     ),
-    "checkpoint": ({"epoch": 3, "model": network().state_dict()}, r"under epoch, model .* save model\.state_dict\(\)"),
+    "checkpoint": ({"epoch": 3, "net": network().state_dict()}, r"under epoch, net .* save model\.state_dict\(\)"),
+    "another's prefix": ({f"encoder.{name}": x for name, x in network().state_dict().items()}, "it lacks 0"),
     "not finite": ({**network().state_dict(), "0.bias": torch.tensor([1.0, torch.nan])}, "not finite"),
     "tensor": (torch.zeros(3), "holds a Tensor"),
 }

@@ -184,3 +184,25 @@ def test_a_pruner_that_says_it_is_exact_is_held_to_it(more: int, least: int) -> 
     with pytest.raises(ConfigError, match=message):
         keep(Careless(), context)
     assert len(keep(Honest(), context)) == context.k + more
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (np.arange(3), r"'own' returned a ndarray where a selection is wanted: return Selection\(indices\)"),
+        (None, "'own' returned a NoneType"),
+        (Selection(np.array([0, 10**6])), r"'own' selected image 1000000 of 0\.\.\d+: .* context\.dataset\.train"),
+    ],
+)
+def test_what_is_no_selection_of_these_images_is_refused(returned: Any, message: str) -> None:
+    class Own(Random):
+        """Somebody's first; no cost."""
+
+        name = "own"
+        exact = False
+
+        def select(self, context: Context) -> Selection:
+            return returned
+
+    with pytest.raises(ConfigError, match=message):
+        keep(Own(), Context(dataset=blobs(), fraction=0.5, seed=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,10 +11,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from advprune_core.base.files import write_sealed
 from advprune_core.base.settings import ConfigError
@@ -186,6 +189,21 @@ def test_only_what_a_study_gave_up_is_garbage(tmp_path: Path) -> None:
     assert set(store.run_keys()) == {*everything, "loose"} - given_up | {wanted}
     (trash,) = (tmp_path / "trash").iterdir()
     assert contents(trash) == {key: value for key, value in everything.items() if key in given_up - {wanted}}
+
+
+def test_to_look_for_garbage_a_folder_need_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_study(tiny_study(tmp_path), progress=False)
+    run_study(tiny_study(tmp_path, seeds=[0]), progress=False)
+    found = collect_garbage(tmp_path)
+    assert len(found.paths) == 3
+
+    def refused(lock: FileLock, **options: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", lock.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    assert collect_garbage(tmp_path) == found
+    with pytest.raises(OSError, match="Read-only"):
+        collect_garbage(tmp_path, remove=True)
 
 
 def test_shards_say_what_is_theirs(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
+from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners.base import Context, Pruner, ScheduledPruner
 from advprune_core.pruners.keep_modes import KeepHard
 from advprune_core.pruners.random import Random
@@ -542,6 +544,19 @@ def test_a_network_that_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> 
 
 def _interrupt(row: dict[str, Any]) -> None:
     raise KeyboardInterrupt
+
+
+def test_the_eps_of_another_data_set_is_named() -> None:
+    """By default it is the digits', four times what is usual of photographs."""
+    config, arrays = tiny_run(), data(tiny_run())
+    own = replace(arrays, name="own")
+    with pytest.warns(UserWarning, match="no eps was given: .* within 0.125, what is usual for 'digits'; say eps="):
+        train(config.replace(attack=AttackPolicy()), own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(config.replace(attack=AttackPolicy(eps="2/16")), own)
+        train(config.replace(attack=AttackPolicy()), arrays)
+    assert config.replace(attack=AttackPolicy()) == config.replace(attack=AttackPolicy(eps="2/16"))
 
 
 def test_divergence_is_a_status() -> None:
