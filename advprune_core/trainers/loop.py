@@ -42,8 +42,9 @@ def train(
     model : nn.Module, optional
         Your own network, trained in place; takes images in [0, 1]. Default: ``config.model``.
     work : path, optional
-        Folder for epoch checkpoints and per-epoch metrics. A run that finds a checkpoint of its
-        own there goes on from it and ends with the same bits.
+        Folder for epoch checkpoints and per-epoch metrics. A run that finds a checkpoint of its own there (its
+        settings, data and network, with whatever weights this comes) goes on from it and ends with the same bits;
+        that of another run is set aside.
     checkpoint_seconds : float
         An epoch's end is saved when so many seconds have passed since the last one.
     on_epoch : callable, optional
