@@ -169,7 +169,9 @@ def test_executed_notebooks_say_what_the_records_beside_them_say(path: Path) -> 
     """A run of the same key that another study has brought along may have come out elsewhere on another machine."""
     said = told(path)
     for tell in SAID[path.stem]:
-        assert tell(path.parent.name, parameters(path)) in said, "execute it again, in a results folder of its own"
+        text = tell(path.parent.name, parameters(path))
+        assert text
+        assert text in said, "execute it again, in a results folder of its own"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[f"{path.parent.name}/{path.name}" for path in NOTEBOOKS])

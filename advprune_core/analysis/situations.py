@@ -56,8 +56,7 @@ def nearest(points: pd.DataFrame, asked: Situation) -> pd.DataFrame:
         return (
             round(abs(there["wrong_labels"] - asked.wrong_labels), 9),
             there["dataset"] != asked.dataset,
-            abs(math.log(_values(there["shape"]) / _values(asked.shape)))
-            + abs(math.log(there["images"] / asked.images)),
+            0.0 if there["dataset"] == asked.dataset else _apart(there, asked),
             there["norm"] != asked.norm,
             abs(math.log(there["eps"] / asked.eps)),
             there["model"] != asked.model,
@@ -66,6 +65,12 @@ def nearest(points: pd.DataFrame, asked: Situation) -> pd.DataFrame:
 
     groups = [(distance(place, len(rows)), rows) for place, rows in points.groupby(list(SETTING))]
     return min(groups, key=lambda group: group[0])[1]
+
+
+def _apart(there: dict[str, Any], asked: Situation) -> float:
+    """How far apart two data sets are in the sizes of their images and how many there are."""
+    sizes = math.log(_values(there["shape"]) / _values(asked.shape)), math.log(there["images"] / asked.images)
+    return abs(sizes[0]) + abs(sizes[1])
 
 
 def _values(shape: str) -> int:

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import textwrap
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ _SOURCE = "__advprune_source__"
 def is_installed(module: str) -> bool:
     """Whether a module is of this package or of one that was installed, rather than one's own."""
     file = _file(module)
-    if module == "__main__" or file is None:
-        return False
+    return module != "__main__" and file is not None and _is_installed(file)
+
+
+@lru_cache(maxsize=4096)
+def _is_installed(file: Path) -> bool:
     places = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")] + [Path(__file__).parents[1]]
     places += [Path(place) for place in (*site.getsitepackages(), site.getusersitepackages())]
     return any(file.resolve().is_relative_to(place.resolve()) for place in places)
@@ -44,77 +48,106 @@ def source_hash(thing: Any) -> str:
         If the source cannot be found, because then an edit could not be told from the original.
     """
     known: str | None = getattr(thing, "__dict__", {}).get(_SOURCE)  # its own, not that of a base
-    if known is not None:
-        return known
     try:
+        if known is not None and thing.__qualname__.partition(".")[0] not in vars(sys.modules[thing.__module__]):
+            return known  # a worker, which has it by value
         if thing.__module__ != "__main__":
             text = inspect.getsource(sys.modules[thing.__module__])
             imported = _imports(text, thing.__module__)
         else:
             own = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
-            text = "\n".join(_source(part) for part in own)
+            text = "\n".join(textwrap.dedent(_source(part)) for part in own)
             imported = _origins(text)
         digest = hashlib.sha256(text.encode())
-        for name, more in sorted(_reached(imported, {thing.__module__}).items()):
+        for name, more in sorted(_reached(imported, known={thing.__module__}).items()):
             digest.update(f"\n{name}\n{more}".encode())
         found = digest.hexdigest()[:16]
         setattr(thing, _SOURCE, found)
         return found
     except (OSError, TypeError, KeyError, AttributeError):
+        if known is not None:
+            return known
         raise ConfigError(f"the source of {thing!r} cannot be read; define it in a file or a notebook cell") from None
 
 
-def _reached(modules: set[str], known: set[str]) -> dict[str, str]:
+def _reached(modules: frozenset[str], *, known: set[str]) -> dict[str, str]:
     """The source of one's own files among modules, and of those that these import, by their names."""
     found: dict[str, str] = {}
     waiting = modules - known
     while waiting:
-        name = waiting.pop()
+        name = min(waiting)
+        waiting -= {name}
         file = _file(name)
         if file is None or file.suffix != ".py" or name.partition(".")[0] in sys.stdlib_module_names:
             continue
-        if is_installed(name) or name in found:
-            continue
-        found[name] = file.read_text(encoding="utf-8", errors="replace")
-        waiting |= _imports(found[name], name) - known - set(found)
+        if not _is_installed(file):
+            found[name] = _text(name, file)
+            waiting |= _imports(found[name], name) - known - set(found)
     return found
 
 
-def _imports(text: str, module: str) -> set[str]:
-    """Names of modules that a module's source may import: of ``from a import b`` both ``a`` and ``a.b``."""
+@lru_cache(maxsize=512)
+def _imports(text: str, module: str) -> frozenset[str]:
+    """Names of modules that a module's source may import, with the packages that they are in."""
+    names = {name for names in _bound(text, module).values() for name in names}
+    return frozenset(whole for name in names for whole in _with_packages(name))
+
+
+def _bound(text: str, module: str) -> dict[str, set[str]]:
+    """What modules the names come from that a source's imports bind: of ``from a import b`` both ``a`` and ``a.b``."""
     file = _file(module)
     package = module if file is not None and file.name == "__init__.py" else module.rpartition(".")[0]
-    names = set[str]()
+    found: dict[str, set[str]] = {}
     for node in _nodes(text):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            for alias in node.names:
+                found.setdefault(alias.asname or alias.name.partition(".")[0], set()).add(alias.name)
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             home = ".".join(filter(None, [*above, node.module]))
-            names |= {home, *(f"{home}.{alias.name}" for alias in node.names)}
-    return names - {""}
+            for alias in node.names:
+                found.setdefault(alias.asname or alias.name, set()).update({home, f"{home}.{alias.name}"})
+    return found
 
 
-def _origins(text: str) -> set[str]:
-    """Modules that the names in the source of a script's or notebook's class come from."""
+def _with_packages(name: str) -> Iterator[str]:
+    """``a``, ``a.b`` and ``a.b.c`` of the last: to import it runs them all."""
+    parts = name.split(".")
+    yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1) if all(parts[:count]))
+
+
+def _origins(text: str) -> frozenset[str]:
+    """Modules that the names in the source of a script's or a notebook's class come from."""
     main = vars(sys.modules["__main__"])
     used = {node.id for node in _nodes(text) if isinstance(node, ast.Name)}
-    values = [main[name] for name in used if name in main]
-    return {name for value in values for name in _home(value)} - {"__main__"}
+    homes = {str(getattr(main.get(name), "__module__", "")) for name in used} - {"", "__main__"}
+    for cell in _cells(main):
+        homes |= {home for name, modules in _bound(cell, "__main__").items() if name in used for home in modules}
+    return _imports(text, "__main__") | {whole for home in homes for whole in _with_packages(home)}
+
+
+def _cells(main: dict[str, Any]) -> list[str]:
+    """The source of the script, or of the cells that were run."""
+    cells = main.get("In")
+    if isinstance(cells, list):
+        return [str(cell) for cell in cells]
+    file = main.get("__file__")
+    return [Path(file).read_text(encoding="utf-8", errors="replace")] if file and Path(file).is_file() else []
 
 
 def _nodes(text: str) -> Iterator[ast.AST]:
     """All of a source that is Python: a cell may have commands of its notebook in it."""
     try:
-        yield from ast.walk(ast.parse(textwrap.dedent(text)))
-    except SyntaxError:
+        yield from ast.walk(ast.parse(text))
+    except (SyntaxError, ValueError):
         return
 
 
-def _home(value: Any) -> Iterator[str]:
-    name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
-    if isinstance(name, str):
-        yield name
+def _text(name: str, file: Path) -> str:
+    try:
+        return importlib.util.decode_source(file.read_bytes())
+    except (OSError, SyntaxError, UnicodeDecodeError):  # in an archive, say
+        return inspect.getsource(sys.modules[name])
 
 
 def _file(module: str) -> Path | None:
@@ -122,8 +155,13 @@ def _file(module: str) -> Path | None:
     if module in sys.modules:
         file = getattr(sys.modules[module], "__file__", None)
         return None if file is None else Path(file)
-    if "." in module:
-        return None
+    package, _, leaf = module.rpartition(".")
+    if package:
+        home = _file(package)
+        if home is None or home.name != "__init__.py":
+            return None
+        options = home.parent / f"{leaf}.py", home.parent / leaf / "__init__.py"
+        return next((path for path in options if path.is_file()), None)
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):

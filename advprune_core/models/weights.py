@@ -113,18 +113,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # whatever a damaged file makes of a reader
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"{what}: {type(error).__name__}: {reason}") from None
-    if isinstance(state, dict) and (inside := [name for name in _UNDER if isinstance(state.get(name), dict)]):
-        state = state[inside[0]]  # a checkpoint, with what else its training kept
+    inside = [state[name] for name in _UNDER if _has_tensors(state.get(name))] if isinstance(state, dict) else []
+    if inside:
+        state = inside[0]  # of a checkpoint, with what else its training kept
     if not isinstance(state, dict):
         raise ConfigError(f"{what}: it holds a {type(state).__name__}")
     # A module may keep more than tensors there (`get_extra_state`).
-    if state and not any(isinstance(value, Tensor) for value in state.values()):
+    if state and not _has_tensors(state):
         raise ConfigError(
             f"{what}: under {some(list(state), _SHOWN)} it holds no tensors; save model.state_dict() alone"
         )
     if not all(bool(value.isfinite().all()) for value in state.values() if isinstance(value, Tensor)):
         raise ConfigError(f"{path} has weights that are not finite (NaN or infinity): they are of no use")
     return state
+
+
+def _has_tensors(state: Any) -> bool:
+    return isinstance(state, dict) and any(isinstance(value, Tensor) for value in state.values())
 
 
 def load_weights(model: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> None:
@@ -139,8 +144,8 @@ def load_weights(model: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> 
         fresh module that the network has not.
     """
     state, own = read_weights(path), model.state_dict()
-    for prefix in _WRAPPED:
-        wrapped = bool(state) and all(name.startswith(prefix) for name in state)
+    for prefix in _WRAPPED * 2:  # either may be the outer one
+        wrapped = bool(state) and all(str(name).startswith(prefix) for name in state)
         if wrapped and not any(name.startswith(prefix) for name in own):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     for module in fresh:

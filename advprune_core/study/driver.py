@@ -205,7 +205,7 @@ class Driver:
                 self._warmups.share(self.execution.checkpoint_seconds)
             self.position.left = self._left((), executor.width)
             while self.tasks or under_way:
-                while len(under_way) < executor.width and (first := self.tasks.pop()) is not None:
+                while len(under_way) < executor.width and (first := self.tasks.pop(self.store)) is not None:
                     number, task = first
                     self.begin(number, task)
                     under_way[executor.submit(carry_out, task, self.grid.dataset(task.config))] = (number, task)

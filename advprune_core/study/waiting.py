@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from filelock import Timeout
+
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import Task, TrainTask, WarmupTask
@@ -48,6 +50,16 @@ def passes_saved(runs: Mapping[str, tuple[RunConfig, Dataset]], store: RunStore)
     }
 
 
+def _taken(task: Task, store: RunStore) -> bool:
+    """Whether another process is at a task: of a study that has a run in common, or is driven by two."""
+    lock = store.warmup_lock(task.key) if isinstance(task, WarmupTask) else store.lock(task.key)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 #: Place in the order, number of the entry in the grid, task.
 _Item = tuple[tuple[int, float], int, Any]
 
@@ -76,11 +88,12 @@ class Waiting:
         """Add a task of the entry in a place of the grid."""
         self._insert(((part, -cost), number, task))
 
-    def pop(self) -> tuple[int, Task] | None:
-        """Take the first that can be begun."""
+    def pop(self, store: RunStore) -> tuple[int, Task] | None:
+        """Take the first that can be begun and that nobody else is at; if somebody is at each, wait for the first."""
         if not self._ready:
             return None
-        _, number, task = self._ready.pop(0)
+        free = (place for place, (*_, task) in enumerate(self._ready) if not _taken(task, store))
+        _, number, task = self._ready.pop(next(free, 0))
         return number, task
 
     def training(self, key: str) -> TrainTask | None:

@@ -128,10 +128,10 @@ class RunConfig(Settings):
     def _resolved(self) -> RunConfig:
         """Fill in what follows from the rest, so that equal runs have equal keys."""
         resolved: dict[str, Any] = {}
-        if self.attack.eps is None:
-            resolved["attack"] = self.attack.model_copy()
-            # Not among the fields that were set: `eps_of_dataset` tells by that.
-            resolved["attack"].__dict__["eps"] = self.dataset.default_eps[self.attack.norm]
+        if self.attack.eps is None or self.eps_of_dataset:
+            attack = self.attack.model_copy(update={"eps": self.dataset.default_eps[self.attack.norm]})
+            attack.__pydantic_fields_set__.discard("eps")  # `eps_of_dataset` tells by that
+            resolved["attack"] = attack
         self.objective.check(self.attack)
         if self.device == "auto":
             resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"

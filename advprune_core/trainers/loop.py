@@ -12,6 +12,7 @@ from torch import nn
 from advprune_core.attacks.compiled import NotCompiled
 from advprune_core.base.randomness import torch_stream
 from advprune_core.base.values import as_ratio
+from advprune_core.datasets.base import DatasetSource
 from advprune_core.datasets.splits import Dataset
 from advprune_core.trainers.arithmetic import arithmetic
 from advprune_core.trainers.checks import check_run, fitted
@@ -66,23 +67,29 @@ def train(
         A compiled run that is carried out as an exact one; a batch that is cut to the training set; an eps that is
         another data set's.
     """
-    if config.eps_of_dataset and dataset.name != config.dataset.name:
+    if config.objective.uses_adversarial and config.eps_of_dataset and dataset.name != config.dataset.name:
+        usual = as_ratio(DatasetSource.default_eps[config.threat.norm])
         warnings.warn(
             f"no eps was given: these images are attacked within {as_ratio(config.threat.eps)}, what is usual for "
-            f"{config.dataset.name!r}; say eps= (of photographs 8/255 is usual)",
+            f"{config.dataset.name!r}; say eps= (of photographs {usual} is usual)",
             stacklevel=2,
         )
     config = fitted(config, dataset)
     check_run(config, dataset)
-    try:
+
+    def trained(config: RunConfig, start: Path | None) -> TrainResult:
         with arithmetic(config), torch_stream(config.seed, "training"):
             return Run(config, dataset, model, work, start=start).train(checkpoint_seconds, on_epoch)
+
+    try:
+        return trained(config, start)
     except NotCompiled as error:
         if not fall_back:
             raise
         warnings.warn(f"{error}: the run is an exact one", stacklevel=2)
     exact = config.replace(speed="exact")
-    return train(exact, dataset, model=model, work=work, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch)
+    check_run(exact, dataset)
+    return trained(exact, None)
 
 
 def train_warmup(config: RunConfig, dataset: Dataset, *, work: Path, checkpoint_seconds: float = 30.0) -> None:

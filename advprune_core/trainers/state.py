@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,10 +21,9 @@ from advprune_core.models.base import build_model, check_model
 from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.batches import BatchQueue
 from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.given import Given
 
 Weights = dict[str, Tensor]
-#: What networks were when a run was given them first: one that was interrupted has changed by then.
-_GIVEN: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 #: Where the network that is only scored by is trained, in the folder of a run's work.
 SCOUT = "scout"
 _FORMAT = 2
@@ -43,19 +40,6 @@ class Counters:
     best_epoch: int | None = None
     spent: bool = False
     metrics: list[dict[str, Any]] = field(default_factory=list)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hash of a network as it is given to a run: what it is made of, names and shapes of its weights, its buffers.
-
-    Not its weights: where nobody sets a seed, a script that was killed and runs again has others.
-    """
-    digest = hashlib.sha256(f"{type(model).__qualname__}\n{model!r}".encode())
-    for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}".encode())
-    for _, value in model.named_buffers():
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def left_in(work: Path) -> list[Path]:
@@ -105,8 +89,8 @@ class RunState:
         What the pruner keeps of the batches that it has observed.
     key : str
         Of the run, or of the warm-up, so that a checkpoint is taken up by nothing that it is not of.
-    given : str or None
-        What network the run was given (`fingerprint`); None of one that its settings name.
+    given : Given or None
+        The network that the run was given; None of one that its settings name.
     selection, selections
         The images kept now; all selections so far, by the epoch from which each holds.
     seen : array of bool, shape (n,)
@@ -117,13 +101,13 @@ class RunState:
 
     def __init__(self, config: RunConfig, dataset: Dataset, model: nn.Module | None, *, key: str) -> None:
         optimisation, n = config.optimisation, len(dataset.train)
-        self.given: str | None = None
+        self.given: Given | None = None
         self.device = torch.device(config.device)
         if model is None:
             model = build_model(config.model, dataset, seed=config.seed)
         else:
             check_model(model, dataset)
-            self.given = _GIVEN.setdefault(model, fingerprint(model))
+            self.given = Given.of(model)
         if config.init is not None:
             config.init.load(model)
         self.model = model.to(self.device)
@@ -176,7 +160,7 @@ class RunState:
         state = {
             "format": _FORMAT,
             "key": self.key,
-            "given": self.given,
+            "given": None if self.given is None else self.given.kept(self.model),
             "pruner": self.pruner,
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -227,9 +211,8 @@ class RunState:
             whose = f"its key is {state['key']}" if state["key"] != key else "another version wrote it"
             set_aside(path, whose, fate="the run begins anew", what="is of another run")
             return False
-        if warmup is None and state.get("given") != self.given:
-            whose = "which was given another network"
-            set_aside(path, whose, fate="the run begins anew", what="is of another run")
+        if warmup is None and self.given is not None and not self.given.fits(state.get("given")):
+            set_aside(path, "which was given another network", fate="the run begins anew", what="is of another run")
             return False
         self.pruner = state["pruner"]
         self.model.load_state_dict(state["model"])

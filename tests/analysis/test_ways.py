@@ -50,6 +50,10 @@ def test_costs_of_several_ways_are_shares_of_the_dearest() -> None:
     ]
     assert set(printable(table)["cost / full run of TRADES"]) >= {"0.630", "0.252", "1.000"}
     assert "(0.11)" in " ".join(text.get_text() for text in texts(accuracy_dots(table)))
+    lost = table[~((table["variant"] == "TRADES") & (table["seed"] == 1))]
+    found = dearest_costs(lost)
+    assert found is not None
+    assert found[1].notna().all()
     some = table[table["variant"].isin(["PGD-AT", "TRADES"])]
     alike = some.assign(cost=some["cost"].where(some["variant"] == "PGD-AT", 1700))
     assert dearest_costs(alike) is None, "all ways cost the same"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import linecache
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -106,7 +107,12 @@ def test_what_own_code_imports_is_part_of_it(tmp_path: Path, monkeypatch: pytest
     """Own modules at any distance, in each way to import them; not what is not imported, nor what was installed."""
     monkeypatch.syspath_prepend(str(tmp_path))
     files = {
-        "net_of_own.py": "import numpy\nfrom layers_of_own import norm\nfrom pack_of_own import sub\n",
+        "net_of_own.py": "import numpy, wide_of_own.one\nfrom layers_of_own import norm\nfrom pack_of_own import sub\n",
+        "wide_of_own/__init__.py": "TWO = 2\n",
+        "wide_of_own/one.py": "\ufeffimport marked_of_own\n",
+        "marked_of_own.py": "x = 1\n",
+        "late_of_own/__init__.py": "",
+        "late_of_own/inner.py": "x = 1\n",
         "layers_of_own.py": "from constants_of_own import EPS\ndef norm(x):\n    return x + EPS\n",
         "constants_of_own.py": "EPS = 1\n",
         "pack_of_own/__init__.py": "from .deep import value\n",
@@ -114,8 +120,9 @@ def test_what_own_code_imports_is_part_of_it(tmp_path: Path, monkeypatch: pytest
         "pack_of_own/deep.py": "value = 1\n",
         "beside_of_own.py": "x = 1\n",
     }
-    (tmp_path / "pack_of_own").mkdir()
-    body = "def network(): ...\n"
+    for package in ("pack", "wide", "late"):
+        (tmp_path / f"{package}_of_own").mkdir()
+    body = "def network():\n    from late_of_own import inner\n"
 
     def digest() -> str:
         importlib.invalidate_caches()
@@ -137,8 +144,59 @@ def test_what_own_code_imports_is_part_of_it(tmp_path: Path, monkeypatch: pytest
         assert (digest() == first) == (name == "beside_of_own.py"), name
         path.write_text(before)
     assert digest() == first
+    body = "def network(): ...\n"
     (tmp_path / "net_of_own.py").write_text(alone := f"import numpy, torch.nn as nn, os\n{body}")
     assert digest() == hashlib.sha256(alone.encode()).hexdigest()[:16], "nothing of its own: the file alone"
+
+
+def test_what_is_imported_anew_is_looked_at_anew(own: Any, tmp_path: Path) -> None:
+    (tmp_path / "aid_of_own.py").write_text("value = 1\n")
+    cls = own("own_f", "0 * __import__('importlib').import_module('aid_of_own').value")
+    (tmp_path / "own_f.py").write_text(f"import aid_of_own\n{(tmp_path / 'own_f.py').read_text()}")
+    before = source_hash(cls)
+    (tmp_path / "aid_of_own.py").write_text("value = 22\n")
+    assert source_hash(cls) != before
+
+
+SCRIPT = """
+import json, sys
+import deep_of_own.part
+from numbers_of_own import EPS
+import unused_of_own
+from advprune_core.base.sources import source_hash
+
+class Own:
+    def select(self):
+        import inside_of_own
+        return deep_of_own.part.value + EPS
+
+print(source_hash(Own))
+"""
+
+
+def test_a_class_of_a_script_rests_on_the_own_files_that_it_uses(tmp_path: Path) -> None:
+    (tmp_path / "deep_of_own").mkdir()
+    files = {
+        "script.py": SCRIPT,
+        "deep_of_own/__init__.py": "",
+        "deep_of_own/part.py": "value = 1\n",
+        "numbers_of_own.py": "EPS = 1\n",
+        "inside_of_own.py": "x = 1\n",
+        "unused_of_own.py": "x = 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+
+    def digest() -> str:
+        return subprocess.run(
+            [sys.executable, "script.py"], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    first = digest()
+    for name in ("deep_of_own/part.py", "numbers_of_own.py", "inside_of_own.py", "unused_of_own.py"):
+        (tmp_path / name).write_text(f"{files[name]}# an edit\n")
+        assert (digest() == first) == (name == "unused_of_own.py"), name
+        (tmp_path / name).write_text(files[name])
 
 
 def test_own_components_are_known_by_their_source(own: Any) -> None:

@@ -44,7 +44,9 @@ def test_what_fits_is_loaded_whole(tmp_path: Path) -> None:
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
         lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+        lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
         lambda state: {"epoch": 3, "state_dict": state},
+        lambda state: {"model": {"width": 16}, "state_dict": state},
         lambda state: {"model": {f"module.{name}": value for name, value in state.items()}, "optimizer": {}},
     ],
 )
@@ -66,6 +68,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
         r"of other shapes: 0\.weight is \(5, 3\), the model's \(2, 3\); modules .* are named in init\.fresh$",
     ),
     "checkpoint": ({"epoch": 3, "net": network().state_dict()}, r"under epoch, net .* save model\.state_dict\(\)"),
+    "numbers": ({0: torch.zeros(2)}, "it lacks 0"),
     "another's prefix": ({f"encoder.{name}": x for name, x in network().state_dict().items()}, "it lacks 0"),
     "not finite": ({**network().state_dict(), "0.bias": torch.tensor([1.0, torch.nan])}, "not finite"),
     "tensor": (torch.zeros(3), "holds a Tensor"),

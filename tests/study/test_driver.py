@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,14 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners.base import Context, ScheduledPruner
 from advprune_core.pruners.grad_match import GradMatch
 from advprune_core.pruners.selection import Selection
+from advprune_core.study.driver import Driver
+from advprune_core.study.grid import study_grid
 from advprune_core.study.position import Position
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig
 from advprune_core.study.table import collect_timings
+from advprune_core.study.tasks import TrainTask
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
@@ -455,3 +459,25 @@ def test_the_bar_says_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert told[0] == "3 to train", "said before it begins; the control too, which waits for its run"
     assert any(re.fullmatch(r"about \d\d:\d\d left, 2 to train, 1 to test", text) for text in told), "tested at once"
     assert re.fullmatch(r"about \d\d:\d\d left, 1 to test", told[-1])
+
+
+def test_what_another_process_is_at_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two drivers of one study share the work; none waits for a run while there are others."""
+    config = tiny_study(tmp_path, seeds=[0], fractions=[1.0, 0.5, 0.4], controls=[])
+    keys = [entry.config.train_key(load_dataset(entry.config.dataset)) for entry in study_grid(config)]
+    held, trained, write = RunStore(tmp_path).lock(keys[0]), list[str](), Driver._trained
+
+    def noted(driver: Driver, number: int, task: TrainTask, *result: Any, **more: Any) -> None:
+        write(driver, number, task, *result, **more)
+        trained.append(task.key)
+        if len(trained) == len(keys) - 1:
+            held.release()
+
+    monkeypatch.setattr(Driver, "_trained", noted)
+    with held:
+        fallback = Timer(60, held.release, [True])  # so that what fails does not hang
+        fallback.start()
+        result = run_study(config, progress=False)
+        fallback.cancel()
+    assert trained == [*keys[1:], keys[0]]
+    assert (result.trained, result.evaluated, result.failed) == (3, 3, {})
