@@ -74,10 +74,9 @@ def answer() -> str:
         f"Kaufmann's four rules are {100 * rules[0].mean:+.1f} (by itself, see below) to {100 * rules[-1].mean:+.1f}. "
         f"The largest gain, {gain[most]} on Fashion-MNIST, is one by itself; the same idea is {gain['carried, cifar']} "
         f"on CIFAR-10 at the cost of six epochs, {gain['carried, cifar, least']} (not significant) at that of two.",
-        "**A cheaper attack saves more than fewer images, on the digits beyond chance.** Beside one step (N-FGSM) on all "
-        "the data, which costs "
-        f"less, seven steps on a part are {gain['cheaper, digits']} on the digits, and {gain['cheaper']} (by itself) "
-        "on CIFAR-10.",
+        "**A cheaper attack saves more than fewer images, on the digits beyond chance.** Beside one step (N-FGSM) on "
+        f"all the data, which costs less, seven steps on a part are {gain['cheaper, digits']} on the digits, and "
+        f"{gain['cheaper']} (by itself) on CIFAR-10.",
         "**Where labels are wrong, pruning wins on the digits**, if about as many are kept as are right, which must be "
         f"known: {gain['few wrong']} where 20 % are wrong, {gain['many wrong']} where 40 % are (planned after half "
         f"of them, where 20 % are wrong, had lost: {gain['few wrong, half']}). On CIFAR-10 it wins clean "
