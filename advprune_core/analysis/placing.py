@@ -16,6 +16,8 @@ from advprune_core.analysis.style import SMALL
 
 #: Points between a mark and its text beyond which a line has to lead there.
 _NEAR = 10
+#: What a line through a text counts, in the area that texts may cover: more than any detour.
+_CROSSED = 1000.0
 
 
 def label_points(
@@ -69,30 +71,39 @@ def label_points(
         along = [owner + (middle - owner) * part for part in np.linspace(0, 1, 30)]
         return [place for place in along if not box.contains(*place)]
 
-    def covered(box: Bbox, owner: NDArray[np.float64], full: list[Bbox], texts: list[Bbox]) -> float:
+    def covered(
+        box: Bbox,
+        owner: NDArray[np.float64],
+        full: list[Bbox],
+        texts: list[Bbox],
+        leaders: list[list[NDArray[np.float64]]],
+    ) -> float:
         """What a text in a place covers, and how easily it is taken for another point's."""
         gap = _away(box, owner)
         cover = sum(_shared(box, other) for other in full) + 1e6 * (not _within(box, frame))
         cover += sum(9.0 for other in owners if (other != owner).any() and _away(box, other) < gap + 4 * unit)
+        cover += sum(_CROSSED for others in leaders if any(box.contains(*place) for place in others))
         way = leader(box, owner)
         if way:
             cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, way[-1]) < 4 * unit)
-            cover += sum(40.0 for other in texts if any(other.contains(*place) for place in way))
+            cover += sum(_CROSSED for other in texts if any(other.contains(*place) for place in way))
         return cover
 
     def arranged(order: Sequence[int]) -> tuple[float, dict[int, tuple[float, float]]]:
         """What texts that are placed in this order cover and how far they stand apart; the place of each."""
         full, own, found, cost = list(taken), list[Bbox](), dict[int, tuple[float, float]](), 0.0
+        leaders = list[list[NDArray[np.float64]]]()
         for nth in order:
             least = np.inf
             for place in _fan(boxes[nth].width / unit, boxes[nth].height / unit):
-                cover = covered(there(nth, place), owners[nth], full, own)
+                cover = covered(there(nth, place), owners[nth], full, own, leaders)
                 if cover < least:
                     found[nth], least = place, cover
                 if not cover:
                     break
             own.append(there(nth, found[nth]))
-            full += [own[-1], *(_around(place, unit) for place in leader(own[-1], owners[nth]))]
+            leaders.append(leader(own[-1], owners[nth]))
+            full += [own[-1], *(_around(place, unit) for place in leaders[-1])]
             cost += least + _away(own[-1], owners[nth]) / unit
         return cost, found
 
