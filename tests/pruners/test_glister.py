@@ -147,5 +147,5 @@ def test_jointly_a_short_step_keeps_to_the_classes_that_fare_worst() -> None:
 
 def test_held_out_images_are_needed() -> None:
     made = context(dataset=blobs(val_select=0))
-    with pytest.raises(ConfigError, match=r"set dataset\.val_select"):
+    with pytest.raises(ConfigError, match=r"glister needs held-out images: those of dataset\.val_select, of select"):
         Glister().check(made)

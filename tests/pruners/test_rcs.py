@@ -129,5 +129,5 @@ def test_what_a_selection_costs(objective: str, train: int) -> None:
 
 
 def test_held_out_images_are_needed() -> None:
-    with pytest.raises(ConfigError, match=r"rcs needs held-out images; set dataset\.val_select"):
+    with pytest.raises(ConfigError, match=r"rcs needs held-out images: those of dataset\.val_select"):
         RCS().check(context(dataset=blobs(val_select=0)))
