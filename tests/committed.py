@@ -147,34 +147,31 @@ def _random_subsets(
 
 
 def _beside_one_step_on_cifar() -> Case:
-    """A fifth of CIFAR-10 under PGD-7, without crops, beside six epochs of N-FGSM, of the seeds that both have."""
+    """A fifth of CIFAR-10 under PGD-7, without crops, beside six epochs of N-FGSM on all of it."""
     table = with_accuracies(pd.concat([of("cifar10_cpu"), of("budget_cifar10_cpu")], ignore_index=True))
-    arm, whole, runs = "PGD-7, no crops: random", "N-FGSM, cost of 6 epochs: random", points(table)
-    ours = runs[arm, FIFTH]
-    cheap = runs[whole, 1.0][lambda rows: rows["seed"].isin(ours["seed"])]
-    both = pd.concat([ours, cheap]).drop(columns="study_seeds")  # one study has more seeds than the other
-    return Case(
-        "CIFAR-10, no crops, beside a cheaper attack, by AutoAttack or its APGD",
-        f"a random {100 * FIFTH:g} %",
-        f"6 epochs of one step (N-FGSM), at {cheap['cost'].mean() / ours['cost'].mean():.2f} of its cost",
-        cheap["robust"].mean(),
-        compare(both, arm, whole, fraction=FIFTH, reference_fraction=1.0),
-        clean_gain(ours, cheap),
-    )
+    pair = ("PGD-7, no crops: random", FIFTH), ("N-FGSM, cost of 6 epochs: random", 1.0)
+    return _cheaper(table, *pair, data="CIFAR-10, no crops", by=", by AutoAttack or its APGD", epochs="6 epochs of ")
 
 
 def _beside_one_step_on_the_digits() -> Case:
-    """PGD-7 on the smallest part of the digits beside one step on all of them, which costs less."""
-    table = of("trainers")
-    runs, whole = points(table), "N-FGSM: random"
-    share = min(fraction for arm, fraction in runs if arm == "PGD-AT: random")
-    ours, cheap = runs["PGD-AT: random", share], runs[whole, 1.0]
+    """PGD-7 on the smallest part of the digits beside N-FGSM on all of them."""
+    table, arm = of("trainers"), "PGD-AT: random"
+    share = table.loc[table["arm"] == arm, "matched_fraction"].min()
+    return _cheaper(table, (arm, share), ("N-FGSM: random", 1.0), data="the digits")
+
+
+def _cheaper(table: pd.DataFrame, point: Point, other: Point, *, data: str, by: str = "", epochs: str = "") -> Case:
+    """A part of the data beside one step on all of it, which costs less, of the seeds that both have."""
+    runs, (arm, share) = points(table), point
+    ours = runs[point]
+    cheap = runs[other][lambda rows: rows["seed"].isin(ours["seed"])]
+    both = pd.concat([ours, cheap]).drop(columns="study_seeds")  # one study may have more seeds than the other
     return Case(
-        "the digits, beside a cheaper attack",
+        f"{data}, beside a cheaper attack{by}",
         f"a random {100 * share:g} %",
-        f"one step (N-FGSM), at {cheap['cost'].mean() / ours['cost'].mean():.2f} of its cost",
+        f"{epochs}one step (N-FGSM), at {cheap['cost'].mean() / ours['cost'].mean():.2f} of its cost",
         cheap["robust"].mean(),
-        compare(table, "PGD-AT: random", whole, fraction=share, reference_fraction=1.0),
+        compare(both, arm, other[0], fraction=share, reference_fraction=other[1]),
         clean_gain(ours, cheap),
     )
 

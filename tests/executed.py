@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from pathlib import Path
@@ -26,18 +25,6 @@ def undrawn(executed: dict[str, Any]) -> list[str]:
         and ".png" in _said(outputs)
         and not any("image/png" in output.get("data", {}) for output in outputs)
     ]
-
-
-def parameters(path: Path) -> dict[str, Any]:
-    """The parameters of an executed notebook: its own, and those of its study over them."""
-    found: dict[str, Any] = {}
-    for cell in cells(path):
-        if {"parameters", "injected-parameters"} & set(cell["metadata"].get("tags", [])):
-            for line in ast.parse("".join(cell["source"])).body:
-                if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
-                    (target,) = line.targets if isinstance(line, ast.Assign) else (line.target,)
-                    found[ast.unparse(target)] = ast.literal_eval(line.value)
-    return found
 
 
 def told(path: Path) -> str:

@@ -23,12 +23,7 @@ from advprune_core.study.archive import unfinished
 from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect_timings, table_columns
-from tests.committed import (
-    about_wrong_labels,
-    answer_rows,
-    by_rule,
-    of,
-)
+from tests.committed import about_wrong_labels, answer_rows, by_rule, of
 from tests.first_screens import FIRST_CELLS, first_cell
 from tests.front_figure import gains
 from tests.reference import REFERENCE, STUDIES

@@ -146,27 +146,24 @@ def inspected(
     if not outcome.clean.any():
         doubts += (
             "every image is misclassified without an attack, so there was nothing to attack; "
-            + (
-                _remedy(steps)
-                if steps is not None and steps < _FEW_STEPS
-                else "check the labels, and that images and model go together"
-            ),
+            + _remedy(steps, otherwise="check the labels, and that images and model go together"),
         )
     elif wilson(int(outcome.clean.sum()), len(outcome.clean))[0] <= 1 / classes:
+        longer = "train for longer, or with another learning rate or a smaller eps, and check the labels"
         doubts += (
             f"clean accuracy is at chance: {100 * outcome.clean.mean():.1f} % of {len(outcome.clean)} images, where "
             f"guessing one of {classes} classes is right for {100 / classes:.1f} %; robust accuracy says nothing then; "
-            f"{_remedy(steps)}",
+            f"{_remedy(steps, otherwise=longer)}",
         )
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=3)
     return replace(outcome, warnings=doubts)
 
 
-def _remedy(steps: int | None) -> str:
+def _remedy(steps: int | None, *, otherwise: str) -> str:
     """What to do about a network that has learnt nothing in so many steps (None: nobody knows how many)."""
     if steps is None or steps >= _FEW_STEPS:
-        return "train for longer, or with another learning rate or a smaller eps, and check the labels"
+        return otherwise
     return f"only {steps} step{'s' * (steps != 1)}: train for more epochs, or with a smaller --batch-size"
 
 

@@ -56,9 +56,12 @@ def _arms_of(notebook: Path) -> list[str]:
     return found
 
 
-def parameters_of(notebook: Path) -> dict[str, Any]:
-    """Names and defaults of a notebook's parameters, as papermill finds them, whose import takes seconds."""
-    tagged = [cell for cell in _cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
+def parameters_of(notebook: Path, *, tag: str = "parameters") -> dict[str, Any]:
+    """Names and defaults of a notebook's parameters, as papermill finds them, whose import takes seconds.
+
+    With the tag ``injected-parameters``: what an executed one was given.
+    """
+    tagged = [cell for cell in _cells(notebook) if tag in cell["metadata"].get("tags", [])]
     defaults = {}
     for line in ast.parse("".join(tagged[0]["source"])).body if tagged else []:
         target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
