@@ -207,12 +207,15 @@ class RunState:
         key = warmup or self.key
         if warmup is not None and state["key"] != key:
             raise ConfigError(f"{path} is not of this run's warm-up {key}, but of {state['key']}")
-        if (state["key"], state["format"]) != (key, _FORMAT):
-            whose = f"its key is {state['key']}" if state["key"] != key else "another version wrote it"
-            set_aside(path, whose, fate="the run begins anew", what="is of another run")
-            return False
-        if warmup is None and self.given is not None and not self.given.fits(state.get("given")):
-            set_aside(path, "which was given another network", fate="the run begins anew", what="is of another run")
+        reason, what = "", "is of another run"
+        if state["key"] != key:
+            reason = f"its key is {state['key']}"
+        elif state["format"] != _FORMAT:
+            reason, what = f"its format is {state['format']}, not {_FORMAT}", "was written by another version"
+        elif warmup is None and self.given is not None and not self.given.fits(state.get("given")):
+            reason = "which was given another network"
+        if reason:
+            set_aside(path, reason, fate="the run begins anew", what=what)
             return False
         self.pruner = state["pruner"]
         self.model.load_state_dict(state["model"])

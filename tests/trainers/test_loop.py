@@ -26,6 +26,7 @@ from advprune_core.pruners.base import Context, Pruner, ScheduledPruner
 from advprune_core.pruners.keep_modes import KeepHard
 from advprune_core.pruners.random import Random
 from advprune_core.pruners.selection import Selection
+from advprune_core.trainers import state
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
@@ -503,6 +504,14 @@ def test_a_checkpoint_is_taken_up_by_its_own_run_only(tmp_path: Path) -> None:
         other = train(tiny_run(seed=1), data(tiny_run()), work=tmp_path)
     assert same(other, train(tiny_run(seed=1), data(tiny_run())))
     assert (tmp_path / "checkpoint.pt.damaged").exists(), "what the other one had is not lost"
+
+
+def test_a_checkpoint_of_another_format_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tiny_run(), data(tiny_run()), work=tmp_path)
+    monkeypatch.setattr(state, "_FORMAT", 99)
+    with pytest.warns(UserWarning, match="was written by another version .its format is 2, not 99.* begins anew"):
+        again = train(tiny_run(), data(tiny_run()), work=tmp_path)
+    assert same(again, whole)
 
 
 class Scaled(nn.Module):
