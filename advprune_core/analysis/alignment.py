@@ -27,7 +27,8 @@ def measured(courses: pd.DataFrame) -> pd.DataFrame:
 def warned_at(course: pd.DataFrame, *, share: float = 0.5) -> float:
     """Optimiser steps at which a run's alignment had fallen; NaN: never.
 
-    Fallen is below a share of its highest so far, at two checks in a row, because it is measured on one batch.
+    Fallen is below a share of its highest so far, if that was above 0, at two checks in a row, because it is measured
+    on one batch.
 
     Parameters
     ----------
@@ -36,7 +37,8 @@ def warned_at(course: pd.DataFrame, *, share: float = 0.5) -> float:
     share : float
     """
     values, steps = (course[name].to_numpy(np.float64) for name in ("pert_align", "steps"))
-    low = values < share * np.maximum.accumulate(values) if len(values) else np.zeros(0, bool)
+    highest = np.maximum.accumulate(values) if len(values) else values
+    low = (highest > 0) & (values < share * highest)
     twice = np.flatnonzero(low[1:] & low[:-1])
     return float(steps[twice[0] + 1]) if len(twice) else float("nan")
 

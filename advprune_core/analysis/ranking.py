@@ -57,7 +57,8 @@ class Ranking:
         Raises
         ------
         ConfigError
-            Options out of range; seeds that the study itself has; a way of training that sets what it is tested on.
+            Options out of range; seeds that the study itself has; a way of training that sets what it is tested on, or
+            that ends by something else than the one cost of all.
         """
         chosen = Options.create(**options)
         of_the_test = {entry.seed for entry in study_grid(config)}
@@ -77,6 +78,13 @@ class Ranking:
         )
         if tested := sorted({e.arm for e in study_grid(ranks) if e.config.dataset.tested_on != "val_stop"}):
             raise ConfigError(f"settings or variants: {tested} would be ranked on the test images; leave tested_on out")
+        budgets = {entry.config.optimisation.cost_budget for entry in study_grid(ranks)}
+        if len(budgets) > 1 or None in budgets:
+            raise ConfigError(
+                "settings: all arms of a ranking need one and the same 'optimisation.cost_budget' (in "
+                "forward-equivalents), which ends their runs; settings that are given take the place of all that the "
+                "notebook has"
+            )
         return cls(ranks, chosen)
 
     def winners(self, table: pd.DataFrame) -> list[Point]:

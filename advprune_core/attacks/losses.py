@@ -17,9 +17,13 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def kl(logits: Tensor, reference: Tensor) -> Tensor:
-    """KL(softmax(reference) || softmax(logits)), shape (B,); finite where probabilities underflow."""
-    log_reference = F.log_softmax(reference, dim=1)
-    return F.kl_div(F.log_softmax(logits, dim=1), log_reference, reduction="none", log_target=True).sum(1)
+    """KL(softmax(reference) || softmax(logits)), shape (B,); finite where probabilities underflow.
+
+    A class that both rule out, by logits of minus infinity, adds nothing.
+    """
+    # Both are finite, or 0 times infinity would be NaN.
+    log_p, log_q = (F.log_softmax(x, dim=1).clamp_min(torch.finfo(x.dtype).min) for x in (reference, logits))
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
 
 
 def margin(logits: Tensor, target: Tensor) -> Tensor:

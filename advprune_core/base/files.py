@@ -37,7 +37,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_begun(path))
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -48,6 +48,16 @@ def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _begun(path: Path) -> str:
+    """How the name of a file begins that becomes `path` once it is whole."""
+    return f".{path.name}."
+
+
+def half_written(path: Path) -> list[Path]:
+    """What is left of writes of `path` that were killed, or one that is under way."""
+    return sorted(path.parent.glob(f"{_begun(path)}*"))
 
 
 def write_text(path: Path, text: str) -> None:

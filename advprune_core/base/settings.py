@@ -9,7 +9,7 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -64,10 +64,31 @@ Pixels = Annotated[float, BeforeValidator(ratio)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class Settings(BaseModel):
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass as _ClassOfModels
+else:
+    _ClassOfModels = type(BaseModel)  # public, and the same
+
+
+class _Explained(_ClassOfModels):
+    """Classes whose constructor says in a sentence what is wrong; inside other settings pydantic asks them itself."""
+
+    def __call__(cls, /, *args: Any, **values: Any) -> Any:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cast(type[BaseModel], cls))) from None
+
+
+class Settings(BaseModel, metaclass=_Explained):
     """A frozen group of settings; unknown names are refused with the near miss named.
 
     Values have the type of their field: neither true nor 1.0 nor "1" is a whole number.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name, a value that is not allowed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
@@ -79,11 +100,8 @@ class Settings(BaseModel):
 
     @classmethod
     def create(cls, /, **values: Any) -> Self:
-        """Validate `values`, raising `ConfigError` with a message for people."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise ConfigError(explain(error, cls)) from None
+        """The same as the constructor."""
+        return cls(**values)
 
     def replace(self, /, **values: Any) -> Self:
         """Return a copy with some values changed, validated again."""
@@ -152,9 +170,15 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         else:
             message = item["msg"].removeprefix("Value error, ")
             if item["type"] == "tuple_type":
-                message = f"a list is meant, as [{shown(item['input'])}]"
+                message = f"a list is meant, as [{_bare(item['input'])}]"
             lines.append(f"{name} = {shown(item['input'])}: {message}" if name else message)
     return "\n".join(lines)
+
+
+def _bare(value: Any) -> str:
+    """A value as an item of a list: a number that came as text is meant as a number."""
+    number = isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit()
+    return value.strip() if number else shown(value)
 
 
 def _inner(owner: type[BaseModel]) -> dict[str, str]:

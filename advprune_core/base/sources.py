@@ -6,16 +6,15 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-import linecache
 import site
 import sys
 import sysconfig
-import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from advprune_core.base.cells import cells_run, rested_on, source_of
 from advprune_core.base.settings import ConfigError
 
 #: Attribute of an own class or function with the hash of its source.
@@ -39,8 +38,9 @@ def source_hash(thing: Any) -> str:
     """Hash of the source text of a user's own class or function, with the files that it rests on.
 
     These are the file that it is in and what of the user's own files this imports, and these in turn. In a notebook or
-    a script it is the class and its own bases, with the own files that the names in these come from. What a script or a
-    notebook defines travels to workers by value, without its source: the hash stands on it and goes along.
+    a script it is the class and its own bases, what of other cells they use (`rested_on`), and the own files that the
+    names in all these come from. What a script or a notebook defines travels to workers by value, without its source:
+    the hash stands on it and goes along.
 
     Raises
     ------
@@ -56,8 +56,11 @@ def source_hash(thing: Any) -> str:
             imported = _imports(text, thing.__module__)
         else:
             own = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
-            text = "\n".join(textwrap.dedent(_source(part)) for part in own)
-            imported = _origins(text)
+            bound = {name for cell in cells_run() for name in _bound(cell, "__main__")}
+            rests = rested_on(own, but=bound)
+            text = "\n".join(map(source_of, own))
+            imported = frozenset[str]().union(*map(_origins, [text, *rests.values()]))
+            text = "\n".join([text, *(f"{name}: {source}" for name, source in sorted(rests.items()))])
         digest = hashlib.sha256(text.encode())
         for name, more in sorted(_reached(imported, known={thing.__module__}).items()):
             digest.update(f"\n{name}\n{more}".encode())
@@ -121,18 +124,9 @@ def _origins(text: str) -> frozenset[str]:
     main = vars(sys.modules["__main__"])
     used = {node.id for node in _nodes(text) if isinstance(node, ast.Name)}
     homes = {str(getattr(main.get(name), "__module__", "")) for name in used} - {"", "__main__"}
-    for cell in _cells(main):
+    for cell in cells_run():
         homes |= {home for name, modules in _bound(cell, "__main__").items() if name in used for home in modules}
     return _imports(text, "__main__") | {whole for home in homes for whole in _with_packages(home)}
-
-
-def _cells(main: dict[str, Any]) -> list[str]:
-    """The source of the script, or of the cells that were run."""
-    cells = main.get("In")
-    if isinstance(cells, list):
-        return [str(cell) for cell in cells]
-    file = main.get("__file__")
-    return [Path(file).read_text(encoding="utf-8", errors="replace")] if file and Path(file).is_file() else []
 
 
 def _nodes(text: str) -> Iterator[ast.AST]:
@@ -167,17 +161,3 @@ def _file(module: str) -> Path | None:
     except (ImportError, ValueError):
         return None
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin is not None else None
-
-
-def _source(thing: Any) -> str:
-    """Source of a class or function of a script or a notebook cell."""
-    try:
-        return inspect.getsource(thing)
-    except OSError:
-        # A notebook has no file for a class, but its methods know the cell that they come from.
-        functions = [value for value in vars(thing).values() if inspect.isfunction(value)]
-        cells = dict.fromkeys(function.__code__.co_filename for function in functions)
-        text = "".join(line for cell in cells for line in linecache.getlines(cell))
-        if not text:
-            raise
-        return text

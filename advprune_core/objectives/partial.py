@@ -29,10 +29,10 @@ def least_sure(logits: Tensor, count: int) -> Tensor:
 class PartialSteps(Steps):
     """Steps for a share of every batch, the others stay clean: SAT (Losch et al. 2024).
 
-    Attacked are the images whose clean prediction has the highest entropy. A clean forward pass finds them, so a
-    share s of k steps costs about 2ks + 4 an image instead of 2k + 3. The paper ranks the images once, by the entropy
-    of a network trained without attacks, and weights the attacked ones more; here the network under training ranks
-    each batch, and all images weigh the same.
+    Attacked are the images whose clean prediction has the highest entropy, one at least. A clean forward pass finds
+    them, so a share s of k steps costs about 2ks + 4 an image instead of 2k + 3. The paper ranks the images once, by
+    the entropy of a network trained without attacks, and weights the attacked ones more; here the network under
+    training ranks each batch, and all images weigh the same.
 
     References
     ----------
@@ -51,7 +51,7 @@ class PartialSteps(Steps):
         self, batch: Batch, *, eps: float, logits: Callable[[], Tensor], state: PolicyState
     ) -> tuple[int | Tensor, float | Tensor]:
         """`count` steps for the least sure images, none for the others."""
-        chosen = least_sure(logits(), round(self.share * len(batch.y)))
+        chosen = least_sure(logits(), max(1, round(self.share * len(batch.y))))
         return torch.where(chosen, self.count, 0), self.length_of(eps, self.count)
 
     def length_of(self, eps: float, steps: int) -> float:

@@ -48,7 +48,8 @@ class FGSMPGI(Objective):
     here. The regulariser delays catastrophic overfitting. Usual settings: lam 10, label smoothing
     0.4, a carried start with momentum 0.3 from corners, reset every 40 of 100 epochs. Unlike the
     public code, carried perturbations here move with crop and flip, and gradients are scaled per
-    image, not per batch, before they are added up.
+    image, not per batch, before they are added up. With AWP the statistics of normalisation see the
+    start twice.
     """
 
     name = "fgsm_pgi"

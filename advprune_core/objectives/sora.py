@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advprune_core.attacks.losses import cross_entropy
 from advprune_core.attacks.pgd import input_gradient
 from advprune_core.base.randomness import stream, uniform
+from advprune_core.base.settings import ConfigError
 from advprune_core.models.mode import no_trace
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Outputs, Trainer, Update
 from advprune_core.objectives.batch import Batch
-from advprune_core.objectives.policy import BoundAttack
+from advprune_core.objectives.carried import CarriedStart
+from advprune_core.objectives.policy import AttackPolicy, BoundAttack
+from advprune_core.objectives.steps import FixedSteps
 
 _LINEARITY = "sora.linearity"
 
@@ -40,8 +42,8 @@ class SORA(Objective):
 
     From a random start, every pixel moves by a random part of ``2 eps min(1, slack / (1 - c))`` along the sign of the
     gradient, into the box, not back into the ball. `c` is a running average of the `linearity` between the gradient
-    of the step and that at its end, which the training pass gives for free. L-inf alone. Both gradients are taken in
-    the mode of training; the start stays in the box here.
+    of the step and that at its end, which the training pass gives for free; both are of the loss that is trained, with
+    its label smoothing. L-inf alone. Both are taken in the mode of training; the start stays in the box here.
     """
 
     name = "sora"
@@ -52,6 +54,18 @@ class SORA(Objective):
         float, Field(gt=0, le=1, description="distance of the linearity from 1 that still has full steps")
     ] = 0.02
     momentum: Annotated[float, Field(ge=0, lt=1, description="of the running average over batches")] = 0.95
+
+    def canonical(self) -> dict[str, Any]:
+        """As of `Component`; a second version with label smoothing, which only one of the two gradients had."""
+        return super().canonical() | ({"version": 2} if self.label_smoothing else {})
+
+    def check(self, attack: AttackPolicy) -> None:
+        """As of `Objective`; and refuse what its own step does not look at."""
+        super().check(attack)
+        if isinstance(attack.start, CarriedStart):
+            raise ConfigError("the objective 'sora' carries nothing from epoch to epoch: use start = 'random'")
+        if isinstance(attack.steps, FixedSteps) and attack.steps != FixedSteps(count=1):
+            raise ConfigError("the objective 'sora' sets the length of its step itself: use steps = 1")
 
     def state(self, batch_size: int, shape: tuple[int, ...]) -> dict[str, Tensor]:
         """The running average of the linearity, from 0.99."""
@@ -65,7 +79,7 @@ class SORA(Objective):
         """The gradient at the start, the step, one update, and what its gradient says of the next step's length."""
         start, average = attack.start(batch), attack.state[_LINEARITY]
         with no_trace(model, "train"):
-            first, _ = input_gradient(model, start, batch.y, cross_entropy)
+            first, _ = input_gradient(model, start, batch.y, self.cross_entropy)
         # More than 1 - slack is as good as linear; it is 1 at most.
         length = 2 * attack.eps * min(1.0, self.slack / max(1.0 - float(average), 1e-12))
         part = uniform(stream(attack.seed, "sora"), batch.ids, batch.epochs, tuple(batch.x.shape[1:]))

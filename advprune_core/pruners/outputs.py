@@ -97,16 +97,16 @@ def branch(model: nn.Module, x: Tensor, *, head: str | None = None) -> Branch:
 
 
 def scoring_policy(policy: AttackPolicy, steps: int | None, *, start: Start | None = None) -> AttackPolicy:
-    """The training attack with another number of steps, or from another start.
+    """The training attack with another number of steps, of its length, or from another start.
 
     Where it leaves out a part of each batch, every image gets the steps of an attacked one: which part that is
     depends on the batch, and what is scored has none.
     """
     if steps is None and isinstance(policy.steps, PartialSteps):
         policy = policy.replace(steps=policy.steps.replace(share=1.0))
-    changes = ({} if steps is None else {"steps": FixedSteps(count=steps)}) | (
-        {} if start is None else {"start": start}
-    )
+    changes: dict[str, Any] = {} if start is None else {"start": start}
+    if steps is not None:
+        changes["steps"] = FixedSteps(count=steps, step_size=policy.steps.length_of(policy.radius, steps))
     return policy.replace(**changes) if changes else policy
 
 

@@ -26,7 +26,7 @@ from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, keep
 from advprune_core.pruners.branches import Branch, SplitOutputs
-from advprune_core.pruners.selection import Selection, check_selected
+from advprune_core.pruners.selection import Selection, check_floors, check_selected
 
 
 def select(
@@ -126,6 +126,8 @@ def select(
     )
     if context.k == 0:
         raise ConfigError(f"fraction {fraction:g} keeps none of {context.n} images")
+    counts = np.bincount(dataset.train.labels.cpu().numpy(), minlength=dataset.classes)
+    check_floors(counts, context.k, least=min_per_class, fraction=context.fraction)
     chosen.check(context)
     selection = keep(chosen, context)
     check_selected(selection.indices, dataset, fraction=context.fraction)

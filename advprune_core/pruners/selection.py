@@ -51,6 +51,9 @@ class Selection:
             raise ConfigError("indices of a selection must be distinct and not negative")
         object.__setattr__(self, "indices", indices[order])
         object.__setattr__(self, "weights", weights[order])
+        # Python's own, not numpy's, which a checkpoint can't be read with.
+        object.__setattr__(self, "n_filled", int(self.n_filled))
+        object.__setattr__(self, "step_ratio", None if self.step_ratio is None else float(self.step_ratio))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -82,6 +85,18 @@ def check_every_class(kept: NDArray[np.int64], had: NDArray[np.int64], *, fracti
             f"({size} images) without any: in proportion it needs a fraction of about {1 / size:.2g}; keep more, or "
             "set min_per_class = 1"
         )
+
+
+def check_floors(had: NDArray[np.int64], k: int, *, least: int, fraction: float) -> None:
+    """Refuse to keep at least `least` images of each class, of so many `had`, where that is more than `k`.
+
+    Raises
+    ------
+    ConfigError
+        With what it needs.
+    """
+    if (needed := int(np.minimum(had, least).sum())) > k:
+        raise ConfigError(f"min_per_class = {least} needs {needed} images, and fraction {fraction:g} keeps {k}")
 
 
 def check_selected(indices: NDArray[np.int64], dataset: Dataset, *, fraction: float) -> None:

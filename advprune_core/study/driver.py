@@ -158,8 +158,14 @@ class Driver:
             self._queue_training(number, config, key, again=True)  # for the files that its record names
         else:
             drop_left_over(self.store, key)
-            self.position.trained(key, passes=self.grid.passes(config))
-            self._add_evaluations(key, config, record)
+            self._finished(number, config, record)
+
+    def _finished(self, number: int, config: RunConfig, record: RunRecord) -> None:
+        """Take a run as done, now or earlier: test it, or say why that is not possible."""
+        if record.status == "diverged":
+            self.failed[self.grid.entries[number].describe()] = "diverged: the loss is not finite"
+        self.position.trained(record.key, passes=self.grid.passes(config))
+        self._add_evaluations(record.key, config, record)
 
     def _queue_training(self, number: int, config: RunConfig, key: str, *, again: bool = False) -> None:
         ex = self.execution
@@ -289,10 +295,7 @@ class Driver:
             self.trained += finish(self.store, record, result, again=task.again)
         finished = self.store.finished(key)
         assert finished is not None
-        if finished.status == "diverged":
-            self.failed[self.grid.entries[number].describe()] = "diverged: the loss is not finite"
-        self.position.trained(key, passes=self.grid.passes(config))
-        self._add_evaluations(key, config, finished)
+        self._finished(number, config, finished)
         controls = self._controls.pop(key, [])
         for waiting in controls:
             self._add_control(waiting, finished)

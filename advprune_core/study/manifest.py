@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+#: A study has a folder of its name, in the results folder.
+STUDY_NAME = r"^\w[\w.-]*$"
 
 
 class ManifestEntry(BaseModel):
@@ -40,7 +43,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     schema_version: Literal[2] = 2
-    study: str
+    study: Annotated[str, Field(pattern=STUDY_NAME)]
     config: dict[str, Any]
     entries: list[ManifestEntry]
     former: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from advprune_core.attacks.evaluate import Outcome, pack_bits, unpack_bits, wilson
 from advprune_core.base.keys import content_key
@@ -41,6 +41,13 @@ class Record(BaseModel):
     def comparable(self) -> dict[str, Any]:
         """Everything but time, memory and environment."""
         return self.model_dump(mode="json", exclude=set(CIRCUMSTANCES))
+
+
+def _known_files(files: dict[str, str]) -> dict[str, str]:
+    """Refuse a name that no run writes: an import copies what is named, and a foreign record may name anything."""
+    if unknown := sorted(set(files) - set(FILES)):
+        raise ValueError(f"{unknown[0]!r} is no file of a run; these are {', '.join(FILES)}")
+    return files
 
 
 class _Keyed(Record):
@@ -135,7 +142,7 @@ class RunRecord(_Keyed):
     epochs: list[dict[str, Any]] = []
     environment: dict[str, Any] = {}
     git: dict[str, Any] = {}
-    files: dict[str, str] = {}
+    files: Annotated[dict[str, str], AfterValidator(_known_files)] = {}
 
     @property
     def trained(self) -> bool:

@@ -17,6 +17,7 @@ from advprune_core.base.yaml_files import read_yaml
 from advprune_core.pruners.base import PRUNERS, Pruner
 from advprune_core.study.engines import EngineName, default_workers
 from advprune_core.study.evaluations import PGD_40
+from advprune_core.study.manifest import STUDY_NAME
 from advprune_core.trainers.config import Device, RunConfig
 from advprune_core.trainers.controls import CONTROLS, Control
 
@@ -92,7 +93,7 @@ PART_FIELDS = ("variants", "pruners", "fractions", "controls", "seeds", "evaluat
 class StudyConfig(Settings):
     """A study: the fields are exactly the parameters of the experiment notebooks."""
 
-    study: Annotated[str, Field(pattern=r"^\w[\w.-]*$", description="name: tables, figures go to results/<study>/")] = (
+    study: Annotated[str, Field(pattern=STUDY_NAME, description="name: tables, figures go to results/<study>/")] = (
         "digits"
     )
     dataset: Annotated[Any, Field(description="data set: a name or {name: settings}")] = "digits"
@@ -198,11 +199,11 @@ class StudyConfig(Settings):
             An empty name, settings that cannot be set, or that the grid sets.
         """
         configs = {}
+        _check_not_of_the_grid(self.settings, "the settings set")
         for name, settings in self.variants.items():
             if not name.strip() or ": " in name:
                 raise ConfigError(f"variants: {name!r} is no name for a way of training (letters, without ': ')")
-            for path in OF_THE_GRID & {path.partition(".")[0] for path in settings}:
-                raise ConfigError(f"variants: {name!r} sets {path!r}, which is the same for all, or the grid's")
+            _check_not_of_the_grid(settings, f"variants: {name!r} sets")
             try:
                 configs[name] = self.base_config(settings)
             except ConfigError as error:
@@ -250,6 +251,14 @@ class StudyConfig(Settings):
     def folder(self) -> Path:
         """Folder of this study's manifest, tables and figures."""
         return self.execution.root / self.study
+
+
+def _check_not_of_the_grid(settings: Mapping[str, Any], who: str) -> None:
+    """Refuse settings of a way of training that its grid would overwrite."""
+    for path in sorted(settings):
+        if (name := path.partition(".")[0]) in OF_THE_GRID:
+            example = ' (a pruner with a setting: pruners = [{"random": {"balanced": true}}])' * (name == "pruner")
+            raise ConfigError(f"{who} {path!r}, which is the grid's: use {name}s{example}")
 
 
 def study_config(parameters: dict[str, Any]) -> StudyConfig:

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from advprune_core.base.environment import results_root
 from advprune_core.study import columns
+from advprune_core.study.record_files import check_is_results
 from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.config import flat_values
@@ -21,7 +23,7 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     Parameters
     ----------
     *results : path
-        Results folders (each with ``runs/``).
+        Results folders (each with ``runs/``), or exported studies; default: ``$ADVPRUNE_RESULTS``, or the project's.
     study : str, optional
         Only the entries of this study, with ``arm, variant, control, matched_fraction`` and ``study_seeds``: how many
         seeds it has, of which some may have no run yet.
@@ -37,9 +39,15 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         ``outcomes``: whether each of ``test_images`` is right under all of them, packed;
         ``warnings`` of an evaluation whose numbers may say more than is true; ``passes_<phase>`` in
         forward-equivalents, ``seconds_<phase>, cpu_seconds_<phase>``; and `table_columns`.
+
+    Raises
+    ------
+    ConfigError
+        A folder without runs; no such study.
     """
     rows: list[dict[str, Any]] = []
-    for folder in results:
+    for folder in results or [results_root(None)]:
+        check_is_results(Path(folder))
         store = RunStore(folder, read_only=True)
         rows += list(_study_rows(store, study) if study else _all_rows(store))
     return pd.DataFrame(rows)

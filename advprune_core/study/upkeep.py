@@ -10,12 +10,12 @@ from pathlib import Path
 
 from filelock import BaseFileLock, Timeout
 
-from advprune_core.base.files import digest_of
+from advprune_core.base.files import digest_of, half_written
 from advprune_core.base.settings import AdvpruneError
 from advprune_core.study.manifest import Manifest
 from advprune_core.study.packed import Files
 from advprune_core.study.record_files import check_is_results, read_record
-from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord, RunRecord, Timing
+from advprune_core.study.records import FILES, OWN_WEIGHTS, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.state import left_in
 
@@ -180,10 +180,14 @@ def _held(lock: BaseFileLock, *, needed: bool) -> Iterator[None]:
 
 
 def _left_over(store: RunStore, folder: Path) -> list[Path]:
-    """What training has left beside a finished run; the state of an evaluation is somebody's work."""
-    if not (folder / "work").exists() or store.finished(folder.name) is None:
+    """What training has left beside a finished run, and what a kill cut off while it was written.
+
+    The state of an evaluation is somebody's work.
+    """
+    work, cut_off = folder / "work", [path for name in ("record.json", *FILES) for path in half_written(folder / name)]
+    if not (cut_off or work.exists()) or store.finished(folder.name) is None:
         return []
-    return left_in(folder / "work")
+    return [*cut_off, *left_in(work)]
 
 
 def _size(path: Path) -> int:

@@ -14,7 +14,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.base import Context, keep
 from advprune_core.pruners.random import Full
-from advprune_core.pruners.selection import budget, check_every_class, check_selected
+from advprune_core.pruners.selection import budget, check_every_class, check_floors, check_selected
 from advprune_core.trainers.config import RunConfig
 
 
@@ -46,7 +46,7 @@ def check_training(config: RunConfig, dataset: Dataset) -> None:
 
 def _check_images(config: RunConfig, dataset: Dataset) -> None:
     """Refuse a fraction that cannot fill a batch, or every class."""
-    n, size, least = len(dataset.train), config.optimisation.batch_size, config.min_per_class
+    n, size = len(dataset.train), config.optimisation.batch_size
     k = _kept(config, n)
     if k < size or n < config.pruner.candidates(size, config.fraction):
         raise ConfigError(
@@ -57,8 +57,7 @@ def _check_images(config: RunConfig, dataset: Dataset) -> None:
     at_best = np.zeros_like(had)
     at_best[np.argsort(-had, kind="stable")[:k]] = 1
     check_every_class(at_best, had, fraction=config.fraction)
-    if (needed := int(np.minimum(had, least).sum())) > k:
-        raise ConfigError(f"min_per_class = {least} needs {needed} images, and fraction {config.fraction:g} keeps {k}")
+    check_floors(had, k, least=config.min_per_class, fraction=config.fraction)
 
 
 def _check_length(config: RunConfig, dataset: Dataset) -> None:

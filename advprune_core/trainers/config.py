@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from advprune_core.attacks.compiled import Speed
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
+from advprune_core.attacks.pgd import default_step_size
 from advprune_core.base.components import component_field
 from advprune_core.base.keys import content_key, json_data
 from advprune_core.base.settings import ConfigError, Seed, Settings, check_names
@@ -26,6 +27,7 @@ from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.steps import parse_steps
 from advprune_core.pruners.base import PRUNERS, Pruner
 from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
+from advprune_core.pruners.outputs import AttackingPruner
 from advprune_core.pruners.random import Full
 from advprune_core.pruners.selection import budget
 from advprune_core.trainers.optimisation import Optimisation
@@ -283,9 +285,17 @@ class RunConfig(Settings):
             "scout": bool(self.pruner.scout_epochs()),  # what its attack carries, and its weights with an average
             "partial": self.pruner.uses_model
             and isinstance(self.attack.steps, PartialSteps),  # now all are scored attacked
+            "scoring": self._scored_by_other_steps(),
             "full_run": self.optimisation.schedule_span == "full_run" and (narrows or not self.pruner.exact),
         }
         return [name for name, otherwise in told.items() if otherwise]
+
+    def _scored_by_other_steps(self) -> bool:
+        """Whether images are scored by another number of steps than in training, of a length that was given."""
+        if not (isinstance(self.pruner, AttackingPruner) and self.pruner.steps):
+            return False
+        steps, radius = self.pruner.steps, self.attack.radius
+        return self.attack.steps.length_of(radius, steps) != default_step_size(radius, steps)
 
     @property
     def passes_per_image(self) -> float:

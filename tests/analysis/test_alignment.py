@@ -26,7 +26,9 @@ COURSES: list[tuple[list[float], float, float]] = [
     ([0.8, 0.1], 0.5, NAN),
     ([0.8], 0.5, NAN),
     ([], 0.5, NAN),
-    ([-0.1, -0.2, -0.2], 0.5, 20),  # it never pointed there at all
+    ([-0.04, -0.03, 0.3, 0.9], 0.5, NAN),  # it rises: below 0 nothing has fallen
+    ([-0.1, -0.2, -0.2], 0.5, NAN),
+    ([0.1, -0.2, -0.2], 0.5, 30),
 ]
 
 

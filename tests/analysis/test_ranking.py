@@ -29,8 +29,12 @@ def held_out(**reached: float) -> pd.DataFrame:
     return stacked(*(runs(arms[name][0], value, fraction=arms[name][1]) for name, value in reached.items()))
 
 
+#: What ends the runs of all arms.
+BUDGET = {"optimisation.cost_budget": 10_000}
+
+
 def winners(table: pd.DataFrame, top: int, beside: Sequence[str] = ()) -> list[Any]:
-    return Ranking.of(StudyConfig(), choice_seeds=[100], top=top, textbook=beside).winners(table)
+    return Ranking.of(StudyConfig(settings=BUDGET), choice_seeds=[100], top=top, textbook=beside).winners(table)
 
 
 PLAIN, FULL = runs("textbook: random", 0.50), runs("ours: random", 0.60)
@@ -87,6 +91,7 @@ def test_what_chooses_is_not_what_is_reported() -> None:
         seeds=[0, 1],
         evaluation=["pgd"],
         images=100,
+        settings=BUDGET,
     )
     choice = Ranking.of(config, choice_seeds=[7, 8]).config
     assert choice.dataset == {"digits": {**own, "tested_on": "val_stop"}}
@@ -98,7 +103,7 @@ def test_what_chooses_is_not_what_is_reported() -> None:
 
 def test_a_part_of_the_grid_brings_nothing_of_the_test_into_the_ranking() -> None:
     parts = [{"fractions": [1.0]}, {"fractions": [0.5], "seeds": [0, 1, 2], "images": 90, "evaluation": ["fgsm"]}]
-    config = StudyConfig.create(seeds=[0], controls=[], parts=parts)
+    config = StudyConfig.create(seeds=[0], controls=[], parts=parts, settings=BUDGET)
     choice = Ranking.of(config, choice_seeds=[7]).config
     entries = study_grid(choice)
     assert {entry.seed for entry in entries} == {7}
@@ -118,12 +123,26 @@ def test_nothing_is_ranked_on_the_test_images(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"settings": {"optimisation.ema": 0.9}},
+        {"settings": BUDGET, "variants": {"a": {}, "b": {"optimisation.cost_budget": 20_000}}},
+    ],
+    ids=str,
+)
+def test_arms_of_unequal_cost_are_not_ranked(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"all arms of a ranking need one and the same 'optimisation\.cost_budget'"):
+        Ranking.of(StudyConfig(**settings), choice_seeds=[7])
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [("choice_seeds", 100), ("choice_seeds", []), ("top", -1), ("top", 1.5), ("top", "many"), ("goals", [75])],
 )
 def test_options_are_checked_before_any_work(option: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=option):
-        Ranking.of(StudyConfig(), **{"choice_seeds": [7], option: value})
+        Ranking.of(StudyConfig(settings=BUDGET), **{"choice_seeds": [7], option: value})
 
 
 def test_where_nothing_has_a_rank_nothing_is_tested() -> None:

@@ -80,6 +80,19 @@ def test_kl_is_finite_where_probabilities_underflow(logits: list, reference: lis
     np.testing.assert_allclose(gradient.numpy(), softmax(gap[0], axis=1) - softmax(gap[1], axis=1), atol=1e-6)
 
 
+def test_kl_of_a_class_that_both_rule_out() -> None:
+    """It is that of the others alone, and so is the gradient."""
+    logits, reference = torch.tensor([[0.3, -1.0, 2.0]]), torch.tensor([[1.0, 0.5, -0.2]])
+    out = torch.tensor([[-torch.inf]])
+    z = torch.cat([logits, out], 1).requires_grad_()
+    value = kl(z, torch.cat([reference, out], 1))
+    (gradient,) = torch.autograd.grad(value.sum(), z)
+    small = logits.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(kl(small, reference).sum(), small)
+    torch.testing.assert_close(value, kl(logits, reference))
+    torch.testing.assert_close(gradient, torch.cat([expected, torch.zeros(1, 1)], 1))
+
+
 def _loss_rows(loss: str, rows: slice) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     logits, reference = torch.randn(6, 5, generator=generator), torch.randn(6, 5, generator=generator)

@@ -141,6 +141,7 @@ def test_results_folder_that_cannot_be_written(advprune: Command, tmp_path: Path
         (["-p", "study=a/b"], "study = 'a/b'"),
         (["-p", "seeds=[]"], "seeds"),
         (["-p", "seeds=3"], r"seeds = 3: a list is meant, as \[3\]"),
+        (["-p", "seeds='3'"], r"seeds = '3': a list is meant, as \[3\]"),
         (["--shard", "3/2"], r"part must be in 1\.\.2"),
         (["--shard", "2"], "--shard must be i/n"),
     ],

@@ -42,6 +42,14 @@ def test_the_others_stay_clean_and_the_attacked_are_those_of_pgd(share: float, n
     assert (partial[chosen] != given.x[chosen]).flatten(1).any(1).all()
 
 
+def test_a_small_share_of_a_small_batch_is_one_image(network: nn.Module) -> None:
+    """None would be ordinary training, under the name of another."""
+    given = batch(IDS)
+    policy = AttackPolicy(eps=EPS, steps=PartialSteps(share=0.01, count=3))
+    found = policy.bind(network, seed=0, state=policy.initial_state(12))(given, given.y, "cross_entropy")
+    assert (found != given.x).flatten(1).any(1).sum() == 1
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 2 * 7 * 0.5 + 3 + 1), (1.0, 2 * 7 + 3 + 1)])
 def test_it_costs_its_share_of_the_steps_and_a_clean_pass(share: float, expected: float) -> None:
     config = RunConfig.flat(trainer="sat", steps={"partial": {"share": share}})

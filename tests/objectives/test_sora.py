@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +26,11 @@ def test_linearity_by_hand() -> None:
 
 
 @pytest.mark.parametrize("weights", [[1.0] * 4, [0.5, 2.0, 1.0, 0.5], [0.0, 2.0, 1.0, 1.0]])
-@pytest.mark.parametrize("first_average", [0.99, 0.6])
-def test_sora_against_a_plain_loop(network: nn.Module, weights: list[float], first_average: float) -> None:
-    config = RunConfig.flat(trainer="sora", eps=EPS)
+@pytest.mark.parametrize(("first_average", "smoothing"), [(0.99, 0.0), (0.6, 0.0), (0.6, 0.3)])
+def test_sora_against_a_plain_loop(
+    network: nn.Module, weights: list[float], first_average: float, smoothing: float
+) -> None:
+    config = RunConfig.flat(trainer="sora", eps=EPS).with_settings({"objective.label_smoothing": smoothing})
     ours, theirs = copy.deepcopy(network), copy.deepcopy(network)
     optimisers = [torch.optim.SGD(model.parameters(), lr=0.5) for model in (ours, theirs)]
     state, importance = config.objective.state(4, (2, 6, 5)), torch.tensor(weights)
@@ -46,7 +49,8 @@ def test_sora_against_a_plain_loop(network: nn.Module, weights: list[float], fir
         rows = []
         for image, label in zip(x, y, strict=True):
             image = image[None].detach().requires_grad_()
-            rows.append(torch.autograd.grad(nn.functional.cross_entropy(theirs(image), label[None]), image)[0])
+            loss = nn.functional.cross_entropy(theirs(image), label[None], label_smoothing=smoothing)
+            rows.append(torch.autograd.grad(loss, image)[0])
         return torch.cat(rows)
 
     for visit, ids in enumerate([[0, 1, 2, 3], [7, 8, 4, 5], [3, 1, 0, 9]]):
@@ -59,7 +63,7 @@ def test_sora_against_a_plain_loop(network: nn.Module, weights: list[float], fir
         x_adv = (start + 2 * EPS * min(1, 0.02 / (1 - average)) * part * first.sign()).clamp(0, 1)
         second = gradient(x_adv, given.y)
         optimisers[1].zero_grad()
-        losses = nn.functional.cross_entropy(theirs(x_adv), given.y, reduction="none")
+        losses = nn.functional.cross_entropy(theirs(x_adv), given.y, reduction="none", label_smoothing=smoothing)
         (losses * importance).mean().backward()
         optimisers[1].step()
         values = [
@@ -70,6 +74,28 @@ def test_sora_against_a_plain_loop(network: nn.Module, weights: list[float], fir
         assert float(state["sora.linearity"]) == pytest.approx(average, rel=1e-4)
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_with_label_smoothing_it_is_of_a_second_version() -> None:
+    plain = RunConfig.flat(trainer="sora", eps=EPS)
+    smoothed = plain.with_settings({"objective.label_smoothing": 0.1})
+    assert "version" not in plain.objective.canonical()
+    assert smoothed.objective.canonical()["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"attack.start": "carried"}, "carries nothing from epoch to epoch"),
+        ({"attack.start": {"carried": {"momentum": 0.3}}}, "carries nothing"),
+        ({"attack.steps": {"fixed": {"count": 1, "step_factor": 1.25}}}, "sets the length of its step itself"),
+        ({"attack.steps": {"fixed": {"count": 1, "step_size": 0.01}}}, "sets the length of its step itself"),
+    ],
+    ids=str,
+)
+def test_what_it_does_not_look_at_is_refused(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.flat(trainer="sora", eps=EPS).with_settings(setting)
 
 
 def test_only_its_own_norm() -> None:

@@ -15,11 +15,12 @@ from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.objectives.policy import AttackPolicy
+from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.aign import input_gradient_norm
 from advprune_core.pruners.branches import Branch
 from advprune_core.pruners.gradients import last_layer_gradients
-from advprune_core.pruners.outputs import split_outputs
+from advprune_core.pruners.outputs import scoring_policy, split_outputs
 from advprune_core.pruners.scores import KINDS, Score, split_scores
 from advprune_core.pruners.steps_to_break import steps_to_break
 from advprune_core.trainers.config import RunConfig
@@ -172,6 +173,26 @@ def test_steps_to_break_by_the_training_attack(training: Any, told: int | None, 
     within = np.ceil(np.round(distances / length, 6)).clip(0)
     expected = np.where((within > steps) | (distances > EPS), steps + 1, within)
     assert found[:8].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("training", "length"),
+    [
+        (7, 2.5 * EPS / 3),
+        ({"fixed": {"count": 7, "step_size": 0.02}}, 0.02),
+        ({"fixed": {"count": 7, "step_factor": 0.5}}, EPS / 2),
+        ({"fixed": {"count": 1, "step_factor": 1.25}}, 2.5 * EPS / 3),
+    ],
+    ids=str,
+)
+def test_another_number_of_steps_has_the_length_that_was_chosen(training: Any, length: float) -> None:
+    """And is another run than it was, where that length was forgotten."""
+    policy = scoring_policy(AttackPolicy(eps=EPS, steps=training), 3)
+    assert isinstance(policy.steps, FixedSteps)
+    assert (policy.steps.count, policy.steps.length(EPS)) == (3, pytest.approx(length))
+    config = RunConfig.flat(eps=EPS, steps=training, pruner={"score": {"steps": 3}}, fraction=0.5)
+    usual = length == pytest.approx(2.5 * EPS / 3)
+    assert config.identity("data").get("mended") == (None if usual else ["scoring"])
 
 
 @pytest.mark.parametrize("training", [1, {"fixed": {"count": 1, "step_factor": 1.25}}])

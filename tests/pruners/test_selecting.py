@@ -173,3 +173,5 @@ def test_a_class_that_would_be_emptied_is_refused() -> None:
         select(labels, pruner="random", fraction=0.05, seed=1)
     found = select(labels, pruner="random", fraction=0.05, seed=1, min_per_class=1)
     assert (labels[found.indices] == 2).sum() == 1
+    with pytest.raises(ConfigError, match=r"min_per_class = 20 needs 42 images, and fraction 0\.04 keeps 40"):
+        select(labels, pruner="random", fraction=0.04, seed=1, min_per_class=20)

@@ -27,6 +27,12 @@ def test_weights_follow_their_indices() -> None:
     assert (len(selection), selection.n_filled) == (3, 1)
 
 
+def test_its_numbers_are_pythons() -> None:
+    """A checkpoint with numpy's cannot be read without unpickling them."""
+    selection = Selection([0, 1], n_filled=(np.arange(3) < 1).sum(), step_ratio=np.float32(1.5))
+    assert (type(selection.n_filled), type(selection.step_ratio)) == (int, float)
+
+
 @given(st.dictionaries(st.integers(0, 10_000), st.floats(0, 8, width=32), min_size=1, max_size=30))
 def test_sorting_loses_no_pair(pairs: dict[int, float]) -> None:
     selection = Selection(np.array([*pairs]), np.array([*pairs.values()]))

@@ -236,6 +236,26 @@ def test_import_refuses_what_was_altered(unpacked: Path, tmp_path: Path) -> None
     assert result.trained == 3
 
 
+@pytest.mark.parametrize("name", ["../0123456789abcdef/last.pt", "/tmp/last.pt", "record.json"])
+def test_import_copies_the_files_of_a_run_alone(trained: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(trained, tmp_path / "foreign")
+    record = min((tmp_path / "foreign").glob("runs/*/record.json"))
+    (record.parent / "last.pt").write_bytes(b"foreign")
+    sealed_again(record, files={name: "0" * 64})
+    found = import_study(tmp_path / "foreign", results=tmp_path / "own")
+    assert "is no file of a run" in found.refused[str(record)]
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "..", ""])
+def test_a_study_is_imported_into_a_folder_of_its_own(trained: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(trained, tmp_path / "foreign")
+    manifest = tmp_path / "foreign" / "tiny" / "manifest.json"
+    sealed_again(manifest, study=name)
+    found = import_study(tmp_path / "foreign", results=tmp_path / "own")
+    assert "study" in found.refused[str(manifest)]
+    assert {path.name for path in tmp_path.iterdir()} == {"foreign", "own"}
+
+
 def test_packed_records_and_single_files_say_the_same(exported: Path, trained: Path, tmp_path: Path) -> None:
     records = {name: json.loads(text) for name, text in read_packed(exported / PACKED).items()}
     first = min(name for name in records if name.endswith("record.json"))

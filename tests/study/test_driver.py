@@ -212,6 +212,7 @@ def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
     assert "diverged" in next(iter(run_study(config, progress=False).failed.values()))
     again = run_study(config, progress=False)
     assert again.trained == 0, "only failed and interrupted runs are run again"
+    assert list(again.failed.values()) == ["diverged: the loss is not finite"], "a second run says so, too"
     assert set(again.table["status"]) == {"diverged"}
 
 

@@ -115,8 +115,8 @@ def test_settings_hold_for_all_variants_and_yield_to_their_own(tmp_path: Path) -
     [
         ({"": {}}, "is no name"),
         ({"a: b": {}}, "is no name"),
-        ({"a": {"fraction": 0.5}}, "'a' sets 'fraction', which is the same for all, or the grid's"),
-        ({"a": {"pruner.every": 1}}, "sets 'pruner'"),
+        ({"a": {"fraction": 0.5}}, "'a' sets 'fraction', which is the grid's: use fractions"),
+        ({"a": {"pruner.every": 1}}, "sets 'pruner.every', which is the grid's: use pruners"),
         ({"a": {"trainer": "fats"}}, "variants: 'a'.*did you mean 'fast'"),
         ({"a": {"attack.stpes": 1}}, "did you mean 'steps'"),
         ({"a": {"trainer": "fast", "attack.steps": 5}}, "takes one step"),
@@ -126,6 +126,20 @@ def test_settings_hold_for_all_variants_and_yield_to_their_own(tmp_path: Path) -
 def test_bad_variants(variants: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         study_config({"variants": variants})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pruner": "keep_easy"}, "the settings set 'pruner', which is the grid's: use pruners"),
+        ({"pruner.balanced": True}, r"'pruner.balanced', .* use pruners \(a pruner with a setting"),
+        ({"seed": 3}, "use seeds"),
+        ({"fraction": 0.3}, "use fractions"),
+    ],
+)
+def test_settings_leave_the_grid_alone(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        study_config({"settings": settings})
 
 
 def test_parts_are_grids_of_their_own_in_one_study(tmp_path: Path) -> None:

@@ -93,7 +93,14 @@ def test_one_row_for_each_run_and_evaluation_in_all_folders(tmp_path: Path) -> N
     scored = table[1:]
     assert (scored["clean_low"] < scored["clean"]).all()
     assert (scored["robust"] < scored["robust_high"]).all()
-    assert len(collect()) == len(collect(tmp_path / "nothing")) == 0
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="nothing is not a results folder: it has no runs/"):
+        collect(tmp_path / "nothing")
+    write_finished(RunStore(tmp_path / "a"), run_record("one"))
+    monkeypatch.setenv("ADVPRUNE_RESULTS", str(tmp_path / "a"))
+    assert collect()["key"].tolist() == ["one"]
 
 
 def test_costs_are_those_of_the_record(tmp_path: Path) -> None:

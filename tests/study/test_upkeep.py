@@ -226,6 +226,18 @@ def test_state_under_way_is_not_garbage(tmp_path: Path) -> None:
     assert state.exists()
 
 
+def test_what_a_kill_cut_off_while_it_was_written_is_garbage(tmp_path: Path) -> None:
+    store, begun = RunStore(tmp_path), {}
+    for key in ("done", "going"):
+        begun[key] = store.folder(key) / ".last.pt.x7_k2"
+        begun[key].parent.mkdir(parents=True)
+        begun[key].write_bytes(b"0" * 50)
+    write_finished(store, run_record("done"))
+    assert collect_garbage(tmp_path, remove=True).paths == [(begun["done"], 50)], "the other may be written just now"
+    assert begun["going"].exists()
+    assert store.run("done") is not None
+
+
 def test_selections_that_were_altered_are_not_read(results: Path) -> None:
     store = RunStore(results)
     path = min(results.glob("runs/*/selections.npz"))
