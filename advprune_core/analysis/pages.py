@@ -81,7 +81,7 @@ def page(folder: Path, study: str) -> str:
         f"{runs} runs{untested}, {seeds} seed{'s' * (seeds != 1)}. {escape(settings_told(table))}. "
         "A control stands beside the run that it matches; accuracies "
         "in per cent with 95 % t intervals over seeds, costs in forward-equivalents. "
-        "`table.csv` has a row for each run.",
+        f"`table.csv` has a row for each run. {_made(store, list(table['key'].unique()))}",
         *_executed(folder),
         *(_picture(folder / f"{name}.png") for name in pictures_in(folder)),
         markdown(rows_of(table, folder, study)),
@@ -94,6 +94,18 @@ def page(folder: Path, study: str) -> str:
     for title, text in more_findings(table).items():
         parts += [f"## {title}", text]
     return "\n\n".join([head, *parts]) + "\n"
+
+
+def _made(store: RunStore, keys: list[str]) -> str:
+    """Where the runs of a page were trained, by which version of torch, and whether nothing vouches for records."""
+    records = [record for key in keys if (record := store.run(key)) is not None]
+    where, by = (
+        " and ".join(sorted({str(record.environment.get(name, "unknown")) for record in records}))
+        for name in ("device", "torch")
+    )
+    bare = sum(record.provenance == "imported without digests" for record in records)
+    unsealed = f" {bare} of the records are of a version that wrote no digests." if bare else ""
+    return f"Trained on {where}, by torch {by}.{unsealed}"
 
 
 def _courses(folder: Path, study: str) -> str:

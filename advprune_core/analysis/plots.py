@@ -88,7 +88,9 @@ def panels(
             axis.tick_params(labelbottom=True)
     figure.supylabel(ylabel)
     told = dict.fromkeys(arm_label(arm.rpartition(": ")[2]) for arm in controls)
-    legend(figure, [*map(key, shares.values()), *(key(Look(name, GREY, "o"), **_HOLLOW) for name in told)])
+    matched = {fraction for arm, fraction in places if arm in controls}  # of one share, a control has its colour
+    like = shares[matched.pop()] if len(matched) == 1 else Look("", GREY, "o")
+    legend(figure, [*map(key, shares.values()), *(key(replace(like, family=name), **_HOLLOW) for name in told)])
     of_arm = dict(zip(names, axes, strict=False))
     of_arm |= {control: of_arm[arm] for control, arm in controls.items()}
     lines: dict[Point, dict[str, Any]] = {}

@@ -143,7 +143,9 @@ def _named(point: Point, tested: Mapping[Point, pd.DataFrame]) -> str:
 
 @styled
 def equal_cost_figure(table: pd.DataFrame) -> Figure:
-    """Difference in robust accuracy of each pruned point to each rival of its cost, with 95 % t intervals.
+    """Difference in robust accuracy of each pruned point to each rival of its cost, with 95 % intervals.
+
+    They are over seeds and test images, as verdicts are, where outcomes of images are known; else over seeds.
 
     A panel for each data set and threat model; right of the line the pruned point, in bold, wins. Its rivals stand
     below it, that which it gains most on at the top.
@@ -166,7 +168,7 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
             place += 1.25
             ticks[place] = _named(ours, tested)
             for rival in rivals:
-                gain, place = found[ours, rival].difference, place + 1
+                gain, place = found[ours, rival].over_images, place + 1
                 spread = reach(gain.mean, gain.low, gain.high)
                 axis.errorbar(100 * gain.mean, place, xerr=spread, marker=look.mark, color=look.colour)
                 ticks[place] = f"against {_named(rival, tested)}{_cheaper(tested[ours], tested[rival])}"
@@ -178,7 +180,8 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
         axis.axvline(0, color="0.4", linewidth=0.8)
         axis.set_title(name, loc="left")
     axes[-1, 0].set_xlabel("robust accuracy, bold minus the rival's, points\n(right: bold wins)")
-    caption(figure, setting(table), f"paired by seed, {sample(table)}, 95 % t interval")
+    over = "seeds and images" if any(each.other_images for each in found.values()) else "seeds"
+    caption(figure, setting(table), f"paired by seed, {sample(table)}, 95 % interval over {over}")
     families = dict.fromkeys(pruner_look(arm) for points in blocks.values() for arm, _ in points)
     legend(figure, [key(look, linestyle="") for look in families])
     return figure
