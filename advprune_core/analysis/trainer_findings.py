@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from advprune_core.analysis.cells import component_name, with_accuracies
+from advprune_core.analysis.cells import checked, component_name, with_accuracies
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.findings import bullets, with_method
 from advprune_core.analysis.markup import escape, with_names
@@ -151,6 +151,7 @@ def _collapses(table: pd.DataFrame) -> list[str]:
     """Of ways that collapsed, onset and depth as well: near its bounds the sentinel's flag is decided by chance."""
     lines = []
     for (way, matched), runs in table.groupby([way_labels(table), "matched_fraction"], sort=False):
+        runs = runs[checked(runs)]
         flagged = runs[runs["status"] == "collapsed"]
         if not len(flagged):
             continue
