@@ -142,7 +142,8 @@ def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
         others = points[points["objective"] != "standard"]
         weak = others[~(others["robust"] >= bar)]
         names = [f"{row['way']} at {100 * row['matched_fraction']:g} %" for _, row in weak.iterrows()]
-        told = f"all but {'; '.join(names)}" if names else "all"
+        some = f"all but {'; '.join(names)}" if names else "all"
+        told = "none" if 0 < len(names) == len(others) else some
         lines.append(f"Of {len(others)} others, {told} withstand at least {100 * margin:g} points more than that.")
     return lines
 
