@@ -19,6 +19,7 @@ from advprune_core.base.settings import check_names
 from advprune_core.base.yaml_files import parse_yaml
 from advprune_core.study.driver import Driver
 from advprune_core.study.grid import check_arms
+from advprune_core.study.options import check_options
 from advprune_core.study.runner import StudyResult, run_study
 from advprune_core.study.study import NOTEBOOKS, StudyConfig, study_config
 
@@ -63,20 +64,24 @@ def config_of_notebook(
     namespace : mapping
         ``globals()`` of the notebook.
     options : sequence of str
-        Parameters of this notebook alone (of its figure, say).
+        Parameters beside those of the study (of its figure, say); see `study.options` for what is checked of them.
     arms : sequence of str
         Those of them that name arms of the study, an arm or lists of arms; `advprune study` reads them here, too.
 
     Raises
     ------
     ConfigError
-        Unknown names with the near miss named, values out of range, arms that the study does not have.
+        Unknown names with the near miss named, values out of range, arms or a reference that the study does not have.
     """
     known = [*StudyConfig.model_fields, *options, *arms, NOTEBOOKS]  # a profile that papermill reads says it, too
     cells = namespace.get("In", [])
-    check_names([*injected_names(cells), *typed_names(cells)], known, what="parameter")
+    injected, typed = injected_names(cells), typed_names(cells)
+    check_names([*injected, *typed], known, what="parameter")
     config = study_config({name: _meant(namespace[name]) for name in StudyConfig.model_fields if name in namespace})
     check_arms(config, {name: namespace[name] for name in arms})
+    # Of what papermill was given the parameter cell has the defaults; else somebody may have typed there.
+    values = {name: _meant(namespace[name]) for name in (*options, *arms) if name in namespace}
+    check_options(config, values, given=set(injected or typed) - set(arms))
     return config
 
 

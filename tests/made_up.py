@@ -100,6 +100,7 @@ def study_table(points: Points, *, costs: dict[tuple[str, float], dict[str, int]
                     "robust_low": robust - 0.05,
                     "robust_high": robust + 0.05,
                     "robust_pgd40": robust,
+                    "val_pgd_best": robust + 0.02,
                     "cost": passes["train"] + passes.get("select", 0),
                     **{f"passes_{phase}": value for phase, value in passes.items()},
                 }

@@ -181,6 +181,38 @@ def test_wrong_parameters_are_refused(parameters: dict[str, Any], message: str) 
         config_of_notebook(namespace(parameters), options=["figure_dpi"])
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"figure_dpi": 0}, "figure_dpi = 0"),
+        ({"share": 1.01}, "share = 1.01"),
+        ({"margin": 1.0}, "margin = 1.0"),
+        ({"reference": "PGD"}, "unknown reference 'PGD'.*allowed: random"),
+    ],
+)
+def test_options_are_checked_before_any_work(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of_notebook(namespace(parameters), options=["figure_dpi", "share", "margin", "reference"])
+
+
+@pytest.mark.parametrize(
+    ("injected", "refused"),
+    [({}, True), ({"epochs": 3}, False), ({"reference": "PGD-AT"}, True), ({"reference": "FGSM"}, False)],
+)
+def test_a_reference_is_looked_for_where_somebody_gave_it(injected: dict[str, Any], refused: bool) -> None:
+    """Typed into the parameter cell, or by papermill; beside that the cell has the notebook's own default."""
+    variants = {"FGSM": {"trainer": "fgsm"}, "TRADES": {"trainer": "trades"}}
+    values = {"study": "mine", "seeds": [0], "variants": variants, "reference": "PGD-AT", **injected}
+    typed, given = ("\n".join(f"{k} = {v!r}" for k, v in lines.items()) for lines in (values, injected))
+    cells = ["", typed, *(["# Parameters\n" + given] if injected else [])]
+    names = {"options": ["reference"]}
+    if refused:
+        with pytest.raises(ConfigError, match="unknown reference 'PGD-AT'; allowed: FGSM, TRADES"):
+            config_of_notebook({**values, "In": cells}, **names)
+    else:
+        assert set(config_of_notebook({**values, "In": cells}, **names).variants) == set(variants)
+
+
 @pytest.mark.parametrize("arm", ["random", ["random"], [["random", "same_cost(random)"]], []])
 def test_arms_that_the_study_has_are_taken(arm: Any) -> None:
     assert config_of_notebook(namespace({"pair": arm}), options=["figure_dpi"], arms=["pair"]).seeds == (0, 1)

@@ -165,6 +165,6 @@ def _keys(rows: list[Row], *, shared: bool) -> list[Line2D]:
         keys.append(Line2D([], [], label="robust accuracy on all the data", color=GREY, linestyle="--"))
     marks = {"control": (CONTROL_MARK, "control"), "collapsed": (COLLAPSED_MARK, "with a collapsed run")}
     for column, (mark, text) in marks.items():
-        if any(row.point[column] for row in rows):
+        if any(row.point[column] > 0 for row in rows):
             keys.append(Line2D([], [], label=text, **{**grey, "marker": mark, "markerfacecolor": "w"}))
     return keys

@@ -15,6 +15,11 @@ def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**missing) if missing else table
 
 
+def checked(table: pd.DataFrame) -> pd.Series:
+    """Which runs are known to have collapsed or not: those with checks, and those without an attack, which cannot."""
+    return table["val_pgd_best"].notna() | (table["objective"].map(component_name) == "standard")
+
+
 def specification(cell: str) -> str | dict[str, dict[str, Any]]:
     """A component's specification from a table's cell: its name, or ``{name: settings}``."""
     found: dict[str, dict[str, Any]] = json.loads(cell) if str(cell).startswith("{") else {}

@@ -132,8 +132,17 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
         "there is later). Each way of training has a bar of its own, set by its own full run."
     )
     if not lines:
-        return "No run has checks beside a full run that did not collapse: set best_every."
+        return _nothing_beside(courses)
     return "\n".join([head, "", *lines, "", tail])
+
+
+def _nothing_beside(courses: pd.DataFrame) -> str:
+    """Why no run can be held against a full one."""
+    if not len(courses):
+        return 'No run has checks: set `settings = {"best_every": 1}`.'
+    if courses["full_cost"].isna().all():
+        return "No run has a full run beside it: add 1.0 to `fractions`."
+    return "Of no run the full one beside it was checked and did not collapse: there is nothing to get near to."
 
 
 @styled

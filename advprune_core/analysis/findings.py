@@ -144,27 +144,44 @@ def pruner_findings(rows: pd.DataFrame) -> str:
     """
     if not len(rows):
         return "- No run of this study keeps less than all the data."
-    rows, lines = with_names(rows, escape), []
-    random = rows[rows["pruner"] == "random"].set_index("fraction")["cost"]
-    rows["dearer"] = rows["cost"] / rows["fraction"].map(random)
+    rows, texts = with_names(rows, escape), []
+    names = rows["pruner"].str.rpartition(": ")
+    for way, own in rows.assign(pruner=names[2]).groupby(names[0], sort=False):
+        text = bullets(_pruners_of_way(own))
+        texts.append(f"### {way}\n\n{text}" if way else text)
+    rivals = ("against_random", "against_same_cost")
+    says, deviations = (pd.concat([rows[f"{name}_{what}"] for name in rivals]) for what in ("verdict", "deviation"))
+    sentences = how_judged(says[says != ""]), seeds_told(deviations.dropna().tolist(), int(rows["seeds"].max()))
+    return with_method("\n\n".join(texts), " ".join(filter(None, sentences)))
+
+
+def _pruners_of_way(rows: pd.DataFrame) -> list[str]:
+    """The pruners of one way of training, at each fraction; a random subset is who they are held against."""
+    lines, random = [], rows[rows["pruner"] == "random"].set_index("fraction")["cost"]
+    rows = rows.assign(dearer=rows["cost"] / rows["fraction"].map(random))
     for fraction, group in rows[rows["pruner"] != "random"].groupby("fraction", sort=False):
-        lines.append(f"**{100 * float(str(fraction)):g} % of the data**, {len(group)} pruners:")
+        lines.append(f"**{100 * float(str(fraction)):g} % of the data**, {len(group)} pruner{'s' * (len(group) > 1)}:")
         for name, rival in (("against_random", "a static random subset"), ("against_same_cost", "all data, same cost")):
             known = group[group[f"{name}_verdict"] != ""].sort_values(name, ascending=False)
             if len(known):
                 lines.append(f"  - against {rival}: {_tally(known, name)}.")
         lines += _random_itself(rows[(rows["pruner"] == "random") & (rows["fraction"] == fraction)])
-        dear = group.assign(more=group["cost"] - group["fraction"]).sort_values("more", ascending=False)
-        dear = dear[dear["more"] > _DEAR]
-        told = ", ".join(f"{row['pruner']} (+{row['more']:.2f})" for _, row in dear.iterrows()) or "none"
         lines.append(
             "  - choosing, or a first phase on all the data to choose by, takes more than "
-            f"{100 * _DEAR:g} % of a full run's passes: {told}."
+            f"{100 * _DEAR:g} % of a full run's passes: {_dear(group)}."
         )
-    rivals = ("against_random", "against_same_cost")
-    says, deviations = (pd.concat([rows[f"{name}_{what}"] for name in rivals]) for what in ("verdict", "deviation"))
-    sentences = how_judged(says[says != ""]), seeds_told(deviations.dropna().tolist(), int(rows["seeds"].max()))
-    return with_method(bullets(lines), " ".join(filter(None, sentences)))
+    return lines
+
+
+def _dear(group: pd.DataFrame) -> str:
+    """Who spends much on choosing, and of whom that is not known: of a full run's passes, so without one of nobody."""
+    unknown = group[group["cost"].isna()]
+    if len(unknown) == len(group):
+        return "not known" + " (there is no full run)" * bool((group["seeds"] > 0).any())
+    dear = group.assign(more=group["cost"] - group["fraction"]).sort_values("more", ascending=False)
+    dear = dear[dear["more"] > _DEAR]
+    told = ", ".join(f"{row['pruner']} (+{row['more']:.2f})" for _, row in dear.iterrows()) or "none"
+    return told + (f"; not known of {', '.join(unknown['pruner'])}" if len(unknown) else "")
 
 
 def _random_itself(rows: pd.DataFrame) -> list[str]:

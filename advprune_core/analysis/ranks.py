@@ -50,7 +50,7 @@ class Row:
     def style(self, parts: list[float]) -> dict[str, Any]:
         """Mark and fill; `parts`: all fractions below 1 of the figure."""
         point, colour = self.point, self.look.colour
-        mark = COLLAPSED_MARK if point["collapsed"] else CONTROL_MARK if point["control"] else self.look.mark
+        mark = COLLAPSED_MARK if point["collapsed"] > 0 else CONTROL_MARK if point["control"] else self.look.mark
         face = paler(colour, paleness(self.share, parts))
         return {"marker": mark, "markerfacecolor": face, "markeredgecolor": colour, "linestyle": ""}
 

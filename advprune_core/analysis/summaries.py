@@ -97,9 +97,9 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
     Returns
     -------
     DataFrame
-        ``pruner, fraction, seeds``; ``clean, robust`` in [0, 1]; ``against_random`` and
-        ``against_same_cost``: paired differences in robust accuracy from the arm `random` at the
-        fraction, and from all data at the cost of this pruner, with ``_low, _high``, ``_deviation``
+        ``pruner`` (the arm), ``fraction, seeds``; ``clean, robust`` in [0, 1]; ``against_random`` and
+        ``against_same_cost``: paired differences in robust accuracy from the pruner `random` of the same way of
+        training at the fraction, and from all data at the cost of this pruner, with ``_low, _high``, ``_deviation``
         (of seeds), ``_pairs`` (``2 of 3 seeds, 1 diverged left out``), ``_p`` (Holm, over all differences
         of this table) and ``_verdict``; ``headroom``, the share of the way from the one mean to the other;
         ``cost``, of the full run's, in passes, and ``cost_seconds``: the same with selection counted
@@ -138,7 +138,8 @@ def _against_rivals(table: pd.DataFrame, runs: pd.DataFrame, random: str) -> dic
     """Each pruner at each fraction against its two rivals, where these were run."""
     asked = {}
     for arm, fraction in runs[["arm", "fraction"]].drop_duplicates().itertuples(index=False):
-        for name, rival in (("against_random", random), ("against_same_cost", control_arm("same_cost", arm))):
+        of_way = "".join([*arm.rpartition(": ")[:2], random])
+        for name, rival in (("against_random", of_way), ("against_same_cost", control_arm("same_cost", arm))):
             if rival != arm and was_run(table, rival, fraction):
                 asked[arm, fraction, name] = compare(table, arm, rival, fraction=fraction)
     return judge(asked)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
+from advprune_core.analysis.cells import checked
 from advprune_core.analysis.estimates import holm, p_told
 from advprune_core.analysis.labels import point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
@@ -29,6 +30,7 @@ from advprune_core.trainers.sentinel import hollow
 
 #: Characters of a line of a panel's title.
 _TITLE = 38
+NOT_CHECKED = 'No run was checked for a collapse: set `settings = {"best_every": 1}`.'
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,14 @@ def survivals(table: pd.DataFrame) -> dict[Point, Survival]:
 
 
 def lives_of(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
-    """The runs of each point that were trained to an end, each once."""
-    trained = table[table["status"].isin(["ok", "collapsed"])]
-    return {point: rows.drop_duplicates("key") for point, rows in points(trained, by="fraction").items()}
+    """The runs of each point that were trained to an end, and whose collapse would have been seen, each once."""
+    seen = _trained(table)
+    seen = seen[checked(seen)]
+    return {point: rows.drop_duplicates("key") for point, rows in points(seen, by="fraction").items()}
+
+
+def _trained(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["status"].isin(["ok", "collapsed"])]
 
 
 def never_robust(rows: pd.DataFrame) -> bool:
@@ -165,7 +172,9 @@ def survival_findings(table: pd.DataFrame) -> str:
     test over steps; all tests of the text together at 5 % (Holm).
     """
     lives, lines, tests = lives_of(with_names(table, escape)), [], {}
-    if lives and not table["collapse_steps"].notna().any():
+    if not lives:
+        return NOT_CHECKED if len(_trained(table)) else "No run was trained to its end."
+    if not table["collapse_steps"].notna().any():
         fewest = min(map(len, lives.values()))
         return (
             f"None of the {sum(map(len, lives.values()))} runs collapsed; where {fewest} did not, a rate of up to "
@@ -193,4 +202,4 @@ def survival_findings(table: pd.DataFrame) -> str:
             best = f"{100 * rows['val_pgd_best'].max():.0f} %"
             text += f"; none ever was robust (at best {best} of held-out images), so there was nothing to lose"
         lines.append(f"{text}.")
-    return "\n".join(lines) if lines else "No run was trained to its end."
+    return "\n".join(lines)

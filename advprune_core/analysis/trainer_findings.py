@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from advprune_core.analysis.cells import component_name, with_accuracies
+from advprune_core.analysis.cells import checked, component_name, with_accuracies
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.findings import bullets, with_method
 from advprune_core.analysis.markup import escape, with_names
@@ -142,7 +142,8 @@ def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
         others = points[points["objective"] != "standard"]
         weak = others[~(others["robust"] >= bar)]
         names = [f"{row['way']} at {100 * row['matched_fraction']:g} %" for _, row in weak.iterrows()]
-        told = f"all but {'; '.join(names)}" if names else "all"
+        some = f"all but {'; '.join(names)}" if names else "all"
+        told = "none" if 0 < len(names) == len(others) else some
         lines.append(f"Of {len(others)} others, {told} withstand at least {100 * margin:g} points more than that.")
     return lines
 
@@ -151,6 +152,7 @@ def _collapses(table: pd.DataFrame) -> list[str]:
     """Of ways that collapsed, onset and depth as well: near its bounds the sentinel's flag is decided by chance."""
     lines = []
     for (way, matched), runs in table.groupby([way_labels(table), "matched_fraction"], sort=False):
+        runs = runs[checked(runs)]
         flagged = runs[runs["status"] == "collapsed"]
         if not len(flagged):
             continue

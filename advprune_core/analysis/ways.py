@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from advprune_core.analysis.cells import component_name, setting_of, settings, with_accuracies
+from advprune_core.analysis.cells import checked, component_name, setting_of, settings, with_accuracies
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.seeds import well_covered
 
@@ -79,13 +79,13 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
         model), ``objective, start`` without their settings, ``steps`` of the attack, ``fraction,
         matched_fraction, control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
         ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
-        the runs timed alone, else NaN); ``collapsed``: so many of its ``runs``; ``on_frontier``: no
-        mean of what costs as much (within 1 %) or less in the same setting is as high (`well_covered`
-        ones), which is no verdict.
+        the runs timed alone, else NaN); ``runs``: those that are known to have collapsed or not (see `checked`), and
+        how many of them ``collapsed``, NaN where none is; ``on_frontier``: no mean of what costs as much (within
+        1 %) or less in the same setting is as high (`well_covered` ones), which is no verdict.
     """
     table, rows = with_accuracies(table), []
     for (way, matched), group in table.groupby([way_labels(table), "matched_fraction"], sort=False):
-        robust = accuracy(group["robust"].dropna())
+        robust, known = accuracy(group["robust"].dropna()), group[checked(group)]
         alone = np.empty(0)
         if timings is not None and len(timings):
             alone = timings[timings["key"].isin(group["key"])]["cpu_seconds"].to_numpy()
@@ -106,8 +106,8 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
                 "robust_high": robust.high,
                 "cost_per_image": (group["cost"] / group["n"]).mean(),
                 "cpu_seconds": float(np.median(alone)) if len(alone) else np.nan,
-                "runs": len(group),
-                "collapsed": int((group["status"] == "collapsed").sum()),
+                "runs": len(known),
+                "collapsed": int((known["status"] == "collapsed").sum()) if len(known) else np.nan,
             }
         )
     points = pd.DataFrame(rows)

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advprune_core.analysis.cells import setting_of, settings
@@ -25,6 +26,8 @@ AXES: dict[Axis, str] = {
     "cost": "forward-equivalents of training and selection, for each training image",
     "seconds": "processor seconds of training and selection, of runs timed alone",
 }
+#: What differs by less than this share of it stands in the middle of an axis that is twice as long.
+_SPAN = 0.05
 
 
 def axes_of(source: Source) -> list[Axis]:
@@ -148,15 +151,35 @@ def curve_figure(
             axes.plot([point["x"]] * len(own), 100 * own, ".", color=colour, alpha=0.5)
         ringed = found[(found["fraction"] == chosen[1])] if chosen and chosen[0] == arm else found.iloc[:0]
         axes.plot(ringed["x"], 100 * ringed["mean"], "o", ms=14, markerfacecolor="none", color="0.2")
+    _honest_span(axes)
     axes.set_xlabel(AXES[axis])
     axes.set_ylabel("accuracy, %")
     axes.grid(alpha=0.3)
     what = next(label for label, column in metrics_of(table).items() if column == metric)
-    about = f"{what}; {next(iter(threats_of(table)))}; {table['seed'].nunique()} seeds"
+    seeds = table["seed"].nunique()
+    about = f"{what}; {next(iter(threats_of(table)))}; {seeds} seed{'s' * (seeds > 1)}"
     axes.set_title(about + ", bars: 95 % intervals" * intervals + ", dots: single runs" * runs, fontsize=10)
     if arms:
-        figure.legend(loc="outside lower center", ncols=3 if len(arms) > 4 else 2, frameon=False, fontsize=8)
+        _legend(figure, most=3 if len(arms) > 4 else 2)
     return figure
+
+
+def _honest_span(axes: Axes) -> None:
+    """Numbers on the x axis as they are, and what costs the same, but for rounding, in one place."""
+    axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+    low, high = axes.dataLim.intervalx
+    middle = (low + high) / 2
+    if np.isfinite(middle) and high - low < _SPAN * middle:
+        axes.set_xlim(middle * (1 - _SPAN), middle * (1 + _SPAN))
+
+
+def _legend(figure: Figure, *, most: int) -> None:
+    """A legend below the axes, in as many columns as the figure is wide enough for."""
+    for columns in range(most, 0, -1):
+        made = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+        if columns == 1 or made.get_window_extent().width <= figure.bbox.width:
+            break
+        made.remove()
 
 
 def choices(table: pd.DataFrame, arms: Sequence[str]) -> dict[str, Point]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipywidgets as widgets
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.explore.attacked import ATTACKS, attack_figure, attack_image
 from advprune_core.explore.images import SCORES, sheet, sort_images
 from advprune_core.explore.networks import CHOOSERS, Network
@@ -29,14 +30,18 @@ class ImageExplorer(View):
     Raises
     ------
     ConfigError
-        An unknown pruner.
+        A fraction out of range; a pruner that is unknown, or cannot choose by a network alone.
     """
 
     def __init__(self, network: Network, *, pruner: str = "keep_easy", fraction: float = 0.4) -> None:
-        self.network = network
+        if not 0 < fraction <= 1:
+            raise ConfigError(f"fraction = {fraction:g} is the share that is kept: above 0, at most 1")
+        self.network, share = network, round(100 * fraction, 9)
+        network.selection(pruner, share / 100)  # what cannot choose is refused here, rather than below the widgets
         names = list(CHOOSERS) if pruner in CHOOSERS else [*CHOOSERS, pruner]
         self.pruner = dropdown("pruner", names, value=pruner)
-        self.fraction = slider("kept, %", low=5, high=100, step=5, value=100 * fraction, form=".0f")
+        form = ".0f" if share.is_integer() else ".3g"
+        self.fraction = slider("kept, %", low=min(1, share), high=100, step=1, value=share, form=form)
         self.score = dropdown("score", [(text, name) for name, text in SCORES.items()])
         self.shown = dropdown("images", ["all", "kept", "dropped"])
         # No choice has the value None: a selection may come up without one where it does.

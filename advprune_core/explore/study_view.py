@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from advprune_core.base.settings import check_names
 from advprune_core.explore.curves import (
     AXES,
     Axis,
@@ -42,10 +43,11 @@ class StudyExplorer(View):
     Raises
     ------
     ConfigError
-        An unknown study, or none at all.
+        An unknown study or axis, or no study at all.
     """
 
     def __init__(self, study: str = "digits", *, results: str | Path | None = None, axis: Axis = "fraction") -> None:
+        check_names([axis], AXES, what="axis")
         self.known = sources(results)
         self.study = dropdown("study", list(self.known), value=name_of(study, self.known))
         self.threat = dropdown("threat model", [])

@@ -13,6 +13,7 @@ from typing import Any
 from advprune_core.base.files import write_text
 from advprune_core.base.settings import ConfigError, check_names
 from advprune_core.study.grid import check_arms
+from advprune_core.study.options import check_options
 from advprune_core.study.study import OF_THE_GRID, StudyConfig, study_config
 from advprune_core.trainers.config import flat_fields
 
@@ -24,7 +25,7 @@ def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
     ------
     ConfigError
         A notebook without parameters; a parameter that it does not have; values out of range; the name of an arm
-        that the study does not have.
+        or way of training that the study does not have.
     """
     known = parameters_of(notebook)
     if not known:
@@ -37,7 +38,9 @@ def study_of(notebook: Path, parameters: dict[str, Any]) -> StudyConfig:
     check_names(set(parameters) - {"results"}, known, what=f"parameter of {notebook.name}", inner=of_runs)
     values = known | parameters
     config = study_config({name: value for name, value in values.items() if name in StudyConfig.model_fields})
-    check_arms(config, {name: values[name] for name in _arms_of(notebook) if name in values})
+    arms = {name: values[name] for name in _arms_of(notebook) if name in values}
+    check_arms(config, arms)
+    check_options(config, values, given=set(parameters) - set(arms))
     return config
 
 

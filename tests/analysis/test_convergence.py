@@ -102,10 +102,21 @@ def test_findings_say_what_never_gets_there() -> None:
     assert text.startswith("95 % of the full run's last held-out robust accuracy")
     assert "**static random subset, 50 %**: at 50 % of the full run's cost (median); 2 of 3 runs get there." in text
     assert "**static random subset, 20 %**: not in most runs; 0 of 3 runs get there." in text
-    assert (
-        convergence_findings(COURSES.iloc[:0])
-        == "No run has checks beside a full run that did not collapse: set best_every."
-    )
+
+
+@pytest.mark.parametrize(
+    ("courses", "told"),
+    [
+        (COURSES.iloc[:0], "best_every"),
+        (COURSES.assign(full_cost=np.nan, full_val_pgd=np.nan), "add 1.0 to `fractions`"),
+        (COURSES.assign(full_val_pgd=np.nan), "did not collapse"),
+    ],
+)
+def test_what_is_missing_for_a_comparison_is_told_apart(courses: pd.DataFrame, told: str) -> None:
+    reasons = ("best_every", "fractions", "did not collapse")
+    text = convergence_findings(courses)
+    assert told in text
+    assert sum(reason in text for reason in reasons) == 1
 
 
 def test_the_figure_has_a_line_for_each_point() -> None:

@@ -194,6 +194,49 @@ def test_what_is_said_of_pruners() -> None:
     assert two[-1] == "No verdict rests on fewer than 3 seeds, or on seeds without spread."
 
 
+def test_pruners_of_several_ways_are_held_against_the_random_subset_of_their_own() -> None:
+    """As if each way had a table of its own, but for the correction over all comparisons."""
+    reached = {"PGD": {"random": [0.60, 0.62, 0.61], "good": [0.66, 0.68, 0.66]}, "TRADES": {"random": [0.5] * 3}}
+    reached["TRADES"]["good"] = [0.55, 0.59, 0.57]
+    tables = []
+    for way, arms in reached.items():
+        points = {(f"{way}: {arm}", 0.5): [(0.9, value) for value in values] for arm, values in arms.items()}
+        tables.append(pruners_table({(f"{way}: random", 1.0): [(0.9, 0.8)] * 3, **points}, {}).assign(variant=way))
+    both = pruner_table(pd.concat(tables, ignore_index=True)).set_index("pruner")
+    for way, arms in reached.items():
+        assert both.loc[f"{way}: good", "against_random"] == pytest.approx(
+            np.mean(arms["good"]) - np.mean(arms["random"])
+        )
+        assert both.loc[f"{way}: random", "against_random_verdict"] == ""
+    text = pruner_findings(both.reset_index())
+    assert re.findall("### (.*)", text) == list(reached)
+    assert text.count("- **50 % of the data**, 1 pruner:") == 2
+    assert re.findall(r"against a static random subset: .*?(\w+ \([+-][\d.]+\))[;.]", text) == [
+        "good (+5.7)",
+        "good (+7.0)",
+    ]
+    assert "over 2 comparisons together (Holm)" in text
+
+
+def test_what_choosing_takes_is_not_known_without_a_full_run() -> None:
+    points = {(arm, 0.5): [(0.9, 0.6), (0.9, 0.61), (0.9, 0.63)] for arm in ("random", "cheap", "dear")}
+    whole = {("random", 1.0): [(0.9, 0.8)] * 3}
+    table = pruners_table(whole | points, {"dear": (300, 0.5)})
+
+    def told(table: pd.DataFrame) -> str:
+        (line,) = (line for line in lines(pruner_findings(pruner_table(table))) if "of a full run's passes" in line)
+        return line.rpartition(": ")[2]
+
+    assert told(table) == "dear (+0.30)."
+    assert told(pruners_table(whole | points, {})) == "none."
+    assert told(table[table["fraction"] < 1]) == "not known (there is no full run)."
+    # A run that did not get to its end has no cost.
+    lost = table.assign(cost=table["cost"].where(table["arm"] != "cheap"))
+    assert told(lost) == "dear (+0.30); not known of cheap."
+    ended = lost["arm"] == "random"
+    assert told(lost.assign(cost=lost["cost"].where(ended), robust=lost["robust"].where(ended))) == "not known."
+
+
 def test_nothing_is_said_of_what_there_is_not() -> None:
     only_full = pruners_table({("random", 1.0): [(0.9, 0.8)]}, {})
     assert pruner_findings(pruner_table(only_full)) == "- No run of this study keeps less than all the data."

@@ -86,7 +86,7 @@ def table(name: str) -> pd.DataFrame:
         for seed in range(3)
     ]
     facts = {"cost": 100.0, "n": 10, "objective": "pgd_at", "dataset": "digits", "model": "small_cnn"}
-    return pd.DataFrame(rows).assign(**facts, norm="linf", eps=0.1, robust_pgd=0.5)
+    return pd.DataFrame(rows).assign(**facts, norm="linf", eps=0.1, robust_pgd=0.5, val_pgd_best=0.5)
 
 
 @pytest.mark.parametrize("name", NASTY)

@@ -71,6 +71,7 @@ def lifetimes(collapsed: dict[tuple[str, float], int], *, runs: int = 30) -> pd.
     """So many of the runs of each point collapse, the first seeds of all."""
     rows = [
         {"arm": arm, "fraction": fraction, "seed": seed, "key": f"{arm}{fraction}{seed}", "status": "ok"}
+        | {"objective": "single_step"}
         | {"optimiser_steps": 100, "collapse_steps": 50.0 if seed < count else float("nan"), "val_pgd_best": 0.4}
         | {"collapse_depth": 0.01 * seed}
         for (arm, fraction), count in collapsed.items()

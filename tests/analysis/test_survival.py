@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.survival import survival, survival_figure, survival_findings, survivals
+from advprune_core.analysis.survival import NOT_CHECKED, survival, survival_figure, survival_findings, survivals
 
 
 def runs(
@@ -25,6 +25,7 @@ def runs(
             "collapse_steps": [np.nan if end is None else end for end in ends],
             "optimiser_steps": length,
             "val_pgd_best": 0.5,
+            "objective": "single_step",
             **facts,
         }
     )
@@ -96,6 +97,23 @@ def test_the_figure_has_a_line_for_each_point() -> None:
 
 def test_nothing_trained_is_said() -> None:
     assert survival_findings(runs("a", [None], status="failed")) == "No run was trained to its end."
+
+
+def test_runs_that_were_never_checked_have_not_survived() -> None:
+    """They would be "ok" whatever became of them; what is trained without an attack has nothing to collapse."""
+    unchecked, plain = runs("a", [None] * 5, val_pgd_best=np.nan), runs("s", [None] * 4, val_pgd_best=np.nan)
+    assert survival_findings(unchecked) == NOT_CHECKED
+    assert "best_every" in NOT_CHECKED
+    both = pd.concat([unchecked, runs("b", [10, None]), plain.assign(objective="standard")])
+    assert {point: life.runs for point, life in survivals(both).items()} == {("b", 1.0): 2, ("s", 1.0): 4}
+    assert "**b: " not in survival_findings(both)
+    assert [line.partition(":")[2] for line in survival_findings(both).splitlines()][1].startswith(" 0 of 4 runs")
+    some = pd.concat([unchecked.assign(arm="b", key=[f"more {n}" for n in range(5)]), runs("b", [None, None])])
+    assert survival_findings(some).startswith("None of the 2 runs collapsed; where 2 did not")
+    figure = survival_figure(unchecked)
+    figure.canvas.draw()
+    assert not any(axis.lines for axis in figure.axes)
+    plt.close(figure)
 
 
 def test_where_nothing_collapsed_one_sentence_says_so() -> None:

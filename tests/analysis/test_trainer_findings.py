@@ -32,6 +32,7 @@ def test_what_is_said_of_ways_of_training() -> None:
     assert "90.0 % on clean images and 12.0 [7.0, 17.0] % under attack" in text[0]
     assert "Of 5 others, all but FGSM at 100 % withstand at least 20 points more" in text[1]
     # Wilson: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with p = 1/3, n = 3.
+    assert "Of 5 others, none withstand at least 70 points more" in trainer_findings(table, margin=0.7)
     assert text[2] == (
         "- **FGSM** at 100 % of the data collapsed in 1 of 3 runs (95 % interval of the rate: 6 to 79 %), from epoch "
         "33 on. Held-out robust accuracy of all 3: 49 to 52 % at best, then a fall of 4 to 11 points, 42 to 48 % at "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from advprune_core.analysis.against_cost import robust_vs_cost
 from advprune_core.analysis.dots import accuracy_dots
 from advprune_core.analysis.summaries import printable
 from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, ways
@@ -25,6 +27,24 @@ def test_the_frontier_by_hand() -> None:
     # PGD-AT is matched by what is cheaper; 40 % of it is beaten; standard costs more than carried at 40 %.
     assert points["on_frontier"].tolist() == [False, False, False, True, True, True]
     assert points["robust_low"].iloc[1] == pytest.approx(0.72 - 12.7062 * 0.02, rel=1e-4)
+
+
+def test_only_runs_that_were_checked_are_known_to_have_collapsed_or_not() -> None:
+    table = trainers_table(TRAINERS)
+    table.loc[table["variant"].isin(["standard", "PGD-AT"]), "val_pgd_best"] = np.nan
+    table.loc[(table["variant"] == "carried") & (table["seed"] == 1), ["status"]] = "collapsed"
+    table.loc[(table["variant"] == "carried") & (table["seed"] == 0), ["val_pgd_best"]] = np.nan
+    points = frontier(table).set_index(["way", "matched_fraction"])
+    known = {way: (row["runs"], row["collapsed"]) for way, row in points.xs(1.0, level=1).iterrows()}
+    assert known == {
+        "standard": (2, 0),  # without an attack there is nothing to collapse
+        "PGD-AT": (0, pytest.approx(np.nan, nan_ok=True)),
+        "carried": (1, 1),
+        "TRADES": (2, 0),
+    }
+    told = {text.get_text() for text in texts(robust_vs_cost(table[table["variant"] != "carried"]))}
+    assert "with a collapsed run" not in told
+    assert "with a collapsed run" in {text.get_text() for text in texts(robust_vs_cost(table))}
 
 
 def test_what_costs_as_much_but_for_rounding_is_not_cheaper() -> None:

@@ -70,6 +70,47 @@ def test_the_figure_draws_what_is_chosen() -> None:
     assert curve_figure(source, table, []).axes
 
 
+@pytest.mark.parametrize(("costs", "narrow"), [((1000, 999), True), ((1000, 500), False), ((1000, 1000), True)])
+def test_what_costs_nearly_the_same_is_drawn_so(costs: tuple[int, int], narrow: bool) -> None:
+    """Numbers as they are, not beside an offset; on an axis of 10 %, not of the 0.1 % by which they differ."""
+    source = Source(Path("nowhere"), "mine")
+    of_points = {(arm, 1.0): {"train": cost} for arm, cost in zip("ab", costs, strict=True)}
+    table = study_table({point: [(0.9, 0.7), (0.9, 0.8)] for point in of_points}, costs=of_points).assign(n=10)
+    figure = curve_figure(source, table, ["a", "b"], axis="cost")
+    (axis,) = figure.axes
+    figure.canvas.draw()
+    assert axis.xaxis.get_offset_text().get_text() == ""
+    low, high = axis.get_xlim()
+    middle = sum(costs) / 20
+    assert [float(tick.get_text()) for tick in axis.get_xticklabels()] == pytest.approx(axis.get_xticks())
+    if narrow:
+        assert (low, high) == pytest.approx((0.95 * middle, 1.05 * middle))
+    else:
+        assert high - low == pytest.approx(50 * 1.1), "Matplotlib's own margins"
+
+
+@pytest.mark.parametrize(("length", "columns"), [(10, 3), (45, 2), (90, 1)])
+def test_a_legend_is_no_wider_than_its_figure(length: int, columns: int) -> None:
+    source, _ = made_up(pd.DataFrame())
+    table = study_table({(name * length, 1.0): [(0.9, 0.7)] for name in "abcdef"}).assign(n=10)
+    figure = curve_figure(source, table, list(table["arm"]))
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    rows = {round(text.get_window_extent().y0) for text in legend.get_texts()}
+    assert len(rows) == 6 / columns
+
+
+def test_legends_of_committed_studies_fit() -> None:
+    """The one that was worst: six arms with long names."""
+    source = Source(REFERENCE / "cifar10_cpu_lr_pgd", "cifar10_cpu_lr_pgd")
+    figure = curve_figure(source, source.table, list(arms_of(source.table).values())[:6])
+    figure.canvas.draw()
+    assert figure.legends[0].get_window_extent().width <= figure.bbox.width
+    assert "; 1 seed," in figure.axes[0].get_title()
+
+
 def test_names_of_what_there_is_to_choose() -> None:
     _, table = made_up(pd.DataFrame())
     assert metrics_of(table) == {

@@ -75,6 +75,33 @@ def test_the_image_explorer(network: Any) -> None:
     assert view.attacked.value != before
 
 
+@pytest.mark.parametrize("fraction", [0.01, 0.029, 0.4, 1.0])
+def test_the_share_that_is_asked_for_is_kept(network: Any, fraction: float) -> None:
+    view, total = ImageExplorer(network, pruner="random", fraction=fraction), len(network.dataset.train)
+    assert f"random keeps {round(fraction * total)} of {total} images" in view.counts.value
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"fraction": 20}, "fraction = 20 is the share that is kept: above 0, at most 1"),
+        ({"fraction": 0}, "fraction = 0"),
+        ({"fraction": -0.4}, "fraction = -0.4"),
+        ({"fraction": float("nan")}, "fraction = nan"),
+        ({"pruner": "randm"}, "did you mean 'random'"),
+        ({"pruner": "aum"}, "aum"),
+    ],
+)
+def test_an_image_explorer_of_what_cannot_be_is_refused(network: Any, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ImageExplorer(network, **given)
+
+
+def test_an_unknown_axis_is_refused(results: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown axis 'time'; allowed: cost, fraction, seconds"):
+        StudyExplorer("tiny", results=results, axis="time")  # type: ignore[arg-type]
+
+
 def test_what_if(results: Path) -> None:
     view = WhatIf("tiny", results=results, budget=0.5)
     assert "With 50 % of the most expensive run" in view.says.value
