@@ -9,6 +9,7 @@ import symtable
 import sys
 import textwrap
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,13 @@ def _definition(text: str, name: str) -> str:
     return ast.unparse(found[-1]) if found else text
 
 
-def _globals(text: str) -> set[str]:
+@lru_cache(maxsize=512)
+def _globals(text: str) -> frozenset[str]:
     """Names that a source takes from the module that it is in, and does not set there."""
     try:
         waiting = [symtable.symtable(text, "cell", "exec")]
     except (SyntaxError, ValueError):
-        return set()
+        return frozenset()
     names, set_there = set[str](), set[str]()
     while waiting:
         table = waiting.pop()
@@ -105,9 +107,10 @@ def _globals(text: str) -> set[str]:
         for symbol in table.get_symbols():
             if symbol.is_global() or table.get_type() == "module":
                 (set_there if symbol.is_assigned() else names).add(symbol.get_name())
-    return names - set_there
+    return frozenset(names - set_there)
 
 
+@lru_cache(maxsize=512)
 def _statements(text: str) -> list[ast.stmt]:
     """The statements of a cell; none where it is no Python: it may have commands of its notebook in it."""
     try:

@@ -96,6 +96,7 @@ def _imports(text: str, module: str) -> frozenset[str]:
     return frozenset(whole for name in names for whole in _with_packages(name))
 
 
+@lru_cache(maxsize=512)
 def _bound(text: str, module: str) -> dict[str, set[str]]:
     """What modules the names come from that a source's imports bind: of ``from a import b`` both ``a`` and ``a.b``."""
     file = _file(module)

@@ -47,7 +47,8 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for folder in results or [results_root(None)]:
-        check_is_results(Path(folder))
+        if study is None:  # of a study that has begun there may be no run yet
+            check_is_results(Path(folder))
         store = RunStore(folder, read_only=True)
         rows += list(_study_rows(store, study) if study else _all_rows(store))
     return pd.DataFrame(rows)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from advprune_core.analysis.labels import point_label, setting, settings_told, trainings
+from advprune_core.analysis.labels import point_label, sample, setting, settings_told, trainings
 
 PLAIN = {"dataset": "digits", "model": "small_cnn", "norm": "linf", "eps": 0.125, "test_images": 497.0, "robust": 0.5}
 SMOOTH = json.dumps({"pgd_at": {"label_smoothing": 0.1}})
@@ -72,3 +73,24 @@ def test_a_page_says_what_robust_means() -> None:
 def test_a_point_says_what_it_is_trained_on(arm: str, fraction: float, whole: bool, told: str) -> None:
     others = [arm, "same_cost(random)", "same_cost(craig)"] if "craig" in arm else [arm]
     assert point_label(arm, fraction, others, whole=whole) == told
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        ([3, 3], "mean of 3 seeds"),
+        ([3, 5], "mean of 3 to 5 seeds"),
+        ([1, 1], "mean of 1 seed"),
+        ([], "mean of 0 seeds"),
+    ],
+)
+def test_a_caption_counts_the_seeds_of_each_mean(seeds: list[int], told: str) -> None:
+    """Not those of the table: arms may have more of them than others, and a run that diverged is in no mean."""
+    rows = [
+        {"arm": f"arm {place}", "matched_fraction": 1.0, "seed": seed, "robust": 0.5 if seed < count else np.nan}
+        for place, count in enumerate(seeds)
+        for seed in range(count + place)
+    ]
+    table = pd.DataFrame(rows, columns=["arm", "matched_fraction", "seed", "robust"])
+    table = table.assign(key=np.arange(len(table)).astype(str))
+    assert sample(table).startswith(told)
