@@ -65,7 +65,7 @@ def answer() -> str:
         "**Where labels are right, nothing pruned is known to be more robust than all the data at the same cost, that "
         "is for fewer epochs.** Points of robust accuracy: a random fifth is "
         f"{gain['digits, least']} on the digits; on CIFAR-10 (six settings) and CIFAR-100 (one) no difference is "
-        f"seen, but three seeds leave room for {100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}. Fifths chosen by "
+        f"seen, but few seeds leave room for {100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}. Fifths chosen by "
         f"Kaufmann's four rules are {100 * rules[0].mean:+.1f} (by itself, see below) to {100 * rules[-1].mean:+.1f}. "
         f"The largest gain, {gain[most]} on Fashion-MNIST, is one by itself; the same idea is {gain['carried, cifar']} "
         f"on CIFAR-10 at the cost of six epochs, {gain['carried, cifar, least']} (not significant) at that of two.",
