@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from advprune_core.analysis.pages import write_tables
 from advprune_core.analysis.style import write
+from advprune_core.base.cells import statements
 from advprune_core.base.files import shown as shown
 from advprune_core.base.frontend import attended
 from advprune_core.base.settings import check_names
@@ -37,12 +38,8 @@ def typed_names(cells: Iterable[str]) -> list[str]:
 
 def _assigned(source: str) -> list[str]:
     """Names that the assignments of a cell set; of one with magics, or that is broken, none."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        return []
     targets: list[ast.expr] = []
-    for statement in body:
+    for statement in statements(source):
         if isinstance(statement, ast.Assign):
             targets += statement.targets
         elif isinstance(statement, ast.AnnAssign):

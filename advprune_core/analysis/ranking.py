@@ -76,9 +76,10 @@ class Ranking:
             evaluation=_RANKED_BY,
             images=None,
         )
-        if tested := sorted({e.arm for e in study_grid(ranks) if e.config.dataset.tested_on != "val_stop"}):
+        entries = study_grid(ranks)
+        if tested := sorted({e.arm for e in entries if e.config.dataset.tested_on != "val_stop"}):
             raise ConfigError(f"settings or variants: {tested} would be ranked on the test images; leave tested_on out")
-        budgets = {entry.config.optimisation.cost_budget for entry in study_grid(ranks)}
+        budgets = {entry.config.optimisation.cost_budget for entry in entries}
         if len(budgets) > 1 or None in budgets:
             raise ConfigError(
                 "settings: all arms of a ranking need one and the same 'optimisation.cost_budget' (in "

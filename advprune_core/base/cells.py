@@ -8,7 +8,7 @@ import linecache
 import symtable
 import sys
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,23 +47,25 @@ def source_of(thing: Any) -> str:
         return textwrap.dedent(text)
 
 
-def rested_on(things: Collection[Any], *, but: Collection[str]) -> dict[str, str]:
+def rested_on(sources: Sequence[tuple[str, str]], *, but: Collection[str]) -> dict[str, str]:
     """What else of ``__main__`` classes or functions of it use, at any distance, by name.
 
     Parameters
     ----------
-    things : collection of class or function
+    sources : sequence of (str, str)
+        The name of each class or function, and its `source_of`.
     but : collection of str
         Names that are imported.
 
     Returns
     -------
     dict of str
-        The source of a function or a class, the `repr` of a plain value, the last assignment of any other.
+        The source of a function or a class, the `repr` of a plain value, of any other what it was assigned last and
+        what was done to it by assignments since.
     """
     main, found = vars(sys.modules["__main__"]), dict[str, str]()
-    left = {*but, *(thing.__name__ for thing in things)}
-    waiting = {name for thing in things for name in _globals(_definition(source_of(thing), thing.__name__))} - left
+    left = {*but, *(name for name, _ in sources)}
+    waiting = {used for name, text in sources for used in _globals(_definition(text, name))} - left
     while waiting:
         name = min(waiting)
         waiting -= {name}
@@ -82,14 +84,18 @@ def _defined(name: str, value: Any) -> str:
             return ""
     if isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(isinstance(item, _PLAIN) for item in value)):
         return repr(value)
-    assignments = [node for cell in cells_run() for node in _statements(cell) if name in _targets(node)]
-    return ast.unparse(assignments[-1]) if assignments else ""
+    made: list[ast.stmt] = []
+    for node in (node for cell in cells_run() for node in statements(cell)):
+        if name in _targets(node):
+            anew = isinstance(node, ast.Assign | ast.AnnAssign) and name in _targets(node, whole=True)
+            made = [node] if anew else [*made, node]
+    return "\n".join(map(ast.unparse, made))
 
 
 def _definition(text: str, name: str) -> str:
     """The definition of a class or function within the text of its cell; the text where it is not found."""
     kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = [node for node in _statements(text) if isinstance(node, kinds) and node.name == name]
+    found = [node for node in statements(text) if isinstance(node, kinds) and node.name == name]
     return ast.unparse(found[-1]) if found else text
 
 
@@ -111,7 +117,7 @@ def _globals(text: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=512)
-def _statements(text: str) -> list[ast.stmt]:
+def statements(text: str) -> list[ast.stmt]:
     """The statements of a cell; none where it is no Python: it may have commands of its notebook in it."""
     try:
         return ast.parse(text).body
@@ -119,11 +125,12 @@ def _statements(text: str) -> list[ast.stmt]:
         return []
 
 
-def _targets(node: ast.stmt) -> set[str]:
-    """Names that an assignment sets."""
+def _targets(node: ast.stmt, *, whole: bool = False) -> set[str]:
+    """Names that an assignment sets, or a part of which: ``a`` of ``a[0] = 1``, unless `whole`."""
     targets: list[ast.expr] = []
     if isinstance(node, ast.Assign):
         targets = node.targets
     elif isinstance(node, ast.AnnAssign | ast.AugAssign):
         targets = [node.target]
-    return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    names = [name for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+    return {name.id for name in names if not whole or isinstance(name.ctx, ast.Store)}

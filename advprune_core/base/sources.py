@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from advprune_core.base.cells import cells_run, rested_on, source_of
+from advprune_core.base.cells import cells_run, rested_on, source_of, statements
 from advprune_core.base.settings import ConfigError
 
 #: Attribute of an own class or function with the hash of its source.
@@ -55,10 +55,11 @@ def source_hash(thing: Any) -> str:
             text = inspect.getsource(sys.modules[thing.__module__])
             imported = _imports(text, thing.__module__)
         else:
-            own = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
+            bases = [base for base in getattr(thing, "__mro__", [thing]) if base.__module__ == "__main__"]
+            own = [(base.__name__, source_of(base)) for base in bases]
             bound = {name for cell in cells_run() for name in _bound(cell, "__main__")}
             rests = rested_on(own, but=bound)
-            text = "\n".join(map(source_of, own))
+            text = "\n".join(source for _, source in own)
             imported = frozenset[str]().union(*map(_origins, [text, *rests.values()]))
             text = "\n".join([text, *(f"{name}: {source}" for name, source in sorted(rests.items()))])
         digest = hashlib.sha256(text.encode())
@@ -132,10 +133,8 @@ def _origins(text: str) -> frozenset[str]:
 
 def _nodes(text: str) -> Iterator[ast.AST]:
     """All of a source that is Python: a cell may have commands of its notebook in it."""
-    try:
-        yield from ast.walk(ast.parse(text))
-    except (SyntaxError, ValueError):
-        return
+    for statement in statements(text):
+        yield from ast.walk(statement)
 
 
 def _text(name: str, file: Path) -> str:

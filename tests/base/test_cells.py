@@ -51,6 +51,8 @@ HASH = CELLS[-1]
         pytest.param([CELLS[4].replace("+ math", "- math"), HASH], False, id="a function"),
         pytest.param([CELLS[3].replace("* x", "+ x"), HASH], False, id="a function of a function"),
         pytest.param(["ORDER = [1, 3]", HASH], False, id="a list, of a base"),
+        pytest.param(["ORDER[0] = 5", HASH], False, id="an item of a list"),
+        pytest.param(["ORDER = [3, 1]", HASH], True, id="a list that is made again"),
         pytest.param(["ORDER.append(4)", HASH], True, id="a list that is used up: its assignment counts"),
         pytest.param(["make = lambda: [9]", "ORDER = make()", HASH], False, id="an assignment that calls something"),
         pytest.param(["count, unused, local = 7, 2, 3", HASH], True, id="what it counts itself, or does not use"),
@@ -60,6 +62,14 @@ HASH = CELLS[-1]
 def test_an_edit_of_another_cell_is_another_source(cells: list[str], same: bool) -> None:
     first, *_, last = hashes([*CELLS, *cells])
     assert (first == last) == same
+
+
+def test_what_was_assigned_counts_below_what_was_added() -> None:
+    """An item that is set, or something added, does not hide the list."""
+    for more in ("ORDER[0] = 5", "ORDER += [4]"):
+        cells = [cell for first in ("[3, 1]", "[3, 2]") for cell in (f"ORDER = {first}", more, HASH)]
+        first, last = hashes([*CELLS[:-1], *cells])
+        assert first != last
 
 
 def test_what_an_assignment_calls_is_looked_at_too() -> None:
