@@ -117,8 +117,9 @@ def _training(objective: str, start: str, steps: str) -> str:
 
 def sample(table: pd.DataFrame) -> str:
     """``mean of 3 seeds on 497 test images``, or of 3 to 5 where arms differ, and how many runs are in no mean."""
-    tested = table[table["robust"].notna()] if "robust" in table else table
-    seeds = tested.groupby(["arm", "matched_fraction"])["seed"].nunique()
+    point = ["arm", "matched_fraction"]
+    shown = table[table["robust"].notna()] if "robust" in table else table  # a point without any result has no mean
+    seeds = table.groupby(point)["seed"].nunique().reindex(shown.groupby(point).size().index)
     most = int(seeds.max()) if len(seeds) else 0
     told = f"{most}" if (seeds == most).all() else f"{seeds.min()} to {most}"
     lost = table[table["robust"].isna()] if "robust" in table else table[:0]
