@@ -100,7 +100,7 @@ class Settings(BaseModel, metaclass=_Explained):
 
     @classmethod
     def create(cls, /, **values: Any) -> Self:
-        """The same as the constructor."""
+        """The constructor, for values as people and files give them ("8/255", a list), which its types don't allow."""
         return cls(**values)
 
     def replace(self, /, **values: Any) -> Self:
