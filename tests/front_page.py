@@ -18,10 +18,10 @@ from advprune_core.analysis.summaries import markdown, once, points, pruner_tabl
 from advprune_core.analysis.verdicts import BETTER, BETTER_ALONE, BETTER_HERE, UNDECIDED, WORSE, WORSE_ALONE
 from advprune_core.analysis.ways import frontier
 from advprune_core.base.files import write_text
-from advprune_core.study.archive import unfinished
 from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect_timings, table_columns
+from advprune_core.study.unfinished import unfinished
 from tests.committed import about_wrong_labels, answer_rows, by_rule, of
 from tests.first_screens import FIRST_CELLS, first_cell
 from tests.front_figure import gains

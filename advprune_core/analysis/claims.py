@@ -30,7 +30,7 @@ from advprune_core.analysis.verdicts import (
 )
 from advprune_core.analysis.ways import SAME_COST
 from advprune_core.models.base import MODELS
-from advprune_core.study.archive import Missing
+from advprune_core.study.unfinished import Missing
 
 #: Robust accuracy in [0, 1] that a run may lose and still count as robust as another; stated before the runs.
 MARGIN = 0.02

@@ -31,10 +31,10 @@ from advprune_core.analysis.survival import survival_findings
 from advprune_core.analysis.trainer_findings import trainer_findings
 from advprune_core.analysis.ways import SAME_COST, way_labels
 from advprune_core.base.files import write_text
-from advprune_core.study.archive import unfinished
 from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect, collect_timings
+from advprune_core.study.unfinished import unfinished
 
 #: What somebody has to say of a study: the beginning of its page.
 ABOUT = "about.md"

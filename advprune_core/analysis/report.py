@@ -30,10 +30,10 @@ from advprune_core.analysis.plots import accuracy_vs_fraction
 from advprune_core.analysis.style import DPI
 from advprune_core.analysis.summaries import after_attacks, attacks_of
 from advprune_core.base.settings import ConfigError
-from advprune_core.study.archive import unfinished
 from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect
+from advprune_core.study.unfinished import unfinished
 
 #: Columns of the table of all runs.
 _RUN = ("arm", "matched_fraction", "seed", "status", "clean", "robust", "cost", "key")

@@ -13,7 +13,7 @@ from advprune_core.analysis.claims import claims_table
 from advprune_core.analysis.estimates import crossed_bootstrap
 from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, OPEN
 from advprune_core.attacks.evaluate import pack_bits
-from advprune_core.study.archive import Missing
+from advprune_core.study.unfinished import Missing
 from tests.made_up import seeded_runs, stacked
 
 #: Rows of the table.

@@ -14,7 +14,7 @@ from matplotlib.testing.compare import compare_images
 from advprune_core.analysis.pages import write_page
 from advprune_core.base.files import json_digest
 from advprune_core.base.settings import ConfigError
-from advprune_core.study.archive import Exported, export_study, import_study, unfinished
+from advprune_core.study.archive import Exported, export_study, import_study
 from advprune_core.study.executed import execute
 from advprune_core.study.packed import PACKED, read_packed, write_packed
 from advprune_core.study.records import Timing
@@ -335,25 +335,3 @@ def test_a_committed_study_draws_its_figure_on_a_machine_without_weights(tmp_pat
 def test_import_needs_records(tmp_path: Path, folder: str) -> None:
     with pytest.raises(ConfigError, match="exported study or a results folder"):
         import_study(tmp_path / folder, results=tmp_path / "r")
-
-
-@pytest.mark.parametrize("steps", [3, "bullet"])
-def test_what_a_missing_run_takes_at_least(steps: Any, tmp_path: Path) -> None:
-    """Fixed steps cost what they cost; of steps by image there may be none: an update, and the logits that say so."""
-    study = {"pruners": ["random"], "fractions": [1.0, 0.5], "seeds": [0], "controls": [], "epochs": 2}
-    run_study(tiny_study(tmp_path, **study | {"settings": {"attack.steps": steps}}), progress=False)
-    store = RunStore(tmp_path)
-    manifest = store.manifest("tiny")
-    run = next(entry for entry in manifest.entries if entry.fraction == 0.5)
-    record = store.run(run.key)
-    assert record is not None
-    shutil.rmtree(store.folder(run.key))
-    (missing,) = unfinished(store, manifest)
-    assert (missing.arm, missing.fraction, missing.why) == ("random", 0.5, "not trained")
-    assert missing.passes is not None
-    each = 9 if steps == 3 else 4
-    assert 0 <= missing.passes - each * record.images_visited < each * record.config["optimisation"]["batch_size"]
-    if steps == 3:
-        assert record.passes["train"] == each * record.images_visited
-    else:
-        assert record.passes["train"] > each * record.images_visited

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.study.archive import unfinished
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import plan
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig, study_config
+from advprune_core.study.unfinished import unfinished
 from tests.tiny import TINY_STUDY
 
 
