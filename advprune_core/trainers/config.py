@@ -9,10 +9,9 @@ import torch
 from pydantic import BeforeValidator, Field, model_validator
 
 from advprune_core.attacks.compiled import Speed
-from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
-from advprune_core.attacks.pgd import default_step_size
+from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.base.components import component_field
-from advprune_core.base.keys import content_key, json_data
+from advprune_core.base.keys import content_key
 from advprune_core.base.settings import ConfigError, Seed, Settings, check_names
 from advprune_core.datasets.base import DATASETS, DatasetSource
 from advprune_core.datasets.digits import Digits
@@ -21,19 +20,15 @@ from advprune_core.models.base import MODELS, ModelSettings
 from advprune_core.models.cnns import SmallCNN
 from advprune_core.models.weights import InitialWeights
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
-from advprune_core.objectives.partial import PartialSteps
 from advprune_core.objectives.pgd_at import PGDAT, Standard
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.objectives.steps import parse_steps
 from advprune_core.pruners.base import PRUNERS, Pruner
 from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
-from advprune_core.pruners.outputs import AttackingPruner
 from advprune_core.pruners.random import Full
 from advprune_core.pruners.selection import budget
+from advprune_core.trainers.identity import identity_of
 from advprune_core.trainers.optimisation import Optimisation
-
-#: Raised when the training loop, `Optimisation` or `AttackPolicy` give other results than before.
-LOOP_VERSION = 1
 
 Device = Literal["auto", "cpu", "cuda"]
 OnCollapse = Literal["flag", "stop", "roll_back"]
@@ -252,50 +247,7 @@ class RunConfig(Settings):
 
     def identity(self, train_hash: str) -> dict[str, Any]:
         """What determines the weights, as JSON data: settings, versions, sources, training data."""
-        canonical = self.canonical()
-        if not (self.objective.uses_adversarial or self.best_every or self.pruner.uses_model):
-            canonical.pop("attack", None)
-        elif self.attack.norm == "l2":
-            canonical["l2"] = L2_VERSION
-        if self.device != "cpu":
-            canonical.pop("threads", None)
-        if isinstance(self.pruner, Full):  # the run on all data
-            canonical = {name: value for name, value in canonical.items() if name not in ("warm_start", "equal_cost")}
-            canonical.get("optimisation", {}).pop("schedule_span", None)
-            canonical = {name: value for name, value in canonical.items() if name != "optimisation" or value}
-        if self.speed == "exact":  # what all runs were before there was a choice
-            canonical.pop("speed", None)
-        # Content, not the name or the path of the data, and not what concerns the test images.
-        canonical["dataset"] = train_hash
-        if self.dataset.tested_on != "test":  # what chooses settings is no run of those that are tested
-            canonical["tested_on"] = self.dataset.tested_on
-        canonical["device"] = self.device
-        if mended := self._mended():
-            canonical["mended"] = mended
-        if LOOP_VERSION != 1:
-            canonical["loop"] = LOOP_VERSION
-        return json_data(canonical)
-
-    def _mended(self) -> list[str]:
-        """What of this run, and of few others, came out otherwise in an earlier version under the same settings."""
-        if isinstance(self.pruner, Full):
-            return []
-        narrows = self.pruner.candidates(self.optimisation.batch_size, self.fraction) > self.optimisation.batch_size
-        told = {
-            "scout": bool(self.pruner.scout_epochs()),  # what its attack carries, and its weights with an average
-            "partial": self.pruner.uses_model
-            and isinstance(self.attack.steps, PartialSteps),  # now all are scored attacked
-            "scoring": self._scored_by_other_steps(),
-            "full_run": self.optimisation.schedule_span == "full_run" and (narrows or not self.pruner.exact),
-        }
-        return [name for name, otherwise in told.items() if otherwise]
-
-    def _scored_by_other_steps(self) -> bool:
-        """Whether images are scored by another number of steps than in training, of a length that was given."""
-        if not (isinstance(self.pruner, AttackingPruner) and self.pruner.steps):
-            return False
-        steps, radius = self.pruner.steps, self.attack.radius
-        return self.attack.steps.length_of(radius, steps) != default_step_size(radius, steps)
+        return identity_of(self, train_hash)
 
     @property
     def passes_per_image(self) -> float:
