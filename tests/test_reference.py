@@ -43,7 +43,6 @@ NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 UNDER_WAY = {
     "noise_cifar10_cpu",
     "gradient_matching_cifar10_cpu",
-    "gradient_matching_cifar100_cpu",
 }
 
 
