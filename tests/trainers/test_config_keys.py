@@ -188,7 +188,7 @@ def test_only_l2_attacks_have_a_geometry_in_their_keys(digits: Dataset, monkeypa
         return trained | {f"test {norm}": one.key("") for norm, one in evaluations.items()}
 
     before = keys()
-    for module in ("trainers.config", "study.evaluations"):
+    for module in ("trainers.identity", "study.evaluations"):
         monkeypatch.setattr(f"advprune_core.{module}.L2_VERSION", 99)
     after = keys()
     assert {name for name in before if before[name] != after[name]} == {"l2", "test l2"}
