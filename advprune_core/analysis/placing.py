@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from advprune_core.analysis.style import SMALL
@@ -18,14 +18,18 @@ from advprune_core.analysis.style import SMALL
 _NEAR = 10
 #: What a line through a text counts, in the area that texts may cover: more than any detour.
 _CROSSED = 1000.0
+#: Orders of texts by chance that are tried beside those with a reason.
+_TRIES = 30
+
+Floats = NDArray[np.float64]
 
 
 def label_points(
     figure: Figure,
     axis: Axes,
     texts: Mapping[tuple[float, float], str],
-    drawn: NDArray[np.float64],
-    line: NDArray[np.float64],
+    drawn: Floats,
+    line: Floats,
 ) -> None:
     """Write texts beside points of an axis, so that none covers another, a point or the line: the last thing to draw.
 
@@ -39,82 +43,33 @@ def label_points(
 
     Notes
     -----
-    The nearest free place of a fan around the point is taken, those in the thick of it first, or from one side to the
-    other: whatever covers least and leaves texts nearest to their points. A thin line leads to one that stands apart.
+    The nearest free place of a fan around the point is taken, those in the thick of it first, from one side to the
+    other or by chance; then each text that covers something moves, as long as that helps. Whatever covers least and
+    leaves texts nearest to their points is drawn, with a thin line to each text that stands apart.
     """
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     unit = figure.dpi / 72
-    frame = axis.get_window_extent(renderer).padded(-2 * unit)
+    frame = np.array(axis.get_window_extent(renderer).padded(-2 * unit).extents)
     marks, corners = (axis.transData.transform(part) if len(part) else np.zeros((0, 2)) for part in (drawn, line))
     along = [a + (b - a) * t for a, b in pairwise(corners) for t in np.linspace(0, 1, 100)]
-    taken = [_around(mark, 4 * unit) for mark in marks] + [_around(place, unit) for place in along]
-    owners = axis.transData.transform(np.array(list(texts)).reshape(-1, 2))
-    crowds = [np.sum(np.hypot(*(marks - owner).T) < 40 * unit) for owner in owners]
+    taken = np.concatenate([_around(marks, 4 * unit), _around(np.reshape(along, (-1, 2)), unit)])
+    owners = axis.transData.transform(np.reshape(list(texts), (-1, 2)))
     written: dict[str, Any] = {
         "textcoords": "offset points", "ha": "center", "va": "center", "fontsize": SMALL, "linespacing": 1.0,
     }  # fmt: skip
-    boxes = []
-    for point, text in texts.items():
+    fans = list[_Fan]()
+    for (point, text), owner in zip(texts.items(), owners, strict=True):
         trial = axis.annotate(text, point, xytext=(0, 0), **written)
-        boxes.append(trial.get_window_extent(renderer))
+        fans.append(_fan(np.array(trial.get_window_extent(renderer).extents), owner, unit))
         trial.remove()
-
-    def there(nth: int, place: tuple[float, float]) -> Bbox:
-        return boxes[nth].translated(place[0] * unit, place[1] * unit)
-
-    def leader(box: Bbox, owner: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """Places along the thin line that leads from a point to a text apart from it; none to one beside it."""
-        if _away(box, owner) <= _NEAR * unit:
-            return []
-        middle = np.array([(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2])
-        along = [owner + (middle - owner) * part for part in np.linspace(0, 1, 30)]
-        return [place for place in along if not box.contains(*place)]
-
-    def covered(
-        box: Bbox,
-        owner: NDArray[np.float64],
-        full: list[Bbox],
-        texts: list[Bbox],
-        leaders: list[list[NDArray[np.float64]]],
-    ) -> float:
-        """What a text in a place covers, and how easily it is taken for another point's."""
-        gap = _away(box, owner)
-        cover = sum(_shared(box, other) for other in full) + 1e6 * (not _within(box, frame))
-        cover += sum(9.0 for other in owners if (other != owner).any() and _away(box, other) < gap + 4 * unit)
-        cover += sum(_CROSSED for others in leaders if any(box.contains(*place) for place in others))
-        way = leader(box, owner)
-        if way:
-            cover += sum(9.0 for mark in marks if 0 < _from_line(mark, owner, way[-1]) < 4 * unit)
-            cover += sum(_CROSSED for other in texts if any(other.contains(*place) for place in way))
-        return cover
-
-    def arranged(order: Sequence[int]) -> tuple[float, dict[int, tuple[float, float]]]:
-        """What texts that are placed in this order cover and how far they stand apart; the place of each."""
-        full, own, found, cost = list(taken), list[Bbox](), dict[int, tuple[float, float]](), 0.0
-        leaders = list[list[NDArray[np.float64]]]()
-        for nth in order:
-            least = np.inf
-            for place in _fan(boxes[nth].width / unit, boxes[nth].height / unit):
-                cover = covered(there(nth, place), owners[nth], full, own, leaders)
-                if cover < least:
-                    found[nth], least = place, cover
-                if not cover:
-                    break
-            own.append(there(nth, found[nth]))
-            leaders.append(leader(own[-1], owners[nth]))
-            full += [own[-1], *(_around(place, unit) for place in leaders[-1])]
-            cost += least + _away(own[-1], owners[nth]) / unit
-        return cost, found
-
-    numbers = range(len(owners))
-    orders = [sorted(numbers, key=lambda nth: -crowds[nth])]
-    orders += [sorted(numbers, key=lambda nth: side * owners[nth][0]) for side in (1, -1)]
-    _, places = min(map(arranged, orders), key=lambda arrangement: arrangement[0])
+    alone = [_alone(fan, taken=taken, frame=frame, marks=marks, owners=owners, unit=unit) for fan in fans]
+    crowds = np.array([np.sum(np.hypot(*(marks - owner).T) < 40 * unit) for owner in owners], float)
+    places = _arranged(fans, alone, [-crowds, owners[:, 0], -owners[:, 0]])
     lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-    for nth, (point, text) in enumerate(texts.items()):
-        apart = _away(there(nth, places[nth]), owners[nth]) > _NEAR * unit
-        note = axis.annotate(text, point, xytext=places[nth], arrowprops=lead if apart else None, **written)
+    for (point, text), fan, place in zip(texts.items(), fans, places, strict=True):
+        arrow = lead if fan.away[place] > _NEAR else None
+        note = axis.annotate(text, point, xytext=tuple(fan.offsets[place]), arrowprops=arrow, **written)
         note.set_in_layout(False)
 
 
@@ -133,19 +88,19 @@ def label_lines(
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     unit = figure.dpi / 72
-    frame = axis.get_window_extent(renderer).padded(-2 * unit)
-    taken = [_around(mark, 6 * unit) for mark in axis.transData.transform(drawn)]
+    frame = np.array(axis.get_window_extent(renderer).padded(-2 * unit).extents)
+    taken = list(_around(axis.transData.transform(drawn), 6 * unit))
     for text, places in lines.items():
         note = axis.annotate(
             text, (0, 0), xycoords="axes fraction", ha="center", va="center", fontsize=SMALL, color="0.35", zorder=0.5,
             bbox={"facecolor": "w", "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
         note.set_in_layout(False)
-        box = note.get_window_extent(renderer)
+        box = note.get_window_extent(renderer).extents
         start = axis.transAxes.transform((0, 0))
         for place in places:
-            there = box.translated(*(axis.transData.transform(place) - start))
-            if _within(there, frame) and not any(_shared(there, other) for other in taken):
+            there = box + np.tile(axis.transData.transform(place) - start, 2)
+            if _within(there, frame) and not _shared(there, np.reshape(taken, (-1, 4))).any():
                 note.xy = tuple(axis.transAxes.inverted().transform(axis.transData.transform(place)))
                 note.set_position(note.xy)
                 taken.append(there)
@@ -154,38 +109,103 @@ def label_lines(
             note.remove()
 
 
-def _around(point: NDArray[np.float64], half: float) -> Bbox:
-    return Bbox.from_bounds(point[0] - half, point[1] - half, 2 * half, 2 * half)
+@dataclass(frozen=True)
+class _Fan:
+    """Places that a text may take around its point, the nearest first; in pixels where nothing else is said."""
+
+    #: The point, shape (2,).
+    owner: Floats
+    #: A text's middle from the point, in points, shape (k, 2).
+    offsets: Floats
+    #: Its box: x0, y0, x1, y1, shape (k, 4).
+    boxes: Floats
+    #: How far it is from the point, in points, shape (k,).
+    away: Floats
+    #: Places on the thin line to it; not a number where there is none: shape (k, 60, 2).
+    ways: Floats
 
 
-def _fan(width: float, height: float) -> Iterable[tuple[float, float]]:
-    """Places of a text's middle around a point, in points, the nearest first: beside, above, below, askew."""
-    for gap in (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 64.0):
-        across, up = width / 2 + gap, height / 2 + gap
-        yield from ((across, 0), (-across, 0), (0, up), (0, -up))
+def _fan(box: Floats, owner: Floats, unit: float) -> _Fan:
+    """Beside, above, below, askew."""
+    offsets = list[tuple[float, float]]()
+    half = (box[2:] - box[:2]) / 2
+    for gap in (5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 64.0, 80.0, 100.0):
+        across, up = half / unit + gap
+        offsets += [(across, 0), (-across, 0), (0, up), (0, -up)]
         for part in (0.5, 1.0):
-            yield from ((across, part * up), (across, -part * up), (-across, part * up), (-across, -part * up))
-        yield from ((across / 2, up), (across / 2, -up), (-across / 2, up), (-across / 2, -up))
+            offsets += [(across, part * up), (across, -part * up), (-across, part * up), (-across, -part * up)]
+        offsets += [(across / 2, up), (across / 2, -up), (-across / 2, up), (-across / 2, -up)]
+    middles = owner + np.array(offsets) * unit
+    boxes = np.column_stack([middles - half, middles + half])
+    away = _away(boxes, owner) / unit
+    ways = owner + (middles - owner)[:, None] * np.linspace(0, 1, 60)[:, None]
+    led = (away > _NEAR)[:, None] & ~_inside(ways, boxes[:, None])
+    return _Fan(owner, np.array(offsets), boxes, away, np.where(led[..., None], ways, np.nan))
 
 
-def _shared(a: Bbox, b: Bbox) -> float:
-    """Area that two boxes share."""
-    common = Bbox.intersection(a, b)
-    return 0.0 if common is None else float(common.width * common.height)
+def _alone(fan: _Fan, *, taken: Floats, frame: Floats, marks: Floats, owners: Floats, unit: float) -> Floats:
+    """What a text in each place covers of a figure without others, and how easily it is taken for another point's."""
+    cover = _shared(fan.boxes[:, None], taken).sum(1)
+    cover += 1e6 * ~_within(fan.boxes, frame)
+    for other in owners[(owners != fan.owner).any(1)]:
+        cover += 9.0 * (_away(fan.boxes, other) / unit < fan.away + 4)
+    for mark in marks[(marks != fan.owner).any(1)]:
+        cover += 9.0 * (np.hypot(*np.moveaxis(fan.ways - mark, -1, 0)) < 4 * unit).any(1)
+    return cover
 
 
-def _away(box: Bbox, point: NDArray[np.float64]) -> float:
-    """How far a box is from a point."""
-    nearest = np.clip(point, (box.x0, box.y0), (box.x1, box.y1))
-    return float(np.hypot(*(point - nearest)))
+def _between(fan: _Fan, other: _Fan, place: int) -> Floats:
+    """What a text in each place covers of another one, and the lines to both of either."""
+    wide = np.array([-1.0, -1.0, 1.0, 1.0])  # a pixel more: places on a line are some apart
+    crossed = _inside(fan.ways, other.boxes[place] + wide).any(1).astype(float)
+    crossed += _inside(other.ways[place], fan.boxes[:, None] + wide).any(1)
+    return _shared(fan.boxes, other.boxes[place]) + _CROSSED * crossed
 
 
-def _from_line(point: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]) -> float:
-    """How far a point is from the line between two; 0 for its start."""
-    way, own = end - start, point - start
-    along = min(1.0, max(0.0, float(own @ way) / max(1e-9, float(way @ way))))
-    return float(np.hypot(*(own - along * way))) if own.any() else 0.0
+def _arranged(fans: Sequence[_Fan], alone: Sequence[Floats], first: Sequence[Floats]) -> list[int]:
+    """The place of each text: those with the least of one of `first` are placed first, or any."""
+
+    def covers(nth: int, places: Mapping[int, int]) -> Floats:
+        others = [_between(fans[nth], fans[other], place) for other, place in places.items() if other != nth]
+        return np.sum([alone[nth], *others], axis=0)
+
+    best, least, chance = dict[int, int](), np.inf, np.random.default_rng(0)
+    orders = [np.argsort(key, kind="stable") for key in first]
+    for order in [*orders, *(chance.permutation(len(fans)) for _ in range(_TRIES))]:
+        places, moved = dict[int, int](), True
+        for nth in order:
+            places[nth] = int(np.argmin(covers(nth, places)))
+        while moved:
+            moved = False
+            for nth in order:
+                cover = covers(nth, places)
+                if cover.min() < cover[places[nth]]:
+                    places[nth], moved = int(np.argmin(cover)), True
+        cost = sum(covers(nth, places)[places[nth]] + fans[nth].away[places[nth]] for nth in places)
+        if cost < least:
+            best, least = places, cost
+    return [best[nth] for nth in range(len(fans))]
 
 
-def _within(inner: Bbox, outer: Bbox) -> bool:
-    return bool(outer.x0 <= inner.x0 and inner.x1 <= outer.x1 and outer.y0 <= inner.y0 and inner.y1 <= outer.y1)
+def _around(points: Floats, half: float) -> Floats:
+    return np.concatenate([points - half, points + half], axis=-1)
+
+
+def _shared(a: Floats, b: Floats) -> Floats:
+    """Area that boxes share."""
+    common = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    return np.prod(np.maximum(common, 0), axis=-1)
+
+
+def _away(boxes: Floats, point: Floats) -> Floats:
+    """How far boxes are from a point."""
+    nearest = np.clip(point, boxes[..., :2], boxes[..., 2:])
+    return np.hypot(*np.moveaxis(point - nearest, -1, 0))
+
+
+def _inside(points: Floats, boxes: Floats) -> Any:
+    return ((boxes[..., :2] <= points) & (points <= boxes[..., 2:])).all(-1)
+
+
+def _within(inner: Floats, outer: Floats) -> Any:
+    return ((outer[:2] <= inner[..., :2]) & (inner[..., 2:] <= outer[2:])).all(-1)
