@@ -9,7 +9,7 @@ the attack that it needs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch.nn.functional as F
@@ -32,10 +32,14 @@ TRAINERS: Registry[Trainer] = Registry("trainer", "advprune_core.objectives")
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a step leaves for metrics: losses per image (B,), and the logits it trained on."""
+    """What a step leaves for metrics: losses per image (B,), the logits it trained on, and which are of an attack.
+
+    `attacked` (B,) is None where all are.
+    """
 
     losses: Tensor
     logits: Tensor
+    attacked: Tensor | None = None
 
 
 #: The passes that are trained on: losses per image (B,) with their graph, and the logits to report.
@@ -61,6 +65,8 @@ class Objective(Component):
     own_start: ClassVar[bool] = False
     #: Knows steps of the L-inf norm alone.
     only_linf: ClassVar[bool] = False
+    #: Compares a gradient with that of the pass that it trains on: both at the same weights.
+    same_weights: ClassVar[bool] = False
 
     label_smoothing: Annotated[
         float, Field(ge=0, lt=1, description="weight of the uniform distribution in the labels")
@@ -90,7 +96,10 @@ class Objective(Component):
             assert logits is not None
             return self.per_sample(clean, adversarial, batch.y), logits
 
-        return update(passes)
+        outputs = update(passes)
+        if x_adv is None or not attack.policy.steps.leaves_out:
+            return outputs
+        return replace(outputs, attacked=(x_adv != batch.x).flatten(1).any(1))
 
     def check(self, attack: AttackPolicy) -> None:
         """Refuse an attack that does not fit.
@@ -99,7 +108,7 @@ class Objective(Component):
         ------
         ConfigError
             Several steps, or steps by image, with a single-step objective; a start without a
-            gradient; a start that needs a gradient which the objective does not hand over.
+            gradient; a start that needs a gradient which the objective does not hand over; KL in training mode.
         """
         if not self.uses_adversarial:
             return
@@ -115,6 +124,11 @@ class Objective(Component):
         if self.own_step and attack.attack_mode != "eval":
             raise ConfigError(
                 f"the objective {self.name!r} attacks in the pass that it trains on: attack_mode has no effect"
+            )
+        if self.attack_loss == "kl" and attack.attack_mode != "eval":
+            raise ConfigError(
+                f"the objective {self.name!r} attacks the KL divergence from the clean prediction, which is taken in "
+                f"eval mode: attack_mode = {attack.attack_mode!r} does not fit, leave it at 'eval'"
             )
         if self.attack_loss == "kl" and attack.start.clean:
             raise ConfigError(

@@ -109,6 +109,10 @@ class BulletSteps(Steps):
         """That of an image at the boundary, if it is given."""
         return super().length_of(eps, steps) if self.boundary_step_size is None else self.boundary_step_size
 
+    @property
+    def leaves_out(self) -> bool:
+        return self.robust == 0
+
     def expected(self) -> float:
         """Of a network with half its images robust and a fifth misclassified."""
         return 0.4 * self.boundary + 0.4 * self.robust

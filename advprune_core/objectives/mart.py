@@ -35,7 +35,8 @@ def mart(clean: Tensor, adversarial: Tensor, y: Tensor, cross_entropy: Tensor, *
     2020, eq. (10) and (11); the margin of 1e-4 inside the logarithm is that of their code.
     """
     rival = torch.softmax(adversarial, 1).scatter(1, y[:, None], -1.0).amax(1)
-    boosted = cross_entropy - torch.log(1 + _MARGIN - rival)
+    # It is no less than the margin, but in bfloat16, where 1 + 1e-4 is 1, a rival that is sure would give log(0).
+    boosted = cross_entropy - torch.log((1 + _MARGIN - rival).clamp_min(_MARGIN))
     unsure = 1 - torch.softmax(clean, 1).gather(1, y[:, None]).squeeze(1)
     return boosted + beta * kl(adversarial, clean) * unsure
 

@@ -58,6 +58,10 @@ class PartialSteps(Steps):
         """The length that is given, or the usual one."""
         return default_step_size(eps, steps) if self.step_size is None else self.step_size
 
+    @property
+    def leaves_out(self) -> bool:
+        return True
+
     def expected(self) -> float:
         return self.share * self.count
 

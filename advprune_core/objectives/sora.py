@@ -43,13 +43,15 @@ class SORA(Objective):
     From a random start, every pixel moves by a random part of ``2 eps min(1, slack / (1 - c))`` along the sign of the
     gradient, into the box, not back into the ball. `c` is a running average of the `linearity` between the gradient
     of the step and that at its end, which the training pass gives for free; both are of the loss that is trained, with
-    its label smoothing. L-inf alone. Both are taken in the mode of training; the start stays in the box here.
+    its label smoothing and the images' weights. L-inf alone, without AWP. Both are taken in the mode of training; the
+    start stays in the box here.
     """
 
     name = "sora"
     single_step = True
     own_step = True
     only_linf = True
+    same_weights = True
     slack: Annotated[
         float, Field(gt=0, le=1, description="distance of the linearity from 1 that still has full steps")
     ] = 0.02
@@ -79,7 +81,7 @@ class SORA(Objective):
         """The gradient at the start, the step, one update, and what its gradient says of the next step's length."""
         start, average = attack.start(batch), attack.state[_LINEARITY]
         with no_trace(model, "train"):
-            first, _ = input_gradient(model, start, batch.y, self.cross_entropy)
+            first, _ = input_gradient(model, start, batch.y, lambda *pair: self.cross_entropy(*pair) * batch.weights)
         # More than 1 - slack is as good as linear; it is 1 at most.
         length = 2 * attack.eps * min(1.0, self.slack / max(1.0 - float(average), 1e-12))
         part = uniform(stream(attack.seed, "sora"), batch.ids, batch.epochs, tuple(batch.x.shape[1:]))
@@ -92,9 +94,7 @@ class SORA(Objective):
 
         outputs = update(passes)
         assert x_adv.grad is not None
-        # The mean loss, each weighted, has the sign and 1 / B of the size of the image's own gradient.
-        own = len(batch.x) / batch.weights.clamp_min(torch.finfo(torch.float32).tiny)
-        second = torch.where(batch.weights[:, None, None, None] > 0, x_adv.grad * own[:, None, None, None], first)
+        second = x_adv.grad * len(batch.x)  # of the sum of the weighted losses, as the first, not of their mean
         attack.state[_LINEARITY] = self.momentum * average + (1 - self.momentum) * linearity(first, second).mean()
         return outputs
 

@@ -26,6 +26,11 @@ class Steps(Component):
     adaptive: ClassVar[bool] = True
 
     @property
+    def leaves_out(self) -> bool:
+        """Whether images that the network is sure of stay as they are."""
+        return False
+
+    @property
     def single(self) -> bool:
         """Whether every image gets one step."""
         return False

@@ -115,6 +115,8 @@ class RunConfig(Settings):
         values = dict(values)
         trainer = TRAINERS.parse(values.pop("trainer"))
         attack = values.get("attack", {})
+        if isinstance(attack, AttackPolicy):  # what was said of it, as of one that is given in words
+            attack = {name: getattr(attack, name) for name in attack.model_fields_set}
         if isinstance(attack, dict):
             _check_steps(trainer, attack.get("steps"))
             values["attack"] = {**trainer.attack, **attack}
@@ -130,6 +132,11 @@ class RunConfig(Settings):
             attack.__pydantic_fields_set__.discard("eps")  # `eps_of_dataset` tells by that
             resolved["attack"] = attack
         self.objective.check(self.attack)
+        if self.objective.same_weights and self.optimisation.awp:
+            raise ValueError(
+                f"the objective {self.objective.name!r} compares gradients at the same weights, and awp moves the "
+                "weights in between: leave awp at 0, or use another trainer (advprune list trainers)"
+            )
         if self.device == "auto":
             resolved["device"] = "cuda" if torch.cuda.is_available() else "cpu"
         if isinstance(self.pruner, Full) and self.fraction < 1:

@@ -56,6 +56,7 @@ def _mended(config: RunConfig) -> list[str]:
         and isinstance(config.attack.steps, PartialSteps),  # now all are scored attacked
         "scoring": _scored_by_other_steps(config),
         "full_run": config.optimisation.schedule_span == "full_run" and (narrows or not config.pruner.exact),
+        "sora": config.objective.same_weights,  # its step's length, where images have weights
     }
     return [name for name, otherwise in told.items() if otherwise]
 

@@ -250,6 +250,7 @@ class Run:
         objective = config.plain_objective if plain else config.objective
         loss = torch.zeros((), device=state.device)
         correct = torch.zeros((), device=state.device)
+        withstood, attacked = torch.zeros((), device=state.device), torch.zeros((), device=state.device)
         images, waiting, rate = 0, len(state.queue), config.optimisation.lr
         for batch_ids, epochs, weights in state.queue.batches():
             # Progress before this step: what of this epoch has been trained on, in epochs; or what was spent.
@@ -275,7 +276,11 @@ class Run:
                 config.attack.steps.observe(batch, outputs.logits, state.policy)
             self.observer.observe(batch, outputs, state.pruner)
             loss += outputs.losses.float().sum()
-            correct += (outputs.logits.argmax(1) == batch.y).sum()
+            right = outputs.logits.argmax(1) == batch.y
+            correct += right.sum()
+            if outputs.attacked is not None:
+                withstood += (right & outputs.attacked).sum()
+                attacked += outputs.attacked.sum()
             images += size
             state.seen[batch_ids] = True
             # Another batch like this one would end further from the budget.
@@ -291,6 +296,7 @@ class Run:
             "train_accuracy": float(correct) / images if images else 0.0,
             "images": images,
             "kept": whole,
+            **({"attacked_accuracy": float(withstood / attacked)} if attacked else {}),
             **({"plain": True} if plain else {}),
             **({"cost": state.ledger.cost} if budget else {}),
             **({} if ratio is None else {"step_ratio": ratio}),

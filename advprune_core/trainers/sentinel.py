@@ -64,7 +64,7 @@ class Check:
     robust : float
         Under PGD-10, on held-out images.
     training : float
-        On the training attack, in training.
+        On the training attack, in training: of the images that it attacks, if some are left out as they are.
     on_training : float, optional
         Under PGD-10, on training images that are kept; known where a collapse was `suspected` (not in older records).
     """
@@ -83,7 +83,12 @@ class Check:
 def checks(metrics: Sequence[Mapping[str, Any]]) -> list[Check]:
     """The checks in a run's rows of metrics; none of a plain phase, or where nothing was trained on."""
     return [
-        Check(row["epoch"], row.get("val_pgd_trained", row["val_pgd"]), row["train_accuracy"], row.get("train_pgd"))
+        Check(
+            row["epoch"],
+            row.get("val_pgd_trained", row["val_pgd"]),
+            row.get("attacked_accuracy", row["train_accuracy"]),
+            row.get("train_pgd"),
+        )
         for row in metrics
         if "val_pgd" in row and attacked(row)
     ]

@@ -13,6 +13,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.objectives.base import OBJECTIVES, Objective, Outputs, Passes
 from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.pgd_at import PGDAT, Standard
+from advprune_core.objectives.policy import AttackPolicy
 
 SMOOTHINGS = [0.0, 0.1, 0.5, 0.99]
 
@@ -116,6 +117,8 @@ def test_a_step_passes_the_model_as_often_as_it_says(objective: Objective, calls
     def attack(given: Batch, target: Tensor, loss: str) -> Tensor:
         attacked.append((given, target, loss))
         return given.x.flip(3)
+
+    attack.policy = AttackPolicy()  # type: ignore[attr-defined]
 
     def update(passes: Passes) -> Outputs:
         losses, logits = passes()

@@ -80,14 +80,21 @@ def test_loss_and_gradient(objective: type[TRADES | MART], oracle: Any, seed: in
 
 
 @EVERY
-def test_finite_where_probabilities_underflow(objective: type[TRADES | MART], oracle: Any) -> None:
-    """Loss and gradients where probabilities underflow to 0 and saturate at 1."""
-    clean = torch.tensor([[200.0, 0.0, -200.0], [0.0, 0.0, 300.0]], requires_grad=True)
-    adversarial = torch.tensor([[-200.0, 0.0, 200.0], [0.0, 0.0, 300.0]], requires_grad=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_finite_where_probabilities_underflow(objective: type[TRADES | MART], oracle: Any, dtype: torch.dtype) -> None:
+    """Loss and gradients where probabilities underflow to 0 and saturate at 1, in bfloat16 as soon as at 0.998."""
+    clean = torch.tensor([[200.0, 0.0, -200.0], [0.0, 0.0, 300.0]], dtype=dtype, requires_grad=True)
+    adversarial = torch.tensor([[-200.0, 0.0, 200.0], [0.0, 0.0, 300.0]], dtype=dtype, requires_grad=True)
     losses = objective().per_sample(clean, adversarial, torch.tensor([0, 2]))
     assert losses.isfinite().all()
     gradients = torch.autograd.grad(losses.sum(), (clean, adversarial))
     assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_the_target_of_an_attack_on_kl_is_in_eval_mode_and_so_is_the_attack() -> None:
+    with pytest.raises(ConfigError, match="taken in eval mode: attack_mode = 'train' does not fit"):
+        RunConfig.flat(trainer="trades", attack_mode="train")
+    RunConfig.flat(trainer="mart", attack_mode="train")
 
 
 @EVERY

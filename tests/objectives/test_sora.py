@@ -76,6 +76,41 @@ def test_sora_against_a_plain_loop(
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("weights", [[1.0] * 4, [0.2, 2.2, 1.0, 0.6]])
+def test_where_images_of_a_batch_act_on_each_other_both_gradients_are_of_what_is_trained(weights: list[float]) -> None:
+    """With normalisation over the batch an image's gradient has parts of the others' losses, as they are weighted."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.Tanh(), nn.Flatten(), nn.Linear(72, 4)).train()
+    config, importance = RunConfig.flat(trainer="sora", eps=EPS), torch.tensor(weights)
+    state, given = config.objective.state(4, (2, 6, 5)), replace(batch([0, 1, 2, 3]), weights=importance)
+
+    def gradient(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        losses = nn.functional.cross_entropy(copy.deepcopy(model)(x), given.y, reduction="none")
+        return torch.autograd.grad((losses * importance).sum(), x)[0]
+
+    bound = config.attack.bind(model, seed=0, state=state)
+    start = bound.start(given)
+    part = uniform(stream(0, "sora"), given.ids, given.epochs, (2, 6, 5))
+    first = gradient(start)
+    second = gradient((start + 2 * EPS * part * first.sign()).clamp(0, 1))
+    values = (second * first.sign()).flatten(1).sum(1) / first.abs().flatten(1).sum(1)
+
+    def update(passes: Passes) -> Outputs:
+        losses, logits = passes()
+        (losses * importance).mean().backward()
+        return Outputs(losses, logits)
+
+    config.objective.step(model, given, bound, update)
+    expected = 0.95 * 0.99 + 0.05 * float(values.clamp(-1, 1).mean())
+    assert float(state["sora.linearity"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_that_move_between_its_gradients_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"compares gradients at the same weights.*leave awp at 0"):
+        RunConfig.flat(trainer="sora", eps=EPS, awp=0.005)
+
+
 def test_with_label_smoothing_it_is_of_a_second_version() -> None:
     plain = RunConfig.flat(trainer="sora", eps=EPS)
     smoothed = plain.with_settings({"objective.label_smoothing": 0.1})

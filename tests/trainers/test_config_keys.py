@@ -16,6 +16,7 @@ from advprune_core.base.settings import Settings
 from advprune_core.datasets.base import DATASETS, DatasetSource, load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import TRAINERS
+from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.study.evaluations import EvaluationConfig
 from advprune_core.trainers.config import RunConfig
 from tests.alternatives import ALL_FAMILIES, RUN_OPTIONS, changes, companions, component, components, demand
@@ -145,7 +146,16 @@ def test_the_radius_counts_where_the_checkpoint_is_chosen_by_it(digits: Dataset)
 @pytest.mark.parametrize("name", TRAINERS.classes())
 def test_a_trainer_is_its_objective_and_attack(name: str, digits: Dataset) -> None:
     preset = TRAINERS.classes()[name]
-    assert RunConfig.flat(trainer=name) == RunConfig(objective=preset.objective, attack=preset.attack)
+    named = RunConfig.flat(trainer=name)
+    assert named == RunConfig(objective=preset.objective, attack=preset.attack)
+    # What is said of the attack adds to it, in whatever form it is said.
+    within = RunConfig.flat(trainer=name, eps=0.1)
+    assert (
+        within == RunConfig(trainer=name, attack=AttackPolicy(eps=0.1)) == RunConfig(trainer=name, attack={"eps": 0.1})
+    )
+    assert (within.attack.start, within.attack.steps) == (named.attack.start, named.attack.steps)
+    assert RunConfig(trainer=name, attack=named.attack) == named
+    assert RunConfig(trainer=name, attack=named.attack).eps_of_dataset
 
 
 # The schedule lies in a group that equals its default, and must not be left out with it.
@@ -203,6 +213,7 @@ def test_only_l2_attacks_have_a_geometry_in_their_keys(digits: Dataset, monkeypa
         ({"pruner": "loss_top", "schedule_span": "full_run"}, "full_run"),
         ({"pruner": "random", "schedule_span": "full_run"}, None),
         ({"pruner": "random", "trainer": "sat"}, None),
+        ({"pruner": "infobatch", "trainer": "sora"}, "sora"),
         ({"pruner": "keep_hard"}, None),
     ],
     ids=str,

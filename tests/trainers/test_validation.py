@@ -16,6 +16,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset, Split
 from advprune_core.models.base import build_model
+from advprune_core.objectives.base import Objective, Outputs
 from advprune_core.trainers import validation
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
@@ -115,6 +116,34 @@ def test_images_that_are_trained_on_are_attacked_where_a_collapse_is_suspected_a
     some = kept.take(kept.spread(len(dataset.val_stop)))
     again = accuracy_under(model, some, PGD(steps=10), threat=config.threat, seed=config.seed)
     assert result.metrics[-1]["train_pgd"] == again
+
+
+@pytest.mark.parametrize("steps", [{"partial": {"share": 0.25}}, {"bullet": {"robust": 0}}], ids=str)
+def test_what_is_left_out_as_it_is_withstands_no_attack(steps: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is right of all clean images and of a third of the attacked ones has not learned the attack."""
+    found: list[tuple[int, int]] = []
+    step = Objective.step
+
+    def told(self: Objective, *given: Any) -> Outputs:
+        outputs, batch = step(self, *given), given[1]
+        assert outputs.attacked is not None
+        right = outputs.logits.argmax(1) == batch.y
+        found.append((int((right & outputs.attacked).sum()), int(outputs.attacked.sum())))
+        return outputs
+
+    monkeypatch.setattr(Objective, "step", told)
+    config = tiny_run(epochs=1, best_every=1, steps=steps, eps="4/16", lr=0.05)
+    result = train(config, data(config))
+    right, attacked = (sum(column) for column in zip(*found, strict=True))
+    assert 0 < attacked < result.metrics[0]["images"]
+    assert result.metrics[0]["attacked_accuracy"] == pytest.approx(right / attacked)
+    assert [check.training for check in checks(result.metrics)] == [result.metrics[0]["attacked_accuracy"]]
+
+
+@pytest.mark.parametrize("steps", [2, "bullet"], ids=str)
+def test_where_all_are_attacked_that_is_the_training_accuracy(steps: Any) -> None:
+    config = tiny_run(epochs=1, steps=steps)
+    assert "attacked_accuracy" not in train(config, data(config)).metrics[0]
 
 
 def test_a_plain_phase_is_no_collapse() -> None:
