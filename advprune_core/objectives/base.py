@@ -8,7 +8,7 @@ the attack that it needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -22,6 +22,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.models.mode import quiet_logits
 from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.starts import CleanStart
+from advprune_core.objectives.steps import parse_steps
 
 if TYPE_CHECKING:
     from advprune_core.objectives.policy import AttackPolicy, BoundAttack
@@ -169,3 +170,19 @@ class Trainer(Component):
     attack: ClassVar[dict[str, Any]] = {}
     #: With several steps it would be another method.
     single_step: ClassVar[bool] = False
+
+    def attack_with(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of its attack policy, and over them those that are given.
+
+        Raises
+        ------
+        ConfigError
+            Steps that would make another method of one that takes a single step.
+        """
+        steps = given.get("steps")
+        if self.single_step and steps is not None and not parse_steps(steps).single:
+            raise ConfigError(
+                f"the trainer {self.name!r} takes one step: steps = {steps!r} does not fit; "
+                "several steps, or steps by image, are for trainers such as 'pgd_at'"
+            )
+        return {**self.attack, **given}

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from advprune_core.base.randomness import generator
+from advprune_core.base.randomness import generator, stream
+from advprune_core.datasets import augmentation
+from advprune_core.datasets.splits import Split
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.selection import Selection
 
 
@@ -28,6 +31,28 @@ def epoch_order(seed: int, epoch: int, n: int, selection: Selection, share: floa
     order = generator(seed, "order", epoch).permutation(n)
     order = order[kept[order]]
     return order[: round(share * len(order))]
+
+
+def batch_of(
+    split: Split,
+    ids: NDArray[np.int64],
+    epochs: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    *,
+    seed: int,
+    crop_padding: int,
+    flip: bool,
+) -> Batch:
+    """Images of a training split, on its device, cropped and flipped as an epoch of a run's seed has them."""
+    rows, drawn, importance = (
+        torch.from_numpy(array).to(split.images.device, non_blocking=True) for array in (ids, epochs, weights)
+    )
+    x, crops = split.pixels(rows), None
+    if crop_padding or flip:
+        key = stream(seed, "augmentation")
+        crops = augmentation.sample(key, rows, drawn, padding=crop_padding, flip=flip)
+        x = augmentation.apply(augmentation.pad(x, crop_padding), crops)
+    return Batch(x, split.labels[rows], ids=rows, epochs=drawn, weights=importance, crops=crops)
 
 
 class BatchQueue:

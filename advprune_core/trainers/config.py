@@ -19,24 +19,19 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import MODELS, ModelSettings
 from advprune_core.models.cnns import SmallCNN
 from advprune_core.models.weights import InitialWeights
-from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
+from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective
 from advprune_core.objectives.pgd_at import PGDAT, Standard
 from advprune_core.objectives.policy import AttackPolicy
-from advprune_core.objectives.steps import parse_steps
 from advprune_core.pruners.base import PRUNERS, Pruner
 from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
 from advprune_core.pruners.random import Full
 from advprune_core.pruners.selection import budget
 from advprune_core.trainers.identity import identity_of
 from advprune_core.trainers.optimisation import Optimisation
+from advprune_core.trainers.speeds import automatic_speed
 
 Device = Literal["auto", "cpu", "cuda"]
 OnCollapse = Literal["flag", "stop", "roll_back"]
-
-#: `speed: auto` compiles from so many updates on all data: less time would be saved than compiling takes.
-LEAST_UPDATES = 1000
-#: ... and from images of so many pixels a side: the passes of smaller ones are too short to gain.
-LEAST_SIDE = 32
 
 
 class RunConfig(Settings):
@@ -118,8 +113,7 @@ class RunConfig(Settings):
         if isinstance(attack, AttackPolicy):  # what was said of it, as of one that is given in words
             attack = {name: getattr(attack, name) for name in attack.model_fields_set}
         if isinstance(attack, dict):
-            _check_steps(trainer, attack.get("steps"))
-            values["attack"] = {**trainer.attack, **attack}
+            values["attack"] = trainer.attack_with(attack)
         values.setdefault("objective", trainer.objective)
         return values
 
@@ -145,7 +139,7 @@ class RunConfig(Settings):
                 "(advprune list pruners)"
             )
         if self.speed == "auto":
-            resolved["speed"] = self._automatic_speed(resolved.get("device", self.device))
+            resolved["speed"] = automatic_speed(self, resolved.get("device", self.device))
         keeps_all = self.fraction == 1 and self.pruner.exact
         resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
         if self.optimisation.plain_epochs and not self.objective.uses_adversarial:
@@ -189,20 +183,6 @@ class RunConfig(Settings):
         optimisation = self.optimisation.replace(epochs=epochs)
         return {"pruner": pruner, "optimisation": optimisation, "warm_start": 0.0, "equal_cost": False}
 
-    def _automatic_speed(self, device: Device) -> Speed:
-        """What ``speed: auto`` stands for; by the settings alone, whatever this machine is good at.
-
-        On a GPU compiled passes have to be asked for: a minute of compiling comes before steps that are
-        1.8 times as fast (results/reference/compiled/gpu.csv, an H100).
-        The fraction does not count, so that a pruned run and the full one are of one speed; nor do
-        objectives that take their own step, because those passes stay plain.
-        """
-        data, optimisation = self.dataset, self.optimisation
-        images = min(data.limit or data.images, data.images)
-        long = optimisation.epochs * images >= LEAST_UPDATES * optimisation.batch_size
-        gains = device == "cpu" and self.model.compiles and data.side >= LEAST_SIDE and not self.objective.own_step
-        return "compiled" if gains and long else "exact"
-
     @classmethod
     def flat(cls, /, **options: Any) -> RunConfig:
         """Build a config from flat names: ``eps`` for ``attack.eps``, ``epochs``, ``seed``, ...
@@ -234,13 +214,13 @@ class RunConfig(Settings):
         config, changes = self, dict(settings)
         if "trainer" in changes:
             trainer = TRAINERS.parse(changes.pop("trainer"))
-            _check_steps(trainer, changes.get("attack.steps"))
-            presets = {"objective": trainer.objective, **{f"attack.{k}": v for k, v in trainer.attack.items()}}
-            changes = presets | changes
+            given = {"steps": changes["attack.steps"]} if "attack.steps" in changes else {}
+            presets = {f"attack.{name}": value for name, value in trainer.attack_with(given).items()}
+            changes = {"objective": trainer.objective} | presets | changes
         own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
         if own and not {"attack", "attack.eps"} & set(changes):
             config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
-        if self.speed == self._automatic_speed(self.device):
+        if self.speed == automatic_speed(self, self.device):
             config = config.model_copy(update={"speed": "auto"})
         try:
             return config.with_paths(changes)
@@ -299,15 +279,6 @@ class RunConfig(Settings):
         if self.optimisation.cost_budget is not None:
             return min(float(metrics[-1]["cost"]), self.passes(n)) if metrics else 0.0
         return self.passes(n, epochs=len(metrics))
-
-
-def _check_steps(trainer: Trainer, steps: Any) -> None:
-    """Refuse steps that would make another method of a single-step one."""
-    if trainer.single_step and steps is not None and not parse_steps(steps).single:
-        raise ConfigError(
-            f"the trainer {trainer.name!r} takes one step: steps = {steps!r} does not fit; "
-            "several steps, or steps by image, are for trainers such as 'pgd_at'"
-        )
 
 
 def flat_fields() -> dict[str, str]:

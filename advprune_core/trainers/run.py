@@ -12,13 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advprune_core.base.randomness import stream, torch_stream
+from advprune_core.base.randomness import torch_stream
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets import augmentation
 from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import Outputs, Passes
 from advprune_core.objectives.batch import Batch
@@ -26,11 +24,12 @@ from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.pruners.selection import check_selected
 from advprune_core.trainers.arithmetic import autocast, check_precision, run_passes
 from advprune_core.trainers.awp import perturbed_weights
-from advprune_core.trainers.batches import epoch_order
+from advprune_core.trainers.batches import batch_of, epoch_order
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import SCOUT, RunState
+from advprune_core.trainers.tally import Tally
 from advprune_core.trainers.validation import validate
 from advprune_core.trainers.warmups import shared_key
 
@@ -248,23 +247,25 @@ class Run:
         attack = config.attack.bind(state.model, seed=config.seed, state=state.policy)
         plain = epoch < config.optimisation.plain_epochs
         objective = config.plain_objective if plain else config.objective
-        loss = torch.zeros((), device=state.device)
-        correct = torch.zeros((), device=state.device)
-        withstood, attacked = torch.zeros((), device=state.device), torch.zeros((), device=state.device)
-        images, waiting, rate = 0, len(state.queue), config.optimisation.lr
+        augmented: dict[str, Any] = {
+            "seed": config.seed,
+            "crop_padding": config.optimisation.crop_padding,
+            "flip": config.optimisation.flip,
+        }
+        tally, waiting, rate = Tally.on(state.device), len(state.queue), config.optimisation.lr
         for batch_ids, epochs, weights in state.queue.batches():
             # Progress before this step: what of this epoch has been trained on, in epochs; or what was spent.
             position, before = (len(ids) - waiting) / whole, state.ledger.cost
             waiting -= len(batch_ids)
             done = epoch + position
             if by_images:
-                done = (state.counters.visited + images) / n
+                done = (state.counters.visited + tally.images) / n
             progress = max(done / config.optimisation.epochs, before / budget if budget else 0.0)
             progress = min(max(progress, 0.0), 1.0)
             rate = config.optimisation.lr * config.optimisation.schedule.factor(progress)
             for group in state.optimiser.param_groups:
                 group["lr"] = rate
-            batch = self._batch(batch_ids, epochs, weights)
+            batch = batch_of(self.split, batch_ids, epochs, weights, **augmented)
             if len(batch_ids) > size:
                 with state.ledger.phase("select"):
                     batch = config.pruner.narrow(state.model, batch, size)
@@ -275,28 +276,20 @@ class Run:
             if not plain:
                 config.attack.steps.observe(batch, outputs.logits, state.policy)
             self.observer.observe(batch, outputs, state.pruner)
-            loss += outputs.losses.float().sum()
-            right = outputs.logits.argmax(1) == batch.y
-            correct += right.sum()
-            if outputs.attacked is not None:
-                withstood += (right & outputs.attacked).sum()
-                attacked += outputs.attacked.sum()
-            images += size
+            tally.add(outputs, batch.y)
             state.seen[batch_ids] = True
             # Another batch like this one would end further from the budget.
             if budget and 3 * state.ledger.cost - before > 2 * budget:
                 state.counters.spent = True
                 break
-        state.counters.visited += images
+        state.counters.visited += tally.images
         ratio = state.selection.step_ratio
         return {
             "epoch": epoch,
             "lr": rate,
-            "train_loss": float(loss) / images if images else 0.0,
-            "train_accuracy": float(correct) / images if images else 0.0,
-            "images": images,
+            **tally.row(),
+            "images": tally.images,
             "kept": whole,
-            **({"attacked_accuracy": float(withstood / attacked)} if attacked else {}),
             **({"plain": True} if plain else {}),
             **({"cost": state.ledger.cost} if budget else {}),
             **({} if ratio is None else {"step_ratio": ratio}),
@@ -308,18 +301,6 @@ class Run:
         left_out = any(len(selection) < n for selection in self.state.selections.values())
         narrowed = config.pruner.candidates(size, config.fraction) > size
         return config.optimisation.schedule_span == "full_run" and (left_out or narrowed)
-
-    def _batch(self, ids: np.ndarray, epochs: np.ndarray, weights: np.ndarray) -> Batch:
-        rows, drawn, importance = (
-            torch.from_numpy(array).to(self.state.device, non_blocking=True) for array in (ids, epochs, weights)
-        )
-        x, crops = self.split.pixels(rows), None
-        optimisation = self.config.optimisation
-        if optimisation.crop_padding or optimisation.flip:
-            key, padding = stream(self.config.seed, "augmentation"), optimisation.crop_padding
-            crops = augmentation.sample(key, rows, drawn, padding=padding, flip=optimisation.flip)
-            x = augmentation.apply(augmentation.pad(x, padding), crops)
-        return Batch(x, self.split.labels[rows], ids=rows, epochs=drawn, weights=importance, crops=crops)
 
     def _update(self, batch: Batch, passes: Passes) -> Outputs:
         state, gamma = self.state, self.config.optimisation.awp

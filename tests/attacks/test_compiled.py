@@ -27,9 +27,10 @@ from advprune_core.study.evaluations import EvaluationConfig, evaluate_model
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run
 from advprune_core.study.tasks import TrainTask
-from advprune_core.trainers.config import LEAST_UPDATES, RunConfig
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.speeds import LEAST_UPDATES
 from tests.tiny import DATASET, tiny_run, tiny_study
 
 RESIDUAL = {"preact_resnet": {"width": 2}}
