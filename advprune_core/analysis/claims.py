@@ -16,7 +16,8 @@ from advprune_core.analysis.reliability import fewer_claimed, sooner_claimed
 from advprune_core.analysis.rivals import at_equal_robustness, deciding
 from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, together
 from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, runs_of, was_run, well_covered
-from advprune_core.analysis.summaries import attacks_of, points, seconds_ratio
+from advprune_core.analysis.summaries import points, seconds_ratio
+from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import (
     BETTER,
     BETTER_ALONE,
@@ -153,14 +154,20 @@ def _lost_by(claim: Claim, table: pd.DataFrame, *, arm: str) -> tuple[str, str]:
         return NOT_MEASURED, OPEN
     full, pruned = runs_of(tested, reference, 1.0), runs_of(tested, arm, claim.fraction)
     seeds = full.index.intersection(pruned.index)
-    lost, share = found.over_images, estimate((1 - pruned["robust"] / full["robust"]).loc[seeds])
+    lost, level = found.over_images, _level(full.loc[seeds])
+    in_points = _at_most(lost, claim.number / 100)
+    if not found.alike:
+        return f"{lost.text()} points of {level} ({lost.counted()}), tested differently", OPEN
+    if not full["robust"].loc[seeds].all():  # there is nothing to lose a share of
+        never = "where a full run is not robust at all no share is known"
+        return f"{lost.text()} points of {level} ({lost.counted()}; {never})", f"{in_points} if points are meant"
+    share = estimate((1 - pruned["robust"] / full["robust"]).loc[seeds])
     outcomes = both_outcomes(pruned.loc[seeds], full.loc[seeds])
     if found.other_images is not None and outcomes is not None:
         low, high = crossed_bootstrap(*outcomes, relative=True)
         share = replace(share, low=-high, high=-low)
-    in_points, in_share = (_at_most(loss, claim.number / 100) for loss in (lost, share))
+    in_share = _at_most(share, claim.number / 100)
     verdict = in_points if in_points == in_share else f"{in_points} if points are meant, else {in_share}"
-    level = _level(full.loc[seeds])
     return f"{lost.text()} points of {level}, {share.text()} % of what was robust ({lost.counted()})", verdict
 
 
@@ -208,7 +215,7 @@ def _surely(row: pd.Series, claim: Claim, table: pd.DataFrame, *, of: int) -> bo
     """Whether a row of `at_equal_robustness` is known to lose no more than the margin, as one of so many."""
     places = {"fraction": row["matched_fraction"], "reference_fraction": 1.0}
     found = compare(table, row["arm"], claim.reference, **places, confidence=1 - LEVEL / of)
-    return found.difference.seeds >= MIN_SEEDS and found.over_images.low > -MARGIN
+    return found.alike and found.difference.seeds >= MIN_SEEDS and found.over_images.low > -MARGIN
 
 
 def _so_far(verdict: str, missing: int) -> str:

@@ -15,7 +15,8 @@ from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label, point_label, sample, setting
 from advprune_core.analysis.markup import plain, with_names
 from advprune_core.analysis.style import Look, canvas, caption, key, legend, middles, pruner_look, reach, styled, tidy
-from advprune_core.analysis.summaries import attacks_told, once
+from advprune_core.analysis.summaries import once
+from advprune_core.analysis.tested import attacks_told
 from advprune_core.analysis.ways import dearest_costs, full_costs
 
 #: With more arms than this, controls among them, lines cannot be told apart.

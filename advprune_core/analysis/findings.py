@@ -11,7 +11,7 @@ from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import arm_label, point_label
 from advprune_core.analysis.markup import escape, with_names
-from advprune_core.analysis.seeds import seeds_of_study, was_run
+from advprune_core.analysis.seeds import planned_seeds, was_run
 from advprune_core.analysis.summaries import speed_ups
 from advprune_core.analysis.verdicts import (
     BETTER,
@@ -72,7 +72,7 @@ def _full_data(table: pd.DataFrame) -> list[str]:
     if not len(full):
         return []
     clean, robust = accuracy(full["clean"]), accuracy(full["robust"])
-    planned = seeds_of_study(table)
+    planned = planned_seeds(full, table)
     interval = "" if np.isnan(robust.low) else ", 95 % t interval"
     return [
         f"Full data reaches {clean.text()} % on clean images and {robust.text()} % under attack "
@@ -180,8 +180,12 @@ def _dear(group: pd.DataFrame) -> str:
         return "not known" + " (there is no full run)" * bool((group["seeds"] > 0).any())
     dear = group.assign(more=group["cost"] - group["fraction"]).sort_values("more", ascending=False)
     dear = dear[dear["more"] > _DEAR]
-    told = ", ".join(f"{row['pruner']} (+{row['more']:.2f})" for _, row in dear.iterrows()) or "none"
-    return told + (f"; not known of {', '.join(unknown['pruner'])}" if len(unknown) else "")
+    choosing, keeping = (
+        ", ".join(f"{row['pruner']} (+{row['more']:.2f})" for _, row in rows.iterrows())
+        for rows in (dear[~dear["keeps_more"]], dear[dear["keeps_more"]])
+    )
+    more = f"; what {keeping} takes beyond the fraction is for images, more of which it trains on" * bool(keeping)
+    return (choosing or "none") + more + (f"; not known of {', '.join(unknown['pruner'])}" if len(unknown) else "")
 
 
 def _random_itself(rows: pd.DataFrame) -> list[str]:

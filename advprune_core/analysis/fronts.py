@@ -22,7 +22,7 @@ from scipy.interpolate import PchipInterpolator
 
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant
-from advprune_core.analysis.summaries import attacks_of
+from advprune_core.analysis.tested import attacks_of
 from advprune_core.base.components import Component
 from advprune_core.base.files import write_text
 from advprune_core.pruners.oracle import Oracle

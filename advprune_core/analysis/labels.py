@@ -16,7 +16,7 @@ from advprune_core.analysis.cells import (
     threat,
 )
 from advprune_core.analysis.markup import plain
-from advprune_core.analysis.summaries import attacks_told
+from advprune_core.analysis.tested import attacks_told
 from advprune_core.base.settings import ConfigError
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import CONTROLS, OF_ALL_DATA, control_of

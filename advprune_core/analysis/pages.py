@@ -20,7 +20,6 @@ from advprune_core.analysis.rivals import equal_cost_findings, equal_robustness_
 from advprune_core.analysis.seeds import well_covered
 from advprune_core.analysis.summaries import (
     after_attacks,
-    attacks_of,
     markdown,
     points,
     printable,
@@ -28,6 +27,7 @@ from advprune_core.analysis.summaries import (
     pruner_table,
 )
 from advprune_core.analysis.survival import survival_findings
+from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.trainer_findings import trainer_findings
 from advprune_core.analysis.ways import SAME_COST, way_labels
 from advprune_core.base.files import write_text

@@ -38,7 +38,8 @@ from advprune_core.analysis.style import (
     share_looks,
     styled,
 )
-from advprune_core.analysis.summaries import Point, attacks_told, speed_ups
+from advprune_core.analysis.summaries import Point, speed_ups
+from advprune_core.analysis.tested import attacks_told
 from advprune_core.analysis.ways import full_costs
 from advprune_core.trainers.controls import control_of, matched_arm
 

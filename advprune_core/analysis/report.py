@@ -28,7 +28,8 @@ from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.pages import compares_ways, findings_of, many_arms, more_findings, rows_of
 from advprune_core.analysis.plots import accuracy_vs_fraction
 from advprune_core.analysis.style import DPI
-from advprune_core.analysis.summaries import after_attacks, attacks_of
+from advprune_core.analysis.summaries import after_attacks
+from advprune_core.analysis.tested import attacks_of
 from advprune_core.base.settings import ConfigError
 from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore

@@ -32,8 +32,11 @@ def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
 
 
 def _whole(rows: pd.DataFrame) -> bool:
-    """Whether the runs of a point keep all the data to the end: full runs, and shorter ones."""
-    return bool((rows["kept"] == rows["n"]).all())
+    """Whether the runs of a point are on all the data: full runs, and shorter ones.
+
+    A pruner may end on all the data, too, and is none of these.
+    """
+    return bool((rows["fraction"] == 1).all())
 
 
 def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
@@ -206,8 +209,8 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
         difference_low, difference_high`` (robust, over seeds), ``images_low, images_high`` (over seeds and test
         images), ``speed_up`` (in forward-equivalents), ``speed_up_seconds`` (processor seconds of training and
         selection, of seeds whose two runs one machine made), and ``as_robust``: True if the 95 % interval lies above
-        minus the margin, False if below, None if it holds both or there are fewer than `MIN_SEEDS` seeds. It is
-        the interval over seeds and images, where outcomes of images are known.
+        minus the margin, False if below, None if it holds both, there are fewer than `MIN_SEEDS` seeds or the two
+        were tested differently. It is the interval over seeds and images, where outcomes of images are known.
 
     Raises
     ------
@@ -229,7 +232,7 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
         as_robust = None
         if (arm, fraction) == (reference, 1.0):
             as_robust = True
-        elif difference.seeds >= MIN_SEEDS and (low > -margin or high < -margin):
+        elif found.alike and difference.seeds >= MIN_SEEDS and (low > -margin or high < -margin):
             as_robust = low > -margin
         rows.append(
             {

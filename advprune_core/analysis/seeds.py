@@ -22,10 +22,10 @@ def by_seed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates("seed").set_index("seed")
 
 
-def seeds_of_study(table: pd.DataFrame) -> int:
-    """How many seeds a study has, those without any run so far too, where the table knows."""
-    known = table["study_seeds"].max() if "study_seeds" in table else np.nan
-    return int(np.fmax(known, table["seed"].nunique()))
+def planned_seeds(runs: pd.DataFrame, table: pd.DataFrame) -> int:
+    """How many seeds a study has of some runs, those without one so far too; where that is not known, of its table."""
+    known = runs["study_seeds"].max() if "study_seeds" in runs else np.nan
+    return table["seed"].nunique() if pd.isna(known) else int(known)
 
 
 def was_run(table: pd.DataFrame, arm: str, fraction: float) -> bool:

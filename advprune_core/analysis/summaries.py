@@ -8,7 +8,8 @@ import pandas as pd
 from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
-from advprune_core.analysis.seeds import seeds_of_study, was_run
+from advprune_core.analysis.seeds import planned_seeds, was_run
+from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import Verdict, compare, judge
 from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, way_of
 from advprune_core.trainers.controls import control_arm
@@ -37,22 +38,6 @@ def mean_seconds(runs: pd.DataFrame) -> float:
     """Mean processor seconds of runs, NaN where they were not all trained on one device at one speed."""
     apart = any(runs[name].nunique(dropna=False) > 1 for name in _PLACE if name in runs)
     return np.nan if apart else float(runs["cost_seconds"].mean())
-
-
-def attacks_of(table: pd.DataFrame, *, parts: bool = False) -> list[str]:
-    """The attacks of the test in their order; with `parts`, those of an attack in parts instead of it."""
-    found = [column.removeprefix("robust_") for column in map(str, table) if column.startswith("robust_")]
-    names = [name for name in found if name not in ("low", "high")]
-    owners = {name.split("/")[0] for name in names if "/" in name}
-    return [name for name in names if (name not in owners if parts else "/" not in name)]
-
-
-def attacks_told(table: pd.DataFrame) -> str:
-    """The attacks of the test, those that not all tested runs stood last: ``pgd20, autoattack or autoattack_apgd``."""
-    tested = table[table["robust"].notna()] if "robust" in table else table[:0]
-    everywhere = [name for name in attacks_of(table) if not len(tested) or tested[f"robust_{name}"].notna().all()]
-    elsewhere = " or ".join(name for name in attacks_of(table) if name not in everywhere)
-    return ", ".join(filter(None, [*everywhere, elsewhere]))
 
 
 def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, pd.DataFrame]:
@@ -84,7 +69,7 @@ def printable_ways(
         row |= {"clean, %": f"{100 * full['clean']:.1f}"}
         for _, point in group.sort_values("matched_fraction", ascending=False).iterrows():
             value = Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
-            if (seeds := _seeds(point, table)) != str(seeds_of_study(table)):
+            if (seeds := _seeds(point)) != str(planned_seeds(table, table)):
                 value += f" ({seeds} seeds)"
             row[f"robust at {100 * point['matched_fraction']:g} %"] = value
         rows.append(row)
@@ -105,7 +90,7 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
         ``cost``, of the full run's, in passes, and ``cost_seconds``: the same with selection counted
         in processor seconds of the run's own training, so that it holds on a busy machine; what all
         selections cost in epochs of training on all data, in passes and in processor seconds;
-        ``n_filled``; ``step_ratio``.
+        ``n_filled``; ``step_ratio``; ``keeps_more``: whether it keeps more images than the fraction, at last at least.
     """
     table, rows = with_accuracies(table), []
     shares = table["cost"] / full_costs(table)
@@ -128,6 +113,7 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
             if f"{unit}_select" in group:
                 epoch = group[f"{unit}_train"] / group["images_visited"] * group["n"]
                 row[f"selection_{name}"] = (group[f"{unit}_select"].fillna(0) / epoch).mean()
+        row["keeps_more"] = bool((group["kept"] > 1.01 * group["fraction"] * group["n"]).any())
         row["n_filled"] = group["n_filled"].mean()
         row["step_ratio"] = group["step_ratio"].astype(float).mean()
         rows.append(row)
@@ -206,9 +192,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``arm, fraction, matched_fraction, control, seeds, clean, clean_low, clean_high, robust, ...,
-        cost, speed_up``: `seeds` that were tested; accuracies in [0, 1]; `cost` is the share of the full run's
-        forward-equivalents, `speed_up` its inverse.
+        Columns ``arm, fraction, matched_fraction, control, seeds, planned, clean, clean_low, clean_high, robust, ...,
+        cost, speed_up``: `seeds` that were tested, of those `planned`; accuracies in [0, 1]; `cost` is the share of the
+        full run's forward-equivalents, `speed_up` its inverse.
     """
     table = with_accuracies(table)
     shares = table["cost"] / full_costs(table)
@@ -220,6 +206,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             "matched_fraction": matched,
             "control": bool(group["control"].notna().any()),
             "seeds": group[group["robust"].notna()]["seed"].nunique(),
+            "planned": planned_seeds(group, table),
         }
         for name in ("clean", "robust"):
             value = accuracy(group[name].dropna())
@@ -242,7 +229,7 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
     of_all = None if dearest is None else (table["cost"] / dearest[1]).groupby([table[name] for name in places]).mean()
     worst = table.groupby(places)["worst_class_robust"].mean() if "worst_class_robust" in table else None
     for _, row in summary(table).iterrows():
-        shown = {"arm": row["arm"], **_kept(row, table), "seeds": _seeds(row, table)}
+        shown = {"arm": row["arm"], **_kept(row, table), "seeds": _seeds(row)}
         for name in ("clean", "robust"):
             shown[f"{name} accuracy, %"] = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], 0).text()
         if worst is not None:
@@ -277,9 +264,9 @@ def _kept(row: pd.Series, table: pd.DataFrame) -> dict[str, str]:
     return {"data kept": kept, **controls}
 
 
-def _seeds(row: pd.Series, table: pd.DataFrame) -> str:
-    """``5``, or ``4 of 5`` where a seed of the study is not in the mean."""
-    tested, planned = int(row["seeds"]), seeds_of_study(table)
+def _seeds(row: pd.Series) -> str:
+    """``5``, or ``4 of 5`` where a seed that was planned is not in the mean."""
+    tested, planned = int(row["seeds"]), int(row["planned"])
     return str(tested) if tested == planned else f"{tested} of {planned}"
 
 

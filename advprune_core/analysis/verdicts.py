@@ -31,7 +31,8 @@ from advprune_core.analysis.estimates import (
     spread,
     t_test,
 )
-from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, runs_of, seeds_of_study, why_unpaired
+from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, planned_seeds, runs_of, why_unpaired
+from advprune_core.analysis.tested import equally_tested
 
 K = TypeVar("K", bound=Hashable)
 
@@ -58,7 +59,7 @@ class Comparison:
     difference : Estimate
         In the unit of the accuracy, with Student's interval: over seeds, on these test images.
     planned : int
-        Seeds of the study.
+        Seeds that the study has of both.
     left_out : tuple of (str, int)
         Why other seeds have no pair, and how many: ``("diverged", 1)``.
     p : float
@@ -72,6 +73,8 @@ class Comparison:
         Standard deviation of the differences of seeds; NaN with fewer than `MIN_SEEDS`, or without spread.
     learned : bool
         Whether either is more robust than a constant answer; else the difference is judged by nobody.
+    alike : bool
+        Whether both were tested by the same attacks on as many images; else, too.
     """
 
     difference: Estimate
@@ -82,6 +85,7 @@ class Comparison:
     other_images: tuple[float, float] | None = None
     deviation: float = float("nan")
     learned: bool = True
+    alike: bool = True
 
     @property
     def over_images(self) -> Estimate:
@@ -168,16 +172,18 @@ def compare(
     """
     ours = runs_of(table, arm, fraction)
     theirs = runs_of(table, reference, fraction if reference_fraction is None else reference_fraction)
-    seeds, tested = sorted(table["seed"].unique()), [set(rows["robust"].dropna().index) for rows in (ours, theirs)]
-    paired = [seed for seed in seeds if all(seed in found for found in tested)]
-    left_out = Counter(why_unpaired(ours, theirs, seed) for seed in seeds if seed not in paired)
-    if (planned := seeds_of_study(table)) > len(seeds):
-        left_out["not run"] += planned - len(seeds)
+    tested = [set(rows["robust"].dropna().index) for rows in (ours, theirs)]
+    paired = sorted(set.intersection(*tested))
+    planned, asked = _planned(table, ours, theirs)
+    left_out = Counter(why_unpaired(ours, theirs, seed) for seed in sorted(asked) if seed not in paired)
+    if planned > len(asked):
+        left_out["not run"] += planned - len(asked)
     differences = (ours.loc[paired, "robust"] - theirs.loc[paired, "robust"]).to_numpy(np.float64)
     difference = estimate(differences, confidence, bounds=(-1.0, 1.0))
     p, p_images, other_images, deviation = float("nan"), float("nan"), None, float("nan")
     learned = not (as_a_constant(ours.loc[paired]) and as_a_constant(theirs.loc[paired]))
-    if len(paired) >= MIN_SEEDS and spread(differences) and learned:
+    alike = equally_tested(ours.loc[paired], theirs.loc[paired])
+    if len(paired) >= MIN_SEEDS and spread(differences) and learned and alike:
         deviation = float(differences.std(ddof=1))
         p = t_test(difference.mean, deviation / np.sqrt(len(paired)), len(paired) - 1)
         outcomes = both_outcomes(ours.loc[paired], theirs.loc[paired])
@@ -185,7 +191,20 @@ def compare(
             p_images = max(p, t_test(difference.mean, *crossed_error(*outcomes)))
             other_images = crossed_bootstrap(*outcomes, confidence)
     reasons = tuple(sorted(left_out.items()))
-    return Comparison(difference, planned, reasons, p, p_images, other_images, deviation, learned)
+    return Comparison(difference, planned, reasons, p, p_images, other_images, deviation, learned, alike)
+
+
+def _planned(table: pd.DataFrame, ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[int, set[int]]:
+    """How many seeds a study has of two points' runs, and which of them are known: of that which has fewer.
+
+    A part of a study may have more seeds than another.
+    """
+    known = [(planned_seeds(runs, table), set(runs.index)) for runs in (ours, theirs) if "study_seeds" in runs]
+    known = [(count, seeds) for count, seeds in known if seeds]
+    if not known:
+        return table["seed"].nunique(), set(table["seed"])
+    fewest = min(count for count, _ in known)
+    return fewest, set.union(*(seeds for count, seeds in known if count == fewest))
 
 
 def on_one_seed(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, against: str) -> str:
@@ -226,6 +245,8 @@ def _told(comparison: Comparison, over_seeds: float, over_images: float) -> tupl
     why = ""
     if seeds < MIN_SEEDS:
         why = f"{seeds or 'no'} seed{'s' * (seeds > 1)}{'' if seeds else ' has both'}"
+    elif not comparison.alike:
+        why = "not tested by the same attacks, on the same images"
     elif not comparison.learned:
         why = "neither is more robust than a constant answer"
     elif np.isnan(over_seeds):

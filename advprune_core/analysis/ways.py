@@ -9,7 +9,7 @@ import pandas as pd
 
 from advprune_core.analysis.cells import checked, component_name, setting_of, settings, with_accuracies
 from advprune_core.analysis.estimates import accuracy
-from advprune_core.analysis.seeds import well_covered
+from advprune_core.analysis.seeds import planned_seeds, well_covered
 
 #: Runs within this share of each other's cost cost the same.
 SAME_COST = 0.05
@@ -37,13 +37,14 @@ def way_labels(table: pd.DataFrame) -> pd.Series:
 def full_costs(table: pd.DataFrame) -> pd.Series:
     """Forward-equivalents of the run on full data of each row's seed and way of training.
 
-    What costs are shares of; of a way of training that was not run on full data, the first one's that was; NaN where
-    there is none. Aligned with the table.
+    What costs are shares of; where that run is missing, the mean of the others of its way; of a way of training that
+    was not run on full data, the first one's that was; NaN where there is none. Aligned with the table.
     """
     keys = pd.MultiIndex.from_arrays([way_of(table), table["seed"]])
     full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["matched_fraction"] == 1).to_numpy()]
     full = full[~full.index.duplicated()]
     own = pd.Series(full.reindex(keys).to_numpy(), index=table.index)
+    own = own.fillna(way_of(table).map(full.groupby(level=0).mean()))
     first = full.groupby(level=1, sort=False).first()
     return own.fillna(table["seed"].map(first))
 
@@ -77,7 +78,8 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
     DataFrame
         ``way`` (the variant; with several pruners or controls the arm), ``setting`` (data set and threat
         model), ``objective, start`` without their settings, ``steps`` of the attack, ``fraction,
-        matched_fraction, control, seeds``; ``clean, robust`` in [0, 1], ``robust_low, robust_high`` (95 % t);
+        matched_fraction, control, seeds``, of those ``planned``; ``clean, robust`` in [0, 1],
+        ``robust_low, robust_high`` (95 % t);
         ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
         the runs timed alone, else NaN); ``runs``: those that are known to have collapsed or not (see `checked`), and
         how many of them ``collapsed``, NaN where none is; ``on_frontier``: no mean of what costs as much (within
@@ -100,6 +102,7 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
                 "matched_fraction": matched,
                 "control": bool(group["control"].notna().any()),
                 "seeds": robust.seeds,
+                "planned": planned_seeds(group, table),
                 "clean": group["clean"].mean(),
                 "robust": robust.mean,
                 "robust_low": robust.low,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         Results folders (each with ``runs/``), or exported studies; default: ``$ADVPRUNE_RESULTS``, or the project's.
     study : str, optional
         Only the entries of this study, with ``arm, variant, control, matched_fraction`` and ``study_seeds``: how many
-        seeds it has, of which some may have no run yet.
+        seeds it has of that arm at that fraction, of which some may have no run yet.
 
     Returns
     -------
@@ -101,13 +102,13 @@ def settings_of(record: RunRecord) -> dict[str, Any]:
 
 def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
     manifest = store.manifest(study)
-    seeds = len({entry.seed for entry in manifest.entries})
+    seeds = Counter((arm, fraction) for arm, fraction, _ in {(e.arm, e.fraction, e.seed) for e in manifest.entries})
     for entry in manifest.entries:
         record = store.run(entry.key)
         if record is not None:
             place = entry.model_dump(include={"arm", "variant", "seed", "control"})
             found = _row(record, store.evaluation(record.key, entry.evaluation))
-            of_study = {"study": manifest.study, "study_seeds": seeds}
+            of_study = {"study": manifest.study, "study_seeds": seeds[entry.arm, entry.fraction]}
             yield {**of_study, **found, **place, "matched_fraction": entry.fraction}
 
 

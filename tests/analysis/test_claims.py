@@ -69,10 +69,28 @@ def test_losses_and_costs_of_the_first_paper(at_60: float, at_20: float, cost: f
 
 def test_a_loss_with_the_full_runs_schedule_stands_beside_it() -> None:
     slow = seeded_runs("PGD-7, schedule of the full run: random", 0.10, fraction=0.6, cost=60, **FACTS)
+    slow = slow.assign(robust_pgd20=0.4, robust_autoattack=0.3)
     found = claims_table({"cifar10_cpu": stacked(headline(0.28, 0.27), slow)})
     assert found["verdict"].tolist()[:2] == [f"{HELD} (its own schedule); {NOT_HELD} (the full run's schedule)", HELD]
     own, other = found["measured"][0].split("; with the full run's schedule ")
     assert (own[:4], other[:5]) == ("2.0 ", "20.0 ")
+
+
+def test_what_is_tested_by_another_attack_has_lost_nothing_that_is_known() -> None:
+    table = headline(0.28, 0.27)
+    weak = table.assign(robust_autoattack=table["robust_autoattack"].where(table["fraction"] != 0.6))
+    found = claims_table({"cifar10_cpu": weak})
+    assert found["verdict"][:2].tolist() == [OPEN, HELD]
+    assert found["measured"][0].endswith("tested differently")
+
+
+def test_of_a_full_run_that_is_not_robust_at_all_nothing_can_be_lost_as_a_share() -> None:
+    table = headline(0.28, 0.27)
+    table.loc[(table["fraction"] == 1) & (table["seed"] == 3), "robust"] = 0.0
+    found = claims_table({"cifar10_cpu": table})
+    assert "inf" not in found["measured"][0]
+    assert "where a full run is not robust at all no share is known" in found["measured"][0]
+    assert found["verdict"][0].endswith(" if points are meant")
 
 
 def test_a_speed_up_is_one_of_seconds_too() -> None:

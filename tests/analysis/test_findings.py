@@ -228,6 +228,8 @@ def test_what_choosing_takes_is_not_known_without_a_full_run() -> None:
         return line.rpartition(": ")[2]
 
     assert told(table) == "dear (+0.30)."
+    more = table.assign(kept=np.where(table["arm"] == "dear", 100, table["kept"]))
+    assert told(more) == "none; what dear (+0.30) takes beyond the fraction is for images, more of which it trains on."
     assert told(pruners_table(whole | points, {})) == "none."
     assert told(table[table["fraction"] < 1]) == "not known (there is no full run)."
     # A run that did not get to its end has no cost.

@@ -56,6 +56,22 @@ def test_a_shorter_run_on_all_data_is_a_rival_and_no_pruned_run() -> None:
     assert not [ours for ours, _ in pairs if "same_cost" in ours[0]]
 
 
+def test_a_pruner_that_ends_on_all_the_data_is_a_pruned_run_all_the_same() -> None:
+    late = seeded_runs("way: infobatch", 0.66, fraction=0.5, pruner="infobatch", kept=1000, cost=100)
+    pairs = set(at_equal_cost(stacked(TABLE, late)))
+    assert (("way: infobatch", 0.5), ("way: random", 1.0)) in pairs
+    assert not [rival for _, rival in pairs if rival == ("way: infobatch", 0.5)]
+
+
+def test_what_is_tested_by_another_attack_is_not_known_to_be_as_robust() -> None:
+    table = TABLE.assign(robust_pgd20=0.5)
+    (known,) = at_equal_robustness(table, reference="way: random", margin=0.02).query("arm == 'way: aum'")["as_robust"]
+    assert known is True
+    table.loc[table["arm"] == "way: aum", "robust_pgd20"] = np.nan
+    (known,) = at_equal_robustness(table, reference="way: random", margin=0.02).query("arm == 'way: aum'")["as_robust"]
+    assert known is None
+
+
 def test_runs_that_have_two_names_are_one_rival() -> None:
     """The control of a run on all the data is that run; two pruners of one cost have one control."""
     full = TABLE[(TABLE["arm"] == "way: random") & (TABLE["fraction"] == 1)]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from advprune_core.analysis.summaries import after_attacks, attacks_of, printable, printable_ways, pruner_table, summary
+from advprune_core.analysis.summaries import after_attacks, printable, printable_ways, pruner_table, summary
 from tests.made_up import TRAINERS, pruners_table, trainers_table
 
 
@@ -167,8 +167,6 @@ def test_what_is_left_after_each_attack() -> None:
     rows = rows.assign(
         robust_fgsm=0.7, **{"robust_autoattack/apgd": rows["robust"] + 0.02, "robust_autoattack": rows["robust"]}
     )
-    assert attacks_of(rows) == ["fgsm", "autoattack"]
-    assert attacks_of(rows, parts=True) == ["fgsm", "autoattack/apgd"]
     shown = after_attacks(rows)
     assert shown.columns.tolist() == ["arm", "data kept", "matched run keeps", "clean", "fgsm", "autoattack/apgd"]
     means = rows.groupby(["arm", "matched_fraction"])["robust"].mean()
@@ -178,4 +176,3 @@ def test_what_is_left_after_each_attack() -> None:
         assert row["fgsm"] == "70.0"
     assert shown["data kept"].tolist() == ["100 %", "40 %", "100 %"]
     assert shown["matched run keeps"].tolist() == ["", "", "40 %"]
-    assert attacks_of(pd.DataFrame({"arm": []})) == []

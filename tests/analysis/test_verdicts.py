@@ -121,6 +121,30 @@ def test_seeds_that_a_study_has_and_nobody_has_run_are_counted() -> None:
     assert compare(table, "a", "b", fraction=0.5).pairs() == "3 of 3 seeds"
 
 
+def test_of_an_arm_that_has_fewer_seeds_in_a_study_no_others_are_missed() -> None:
+    table = of(a=[0.5, 0.6, 0.55, 0.5, 0.6], b=[0.4, 0.5, 0.5, 0.4, 0.4])
+    table = table[~((table["arm"] == "b") & (table["seed"] > 2))]
+    planned = table.assign(study_seeds=np.where(table["arm"] == "a", 5, 3))
+    assert compare(planned, "a", "b", fraction=0.5).pairs() == "3 of 3 seeds"
+    assert compare(planned, "b", "a", fraction=0.5).pairs() == "3 of 3 seeds"
+    lost = planned[~((planned["arm"] == "b") & (planned["seed"] == 1))]
+    assert compare(lost, "a", "b", fraction=0.5).pairs() == "2 of 3 seeds, 1 not run left out"
+    lost = planned[~((planned["arm"] == "a") & (planned["seed"] == 1))]
+    assert compare(lost, "a", "b", fraction=0.5).pairs() == "2 of 3 seeds, 1 not run left out"
+    assert compare(table.assign(study_seeds=5), "a", "b", fraction=0.5).pairs() == "3 of 5 seeds, 2 not run left out"
+
+
+@pytest.mark.parametrize("other", [{"robust_pgd20": NAN, "robust_pgd1": 0.5}, {"test_images": 200}], ids=str)
+def test_what_was_tested_differently_has_no_verdict(other: dict[str, float]) -> None:
+    table = of(a=[0.60, 0.62, 0.61], b=[0.40, 0.43, 0.40]).assign(robust_pgd20=0.5, robust_pgd1=NAN, test_images=100)
+    assert judge({0: compare(table, "a", "b", fraction=0.5)})[0].says in (BETTER, BETTER_HERE)
+    table.loc[table["arm"] == "b", list(other)] = list(other.values())
+    verdict = judge({0: compare(table, "a", "b", fraction=0.5)})[0]
+    assert verdict.says == "no verdict: not tested by the same attacks, on the same images"
+    assert math.isnan(verdict.p)
+    assert "+20.0 points" in verdict.text()
+
+
 @pytest.mark.parametrize(("arm", "fraction"), [("c", 0.5), ("b", 0.4)])
 def test_what_was_not_run_has_no_difference(arm: str, fraction: float) -> None:
     table = of(a=[0.5, 0.6], b=[0.4, 0.5])

@@ -29,6 +29,13 @@ def test_the_frontier_by_hand() -> None:
     assert points["robust_low"].iloc[1] == pytest.approx(0.72 - 12.7062 * 0.02, rel=1e-4)
 
 
+def test_a_seed_without_its_full_run_is_held_against_the_others_of_its_way() -> None:
+    table = trainers_table(TRAINERS)
+    table.loc[(table["variant"] == "carried") & (table["fraction"] == 1) & (table["seed"] == 1), "cost"] = np.nan
+    pruned = (table["variant"] == "carried") & (table["fraction"] < 1)
+    assert (table["cost"] / full_costs(table))[pruned].tolist() == pytest.approx([0.4, 0.4])
+
+
 def test_only_runs_that_were_checked_are_known_to_have_collapsed_or_not() -> None:
     table = trainers_table(TRAINERS)
     table.loc[table["variant"].isin(["standard", "PGD-AT"]), "val_pgd_best"] = np.nan

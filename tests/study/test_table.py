@@ -169,6 +169,7 @@ def test_study_rows_have_arms_and_the_matched_fraction(tmp_path: Path) -> None:
     assert all(every[key] == own for key, own in zip(table["key"], table["fraction"], strict=True)), "in every table"
     assert table["pruner"].tolist() == ["full", "full", "random", "full"]
     assert set(table["study"]) == {"mine"}
+    assert table["study_seeds"].tolist() == [1, 1, 2, 1], "of each arm at each fraction"
 
 
 def test_study_in_several_folders_and_in_an_exported_copy(tmp_path: Path) -> None:

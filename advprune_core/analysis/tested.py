@@ -1,0 +1,38 @@
+"""What runs were tested by: the attacks of a table, and whether two tests are the same."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def attacks_of(table: pd.DataFrame, *, parts: bool = False) -> list[str]:
+    """The attacks of the test in their order; with `parts`, those of an attack in parts instead of it."""
+    found = [column.removeprefix("robust_") for column in map(str, table) if column.startswith("robust_")]
+    names = [name for name in found if name not in ("low", "high")]
+    owners = {name.split("/")[0] for name in names if "/" in name}
+    return [name for name in names if (name not in owners if parts else "/" not in name)]
+
+
+def attacks_told(table: pd.DataFrame) -> str:
+    """The attacks of the test, those that not all tested runs stood last: ``pgd20, autoattack or autoattack_apgd``."""
+    tested = table[table["robust"].notna()] if "robust" in table else table[:0]
+    everywhere = [name for name in attacks_of(table) if not len(tested) or tested[f"robust_{name}"].notna().all()]
+    elsewhere = " or ".join(name for name in attacks_of(table) if name not in everywhere)
+    return ", ".join(filter(None, [*everywhere, elsewhere]))
+
+
+def equally_tested(ours: pd.DataFrame, theirs: pd.DataFrame) -> bool:
+    """Whether the tested runs among these were all tested by the same attacks, on as many images.
+
+    AutoAttack's first two attacks alone are as good as all four where the other two broke nothing more.
+    """
+    tests = [_test(row) for rows in (ours, theirs) for _, row in rows[rows["robust"].notna()].iterrows()]
+    return len(set(tests)) <= 1
+
+
+def _test(run: pd.Series) -> tuple[frozenset[str], object]:
+    """The attacks that a run was tested by, and on how many images."""
+    attacks = {name for name in attacks_of(run.to_frame().T) if pd.notna(run[f"robust_{name}"])}
+    if "autoattack" in attacks and run.get("robust_autoattack/apgd_t") == run["robust_autoattack"]:
+        attacks = attacks - {"autoattack"} | {"autoattack_apgd"}
+    return frozenset(attacks), run.get("test_images")
