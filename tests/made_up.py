@@ -125,7 +125,7 @@ def pruners_table(points: Points, selection: dict[str, tuple[int, float]]) -> pd
     seconds = [selection.get(arm, (0, 0.0))[1] for arm in table["arm"]]
     train["cost_seconds"] = train["cpu_seconds_train"] + seconds
     facts = {"n": 100, "n_filled": 0, "images_visited": 500 * table["fraction"], "step_ratio": None}
-    facts |= {"kept": 100 * table["fraction"]}
+    facts |= {"kept": 100 * table["fraction"], "epochs": 5}
     return table.assign(**train, cpu_seconds_select=seconds, **facts)
 
 

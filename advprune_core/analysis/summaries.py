@@ -90,7 +90,8 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
         ``cost``, of the full run's, in passes, and ``cost_seconds``: the same with selection counted
         in processor seconds of the run's own training, so that it holds on a busy machine; what all
         selections cost in epochs of training on all data, in passes and in processor seconds;
-        ``n_filled``; ``step_ratio``; ``keeps_more``: whether it keeps more images than the fraction, at last at least.
+        ``n_filled``; ``step_ratio``; ``keeps_more``: whether it trains on more images than
+        the fraction, at last at least.
     """
     table, rows = with_accuracies(table), []
     shares = table["cost"] / full_costs(table)
@@ -113,7 +114,9 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
             if f"{unit}_select" in group:
                 epoch = group[f"{unit}_train"] / group["images_visited"] * group["n"]
                 row[f"selection_{name}"] = (group[f"{unit}_select"].fillna(0) / epoch).mean()
-        row["keeps_more"] = bool((group["kept"] > 1.01 * group["fraction"] * group["n"]).any())
+        asked = 1.01 * group["fraction"] * group["n"]
+        seen = group["images_visited"] > asked * group["epochs"]  # one that narrows batches sees no more
+        row["keeps_more"] = bool(((group["kept"] > asked) & seen).any())
         row["n_filled"] = group["n_filled"].mean()
         row["step_ratio"] = group["step_ratio"].astype(float).mean()
         rows.append(row)

@@ -228,7 +228,9 @@ def test_what_choosing_takes_is_not_known_without_a_full_run() -> None:
         return line.rpartition(": ")[2]
 
     assert told(table) == "dear (+0.30)."
-    more = table.assign(kept=np.where(table["arm"] == "dear", 100, table["kept"]))
+    looked = table.assign(kept=np.where(table["arm"] == "dear", 100, table["kept"]))
+    assert told(looked) == "dear (+0.30).", "which looks at them all, and trains on a part"
+    more = looked.assign(images_visited=np.where(table["arm"] == "dear", 350, table["images_visited"]))
     assert told(more) == "none; what dear (+0.30) takes beyond the fraction is for images, more of which it trains on."
     assert told(pruners_table(whole | points, {})) == "none."
     assert told(table[table["fraction"] < 1]) == "not known (there is no full run)."
