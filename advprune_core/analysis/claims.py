@@ -177,11 +177,10 @@ def _at_most(loss: Estimate, said: float) -> str:
 
 def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) -> tuple[str, str]:
     held_out = at_equal_robustness(table, reference=claim.reference, margin=MARGIN)
-    ways = held_out["arm"].str.rpartition(": ")[0]
+    ways, full = held_out["arm"].str.rpartition(": ")[0], runs_of(table, claim.reference, 1.0)
     pruned = held_out[ways.isin(claim.ways) & (held_out["fraction"] < 1)].sort_values("speed_up", ascending=False)
     if not len(pruned):
         return NOT_MEASURED, OPEN
-    full = runs_of(table, claim.reference, 1.0)
     if as_a_constant(full):
         return f"no more robust on all the data than a constant answer ({_level(full)})", OPEN
     assert claim.number is not None
@@ -206,6 +205,11 @@ def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Miss
         lost, kept = deciding(row), f"{row['arm']}, {100 * row['fraction']:g} %"
         beside = f"{lost.points()} beside {_level(full)} ({kept}; {lost.counted()})"
         told.append(f"at {_times(row, table, full)}: {beside}")
+    unpruned = [f"{way}: {claim.reference.rpartition(': ')[2]}" for way in claim.ways]
+    itself = held_out[held_out["arm"].isin(unpruned) & (held_out["matched_fraction"] == 1)]
+    for _, row in itself[itself["arm"] != claim.reference].iterrows():  # what this way of training loses itself
+        lost, way = deciding(row), row["arm"].rpartition(": ")[0]
+        told.append(f"{way} on all the data: {lost.points()} at {_times(row, table, full)} ({lost.counted()})")
     if any(value is not False for value in as_cheap["as_robust"]) or (cheap and not len(as_cheap)):
         return "; ".join(told), OPEN
     return "; ".join(told), _so_far(NOT_HELD, len(cheap))

@@ -178,6 +178,20 @@ def test_a_speed_up_counts_without_a_loss(robust: float, cost: float, expected: 
     assert unfinished["measured"][_BULLET] == "not measured"
 
 
+def test_what_an_acceleration_loses_without_pruning_stands_beside_it() -> None:
+    table = stacked(
+        seeded_runs("TRADES: random", 0.30, **FACTS),
+        seeded_runs("TRADES, BulletTrain: random", 0.28, cost=50, **FACTS),
+        seeded_runs("TRADES, BulletTrain: random", 0.22, fraction=0.3, cost=15, **FACTS),
+    ).assign(robust_pgd20=0.4)
+    found = claims_table({"gradient_matching_cifar10_cpu": table})
+    itself = "; TRADES, BulletTrain on all the data: -2.0 points ["
+    assert itself in found["measured"][_BULLET]
+    assert " at 2.00x in passes, 2.00x in processor seconds beside other work (5 seeds)" in found["measured"][_BULLET]
+    assert itself not in found["measured"][_PLAIN]
+    assert found["verdict"][_BULLET] == NOT_HELD
+
+
 def copies(runs: pd.DataFrame, count: int) -> list[pd.DataFrame]:
     """As many arms with the same outcomes."""
     arm = runs["arm"].iloc[0]
