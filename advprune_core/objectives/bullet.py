@@ -116,3 +116,8 @@ class BulletSteps(Steps):
     def expected(self) -> float:
         """Of a network with half its images robust and a fifth misclassified."""
         return 0.4 * self.boundary + 0.4 * self.robust
+
+    @property
+    def attacked(self) -> int:
+        """Of an image at the boundary."""
+        return self.boundary

@@ -65,6 +65,10 @@ class PartialSteps(Steps):
     def expected(self) -> float:
         return self.share * self.count
 
+    @property
+    def attacked(self) -> int:
+        return self.count
+
 
 @TRAINERS.register
 class SATTrainer(Trainer):

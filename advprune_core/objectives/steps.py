@@ -59,6 +59,11 @@ class Steps(Component):
         """Steps per image, for estimates before a run."""
         raise NotImplementedError
 
+    @property
+    def attacked(self) -> int:
+        """Steps of an image that is attacked in earnest; those expected of any, unless some get fewer."""
+        return round(self.expected())
+
 
 @STEPS.register
 class FixedSteps(Steps):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,31 +14,43 @@ from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import PRUNERS, Context, Pruner
 from advprune_core.pruners.history import remembered
-from advprune_core.pruners.selection import Selection
+from advprune_core.pruners.selection import Selection, by_class
 
 
 def infobatch(
-    losses: NDArray[np.float64], k: int, *, max_ratio: float = 0.9, rng: np.random.Generator
+    losses: NDArray[np.float64],
+    k: int,
+    *,
+    max_ratio: float = 0.9,
+    rng: np.random.Generator,
+    labels: NDArray[np.int64] | None = None,
+    least: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Drop n - k random images of those with a loss below the mean, and weight the rest of those up.
+
+    Those that a class needs to keep `least` images are drawn before, and are neither dropped nor weighted: to
+    exchange images afterwards would not be unbiased.
 
     Parameters
     ----------
     losses : array, shape (n,)
         Last known ones; NaN where none is known, which counts as not below the mean.
     k : int
-        Images to keep. More are kept where too few lie below the mean.
+        Images to keep. More are kept where too few may be dropped.
     max_ratio : float
-        Largest share of the images below the mean that may be dropped: no weight is above
-        ``1 / (1 - max_ratio)``.
+        Largest share of the images that may be dropped that is: no weight is above ``1 / (1 - max_ratio)``.
     rng : Generator
+    labels : array of int64, shape (n,), optional
+        Classes; default: all images are of one.
+    least : int
+        Images of each class that are kept at least, as far as it has so many.
 
     Returns
     -------
     indices : array of int64, shape (at least k,)
     weights : array of float64
-        ``1 / (1 - r)`` for images below the mean, r the share of them that is dropped; else 1. The
-        weighted sum of any values over the images kept is that over all of them, on average.
+        ``1 / (1 - r)`` for images that may be dropped, r the share of them that is; else 1. The weighted
+        sum of any values over the images kept is that over all of them, on average.
 
     References
     ----------
@@ -46,6 +58,11 @@ def infobatch(
     """
     known = ~np.isnan(losses)
     below = np.flatnonzero(known & (losses < losses[known].mean())) if known.any() else np.empty(0, np.int64)
+    labels = np.zeros(len(losses), np.int64) if labels is None else labels
+    counts, all_below = (np.bincount(some, minlength=labels.max() + 1) for some in (labels, labels[below]))
+    lacking = np.minimum(least, counts) - (counts - all_below)
+    for members, needed in by_class(labels, lacking.clip(0), below):
+        below = np.setdiff1d(below, rng.permutation(members)[:needed])
     dropped = min(len(losses) - k, int(max_ratio * len(below)))
     weights = np.ones(len(losses))
     weights[below] = len(below) / max(len(below) - dropped, 1)
@@ -61,7 +78,8 @@ class InfoBatch(Pruner):
     others of them each time, and those that are kept weigh more, so that the gradient of an epoch is
     that of all data on average; the last epochs are on all data. The share dropped of them follows
     from the fraction (the paper's ratio of 0.5 keeps about 0.7), up to `max_ratio`: the realised
-    fraction, which includes the full epochs, is in the record.
+    fraction, which includes the full epochs, is in the record. Images that `min_per_class` keeps are drawn
+    anew in each epoch, too, and weigh 1.
     """
 
     name = "infobatch"
@@ -94,5 +112,6 @@ class InfoBatch(Pruner):
         losses = np.full(context.n, np.nan)
         seen = context.state["losses"].cpu().numpy()
         losses[: len(seen)] = seen
-        indices, weights = infobatch(losses, context.k, max_ratio=self.max_ratio, rng=context.rng)
+        floors: dict[str, Any] = {"labels": context.labels, "least": context.min_per_class}
+        indices, weights = infobatch(losses, context.k, max_ratio=self.max_ratio, rng=context.rng, **floors)
         return Selection(indices, weights.astype(np.float32))

@@ -68,14 +68,20 @@ class KeepFragile(ScorePruner):
     Helps as far as images near the decision boundary teach robustness. With `balanced` it is the
     paper's "systematic_sampling". Many images share a number of steps, which chance then decides: so
     the attack takes at least 7 where training takes fewer (or, with clean images, none), unless `steps`
-    says otherwise. Its steps are as long as those of training; where training's length is the default
-    or that of a single step, as long as usual for the number taken, min(2.5 / k, 1) eps.
+    says otherwise; where training attacks some images less than others, it takes the others' number. Its
+    steps are as long as those of training; where training's length is the default or that of a single
+    step, as long as usual for the number taken, min(2.5 / k, 1) eps.
     """
 
     name = "keep_fragile"
     version = 2
     steps: Annotated[
-        int | None, Field(ge=1, le=10_000, description="steps of the scoring attack; none: the training's, at least 7")
+        int | None,
+        Field(
+            ge=1,
+            le=10_000,
+            description="steps of the scoring attack; none: those of an image that training attacks, at least 7",
+        ),
     ] = None
 
     def rule(self) -> KeepRule:

@@ -41,18 +41,38 @@ def warmed_up(pruner: Pruner, epochs: int) -> Pruner:
     Raises
     ------
     ValueError
-        One that cannot wait, or has a length of its own to wait for.
+        One that cannot wait, or has another length of its own to wait for.
     """
     if (
         not isinstance(pruner, ScheduledPruner)
         or pruner.scout_epochs()
-        or pruner.warmup_epochs != type(pruner).model_fields["warmup_epochs"].default
+        or pruner.warmup_epochs not in (epochs, type(pruner).model_fields["warmup_epochs"].default)
     ):
         raise ValueError(
             f"warm_start says how long the pruner {pruner.name!r} waits: it needs one that can (such as 'random'), "
             "without warmup_epochs or score_epochs of its own"
         )
     return pruner.replace(warmup_epochs=epochs)
+
+
+def check_share(pruner: Pruner, fraction: float, *, size: int) -> None:
+    """Refuse a pruner whose epochs may cost another share of one on all data than the fraction, selection aside.
+
+    They cost that where as many images are kept, or where each update of `size` images is chosen from
+    ``size / fraction``.
+
+    Raises
+    ------
+    ValueError
+        Any other.
+    """
+    drawn, narrows = pruner.candidates(size, fraction), type(pruner).candidates is not Pruner.candidates
+    if drawn != (size if pruner.exact else round(size / fraction)) or not (pruner.exact or narrows):
+        raise ValueError(
+            f"warm_start and equal_cost take an epoch to cost the fraction of one on all data, and the pruner "
+            f"{pruner.name!r} may keep another share (exact = False): set epochs, or choose one that keeps the "
+            "fraction, as most do (such as 'random'), or that of each batch ('loss_top')"
+        )
 
 
 def lengthened(pruner: Pruner, epochs: float, fraction: float, *, plain: int = 0) -> float:

@@ -72,8 +72,9 @@ def split_steps_to_break(context: Context, *, steps: int | None = None) -> Tenso
     context : Context
         With a model and the run's attack.
     steps : int, optional
-        Default: those of the training attack, but at least `FEWEST`: one step tells images that are
-        wrong, broken and not apart, and chance would decide between those of a kind.
+        Default: those of an image that training attacks (`Steps.attacked`), but at least `FEWEST`: one
+        step tells images that are wrong, broken and not apart, and chance would decide between those of
+        a kind.
 
     Notes
     -----
@@ -84,7 +85,7 @@ def split_steps_to_break(context: Context, *, steps: int | None = None) -> Tenso
         raise ConfigError("steps to break need a context with the run's attack")
     model, split = context.network, context.dataset.train
     norm, eps, policy = context.attack.norm, context.attack.radius, context.attack.steps
-    steps = max(FEWEST, round(policy.expected())) if steps is None else steps
+    steps = max(FEWEST, policy.attacked) if steps is None else steps
     size = policy.length_of(eps, steps)
     return torch.cat(
         [

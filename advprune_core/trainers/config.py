@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
@@ -23,7 +24,7 @@ from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective
 from advprune_core.objectives.pgd_at import PGDAT, Standard
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners.base import PRUNERS, Pruner
-from advprune_core.pruners.lengths import lengthened, warm_start, warmed_up
+from advprune_core.pruners.lengths import check_share, lengthened, warm_start, warmed_up
 from advprune_core.pruners.random import Full
 from advprune_core.pruners.selection import budget
 from advprune_core.trainers.identity import identity_of
@@ -61,10 +62,16 @@ class RunConfig(Settings):
     ] = 0
     warm_start: Annotated[
         float,
-        Field(ge=0, lt=1, description="share of a pruned run's cost that its first epochs, on all data, take (kappa)"),
+        Field(
+            ge=0,
+            lt=1,
+            description="share of a pruned run's cost, selection aside, that its first epochs, on all data, take "
+            "(kappa)",
+        ),
     ] = 0.0
     equal_cost: Annotated[
-        bool, Field(description="a pruned run goes on until it has cost what `epochs` on all data cost")
+        bool,
+        Field(description="a pruned run goes on until it has cost what `epochs` on all data cost, selection aside"),
     ] = False
     optimisation: Optimisation = Optimisation()
     best_every: Annotated[
@@ -148,8 +155,10 @@ class RunConfig(Settings):
                 "attack in any epoch"
             )
         if not isinstance(resolved["pruner"], Full):
-            resolved |= self._length(resolved["pruner"])
-        if isinstance(resolved["pruner"], Full):
+            length = self._length(resolved["pruner"])
+            resolved |= length | ({"_asked": {name: getattr(self, name) for name in length}} if length else {})
+        elif self.min_per_class:
+            resolved["_asked"] = {"min_per_class": self.min_per_class}
             resolved["min_per_class"] = 0  # it has them all, and is the same run
         # The instance is frozen, and validators may not return another one.
         for name, value in resolved.items():
@@ -180,8 +189,30 @@ class RunConfig(Settings):
             pruner = warmed_up(pruner, full)
         else:
             epochs = lengthened(pruner, epochs, self.fraction, plain=plain)
+        check_share(pruner, self.fraction, size=self.optimisation.batch_size)
         optimisation = self.optimisation.replace(epochs=epochs)
         return {"pruner": pruner, "optimisation": optimisation, "warm_start": 0.0, "equal_cost": False}
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        """What was given in place of settings that follow from the pruner: a `_length`, images kept of each class.
+
+        No field, nor private attribute: a run whose length followed from its fraction equals one that was given it.
+        """
+        return {}
+
+    def _as_asked(self, *, length: bool) -> dict[str, Any]:
+        """What another pruner, or fraction, is to start from; with a length of its own it needs none."""
+        return {name: value for name, value in self._asked.items() if length or name == "min_per_class"}
+
+    def replace(self, /, **values: Any) -> Self:
+        """Return a copy with some values changed, validated again.
+
+        A length that followed from fraction and pruner (warm_start, equal_cost) follows from those of the copy, and
+        min_per_class, of which a run on all data has no need, is there again. Who gives `optimisation` gives the
+        length.
+        """
+        return super().replace(**self._as_asked(length="optimisation" not in values) | values)
 
     @classmethod
     def flat(cls, /, **options: Any) -> RunConfig:
@@ -209,7 +240,8 @@ class RunConfig(Settings):
         """Set dotted paths: ``{"pruner.balanced": True, "optimisation.ema": 0.99}``.
 
         ``trainer`` sets objective, start and steps. A radius that is the data set's own follows a
-        changed norm or data set, and a speed that ``auto`` stands for what it depends on.
+        changed norm or data set, a speed that ``auto`` stands for what it depends on, and a length that
+        followed from fraction and pruner those, unless epochs are among the settings.
         """
         config, changes = self, dict(settings)
         if "trainer" in changes:
@@ -222,6 +254,8 @@ class RunConfig(Settings):
             config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
         if self.speed == automatic_speed(self, self.device):
             config = config.model_copy(update={"speed": "auto"})
+        length = not {"optimisation", "optimisation.epochs"} & set(changes)
+        config = config.model_copy(update=self._as_asked(length=length))
         try:
             return config.with_paths(changes)
         except ConfigError as error:

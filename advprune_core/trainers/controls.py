@@ -182,7 +182,7 @@ def resolve(control: Control, config: RunConfig, record: Finished) -> RunConfig:
         kept += [record.kept] * (math.ceil(epochs) - len(kept))
         trained = sum(used * count * min(1.0, epochs - epoch) for epoch, count in enumerate(kept))
         return _with_length(config, epochs + (epochs * record.n - trained) / (used * record.kept))
-    full = config.replace(pruner="full", fraction=1.0)
+    full = config.replace(pruner="full", fraction=1.0, optimisation=config.optimisation)
     plain = sum(row["images"] for row in record.epochs if row.get("plain"))
     if plain == record.images_visited:
         raise ConfigError(f"the control {control!r}: the run that it matches ended before an attack did")

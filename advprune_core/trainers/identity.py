@@ -8,8 +8,12 @@ from advprune_core.attacks.geometry import L2_VERSION
 from advprune_core.attacks.pgd import default_step_size
 from advprune_core.base.keys import json_data
 from advprune_core.objectives.partial import PartialSteps
+from advprune_core.pruners.infobatch import InfoBatch
+from advprune_core.pruners.keep_modes import KeepFragile
 from advprune_core.pruners.outputs import AttackingPruner
 from advprune_core.pruners.random import Full
+from advprune_core.pruners.scores import Score
+from advprune_core.pruners.steps_to_break import FEWEST
 
 if TYPE_CHECKING:
     from advprune_core.trainers.config import RunConfig
@@ -56,9 +60,21 @@ def _mended(config: RunConfig) -> list[str]:
         and isinstance(config.attack.steps, PartialSteps),  # now all are scored attacked
         "scoring": _scored_by_other_steps(config),
         "full_run": config.optimisation.schedule_span == "full_run" and (narrows or not config.pruner.exact),
+        "breaks": _broken_by_fewer_steps(config),
+        "infobatch": isinstance(config.pruner, InfoBatch)
+        and config.fraction < 1
+        and config.min_per_class > 0,  # images were exchanged
         "sora": config.objective.same_weights,  # its step's length, where images have weights
     }
     return [name for name, otherwise in told.items() if otherwise]
+
+
+def _broken_by_fewer_steps(config: RunConfig) -> bool:
+    """Whether steps to break were counted by an attack of fewer steps than images have that training attacks."""
+    pruner, steps = config.pruner, config.attack.steps
+    if not (isinstance(pruner, KeepFragile) or (isinstance(pruner, Score) and pruner.score == "steps_to_break")):
+        return False
+    return pruner.steps is None and max(FEWEST, round(steps.expected())) != max(FEWEST, steps.attacked)
 
 
 def _scored_by_other_steps(config: RunConfig) -> bool:

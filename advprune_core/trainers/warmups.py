@@ -24,7 +24,8 @@ def warmup_key(config: RunConfig, dataset: Dataset) -> str | None:
     if not 0 < epochs < config.optimisation.epochs or selects_before or narrows:
         return None
     looks_on = type(pruner).observe is not Pruner.observe
-    identity = config.replace(pruner="full", fraction=1.0, min_per_class=0).identity(dataset.train_hash)
+    full = config.replace(pruner="full", fraction=1.0, min_per_class=0, optimisation=config.optimisation)
+    identity = full.identity(dataset.train_hash)
     # A run without attacks still keeps what the attack's policy notes of its batches.
     alike = {
         "warmup": epochs,

@@ -15,6 +15,7 @@ from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.augmentation import Crops
 from advprune_core.objectives.batch import Batch
+from advprune_core.pruners.base import keep
 from advprune_core.pruners.infobatch import InfoBatch, infobatch
 from advprune_core.pruners.loss_top import LossTop, loss_top
 from advprune_core.pruners.random import Redraw
@@ -55,6 +56,75 @@ def test_a_pruned_epoch_is_unbiased() -> None:
         kept, weights = infobatch(losses, 140, rng=np.random.default_rng(seed))
         totals.append(float(weights @ values[kept]))
     assert np.mean(totals) == pytest.approx(values.sum(), abs=5 * np.std(totals) / np.sqrt(len(totals)))
+
+
+def without_floors(losses: np.ndarray, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """InfoBatch as the paper has it, which looks at no classes."""
+    below = np.flatnonzero(losses < losses.mean())
+    out = rng.permutation(below)[: min(len(losses) - k, int(0.9 * len(below)))]
+    weights = np.where(losses < losses.mean(), len(below) / (len(below) - len(out)), 1.0)
+    return np.delete(np.arange(len(losses)), out), np.delete(weights, out)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("k", [3, 30, 70])
+def test_without_floors_nothing_else_is_drawn(k: int, seed: int) -> None:
+    """Nor where each class has enough above the mean."""
+    losses, labels = np.random.default_rng(seed).exponential(size=80), np.arange(80) % 2
+    assert np.bincount(labels[losses >= losses.mean()]).min() >= 3
+    expected = without_floors(losses, k, np.random.default_rng(seed))
+    for floors in ({}, {"labels": labels}, {"labels": labels, "least": 3}):
+        found = infobatch(losses, k, rng=np.random.default_rng(seed), **floors)
+        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 9) | st.just(float("nan")), st.integers(0, 3)), min_size=2, max_size=60),
+    st.floats(0.1, 0.9),
+    st.floats(0.1, 0.95),
+    st.integers(0, 20),
+)
+def test_every_class_keeps_as_many_as_it_has_to(
+    images: list[tuple[float, int]], fraction: float, most: float, least: int
+) -> None:
+    losses, labels = (np.array(column) for column in zip(*images, strict=True))
+    k = max(1, round(fraction * len(losses)))
+    rng = np.random.default_rng(0)
+    kept, weights = infobatch(losses, k, max_ratio=most, rng=rng, labels=labels, least=least)
+    counts, had = (np.bincount(some, minlength=4) for some in (labels[kept], labels))
+    assert (counts >= np.minimum(had, least)).all()
+    assert len(kept) >= k
+    assert weights.max() <= 1 / (1 - most) + 1e-9
+    assert weights.sum() == pytest.approx(len(losses))
+    below = losses < np.nanmean(losses) if not np.isnan(losses).all() else np.zeros(len(losses), bool)
+    assert np.isin(np.flatnonzero(~below), kept).all()
+    assert (weights[~below[kept]] == 1).all()
+    for label in range(4):  # as many of weight 1 as the class lacks, and no more
+        always = int((~below & (labels == label)).sum())
+        protected = int(((weights == 1) & below[kept] & (labels[kept] == label)).sum())
+        if len(kept) < len(losses):
+            assert protected == max(0, min(least, had[label]) - always)
+
+
+@pytest.mark.parametrize("least", [0, 5, 12])
+def test_a_pruned_epoch_is_unbiased_whatever_every_class_has_to_keep(least: int) -> None:
+    """Of each class: to exchange images for those that a class lacks took the lightest of others, for good."""
+    made = context(0.7, min_per_class=least)
+    well_learned = np.isin(made.labels, [1, 2])  # hardly any image of them is above the mean
+    losses = np.random.default_rng(0).exponential(size=made.n) * np.where(well_learned, 0.1, 1.0)
+    state, pruner = {"losses": torch.from_numpy(losses).float()}, InfoBatch(full_at_end=0)
+    totals = []
+    for seed in range(1500):
+        one = replace(made, seed=seed, state=state)
+        found = keep(pruner, one)
+        assert len(found) == made.k
+        assert found.n_filled == 0
+        assert np.bincount(made.labels[found.indices]).min() >= min(least, np.bincount(made.labels).min())
+        weighted = found.weights * losses[found.indices]
+        totals.append([weighted.sum(), *np.bincount(made.labels[found.indices], weighted, minlength=4)])
+    expected = [losses.sum(), *np.bincount(made.labels, losses)]
+    error = np.std(totals, axis=0) / np.sqrt(len(totals))
+    assert (np.abs(np.mean(totals, axis=0) - expected) < 5 * error + 1e-5).all()
 
 
 @given(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
+from advprune_core.pruners import Context, Selection
+from advprune_core.pruners.base import Pruner, ScheduledPruner
 from advprune_core.pruners.lengths import warm_start
 from advprune_core.pruners.random import Full, Random
 from advprune_core.trainers.config import RunConfig
@@ -88,11 +92,48 @@ def test_a_run_of_equal_cost_costs_what_all_data_cost() -> None:
     assert abs(costs[0] - costs[1]) <= 16 * 5
 
 
+class Most(ScheduledPruner):
+    """Keeps four of five images, whatever the fraction."""
+
+    name = "most"
+    exact = False
+
+    def select(self, context: Context) -> Selection:
+        return Selection(np.arange(int(0.8 * context.n)))
+
+
+class Choosy(Pruner):
+    """Takes each update from three times as many images, whatever the fraction."""
+
+    name = "choosy"
+    exact = False
+
+    def candidates(self, batch_size: int, fraction: float) -> int:
+        return 3 * batch_size
+
+    def select(self, context: Context) -> Selection:
+        return Selection(np.arange(context.n))
+
+
+@pytest.mark.parametrize("fraction", [0.4, 0.9, 1.0])
+def test_what_narrows_each_batch_trains_for_the_cost_of_all_data(fraction: float) -> None:
+    """Its passes to choose by come on top, as those of any selection."""
+    config = tiny_run(pruner="loss_top", fraction=fraction, epochs=4, equal_cost=True)
+    dataset = load_dataset(config.dataset)
+    costs = [train(run, dataset).ledger["passes"]["train"] for run in (config, tiny_run(epochs=4))]
+    assert abs(costs[0] - costs[1]) <= 3 * 16 * 5
+    assert config == tiny_run(pruner="loss_top", fraction=fraction, epochs=round(4 / fraction, 6))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"pruner": "infobatch", "equal_cost": True}, "'infobatch' keeps depends on its length"),
         ({"pruner": "random", "equal_cost": True, "warm_start": 0.5}, "give one of them"),
+        ({"pruner": Most(), "equal_cost": True}, "'most' may keep another share .* or that of each batch"),
+        ({"pruner": Most(), "equal_cost": True, "fraction": 1.0}, "'most' may keep another share"),
+        ({"pruner": Most(), "warm_start": 0.5}, "'most' may keep another share"),
+        ({"pruner": Choosy(), "equal_cost": True}, "'choosy' may keep another share"),
     ],
     ids=str,
 )
@@ -114,3 +155,80 @@ def test_plain_epochs_of_a_run_of_equal_cost_are_on_all_data(warmup: int, refuse
     assert pruned.passes(1000) == pytest.approx(full.passes(1000))
     with pytest.raises(ConfigError, match="the length differs"):
         tiny_run(**options | {"schedule_span": "full_run"})
+
+
+def test_images_kept_of_each_class_are_those_of_the_pruned_run_made_of_one_on_all_data() -> None:
+    """Which needs none: it has them all, and is the same run whatever was asked."""
+    whole = tiny_run(min_per_class=5)
+    assert (whole, whole.min_per_class) == (tiny_run(), 0)
+    pruned = tiny_run(min_per_class=5, pruner="random", fraction=0.5)
+    changes: dict[str, Any] = {"pruner": "random", "fraction": 0.5}
+    assert whole.replace(**changes) == whole.replace(seed=0).replace(**changes) == pruned
+    assert whole.with_settings(changes) == pickle.loads(pickle.dumps(whole)).replace(**changes) == pruned
+    longer = whole.optimisation.replace(epochs=9)
+    assert whole.replace(**changes, optimisation=longer) == pruned.replace(optimisation=longer)
+    assert whole.with_settings({**changes, "optimisation.epochs": 9}) == pruned.replace(optimisation=longer)
+    assert pruned.replace(pruner="full", fraction=1.0).replace(**changes) == pruned
+
+
+#: What was asked for, what is changed then, and what is asked for with the change.
+CHANGED: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ({"equal_cost": True}, {"fraction": 0.2}, {"fraction": 0.2}),
+    ({"equal_cost": True}, {"pruner": {"random": {"warmup_epochs": 2}}}, {"pruner": {"random": {"warmup_epochs": 2}}}),
+    ({"equal_cost": True}, {"pruner": "full", "fraction": 1.0}, {"pruner": "full", "fraction": 1.0}),
+    ({"equal_cost": True}, {"seed": 3}, {"seed": 3}),
+    ({"equal_cost": True}, {"equal_cost": False}, {"equal_cost": False}),
+    ({"warm_start": 0.5}, {"fraction": 0.8}, {"fraction": 0.8}),
+    ({"warm_start": 0.5}, {"pruner": "keep_hard"}, {"pruner": "keep_hard"}),
+    ({"warm_start": 0.5}, {"seed": 3, "fraction": 0.3}, {"seed": 3, "fraction": 0.3}),
+]
+
+
+@pytest.mark.parametrize(("asked", "changes", "anew"), CHANGED, ids=str)
+def test_a_length_that_followed_from_the_fraction_follows_from_another(
+    asked: dict[str, Any], changes: dict[str, Any], anew: dict[str, Any]
+) -> None:
+    options: dict[str, Any] = {"pruner": "random", "fraction": 0.5, "epochs": 10, **asked}
+    config, expected = tiny_run(**options), tiny_run(**options | anew)
+    assert config.replace(**changes) == expected
+    assert config.with_settings(changes) == expected
+    assert pickle.loads(pickle.dumps(config)).replace(**changes) == expected
+    assert config.replace(device="cpu").replace(**changes) == expected, "whatever else was changed before"
+
+
+@pytest.mark.parametrize("asked", [{"equal_cost": True}, {"warm_start": 0.5}], ids=str)
+def test_settings_that_a_length_does_not_follow_from_leave_it(asked: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"pruner": "random", "fraction": 0.5, "epochs": 10, **asked}
+    config, balanced = tiny_run(**options), {"random": {"balanced": True}}
+    expected = tiny_run(**options | {"pruner": balanced, "lr": 0.05})
+    changes = {"pruner.balanced": True, "optimisation.lr": 0.05}
+    assert config.with_settings(changes) == expected
+    assert config.with_settings(changes | {"fraction": 0.8}) == tiny_run(
+        **options | {"pruner": balanced, "lr": 0.05, "fraction": 0.8}
+    )
+    assert (
+        config.replace(pruner=config.pruner.replace(balanced=True)).with_settings({"optimisation.lr": 0.05}) == expected
+    )
+
+
+@pytest.mark.parametrize("asked", [{"equal_cost": True}, {"warm_start": 0.5}], ids=str)
+def test_who_gives_epochs_gives_the_length(asked: dict[str, Any]) -> None:
+    config = tiny_run(pruner="random", fraction=0.5, epochs=10, **asked)
+    longer = config.optimisation.replace(epochs=9)
+    assert config.replace(fraction=0.2, optimisation=longer).optimisation == longer
+    assert config.with_settings({"fraction": 0.2, "optimisation.epochs": 9}).optimisation == longer
+    assert config.with_settings({"optimisation": longer}).optimisation == longer
+
+
+@pytest.mark.parametrize("asked", [{"equal_cost": True}, {"warm_start": 0.5}], ids=str)
+def test_what_was_asked_for_is_no_part_of_a_run(asked: dict[str, Any]) -> None:
+    config = tiny_run(pruner="random", fraction=0.5, epochs=10, **asked)
+    given = tiny_run(pruner=config.pruner, fraction=0.5, epochs=config.optimisation.epochs)
+    dataset = load_dataset(config.dataset)
+    for run in (config, pickle.loads(pickle.dumps(config)), RunConfig.create(**config.model_dump(mode="json"))):
+        assert run == given
+        assert hash(run) == hash(given)
+        assert repr(run) == repr(given)
+        assert run.model_dump() == given.model_dump()
+        assert run.model_dump_json() == given.model_dump_json()
+        assert run.train_key(dataset) == given.train_key(dataset)

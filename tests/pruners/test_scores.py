@@ -15,7 +15,7 @@ from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.objectives.policy import AttackPolicy
-from advprune_core.objectives.steps import FixedSteps
+from advprune_core.objectives.steps import FixedSteps, Steps
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.aign import input_gradient_norm
 from advprune_core.pruners.branches import Branch
@@ -137,6 +137,15 @@ def test_input_gradient_norms_are_those_of_each_image_alone() -> None:
     assert input_gradient_norm(model, x, y).tolist() == pytest.approx(expected, rel=1e-4)
 
 
+class Own(Steps):
+    """A policy of one's own that says no more than it has to."""
+
+    name = "own"
+
+    def expected(self) -> float:
+        return 9.3
+
+
 #: (steps of the training attack, `steps` of the score, steps and length that the score is by); eps 0.14.
 EPS = 0.14
 SCORING: list[tuple[Any, int | None, int, float]] = [
@@ -151,11 +160,18 @@ SCORING: list[tuple[Any, int | None, int, float]] = [
     # A length that was chosen holds.
     ({"fixed": {"count": 10, "step_size": 0.02}}, None, 10, 0.02),
     ({"fixed": {"count": 2, "step_factor": 0.5}}, None, 7, 0.07),
-    ({"bullet": {"boundary": 10}}, None, 7, 0.05),
-    ({"bullet": {"boundary": 20, "boundary_step_size": 0.01}}, None, 9, 0.01),
+    # Images that training leaves out, or attacks with fewer steps, take nothing from those of the others.
+    ({"bullet": {"boundary": 10}}, None, 10, 0.035),
+    ({"bullet": {"boundary": 20, "boundary_step_size": 0.01}}, None, 20, 0.01),
+    ({"bullet": {"boundary": 4}}, None, 7, 0.05),
+    ({"partial": {"count": 20, "share": 0.5}}, None, 20, 0.0175),
+    ({"partial": {"count": 20, "share": 0.1, "step_size": 0.02}}, None, 20, 0.02),
+    ({"partial": {"count": 5}}, None, 7, 0.05),
+    (Own(), None, 9, 2.5 * EPS / 9),
     # What is told holds.
     (7, 5, 5, 0.07),
     (1, 2, 2, 0.14),
+    ({"partial": {"count": 20}}, 5, 5, 0.07),
     ({"fixed": {"count": 10, "step_size": 0.02}}, 3, 3, 0.02),
     ({"fixed": {"count": 1, "step_factor": 0.5}}, 1, 1, 0.07),
 ]

@@ -207,3 +207,8 @@ def test_bad_profiles(tmp_path: Path, text: str | None, message: str) -> None:
         path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_profile(path)
+
+
+def test_images_kept_of_each_class_reach_the_pruned_runs(tmp_path: Path) -> None:
+    grid = study_grid(tiny_study(tmp_path, settings={"min_per_class": 7}))
+    assert {(entry.config.fraction, entry.config.min_per_class) for entry in grid} == {(1.0, 0), (0.4, 7)}

@@ -205,19 +205,35 @@ def test_only_l2_attacks_have_a_geometry_in_their_keys(digits: Dataset, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("options", "mark"),
+    ("options", "marks"),
     [
-        ({"pruner": {"keep_hard": {"score_epochs": 2}}}, "scout"),
-        ({"pruner": "keep_hard", "trainer": "sat"}, "partial"),
-        ({"pruner": "infobatch", "schedule_span": "full_run"}, "full_run"),
-        ({"pruner": "loss_top", "schedule_span": "full_run"}, "full_run"),
+        ({"pruner": {"keep_hard": {"score_epochs": 2}}}, ["scout"]),
+        ({"pruner": "keep_hard", "trainer": "sat"}, ["partial"]),
+        ({"pruner": "infobatch", "schedule_span": "full_run"}, ["full_run"]),
+        ({"pruner": "loss_top", "schedule_span": "full_run"}, ["full_run"]),
         ({"pruner": "random", "schedule_span": "full_run"}, None),
         ({"pruner": "random", "trainer": "sat"}, None),
-        ({"pruner": "infobatch", "trainer": "sora"}, "sora"),
+        ({"pruner": "infobatch", "trainer": "sora"}, ["sora"]),
         ({"pruner": "keep_hard"}, None),
+        ({"pruner": "infobatch", "min_per_class": 1}, ["infobatch"]),
+        ({"pruner": "infobatch", "min_per_class": 1, "fraction": 1.0}, None),
+        ({"pruner": "infobatch"}, None),
+        ({"pruner": "loss_top", "min_per_class": 1}, None),
+        # Steps to break, counted by 7 as those expected are fewer.
+        ({"pruner": "keep_fragile", "steps": "bullet"}, ["breaks"]),
+        ({"pruner": "keep_fragile", "steps": "bullet", "trainer": "standard"}, ["breaks"]),
+        ({"pruner": {"score": {"score": "steps_to_break"}}, "steps": "bullet"}, ["breaks"]),
+        ({"pruner": "keep_fragile", "steps": {"partial": {"count": 20}}}, ["partial", "breaks"]),
+        ({"pruner": "keep_fragile", "steps": {"partial": {"count": 7}}}, ["partial"]),
+        ({"pruner": "keep_fragile", "steps": {"partial": {"count": 20, "share": 1.0}}}, ["partial"]),
+        ({"pruner": "keep_fragile", "steps": {"bullet": {"boundary": 7}}}, None),
+        ({"pruner": "keep_fragile", "steps": 20}, None),
+        ({"pruner": {"keep_fragile": {"steps": 9}}, "steps": "bullet"}, None),
+        ({"pruner": "score", "steps": "bullet"}, None),
+        ({"pruner": "random", "steps": "bullet"}, None),
     ],
     ids=str,
 )
-def test_what_came_out_otherwise_before_has_another_key(options: dict[str, Any], mark: str | None) -> None:
-    identity = RunConfig.flat(fraction=0.5, **options).identity("data")
-    assert identity.get("mended") == (None if mark is None else [mark])
+def test_what_came_out_otherwise_before_has_another_key(options: dict[str, Any], marks: list[str] | None) -> None:
+    identity = RunConfig.flat(**{"fraction": 0.5} | options).identity("data")
+    assert identity.get("mended") == marks

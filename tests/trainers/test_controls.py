@@ -130,6 +130,15 @@ def test_a_control_changes_one_thing(control: Control) -> None:
         assert resolved.attack == config.attack.replace(start="carried", steps=1)
 
 
+@pytest.mark.parametrize("control", ["same_cost", "same_step_size", "cheaper_attack", "carried_attack"])
+@pytest.mark.parametrize("asked", [{"warm_start": 0.5}, {"equal_cost": True}], ids=str)
+def test_a_control_is_of_the_run_whatever_its_length_followed_from(control: Control, asked: dict[str, Any]) -> None:
+    config = matched(fraction=0.4, **asked)
+    given = matched(fraction=0.4, pruner=config.pruner, epochs=config.optimisation.epochs)
+    resolved = [resolve(control, run, record(run, n=1000, visited=2000, per_image=17)) for run in (config, given)]
+    assert resolved[0] == resolved[1]
+
+
 BULLET: dict[str, Any] = {"steps": {"bullet": {"boundary": 2, "robust": 0}}}
 # Refused because of what, and what is possible instead.
 REFUSED = [

@@ -54,6 +54,14 @@ def test_what_the_warmup_of_a_run_depends_on(other: RunConfig, alike: bool) -> N
     assert (key(other) == key(pruned())) == alike
 
 
+@pytest.mark.parametrize("asked", [{"warm_start": 0.5}, {"equal_cost": True}], ids=str)
+def test_a_warmup_is_as_long_as_its_run_whatever_that_followed_from(asked: dict[str, Any]) -> None:
+    waits = {} if "warm_start" in asked else {"warmup_epochs": 2}
+    config = tiny_run(pruner={"random": waits}, fraction=0.4, epochs=10, **asked)
+    given = tiny_run(pruner=config.pruner, fraction=0.4, epochs=config.optimisation.epochs)
+    assert key(config) == key(given) is not None
+
+
 @pytest.mark.parametrize(
     ("one", "other", "alike"),
     [
