@@ -156,9 +156,10 @@ def resolve(control: Control, config: RunConfig, record: Finished) -> RunConfig:
     control : "same_cost", "same_steps", "same_step_size", "cheaper_attack" or "carried_attack"
         Same cost: full data for as many forward-equivalents as training and selection of the matched
         run cost, to a batch. Same steps: the matched run for as many batches as the full run takes.
-        Same step size: a random subset, drawn when the matched run selects, at the learning rate that
-        makes its steps as long as that run's. Cheaper or carried attack: same cost with PGD-2, or
-        with one step from carried perturbations.
+        Same step size: a random subset, drawn when the matched run selects, at the learning rate times
+        that run's step ratio from the first epoch on, a warm-up too; steps on few random images are
+        somewhat longer than those on all data at the same rate, which is not taken out. Cheaper or
+        carried attack: same cost with PGD-2, or with one step from carried perturbations.
     config, record : RunConfig, Finished
         Of the matched run.
 

@@ -38,6 +38,7 @@ def whole(after_apgd: float) -> dict[str, float]:
         (whole(0.3), APGD, True),  # the other two attacks broke nothing
         (whole(0.31), APGD, False),
         (whole(0.31), whole(0.31), True),
+        (whole(0.31), whole(0.3), True),
         ({"robust_pgd20": 0.5}, {"robust": None}, True),  # was not tested at all
         ({}, {}, True),
     ],
