@@ -25,11 +25,7 @@ Floats = NDArray[np.float64]
 
 
 def label_points(
-    figure: Figure,
-    axis: Axes,
-    texts: Mapping[tuple[float, float], str],
-    drawn: Floats,
-    line: Floats,
+    figure: Figure, axis: Axes, texts: Mapping[tuple[float, float], str], drawn: Floats, line: Floats
 ) -> None:
     """Write texts beside points of an axis, so that none covers another, a point or the line: the last thing to draw.
 
@@ -73,9 +69,7 @@ def label_points(
         note.set_in_layout(False)
 
 
-def label_lines(
-    figure: Figure, axis: Axes, lines: Mapping[str, NDArray[np.float64]], drawn: NDArray[np.float64]
-) -> None:
+def label_lines(figure: Figure, axis: Axes, lines: Mapping[str, Floats], drawn: Floats) -> None:
     """Write a text on each line, at its first place that is free of points and other texts: the last thing to draw.
 
     Parameters
@@ -179,7 +173,7 @@ def _arranged(fans: Sequence[_Fan], alone: Sequence[Floats], first: Sequence[Flo
             moved = False
             for nth in order:
                 cover = covers(nth, places)
-                if cover.min() < cover[places[nth]]:
+                if cover.min() < cover[places[nth]] - 1e-6:  # not by rounding, which would never end
                     places[nth], moved = int(np.argmin(cover)), True
         cost = sum(covers(nth, places)[places[nth]] + fans[nth].away[places[nth]] for nth in places)
         if cost < least:
