@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -159,8 +160,12 @@ def _between(fan: _Fan, other: _Fan, place: int) -> Floats:
 def _arranged(fans: Sequence[_Fan], alone: Sequence[Floats], first: Sequence[Floats]) -> list[int]:
     """The place of each text: those with the least of one of `first` are placed first, or any."""
 
+    @cache  # other orders come to the same places
+    def between(nth: int, other: int, place: int) -> Floats:
+        return _between(fans[nth], fans[other], place)
+
     def covers(nth: int, places: Mapping[int, int]) -> Floats:
-        others = [_between(fans[nth], fans[other], place) for other, place in places.items() if other != nth]
+        others = [between(nth, other, place) for other, place in places.items() if other != nth]
         return np.sum([alone[nth], *others], axis=0)
 
     best, least, chance = dict[int, int](), np.inf, np.random.default_rng(0)

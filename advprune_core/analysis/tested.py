@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import pandas as pd
 
 
@@ -26,13 +28,17 @@ def equally_tested(ours: pd.DataFrame, theirs: pd.DataFrame) -> bool:
 
     AutoAttack's first two attacks alone are as good as all four where the other two broke nothing more.
     """
-    runs = [row for rows in (ours, theirs) for _, row in rows[rows["robust"].notna()].iterrows()]
-    return any(len({_test(run, needed=needed) for run in runs}) <= 1 for needed in (False, True))
+    tested = [rows[rows["robust"].notna()] for rows in (ours, theirs)]
+    return any(len(set.union(*(_tests(runs, needed=needed) for runs in tested))) <= 1 for needed in (False, True))
 
 
-def _test(run: pd.Series, *, needed: bool) -> tuple[frozenset[str], object]:
-    """The attacks that a run was tested by, or those of AutoAttack that were `needed`; and on how many images."""
-    attacks = {name for name in attacks_of(run.to_frame().T) if pd.notna(run[f"robust_{name}"])}
-    if needed and "autoattack" in attacks and run.get("robust_autoattack/apgd_t") == run["robust_autoattack"]:
-        attacks = attacks - {"autoattack"} | {"autoattack_apgd"}
-    return frozenset(attacks), run.get("test_images")
+def _tests(runs: pd.DataFrame, *, needed: bool) -> set[tuple[frozenset[str], object]]:
+    """The attacks that runs were tested by, or those of AutoAttack that were `needed`; and on how many images."""
+    there = {name: runs[f"robust_{name}"].notna() for name in attacks_of(runs)}
+    if needed and "autoattack" in there and "robust_autoattack/apgd_t" in runs:
+        enough = runs["robust_autoattack/apgd_t"] == runs["robust_autoattack"]
+        there["autoattack_apgd"] = there.get("autoattack_apgd", False) | enough
+        there["autoattack"] &= ~enough
+    images = runs["test_images"] if "test_images" in runs else [None] * len(runs)
+    attacks = zip(*there.values(), strict=True) if there else [()] * len(runs)
+    return {(frozenset(compress(there, which)), count) for which, count in zip(attacks, images, strict=True)}

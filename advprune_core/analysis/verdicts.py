@@ -199,12 +199,9 @@ def _planned(table: pd.DataFrame, ours: pd.DataFrame, theirs: pd.DataFrame) -> t
 
     A part of a study may have more seeds than another.
     """
-    known = [(planned_seeds(runs, table), set(runs.index)) for runs in (ours, theirs) if "study_seeds" in runs]
-    known = [(count, seeds) for count, seeds in known if seeds]
-    if not known:
-        return table["seed"].nunique(), set(table["seed"])
-    fewest = min(count for count, _ in known)
-    return fewest, set.union(*(seeds for count, seeds in known if count == fewest))
+    known = [(planned_seeds(runs, table), set(runs.index)) for runs in (ours, theirs) if len(runs)]
+    fewest = min((count for count, _ in known), default=table["seed"].nunique())
+    return fewest, set[int]().union(*(seeds for count, seeds in known if count == fewest))
 
 
 def on_one_seed(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], *, against: str) -> str:

@@ -247,11 +247,6 @@ class Run:
         attack = config.attack.bind(state.model, seed=config.seed, state=state.policy)
         plain = epoch < config.optimisation.plain_epochs
         objective = config.plain_objective if plain else config.objective
-        augmented: dict[str, Any] = {
-            "seed": config.seed,
-            "crop_padding": config.optimisation.crop_padding,
-            "flip": config.optimisation.flip,
-        }
         tally, waiting, rate = Tally.on(state.device), len(state.queue), config.optimisation.lr
         for batch_ids, epochs, weights in state.queue.batches():
             # Progress before this step: what of this epoch has been trained on, in epochs; or what was spent.
@@ -265,7 +260,15 @@ class Run:
             rate = config.optimisation.lr * config.optimisation.schedule.factor(progress)
             for group in state.optimiser.param_groups:
                 group["lr"] = rate
-            batch = batch_of(self.split, batch_ids, epochs, weights, **augmented)
+            batch = batch_of(
+                self.split,
+                batch_ids,
+                epochs,
+                weights,
+                seed=config.seed,
+                crop_padding=config.optimisation.crop_padding,
+                flip=config.optimisation.flip,
+            )
             if len(batch_ids) > size:
                 with state.ledger.phase("select"):
                     batch = config.pruner.narrow(state.model, batch, size)
