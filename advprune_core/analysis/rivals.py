@@ -89,7 +89,7 @@ def _costs_less(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
 
 def is_random(rows: pd.DataFrame) -> bool:
     """Whether the runs of a point keep a random subset, and are no control."""
-    return bool(rows["pruner"].astype(str).str.contains("random").all() and rows["control"].isna().all())
+    return bool(rows["pruner"].astype(str).str.split().str[0].eq("random").all() and rows["control"].isna().all())
 
 
 def _twin(rows: pd.DataFrame, others: pd.DataFrame) -> bool:

@@ -87,7 +87,7 @@ _CONTROL = Look("control", BLACK, CONTROL_MARK, "--")
 #: Of what is trained on all the data, where others are looked at by their pruners.
 ALL_DATA = Look("all the data", GREY, "o")
 _PRUNERS = {
-    Look("random subset", BLUE, "o"): ("full", "random", "redraw"),
+    Look("random subset", BLUE, "o"): ("full", "random", "random_steps", "redraw"),
     Look("one score of a network", ORANGE, "v"): (
         "keep_easy",
         "keep_hard",

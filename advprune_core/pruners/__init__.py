@@ -8,9 +8,9 @@ data pruning, on clean or adversarial outputs: after epochs on all data, or of a
 
 Weights of mean 1 (`grad_match`, `grad_match_pb`) keep the direction of all data's gradient and lengthen the step, as a
 higher learning rate does: records say by how much (`step_ratio`), `weights: matched` undoes it, and the control
-`same_step_size` is a random subset with steps as long. Matching takes seconds that grow with the square of the images
-(of a class); where they are more than a twentieth of the run, `block: 512` matches random blocks, each together with
-what the ones before have left (results/reference/selection has both).
+`same_step_size` is a random subset with steps as long (`random_steps`). Matching takes seconds that grow with the
+square of the images (of a class); where they are more than a twentieth of the run, `block: 512` matches random blocks,
+each together with what the ones before have left (results/reference/selection has both).
 
 To add a pruner: a subclass of `Pruner` in a file here, registered with `PRUNERS`; the README has one.
 """

@@ -13,8 +13,10 @@ import math
 from typing import Any, Literal, Protocol
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.pruners.base import PRUNERS, ScheduledPruner
-from advprune_core.pruners.random import Full, Random
+from advprune_core.pruners.base import PRUNERS
+from advprune_core.pruners.random import Full
+from advprune_core.pruners.random_steps import RandomSteps
+from advprune_core.pruners.weights import GradientPruner
 from advprune_core.trainers.config import RunConfig
 
 Control = Literal["same_cost", "same_steps", "same_step_size", "cheaper_attack", "carried_attack"]
@@ -23,7 +25,7 @@ Control = Literal["same_cost", "same_steps", "same_step_size", "cheaper_attack",
 CONTROLS: dict[Control, str] = {
     "same_cost": "full data, same cost: fewer epochs",
     "same_steps": "the same subset, as many steps as the full run",
-    "same_step_size": "random subset, steps as long: another learning rate",
+    "same_step_size": "random subset, steps as long",
     "cheaper_attack": "full data, PGD-2, same cost",
     "carried_attack": "full data, one carried step, same cost",
 }
@@ -156,10 +158,9 @@ def resolve(control: Control, config: RunConfig, record: Finished) -> RunConfig:
     control : "same_cost", "same_steps", "same_step_size", "cheaper_attack" or "carried_attack"
         Same cost: full data for as many forward-equivalents as training and selection of the matched
         run cost, to a batch. Same steps: the matched run for as many batches as the full run takes.
-        Same step size: a random subset, drawn when the matched run selects, at the learning rate times
-        that run's step ratio from the first epoch on, a warm-up too; steps on few random images are
-        somewhat longer than those on all data at the same rate, which is not taken out. Cheaper or
-        carried attack: same cost with PGD-2, or with one step from carried perturbations.
+        Same step size: a random subset, drawn when the matched run selects and weighted alike so that its
+        steps are as long (`random_steps` at that run's step ratio), at the same cost but for a solver's.
+        Cheaper or carried attack: same cost with PGD-2, or with one step from carried perturbations.
     config, record : RunConfig, Finished
         Of the matched run.
 
@@ -213,17 +214,16 @@ def _attacking(config: RunConfig, control: Control) -> RunConfig:
 
 
 def _with_steps_of(config: RunConfig, record: Finished) -> RunConfig:
-    """A random subset at the same moments, the learning rate times the ratio that the run has measured."""
+    """A random subset at the same moments, whose steps are as long as the run has measured its own to be."""
     if not record.step_ratio:
         raise ConfigError(
             f"the control 'same_step_size' needs the step ratio of the run {record.key}, and its record has none: "
             "its gradients were 0, or it is older than this measure (without its folder it is trained again)"
         )
-    pruner, scheduled = config.pruner, {}
-    if isinstance(pruner, ScheduledPruner) and not pruner.scout_epochs():
-        scheduled = {"warmup_epochs": pruner.warmup_epochs, "every": pruner.every}
-    lr = float(f"{config.optimisation.lr * record.step_ratio:.6g}")
-    return config.replace(pruner=Random.create(**scheduled), optimisation=config.optimisation.replace(lr=lr))
+    # When it selects, and by which outputs it measures: whatever the pruner has of that, an own one may lack some.
+    alike = {name: getattr(config.pruner, name) for name in GradientPruner.model_fields if hasattr(config.pruner, name)}
+    settings = {"warmup_epochs": 0, "every": 0, **alike, "ratio": float(f"{record.step_ratio:.6g}")}
+    return config.replace(pruner=RandomSteps.create(**settings))
 
 
 def _with_length(config: RunConfig, epochs: float, *, cost_budget: int | None = None) -> RunConfig:

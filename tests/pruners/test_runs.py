@@ -122,7 +122,7 @@ def test_scores_under_attack_make_the_attack_part_of_the_key() -> None:
 
 
 #: Chance decides which batches there are; windows of three epochs are too short for TDDS.
-CHANCE = {"grad_match_pb", "rcs", "tdds", "infobatch"}
+CHANCE = {"random_steps", "grad_match_pb", "rcs", "tdds", "infobatch"}
 
 
 @pytest.mark.slow

@@ -107,6 +107,27 @@ def test_unit_weights_have_a_ratio_as_well() -> None:
     assert PRUNERS.parse("score").select(made).step_ratio is None
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.4, 2.5])
+def test_random_steps_are_as_long_as_asked_for(ratio: float) -> None:
+    made = context(0.25, objective="trades")
+    pruner = PRUNERS.parse({"random_steps": {"ratio": ratio}})
+    selection = pruner.select(made)
+    weights = selection.weights.astype(float)
+    assert len(set(weights)) == 1  # of chance alone
+    assert ratio_of(dense(pruner.gradients(made)), selection.indices, weights) == pytest.approx(ratio, rel=1e-4)
+    assert selection.step_ratio == pytest.approx(ratio, rel=1e-4)
+    assert selection.indices.tolist() == PRUNERS.parse("random").select(made).indices.tolist()
+
+
+def test_no_weight_lengthens_steps_of_no_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = context(0.25, objective="pgd_at")
+    nothing = LastLayerGradients((torch.zeros(made.n, 3),), (torch.ones(made.n, 2),))
+    monkeypatch.setattr(GradientPruner, "gradients", lambda *_: nothing)
+    selection = PRUNERS.parse({"random_steps": {"ratio": 3}}).select(made)
+    assert selection.step_ratio is None
+    assert (selection.weights == 1).all()
+
+
 @settings(max_examples=40)
 @given(st.integers(2, 30), st.integers(0, 999), st.data())
 def test_ratios_of_any_selection(n: int, seed: int, data: st.DataObject) -> None:

@@ -12,7 +12,8 @@ from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners import budget
-from advprune_core.pruners.random import Full, Random
+from advprune_core.pruners.random import Full
+from advprune_core.pruners.random_steps import RandomSteps
 from advprune_core.study.finished import run_record
 from advprune_core.study.grid import grid
 from advprune_core.study.records import RunRecord
@@ -111,7 +112,7 @@ def test_a_control_changes_one_thing(control: Control) -> None:
         == {
             "same_cost": {"pruner", "fraction", "optimisation"},
             "same_steps": {"optimisation"},
-            "same_step_size": {"pruner", "optimisation"},
+            "same_step_size": {"pruner"},
             "cheaper_attack": {"pruner", "fraction", "optimisation", "attack"},
             "carried_attack": {"pruner", "fraction", "optimisation", "attack"},
         }[control]
@@ -119,8 +120,8 @@ def test_a_control_changes_one_thing(control: Control) -> None:
     assert resolved.optimisation.replace(epochs=10, lr=0.05) == config.optimisation
     assert (control in OF_ALL_DATA) == (resolved.fraction == 1)
     if control == "same_step_size":
-        assert (resolved.pruner, resolved.optimisation.lr) == (Random(), pytest.approx(0.075))
-        assert resolved.optimisation.epochs == 10
+        # Drawn when random draws: before the first epoch, once.
+        assert resolved.pruner == RandomSteps(ratio=1.5, warmup_epochs=0, every=0)
     elif control != "same_steps":
         assert (resolved.pruner, resolved.fraction) == (Full(), 1.0)
     if control == "cheaper_attack":
@@ -328,24 +329,23 @@ def test_every_control_is_described() -> None:
     assert all(CONTROLS.values())
 
 
-#: (pruner, step ratio, the random subset that stands for it, its learning rate)
-STEP_SIZES: list[tuple[Any, float, dict[str, int], float]] = [
-    ("grad_match", 2.5, {"warmup_epochs": 5, "every": 10}, 0.25),
-    ({"grad_match_pb": {"warmup_epochs": 0, "every": 3}}, 1.25, {"warmup_epochs": 0, "every": 3}, 0.125),
-    ({"craig": {"score_epochs": 2}}, 0.98, {}, 0.098),  # before the run, once
-    ("glister", 1 / 3, {"warmup_epochs": 5, "every": 10}, 0.0333333),
+#: (pruner, step ratio, the random subset that stands for it, the ratio it is given)
+STEP_SIZES: list[tuple[Any, float, dict[str, Any], float]] = [
+    ("grad_match", 2.5, {"warmup_epochs": 5, "every": 10}, 2.5),
+    ({"grad_match_pb": {"warmup_epochs": 0, "every": 3}}, 1.25, {"warmup_epochs": 0, "every": 3}, 1.25),
+    ({"craig": {"score_epochs": 2}}, 0.98, {"score_epochs": 2}, 0.98),  # before the run, once
+    ({"glister": {"steps": 1, "half_features": True}}, 1 / 3, {"steps": 1, "half_features": True}, 0.333333),
 ]
 
 
-@pytest.mark.parametrize(("pruner", "ratio", "schedule", "lr"), STEP_SIZES)
-def test_steps_as_long_as_the_runs(pruner: Any, ratio: float, schedule: dict[str, int], lr: float) -> None:
+@pytest.mark.parametrize(("pruner", "ratio", "alike", "given"), STEP_SIZES)
+def test_steps_as_long_as_the_runs(pruner: Any, ratio: float, alike: dict[str, Any], given: float) -> None:
     config = matched(pruner=pruner, epochs=30)
     check_control("same_step_size", config, full=config)
     done = record(config, n=1000, visited=2000, per_image=17, step_ratio=ratio)
     resolved = resolve("same_step_size", config, done)
-    assert resolved.pruner == Random.create(**schedule)
-    assert resolved.optimisation.lr == pytest.approx(lr, rel=1e-6)
-    assert (resolved.fraction, resolved.optimisation.epochs) == (0.2, 30)
+    assert resolved.pruner == RandomSteps(ratio=given, **alike)
+    assert resolved.replace(pruner=config.pruner) == config
     assert expected_passes("same_step_size", config, 1000) == config.passes(1000)
 
 
@@ -372,7 +372,7 @@ def test_a_record_without_a_ratio_is_refused() -> None:
 
 
 def test_a_control_of_the_same_step_size_is_trained() -> None:
-    """From a real run to a real control: as many images, at another learning rate, in both its epochs."""
+    """From a real run to a real control: as many images, other ones, in steps as long, from the same warm-up."""
     made = tiny_run(pruner={"grad_match": {"warmup_epochs": 1, "per_class": False}}, epochs=2, fraction=0.4)
     dataset = load_dataset(made.dataset)
     result = train(made, dataset)
@@ -380,10 +380,14 @@ def test_a_control_of_the_same_step_size_is_trained() -> None:
     assert done.step_ratio == result.selections[1].step_ratio
     control = resolve("same_step_size", made, done)
     again = train(control, dataset)
-    assert (again.steps, again.images_visited) == (result.steps, result.images_visited)
-    for row, other in zip(again.metrics, result.metrics, strict=True):
-        assert row["lr"] == pytest.approx(other["lr"] * done.step_ratio, rel=1e-5)
-        assert row["kept"] == other["kept"]
+    assert (again.steps, again.images_visited, again.ledger["passes"]) == (
+        result.steps,
+        result.images_visited,
+        result.ledger["passes"],
+    )
+    assert again.step_ratio == pytest.approx(done.step_ratio, rel=1e-5)
+    assert again.metrics[0]["train_loss"] == result.metrics[0]["train_loss"]
+    assert set(again.selections[1].indices) != set(result.selections[1].indices)
 
 
 def test_a_run_that_ended_before_any_attack_has_no_control_of_its_cost() -> None:
