@@ -24,7 +24,7 @@ MEMBERS = [
 ]
 METHODS = [member for member in MEMBERS if member[0] in ("pruners", "attacks", "objectives", "starts")]
 #: No paper's: all images, chance, an image itself, ordinary training, knowledge that nobody has.
-NOBODYS = {"full", "redraw", "oracle", "standard"}
+NOBODYS = {"full", "random_steps", "redraw", "oracle", "standard"}
 
 
 @pytest.mark.parametrize(("family", "name", "component"), METHODS, ids=lambda part: str(part)[:20])
