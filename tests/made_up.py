@@ -236,6 +236,8 @@ def seeded_runs(arm: str, robust: float, *, cost: float = 100, fraction: float =
             "variant": arm.partition(": ")[0],
             "control": None,
             "dataset": "digits",
+            "norm": "linf",
+            "eps": 0.125,
             "pruner": "random" if "random" in arm else "full",
             "n": 1000,
             "kept": round(1000 * fraction),

@@ -26,6 +26,7 @@ from advprune_core.analysis.tested import attacks_of
 from advprune_core.base.components import Component
 from advprune_core.base.files import write_text
 from advprune_core.pruners.oracle import Oracle
+from advprune_core.study.record_files import read_manifest
 from advprune_core.study.runs import Run
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect
@@ -80,7 +81,7 @@ def measured_points(folders: Sequence[Path]) -> pd.DataFrame:
 
 def _runs(folder: Path) -> Iterator[dict[str, Any]]:
     store = RunStore(folder, read_only=True)
-    table = collect(folder, study=store.manifest(folder.name).study)
+    table = collect(folder, study=read_manifest(folder / "manifest.json").study)
     attacks = attacks_of(table)
     for row in table[table["robust"].notna()].to_dict("records"):
         record = store.run(row["key"])

@@ -9,6 +9,7 @@ import pandas as pd
 
 #: Columns of tables with names of arms, variants and own classes.
 _NAMES = ("arm", "variant", "way", "pruner")
+_WAYS = ("variant", "way")
 
 
 def escape(text: str) -> str:
@@ -26,6 +27,17 @@ def plain(text: str) -> str:
 
 
 def with_names(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """A copy of a table in which every name is changed by `escape` or `plain`."""
-    columns = {name: table[name].map(change, na_action="ignore") for name in _NAMES if name in table}
+    """A copy of a table in which every name is changed by `escape` or `plain`.
+
+    A way of training becomes what it is in its arms, ``way: arm``: its end may mean something before a colon alone.
+    """
+
+    def of_way(name: str) -> str:
+        return change(f"{name}:").removesuffix(":")
+
+    columns = {
+        name: table[name].map(of_way if name in _WAYS else change, na_action="ignore")
+        for name in _NAMES
+        if name in table
+    }
     return table.assign(**columns)

@@ -145,8 +145,9 @@ def _cheaper(table: pd.DataFrame) -> dict[str, str]:
 
     Beside the most robust arm on all the data: to be as robust as one that has collapsed is easy.
     """
+    table = with_accuracies(table)
     whole = table[(table["matched_fraction"] == 1) & table["control"].isna() & table["robust"].notna()]
-    if len(settings(with_accuracies(table))) != 1:
+    if len(settings(table)) != 1:
         return {}
     parts: dict[str, str] = {}
     for objective, full in whole.groupby("objective", sort=False):

@@ -42,6 +42,8 @@ def _whole(rows: pd.DataFrame) -> bool:
 def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     """Every pruned point against all that is trained on all of the same data at its cost, and a random subset.
 
+    All within one threat model: accuracies under another one are none of the same thing.
+
     Parameters
     ----------
     table : DataFrame
@@ -64,9 +66,7 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
         paid = {
             rival: others
             for rival, others in distinct.items()
-            if set(others["dataset"]) == set(rows["dataset"])
-            and rival != point
-            and _share(others, rows) <= 1 + SAME_COST
+            if setting_of(others) == setting_of(rows) and rival != point and _share(others, rows) <= 1 + SAME_COST
         }
         whole = [rival for rival, others in paid.items() if _whole(others)]
         as_dear = [rival for rival in whole if not _costs_less(rows, paid[rival])] or whole

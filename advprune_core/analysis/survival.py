@@ -176,8 +176,9 @@ def survival_findings(table: pd.DataFrame) -> str:
         return NOT_CHECKED if len(_trained(table)) else "No run was trained to its end."
     if not table["collapse_steps"].notna().any():
         fewest = min(map(len, lives.values()))
+        runs = pd.concat(lives.values())["key"].nunique()  # on all the data those of several pruners are the same
         return (
-            f"None of the {sum(map(len, lives.values()))} runs collapsed; where {fewest} did not, a rate of up to "
+            f"None of the {runs} runs collapsed; where {fewest} did not, a rate of up to "
             f"{100 * wilson(0, fewest)[1]:.0f} % is possible (95 % interval)."
         )
     for (arm, fraction), rows in lives.items():
@@ -185,7 +186,11 @@ def survival_findings(table: pd.DataFrame) -> str:
         if fraction < 1 and full is not None:
             tests[arm, fraction] = _log_rank(rows, full)
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+    told = set[frozenset[str]]()
     for (arm, fraction), rows in lives.items():
+        if fraction == 1 and frozenset(rows["key"]) in told:
+            continue
+        told.add(frozenset(rows["key"]))
         collapsed, runs = int(rows["collapse_steps"].notna().sum()), len(rows)
         low, high = wilson(collapsed, runs)
         text = (

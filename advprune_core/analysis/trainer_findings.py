@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 import pandas as pd
 
 from advprune_core.analysis.cells import checked, component_name, with_accuracies
@@ -129,17 +128,19 @@ def _percent(point: pd.Series) -> str:
 
 
 def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
-    """How standard training does, and who does not do better by a margin."""
-    plain = points[(points["objective"] == "standard") & points["robust"].notna()]
+    """How standard training does, and who does not do better by a margin, in each data set and threat model."""
     lines = []
-    bar = plain["robust"].max() + margin if len(plain) else np.nan
-    if len(plain):
-        whole = plain.sort_values("matched_fraction").iloc[-1]
+    for setting, here in points.groupby("setting", sort=False):
+        plain = here[(here["objective"] == "standard") & here["robust"].notna()]
+        if not len(plain):
+            continue
+        bar, whole = plain["robust"].max() + margin, plain.sort_values("matched_fraction").iloc[-1]
+        where = f" ({setting})" if points["setting"].nunique() > 1 else ""
         lines.append(
-            f"Standard training reaches {100 * whole['clean']:.1f} % on clean images "
+            f"Standard training{where} reaches {100 * whole['clean']:.1f} % on clean images "
             f"and {_percent(whole)} % under attack."
         )
-        others = points[points["objective"] != "standard"]
+        others = here[here["objective"] != "standard"]
         weak = others[~(others["robust"] >= bar)]
         names = [f"{row['way']} at {100 * row['matched_fraction']:g} %" for _, row in weak.iterrows()]
         some = f"all but {'; '.join(names)}" if names else "all"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import torch
-from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer
+from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, model_validator
 from torch import Tensor, nn
 
 from advprune_core.attacks.apgd import APGD, APGDT
@@ -86,9 +86,19 @@ class AutoAttack(Attack):
     precision: Precision = "float32"
     give_up: GiveUp = True
 
+    @model_validator(mode="after")
+    def _of_each(self) -> Self:
+        if not isinstance(self.attacks, str) and (self.precision != "float32" or not self.give_up):
+            raise ValueError(
+                "attacks in a list have a precision and give_up of their own: [{apgd: {precision: bfloat16}}]"
+            )
+        return self
+
     def label(self) -> str:
-        """``autoattack``, ``autoattack_apgd``, ``autoattack_fgsm+square_bfloat16``, ..."""
+        """``autoattack``, ``autoattack_apgd_bfloat16``, ``autoattack_fgsm+square``, ``autoattack_apgd_alone``, ..."""
         version = self.attacks if isinstance(self.attacks, str) else "+".join(part.label() for part in self.attacks)
+        if not isinstance(self.attacks, str) and len(self.attacks) == 1:  # apgd by itself is a version of two attacks
+            version += "_alone"
         words = [self.name] + ([version] if version != "standard" else [])
         words += ["bfloat16"] if self.precision == "bfloat16" else []
         words += [] if self.give_up else ["to_the_end"]

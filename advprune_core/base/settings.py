@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -140,7 +141,7 @@ class Settings(BaseModel, metaclass=_Explained):
                 groups.setdefault(name, {})[rest] = value
         for name, inner in groups.items():
             check_names([name], type(self).model_fields, what="group")
-            group = getattr(self.replace(**{name: values[name]}) if name in values else self, name)
+            group = self._parsed(name, values[name]) if name in values else getattr(self, name)
             if not isinstance(group, Settings):
                 raise ConfigError(f"{name!r} is one value, it has no setting {next(iter(inner))!r}")
             try:
@@ -148,6 +149,15 @@ class Settings(BaseModel, metaclass=_Explained):
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}") from None
         return self.replace(**values)
+
+    def _parsed(self, name: str, value: Any) -> Any:
+        """A setting by its own field alone, because what it is valid with may be among other changes."""
+        field = type(self).model_fields[name]
+        try:
+            kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            return TypeAdapter(kind).validate_python(as_meant(value, field))
+        except ValidationError:
+            return getattr(self.replace(**{name: value}), name)  # which says what is wrong
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

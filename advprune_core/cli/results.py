@@ -81,7 +81,14 @@ def report(
     for name in studies or []:
         folder = Path(name)
         exported = (folder / "manifest.json").is_file() and not (folder.parent / "runs").is_dir()
-        sources.append((folder, read_manifest(folder / "manifest.json").study) if exported else (root, folder.name))
+        if exported:
+            sources.append((folder, read_manifest(folder / "manifest.json").study))
+        elif folder.name == name:
+            sources.append((root, name))
+        elif (folder.parent / "runs").is_dir():
+            sources.append((folder.parent, folder.name))
+        else:
+            raise ConfigError(f"{name} is no study: neither an exported one, nor a folder of one in a results folder")
     write_text(Path(out), page_of(sources))
     print(f"{', '.join(study for _, study in sources)} in {out}")
 
@@ -98,6 +105,11 @@ def import_(
     found = import_study(Path(folder), results=root)
     there = f", {len(found.there)} were there already and stay as they are" if found.there else ""
     print(f"{len(found.runs)} runs imported into {root}{there}")
+    if found.otherwise:
+        print(
+            f"{len(found.otherwise)} of those that were there came out otherwise in {folder}, as on another kind of "
+            "processor: what these were tested by stays there"
+        )
     if found.without_digests:
         print(
             f"{len(found.without_digests)} of them have records without digests, of an older version: taken as they "

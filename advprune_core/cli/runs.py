@@ -103,8 +103,10 @@ def run(
 def evaluate(
     run_key: Annotated[str | None, typer.Argument(help="Key of a run, or its beginning")] = None,
     weights: Annotated[str | None, typer.Option(help="State dict (.pt) of your own, instead of a run")] = None,
-    model: Annotated[str, typer.Option(help="Network of --weights: a name, YAML, or module:factory")] = "small_cnn",
-    dataset: Annotated[str, typer.Option(help="Data set of --weights")] = "digits",
+    model: Annotated[
+        str | None, typer.Option(help="Network of --weights: a name, YAML, or module:factory [default: small_cnn]")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set of --weights [default: digits]")] = None,
     eps: Annotated[
         str | None, typer.Option(help="Radius in units of [0, 1] [default: the run's, or the data set's]")
     ] = None,
@@ -125,11 +127,13 @@ def evaluate(
 
     if (run_key is None) == (weights is None):
         raise ConfigError("name either a run or --weights")
+    if run_key is not None and (model, dataset) != (None, None):
+        raise ConfigError("--model and --dataset are of --weights; a run has its own")
     with interruptible():
         record, path = evaluate_checkpoint(
             run_key=run_key,
             weights=weights,
-            own={"model": value_of(model), "dataset": value_of(dataset)},
+            own={"model": value_of(model or "small_cnn"), "dataset": value_of(dataset or "digits")},
             threat={name: value for name, value in (("eps", eps), ("norm", norm)) if value is not None},
             attacks=[value_of(text) for text in attack or []],
             checkpoint=checkpoint,

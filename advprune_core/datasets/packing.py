@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from advprune_core.base.files import write_atomically
 from advprune_core.datasets.arrays import DataError, Layout, as_array
@@ -26,13 +27,20 @@ def _stack(items: Any) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"a data set of (image, label) pairs is needed: {error}") from None
     if not pairs:
         raise DataError("a data set without a single (image, label) pair")
-    images = [as_array(image, what="an image") for image, _ in pairs]
+    images = [_pixels(image) for image, _ in pairs]
     labels = [as_array(label, what="a label") for _, label in pairs]
     if len(shapes := {image.shape for image in images}) != 1:
         raise DataError(f"all images must have one shape; these have {sorted(shapes)}")
     if any(label.size != 1 for label in labels):
         raise DataError("each label must be one class number")
     return np.stack(images), np.array([label.item() for label in labels])
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """An image as an array; a PIL image whose numbers are neither grey levels nor RGB (a palette's, CMYK) as RGB."""
+    if isinstance(image, Image.Image) and image.mode not in ("L", "RGB", "I", "F") and image.mode[:4] != "I;16":
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return as_array(image, what="an image")
 
 
 def pack(train: Any, test: Any, path: str | Path, *, layout: Layout | None = None) -> Path:

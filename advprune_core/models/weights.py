@@ -100,7 +100,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     ConfigError
-        What is no dictionary of tensors, or has some that are not finite.
+        What is no dictionary of tensors, or has some that are NaN.
     """
     what = f"{path} is not a state dict saved by torch.save"
     try:
@@ -123,9 +123,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ConfigError(
             f"{what}: under {some(list(state), _SHOWN)} it holds no tensors; save model.state_dict() alone"
         )
-    if not all(bool(value.isfinite().all()) for value in state.values() if isinstance(value, Tensor)):
-        raise ConfigError(f"{path} has weights that are not finite (NaN or infinity): they are of no use")
+    if any(bool(value.isnan().any()) for value in state.values() if isinstance(value, Tensor)):
+        raise ConfigError(f"{path} has weights that are not finite (NaN): they are of no use")
     return state
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network's state; a module may keep more there (`get_extra_state`)."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+
+
+def finite_entries(model: nn.Module) -> set[str]:
+    """Names of the parameters and buffers that are numbers throughout."""
+    return {name for name, value in tensors(model).items() if bool(value.isfinite().all())}
 
 
 def _has_tensors(state: Any) -> bool:
@@ -154,6 +164,8 @@ def load_weights(model: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> 
             raise ConfigError(f"init.fresh: the model has no {module!r}; its outermost modules: {some([*outermost])}")
         state = {name: value for name, value in state.items() if not _is_in(module, name)}
         state |= {name: value for name, value in own.items() if _is_in(module, name)}
+    # What a module keeps besides tensors is not in a state that training has left.
+    state = {name: value for name, value in own.items() if not isinstance(value, Tensor)} | state
     shapes = [
         f"{name} is {_shape(state[name])}, the model's {_shape(own[name])}"
         for name in own
@@ -167,6 +179,12 @@ def load_weights(model: nn.Module, path: Path, *, fresh: Sequence[str] = ()) -> 
     if told := "; ".join(f"{what} {some(names, _SHOWN)}" for what, names in wrong.items() if names):
         hint = "; modules that shall stay random, a head for other classes, are named in init.fresh" if shapes else ""
         raise ConfigError(f"{path} does not fit the model: {told}{hint}")
+    # A mask of minus infinity is one in the network, too.
+    numbers = [name for name in finite_entries(model) if isinstance(state[name], Tensor)]
+    if lost := [name for name in numbers if not bool(state[name].isfinite().all())]:
+        raise ConfigError(
+            f"{path} has weights that are not finite (infinity): {some(lost, _SHOWN)}: they are of no use"
+        )
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError) as error:  # a module with rules of its own

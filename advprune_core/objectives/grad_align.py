@@ -60,11 +60,11 @@ class GradAlign(Objective):
         key = stream(attack.seed, "grad_align")
         beside = start_point(batch.x, norm=attack.norm, eps=attack.eps, key=key, ids=batch.ids, epochs=batch.epochs)
         beside.requires_grad_()
-        with no_trace(model, "train"):  # both gradients in the mode of training, statistics as before
-            here, _ = input_gradient(model, batch.x, batch.y, cross_entropy)
 
         def passes() -> tuple[Tensor, Tensor]:
+            # Both gradients at the weights of these passes, in the mode of training, statistics as before.
             with no_trace(model, "train"):
+                here, _ = input_gradient(model, batch.x, batch.y, cross_entropy)
                 loss = F.cross_entropy(model(beside), batch.y, reduction="sum")
                 (there,) = torch.autograd.grad(loss, beside, create_graph=True)
             count_passes(3 * len(batch.x))  # that gradient, and the backward pass through it
@@ -75,13 +75,13 @@ class GradAlign(Objective):
         return update(passes)
 
     def cost(self, steps: float, *, clean_logits: bool = False) -> float:
-        """The attack, the training pass, one input gradient, and one that is backpropagated through."""
-        return 2 * steps + 2 + self.training_cost
+        """The attack and the passes of training."""
+        return 2 * steps + self.training_cost
 
     @property
     def training_cost(self) -> float:
-        """The adversarial pass, and that of the gradient which is backpropagated through."""
-        return 3.0 + 6.0
+        """The adversarial pass, one input gradient, and one that is backpropagated through."""
+        return 3.0 + 2.0 + 6.0
 
 
 @TRAINERS.register

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from advprune_core.attacks.geometry import StepSize
 from advprune_core.attacks.pgd import default_step_size
 from advprune_core.objectives.base import TRAINERS, Trainer
 from advprune_core.objectives.batch import Batch, PolicyState
-from advprune_core.objectives.steps import STEPS, Steps
+from advprune_core.objectives.steps import STEPS, FixedSteps, Steps, parse_steps
 
 
 def least_sure(logits: Tensor, count: int) -> Tensor:
@@ -77,3 +77,11 @@ class SATTrainer(Trainer):
     name = "sat"
     objective = "pgd_at"
     attack = {"start": "random", "steps": "partial"}
+
+    def attack_with(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As any trainer's; a number of steps is that of the images that are attacked."""
+        found = super().attack_with(given)
+        steps = parse_steps(found["steps"])
+        if isinstance(steps, FixedSteps) and steps.step_factor is None:
+            found["steps"] = PartialSteps.create(count=steps.count, step_size=steps.step_size)
+        return found

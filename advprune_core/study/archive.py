@@ -68,7 +68,7 @@ def export_study(study: str, folder: Path, *, results: Path) -> Exported:
     """
     store = RunStore(results)
     manifest, own = store.manifest(study), results / study
-    _check_target(folder, results=results, own=own)
+    _check_target(folder, study, results=results, own=own)
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=folder.resolve().parent, prefix=f".{folder.name}."))
     try:
@@ -107,8 +107,8 @@ def _exported_records(store: RunStore, keys: list[str]) -> dict[str, dict[str, A
     return records
 
 
-def _check_target(folder: Path, *, results: Path, own: Path) -> None:
-    """Refuse to export over anything but an earlier export."""
+def _check_target(folder: Path, study: str, *, results: Path, own: Path) -> None:
+    """Refuse to export over anything but an earlier export of the study."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; an export needs a folder that is new, empty, or an earlier export")
     target = folder.resolve()
@@ -116,12 +116,14 @@ def _check_target(folder: Path, *, results: Path, own: Path) -> None:
         raise ConfigError(f"{folder} belongs to the results that are exported; name another folder, outside of them")
     if folder.exists() and any(folder.iterdir()):
         try:
-            read_record(folder / "manifest.json", Manifest, without_digest=True)
+            earlier = read_record(folder / "manifest.json", Manifest, without_digest=True)
         except (AdvpruneError, FileNotFoundError):
             raise ConfigError(
                 f"{folder} is not empty and not an earlier export (it has no readable manifest.json): nothing was "
                 "written; name a new folder"
             ) from None
+        if earlier.study != study:
+            raise ConfigError(f"{folder} has the study {earlier.study!r}: nothing was written; name a new folder")
 
 
 def _kept_files(folder: Path) -> list[Path]:
@@ -142,7 +144,9 @@ class Imported:
     Attributes
     ----------
     runs, there : list of str
-        Runs that are new here, and runs that were here already and are left as they are.
+        Runs that are new here, or had failed, and runs that were here already and are left as they are.
+    otherwise : list of str
+        Of the latter, those whose training came out otherwise here: evaluations, of other weights, are not taken.
     without_digests : list of str
         Of the new ones, those whose records are of the first version: taken as they are.
     other_code : list of str
@@ -153,6 +157,7 @@ class Imported:
 
     runs: list[str] = field(default_factory=list)
     there: list[str] = field(default_factory=list)
+    otherwise: list[str] = field(default_factory=list)
     without_digests: list[str] = field(default_factory=list)
     other_code: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
@@ -198,8 +203,11 @@ def _import_run(folder: Path, files: Files, target: RunStore, found: Imported) -
         found.refused[str(folder / "record.json")] = str(error)
         return
     in_place = target.folder(key).resolve() == folder.resolve()
-    if not in_place and target.run(key) is not None:
+    kept = None if in_place else target.run(key)
+    if kept is not None and (kept.status != "failed" or record.status == "failed"):
         found.there.append(key)
+        if not kept.same_training(record):
+            found.otherwise.append(key)
     else:
         found.runs.append(key)
         if old:
@@ -218,7 +226,7 @@ def _import_run(folder: Path, files: Files, target: RunStore, found: Imported) -
         except DamagedFile as error:
             found.refused[str(path)] = str(error)
             continue
-        if in_place or target.evaluation(key, evaluation.key) is None:
+        if key not in found.otherwise and (in_place or target.evaluation(key, evaluation.key) is None):
             target.write_evaluation(_marked(evaluation, in_place=in_place))
     _import_timings(record, files, target, found, in_place=in_place)
 

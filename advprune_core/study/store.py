@@ -206,7 +206,7 @@ class RunStore:
         Raises
         ------
         ConfigError
-            No such study; a damaged manifest, which its study writes anew.
+            No such study, or a copy of another one; a damaged manifest, which its study writes anew.
         """
         path, alone = self.results / study / "manifest.json", self.results / "manifest.json"
         if not path.exists() and alone.exists():
@@ -219,7 +219,10 @@ class RunStore:
                 else ": `advprune study` makes one there, `advprune import` brings one in"
             )
             raise ConfigError(f"no study {study!r} in {self.results}{hint}")
-        return read_manifest(path)
+        found = read_manifest(path)
+        if path == alone and found.study != study:
+            raise ConfigError(f"{self.results} is a copy of the study {found.study!r}, and has no {study!r}")
+        return found
 
     def write_manifest(self, manifest: Manifest, folder: Path, *, name: str = "manifest.json") -> None:
         """Write a study's manifest to its folder."""

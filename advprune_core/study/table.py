@@ -121,7 +121,7 @@ def _all_rows(store: RunStore) -> Iterator[dict[str, Any]]:
 
 def _row(record: RunRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:
     row: dict[str, Any] = {"key": record.key, "status": record.status, **settings_of(record)}
-    if evaluation is not None:
+    if evaluation is not None and record.trained:
         named: tuple[tuple[Literal["clean", "robust"], Accuracy], ...] = (
             ("clean", evaluation.clean),
             ("robust", evaluation.robust),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -46,16 +47,22 @@ def check_results(results: Path) -> list[Finding]:
     exported = (results / "manifest.json").exists()
     found: list[Finding] = []
     sound: dict[str, set[str]] = {}
+    diverged: set[str] = set()
     folders = {path for path in results.glob("runs/*") if path.is_dir()}
     for folder in sorted(folders | {path.parent for path in files.find("runs/*/record.json")}):
-        found += _check_run(folder, files, sound, exported=exported)
+        found += _check_run(folder, files, sound, diverged, exported=exported)
     for path in sorted([*results.glob("manifest*.json"), *results.glob("*/manifest*.json")]):
-        found += _check_manifest(path, sound)
+        found += _check_manifest(path, sound, diverged)
     return found
 
 
-def _check_run(folder: Path, files: Files, sound: dict[str, set[str]], *, exported: bool) -> Iterator[Finding]:
-    """Findings of one run; `sound` gets its key and the keys of its evaluations where these can be believed."""
+def _check_run(
+    folder: Path, files: Files, sound: dict[str, set[str]], diverged: set[str], *, exported: bool
+) -> Iterator[Finding]:
+    """Findings of one run; `sound` gets its key and those of its evaluations where these can be believed.
+
+    `diverged` gets the key of a run that nothing tests.
+    """
     path, key = folder / "record.json", folder.name
     again, judged = "the run is trained again", "the evaluation is made again"
     own = key.startswith(OWN_WEIGHTS)
@@ -66,6 +73,8 @@ def _check_run(folder: Path, files: Files, sound: dict[str, set[str]], *, export
             yield Finding(path, str(error), again)
             return
         sound[key] = set()
+        if record.status == "diverged":
+            diverged.add(key)
         for name, digest in record.files.items():
             file = folder / name
             if not file.exists():
@@ -92,7 +101,7 @@ def _check_run(folder: Path, files: Files, sound: dict[str, set[str]], *, export
             yield Finding(file, str(error), "the run is timed again")
 
 
-def _check_manifest(path: Path, sound: dict[str, set[str]]) -> Iterator[Finding]:
+def _check_manifest(path: Path, sound: dict[str, set[str]], diverged: set[str]) -> Iterator[Finding]:
     """What a manifest names and the runs do not have."""
     try:
         manifest = read_record(path, Manifest)
@@ -102,9 +111,9 @@ def _check_manifest(path: Path, sound: dict[str, set[str]]) -> Iterator[Finding]
     for key in sorted({entry.key for entry in manifest.entries} - set(sound)):
         yield Finding(path, f"it names the run {key}, which has no sound record", "the study trains it")
     for entry in manifest.entries:
-        if entry.key in sound and entry.evaluation not in sound[entry.key]:
+        if entry.key in sound and entry.key not in diverged and entry.evaluation not in sound[entry.key]:
             text = f"it names the evaluation {entry.evaluation} of the run {entry.key}, which has no sound record"
-            yield Finding(path, text, "the study makes it, unless the run failed or diverged")
+            yield Finding(path, text, "the study makes it, unless the run failed")
 
 
 @dataclass(frozen=True)
@@ -128,15 +137,21 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
 
     A run is given up if a manifest says that its study used to have it and no manifest has it now.
     With `remove`, what is found is moved to ``trash/<time>/``, each under the lock of its run.
+
+    Warns
+    -----
+    UserWarning
+        A manifest that cannot be read: any run may be its study's, and none is given up.
     """
-    manifests = []
+    manifests, unreadable = [], []
     for path in results.glob("*/manifest*.json"):
         try:
             manifests.append(read_record(path, Manifest))
-        except AdvpruneError:
-            continue  # whose runs it named, nobody knows: they are kept
+        except AdvpruneError as error:
+            unreadable.append(path)
+            warnings.warn(f"{path} cannot be read ({error}): no run is put away while it is so", stacklevel=2)
     named = {entry.key for manifest in manifests for entry in manifest.entries}
-    former = {key for manifest in manifests for key in manifest.former} - named
+    former = set() if unreadable else {key for manifest in manifests for key in manifest.former} - named
     trash = results / "trash" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     store = RunStore(results)
     garbage = Garbage([], [])
@@ -156,7 +171,7 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
                 garbage.unaccounted.append(folder)
             for path in [folder] if given_up else _left_over(store, folder):
                 put_away(path)
-    if all(store.finished(key) is not None for key in named):  # else a run may still go on from it
+    if not unreadable and all(store.finished(key) is not None for key in named):  # else a run may still go on from it
         for folder in sorted(results.glob("cache/warmups/*")):
             with suppress(Timeout), _held(store.warmup_lock(folder.name), needed=remove):
                 put_away(folder)

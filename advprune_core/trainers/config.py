@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
@@ -116,10 +116,7 @@ class RunConfig(Settings):
             return {k: v for k, v in values.items() if k != "trainer"} if isinstance(values, dict) else values
         values = dict(values)
         trainer = TRAINERS.parse(values.pop("trainer"))
-        attack = values.get("attack", {})
-        if isinstance(attack, AttackPolicy):  # what was said of it, as of one that is given in words
-            attack = {name: getattr(attack, name) for name in attack.model_fields_set}
-        if isinstance(attack, dict):
+        if isinstance(attack := _said(values.get("attack", {})), dict):
             values["attack"] = trainer.attack_with(attack)
         values.setdefault("objective", trainer.objective)
         return values
@@ -128,6 +125,7 @@ class RunConfig(Settings):
     def _resolved(self) -> RunConfig:
         """Fill in what follows from the rest, so that equal runs have equal keys."""
         resolved: dict[str, Any] = {}
+        asked: dict[str, Any] = {}
         if self.attack.eps is None or self.eps_of_dataset:
             attack = self.attack.model_copy(update={"eps": self.dataset.default_eps[self.attack.norm]})
             attack.__pydantic_fields_set__.discard("eps")  # `eps_of_dataset` tells by that
@@ -147,6 +145,7 @@ class RunConfig(Settings):
             )
         if self.speed == "auto":
             resolved["speed"] = automatic_speed(self, resolved.get("device", self.device))
+            asked["speed"] = "auto"
         keeps_all = self.fraction == 1 and self.pruner.exact
         resolved["pruner"] = Full() if keeps_all else self.pruner.for_objective(self.objective)
         if self.optimisation.plain_epochs and not self.objective.uses_adversarial:
@@ -156,10 +155,13 @@ class RunConfig(Settings):
             )
         if not isinstance(resolved["pruner"], Full):
             length = self._length(resolved["pruner"])
-            resolved |= length | ({"_asked": {name: getattr(self, name) for name in length}} if length else {})
+            resolved |= length
+            asked |= {name: getattr(self, name) for name in length}
         elif self.min_per_class:
-            resolved["_asked"] = {"min_per_class": self.min_per_class}
+            asked["min_per_class"] = self.min_per_class
             resolved["min_per_class"] = 0  # it has them all, and is the same run
+        if asked:
+            resolved["_asked"] = asked
         # The instance is frozen, and validators may not return another one.
         for name, value in resolved.items():
             self.__dict__[name] = value
@@ -195,24 +197,30 @@ class RunConfig(Settings):
 
     @cached_property
     def _asked(self) -> dict[str, Any]:
-        """What was given in place of settings that follow from the pruner: a `_length`, images kept of each class.
+        """What was given in place of settings that follow from others: a `_length`, images kept of each class, a speed.
 
         No field, nor private attribute: a run whose length followed from its fraction equals one that was given it.
         """
         return {}
 
-    def _as_asked(self, *, length: bool) -> dict[str, Any]:
-        """What another pruner, or fraction, is to start from; with a length of its own it needs none."""
-        return {name: value for name, value in self._asked.items() if length or name == "min_per_class"}
+    def _as_asked(self, *, length: bool, speed: bool) -> dict[str, Any]:
+        """What another pruner, or fraction, is to start from; with a length, or a speed, of its own it needs none."""
+        own = {"min_per_class": False, "speed": not speed}
+        return {name: value for name, value in self._asked.items() if not own.get(name, not length)}
 
     def replace(self, /, **values: Any) -> Self:
         """Return a copy with some values changed, validated again.
 
         A length that followed from fraction and pruner (warm_start, equal_cost) follows from those of the copy, and
         min_per_class, of which a run on all data has no need, is there again. Who gives `optimisation` gives the
-        length.
+        length; `trainer` sets objective, start and steps, as in `with_settings`.
         """
-        return super().replace(**self._as_asked(length="optimisation" not in values) | values)
+        if values.get("trainer") is not None:
+            return cast(Self, self.with_settings(values))
+        copy = super().replace(**self._as_asked(length="optimisation" not in values, speed=False) | values)
+        if "speed" in self._asked and "speed" not in values:  # it stays as it is, and may still follow
+            copy.__dict__["_asked"] = {**copy._asked, "speed": self._asked["speed"]}
+        return copy
 
     @classmethod
     def flat(cls, /, **options: Any) -> RunConfig:
@@ -246,16 +254,18 @@ class RunConfig(Settings):
         config, changes = self, dict(settings)
         if "trainer" in changes:
             trainer = TRAINERS.parse(changes.pop("trainer"))
-            given = {"steps": changes["attack.steps"]} if "attack.steps" in changes else {}
-            presets = {f"attack.{name}": value for name, value in trainer.attack_with(given).items()}
+            steps = changes.pop("attack.steps", changes.get("attack.steps.count"))
+            given = {} if steps is None else {"steps": steps}
+            if "attack" in changes:
+                presets: dict[str, Any] = {"attack": trainer.attack_with(_said(changes.pop("attack")) | given)}
+            else:
+                presets = {f"attack.{name}": value for name, value in trainer.attack_with(given).items()}
             changes = {"objective": trainer.objective} | presets | changes
         own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
         if own and not {"attack", "attack.eps"} & set(changes):
             config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
-        if self.speed == automatic_speed(self, self.device):
-            config = config.model_copy(update={"speed": "auto"})
         length = not {"optimisation", "optimisation.epochs"} & set(changes)
-        config = config.model_copy(update=self._as_asked(length=length))
+        config = config.model_copy(update=self._as_asked(length=length, speed=True))
         try:
             return config.with_paths(changes)
         except ConfigError as error:
@@ -313,6 +323,15 @@ class RunConfig(Settings):
         if self.optimisation.cost_budget is not None:
             return min(float(metrics[-1]["cost"]), self.passes(n)) if metrics else 0.0
         return self.passes(n, epochs=len(metrics))
+
+
+def _said(attack: Any) -> Any:
+    """Of an attack policy what was said of it, as of one that is given in words."""
+    return (
+        {name: getattr(attack, name) for name in attack.model_fields_set}
+        if isinstance(attack, AttackPolicy)
+        else attack
+    )
 
 
 def flat_fields() -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from advprune_core.attacks.geometry import L2_VERSION
 from advprune_core.attacks.pgd import default_step_size
 from advprune_core.base.keys import json_data
+from advprune_core.objectives.grad_align import GradAlign
 from advprune_core.objectives.partial import PartialSteps
 from advprune_core.pruners.infobatch import InfoBatch
 from advprune_core.pruners.keep_modes import KeepFragile
@@ -51,8 +52,10 @@ def identity_of(config: RunConfig, train_hash: str) -> dict[str, Any]:
 
 def _mended(config: RunConfig) -> list[str]:
     """What of this run, and of few others, came out otherwise in an earlier version under the same settings."""
+    # The gradients that GradAlign compares were taken at two weights, with AWP.
+    aligned = ["aligned"] if isinstance(config.objective, GradAlign) and config.optimisation.awp else []
     if isinstance(config.pruner, Full):
-        return []
+        return aligned
     narrows = config.pruner.candidates(config.optimisation.batch_size, config.fraction) > config.optimisation.batch_size
     told = {
         "scout": bool(config.pruner.scout_epochs()),  # what its attack carries, and its weights with an average
@@ -66,7 +69,7 @@ def _mended(config: RunConfig) -> list[str]:
         and config.min_per_class > 0,  # images were exchanged
         "sora": config.objective.same_weights,  # its step's length, where images have weights
     }
-    return [name for name, otherwise in told.items() if otherwise]
+    return aligned + [name for name, otherwise in told.items() if otherwise]
 
 
 def _broken_by_fewer_steps(config: RunConfig) -> bool:

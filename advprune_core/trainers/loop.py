@@ -41,7 +41,8 @@ def train(
     dataset : Dataset
         From `load_dataset`.
     model : nn.Module, optional
-        Your own network, trained in place; takes images in [0, 1]. Default: ``config.model``.
+        Your own network, trained in place: afterwards it has the weights of the result (``last``: the moving average
+        where there is one). Takes images in [0, 1]. Default: ``config.model``.
     work : path, optional
         Folder for epoch checkpoints and per-epoch metrics. A run that finds a checkpoint of its own there (its
         settings, data and network, with whatever weights this comes) goes on from it and ends with the same bits;
@@ -79,7 +80,10 @@ def train(
 
     def trained(config: RunConfig, start: Path | None) -> TrainResult:
         with arithmetic(config), torch_stream(config.seed, "training"):
-            return Run(config, dataset, model, work, start=start).train(checkpoint_seconds, on_epoch)
+            result = Run(config, dataset, model, work, start=start).train(checkpoint_seconds, on_epoch)
+        if model is not None:
+            model.load_state_dict(result.last, strict=False)  # all tensors of it; a module may keep more
+        return result
 
     try:
         return trained(config, start)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from advprune_core.base.randomness import torch_stream
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
+from advprune_core.models.passes import NotFiniteError
 from advprune_core.objectives.base import Outputs, Passes
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, keep
@@ -78,10 +79,11 @@ class Run:
         """Go on from the last checkpoint to the end; see `loop.train`."""
         state, epochs = self.state, self.config.optimisation.epochs
         self.checkpoint_seconds = checkpoint_seconds
-        self._resume()
-        status = self._status()
         saved = time.monotonic()
         with self._passes(), state.ledger.watch(*{state.model, state.final_model}):
+            # Once the passes are compiled: a run that cannot be leaves its network and its folder as they are.
+            self._resume()
+            status = self._status()
             while not self._at_end() and not self._over(status) and state.counters.epoch != self.until:
                 epoch = state.counters.epoch
                 self._select(epoch)
@@ -89,11 +91,9 @@ class Run:
                     row = self._epoch(epoch, share=min(1.0, epochs - epoch))
                 state.counters.epoch += 1
                 last = self._at_end()
-                if not (math.isfinite(row["train_loss"]) and state.finite):
+                checked = self.config.best_every and (last or (epoch + 1) % self.config.best_every == 0)
+                if not (math.isfinite(row["train_loss"]) and state.finite and (not checked or self._check(row))):
                     status = "diverged"
-                elif self.config.best_every and (last or (epoch + 1) % self.config.best_every == 0):
-                    with state.ledger.phase("validate"):
-                        row |= validate(self.config, state, self.dataset, self.split, row=row, batch=self.last_batch)
                 state.ledger.sample_memory()
                 state.counters.metrics.append(row)
                 if status != "diverged":
@@ -122,6 +122,15 @@ class Run:
             unique_images=int(state.seen.sum()),
             state_bytes=sum(value.numel() * value.element_size() for value in kept),
         )
+
+    def _check(self, row: dict[str, Any]) -> bool:
+        """Add what an epoch's check measures to its row; False where the outputs are no numbers any more."""
+        with self.state.ledger.phase("validate"):
+            try:
+                row |= validate(self.config, self.state, self.dataset, self.split, row=row, batch=self.last_batch)
+            except NotFiniteError:
+                return False
+        return True
 
     @contextmanager
     def _passes(self) -> Iterator[None]:
@@ -164,9 +173,12 @@ class Run:
     def _resume(self) -> None:
         if self.work is not None:
             self.work.mkdir(parents=True, exist_ok=True)
+        compiled = self.state.ledger.state()
         begun = self.work is not None and self.state.load(self.work / "checkpoint.pt")
-        if self.start is not None and not begun:
-            self.state.load(self.start, warmup=shared_key(self.config, self.dataset))
+        if not begun and self.start is not None:
+            begun = self.state.load(self.start, warmup=shared_key(self.config, self.dataset))
+        if begun and any(compiled["seconds"].values()):
+            self.state.ledger.absorb(compiled, phase="compile")
         if self.work is not None:
             lines = [json.dumps(row) + "\n" for row in self.state.counters.metrics]
             (self.work / "metrics.jsonl").write_text("".join(lines))

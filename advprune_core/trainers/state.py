@@ -18,6 +18,7 @@ from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model, check_model
+from advprune_core.models.weights import finite_entries, tensors
 from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.batches import BatchQueue
 from advprune_core.trainers.config import RunConfig
@@ -122,6 +123,8 @@ class RunState:
             if optimisation.ema
             else None
         )
+        #: A mask of minus infinity among the buffers is none.
+        self._numbers = finite_entries(self.model)
         self.queue = BatchQueue(config.pruner.candidates(optimisation.batch_size, config.fraction))
         policy = {
             **config.attack.initial_state(n),
@@ -144,15 +147,15 @@ class RunState:
 
     @property
     def finite(self) -> bool:
-        """Whether all weights are numbers: the last update of an epoch may have made others of them."""
-        return all(bool(value.isfinite().all()) for value in self.final_model.state_dict().values())
+        """Whether all weights are numbers that were: the last update of an epoch may have made others of them."""
+        return self._numbers <= finite_entries(self.final_model)
 
     def weights(self) -> Weights:
         """A copy of the final model's state on the CPU."""
-        state = self.final_model.state_dict()
         # In one layout: a file's digest does not depend on how the run kept its weights.
         return {
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in tensors(self.final_model).items()
         }
 
     def save(self, path: Path) -> None:

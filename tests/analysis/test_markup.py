@@ -48,6 +48,13 @@ def test_a_name_is_shown_as_it_is(name: str) -> None:
     assert name.replace("\n", " ") in shown(table)
 
 
+@pytest.mark.parametrize("name", ["PGD-AT [7 steps]", "a]", "[", "_x_", "a: b"])
+def test_an_arm_begins_with_its_way_of_training(name: str) -> None:
+    """By that the arms of a way, and their controls, are found."""
+    named = with_names(pd.DataFrame({"arm": [f"{name}: same_cost(random)"], "variant": [name]}), escape).iloc[0]
+    assert named["arm"] == f"{named['variant']}: same_cost(random)"
+
+
 @settings(max_examples=200, derandomize=True)
 @given(st.text(alphabet="ab1_ *|<>&$~`\\[]()!:#-.\n/", min_size=1).filter(lambda name: name.strip()))
 def test_no_name_is_markup(name: str) -> None:

@@ -33,6 +33,12 @@ def test_equal_robustness_is_left_out_where_it_means_nothing(study: str, reason:
     assert SECTION not in more_findings(of(study)), reason
 
 
+def test_a_study_of_which_nothing_was_tested_yet_has_a_page() -> None:
+    table = of("digits")
+    untested = table.drop(columns=[name for name in table if name.startswith(("robust", "clean", "worst", "outcomes"))])
+    assert SECTION not in more_findings(untested)
+
+
 def test_runs_that_are_longer_for_their_share_stand_beside_what_costs_as_much() -> None:
     """A quarter of the data for four times the epochs is not the same training."""
     text = findings_of(of("budget_cifar10_cpu"))

@@ -79,6 +79,15 @@ def test_runs_that_have_two_names_are_one_rival() -> None:
     assert list(at_equal_cost(stacked(TABLE, *again))) == list(at_equal_cost(TABLE))
 
 
+def test_what_is_attacked_within_another_radius_is_no_rival() -> None:
+    wider = TABLE.assign(
+        eps=0.25, arm="wide " + TABLE["arm"], variant="wide " + TABLE["variant"], key="w" + TABLE["key"]
+    )
+    pairs = at_equal_cost(stacked(TABLE.assign(eps=0.125), wider))
+    assert all(ours[0].startswith("wide ") == rival[0].startswith("wide ") for ours, rival in pairs)
+    assert len(pairs) == 2 * len(at_equal_cost(TABLE))
+
+
 def test_differences_are_those_of_the_seeds() -> None:
     found = at_equal_cost(TABLE)[("way: aum", 0.5), ("way: random", 1.0)]
     ours, theirs = (TABLE[(TABLE["arm"] == arm) & (TABLE["fraction"] == f)]["robust"].to_numpy()

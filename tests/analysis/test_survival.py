@@ -57,6 +57,15 @@ def test_runs_that_two_points_share_count_once_and_failed_ones_not() -> None:
     assert survivals(table)["a", 1.0].runs == 2
 
 
+def test_full_runs_of_several_pruners_are_told_once() -> None:
+    def table(*ends: float | None) -> pd.DataFrame:
+        full = [runs(arm, list(ends)).assign(key=["0", "1"]) for arm in ("random", "craig")]
+        return pd.concat([*full, *(runs(arm, [None, None], fraction=0.5) for arm in ("random", "craig"))])
+
+    assert survival_findings(table(None, None)).startswith("None of the 6 runs collapsed")
+    assert survival_findings(table(10, None)).count("1 of 2 runs collapsed") == 1
+
+
 def test_fewer_steps_alone_are_no_survival() -> None:
     """The subset ends before the step at which the full runs collapse: nothing is known of it there."""
     full = runs("fgsm", [40 + number for number in range(20)])

@@ -22,6 +22,20 @@ def test_one_lucky_seed_takes_no_verdict_from_others() -> None:
     assert [line for line in lines(after) if "1 worse on these images" in line]
 
 
+def test_each_threat_model_has_a_bar_of_its_own() -> None:
+    table = trainers_table(WAYS)
+    wide = table.assign(eps=2 * table["eps"], robust=table["robust"] - 0.1, key="w" + table["key"])
+    for name in ("arm", "variant"):
+        wide[name] = "wide " + wide[name]
+    text = trainer_findings(pd.concat([table, wide], ignore_index=True))
+    told = [line for line in lines(text) if "standard" in line.lower() or "Of 5 others" in line]
+    assert "12.0 [7.0, 17.0] % under attack" in told[0]
+    assert "all but FGSM at 100 % withstand" in told[1]
+    assert " 2.0 [" in told[2]
+    assert "all but wide FGSM at 100 % withstand" in told[3]
+    assert told[0].count("L-inf") == told[2].count("L-inf") == 1
+
+
 def test_what_is_said_of_ways_of_training() -> None:
     table = trainers_table(WAYS)
     fgsm = table["variant"] == "FGSM"

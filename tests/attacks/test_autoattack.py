@@ -302,6 +302,12 @@ def test_all_misclassified() -> None:
         ({"version": 3}, ConfigError, "3 is no version"),
         ({"version": []}, ConfigError, "or a list of attacks"),
         ({"version": ["apgd", "fab"]}, ConfigError, "unknown attack 'fab' .did you mean 'fab_t'"),
+        (
+            {"version": ["apgd", "square"], "precision": "bfloat16"},
+            ConfigError,
+            "a list have a precision .* of their own",
+        ),
+        ({"version": ["apgd"], "give_up": False}, ConfigError, "a list have a precision and give_up of their own"),
     ],
 )
 def test_what_is_refused(change: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -312,5 +318,6 @@ def test_what_is_refused(change: dict[str, Any], error: type[Exception], message
 
 def test_keys_tell_settings_apart() -> None:
     specs: list[Any] = ["standard", "apgd", ["apgd"], [{"apgd": {"steps": 5}}], ["apgd", "square"]]
-    assert len({str(AutoAttack.create(version=spec).canonical()) for spec in specs}) == len(specs)
+    made = [AutoAttack.create(version=spec) for spec in specs]
+    assert len({str(attack.canonical()) for attack in made}) == len({attack.label() for attack in made}) == len(specs)
     assert AutoAttack.create(version="standard").canonical() == {"name": "autoattack", "version": AutoAttack.version}

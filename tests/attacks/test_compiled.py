@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import runpy
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,14 @@ def network(data: Dataset, seed: int = 0, model: Any = RESIDUAL) -> nn.Module:
 
 def residual_run(**options: Any) -> RunConfig:
     return tiny_run(**{"model": RESIDUAL, "batch_size": SIZE, "epochs": 2, "speed": "compiled"} | options)
+
+
+class Plain:
+    """Passes that are none but the network's own."""
+
+    @contextmanager
+    def instead_of(self, model: nn.Module) -> Iterator[None]:
+        yield
 
 
 def same_weights(first: TrainResult, second: TrainResult) -> bool:
@@ -198,6 +208,45 @@ def test_without_a_compiler_a_run_is_an_exact_one(data: Dataset) -> None:
     config = residual_run()
     with pytest.raises(NotCompiled):  # a worker must not write it under the key of a compiled one
         TrainTask(config, config.train_key(data), None)(data)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_killed_run_that_cannot_be_compiled_any_more(
+    own: bool, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins anew, from the weights that the network came with, and then goes on where it was as any other."""
+
+    def trained(work: Path | None, *, killed: bool = False) -> tuple[TrainResult | None, list[int]]:
+        seen: list[int] = []
+
+        def note(row: dict[str, Any]) -> None:
+            seen.append(row["epoch"])
+            if killed:
+                raise KeyboardInterrupt
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = network(data) if own else None
+            try:
+                found = train(residual_run(epochs=2), data, model=model, work=work, checkpoint_seconds=0, on_epoch=note)
+            except KeyboardInterrupt:
+                return None, seen
+        return found, seen
+
+    monkeypatch.setattr("advprune_core.trainers.run.run_passes", lambda *_: Plain())
+    trained(tmp_path, killed=True)  # while it could be
+
+    def fail(*_: Any) -> None:
+        raise NotCompiled("no C++ compiler")
+
+    monkeypatch.setattr("advprune_core.trainers.run.run_passes", fail)
+    whole, _ = trained(None)
+    assert trained(tmp_path, killed=True)[1] == [0]
+    found, seen = trained(tmp_path)
+    assert seen == [1]
+    assert found is not None
+    assert whole is not None
+    assert same_weights(found, whole)
 
 
 @pytest.mark.usefixtures("traced")

@@ -269,6 +269,20 @@ def test_pack_takes_pil_images(tmp_path: Path) -> None:
     assert np.array_equal(dataset.train.images.permute(0, 2, 3, 1).numpy(), pixels)
 
 
+@pytest.mark.parametrize(("mode", "expected"), [("P", "RGB"), ("CMYK", "RGB"), ("RGBA", "RGB"), ("1", "L"), ("L", "L")])
+def test_pack_takes_the_colours_of_pil_images_and_not_their_codes(mode: str, expected: str, tmp_path: Path) -> None:
+    """The pixels of an image with a palette are indices."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 5, 6, 3), dtype=np.uint8)
+    images = [Image.fromarray(image).convert(mode) for image in pixels]
+    path = pack(
+        [(image, number % 2) for number, image in enumerate(images)],
+        [(images[0], 0), (images[1], 1)],
+        tmp_path / "own.npz",
+    )
+    with np.load(path) as found:
+        assert np.array_equal(found["x_train"], np.stack([np.asarray(image.convert(expected)) for image in images]))
+
+
 BAD_PAIRS = {
     "two shapes": ([(torch.zeros(1, 6, 6), 0), (torch.zeros(1, 5, 6), 1)], "one shape"),
     "normalised": ([(torch.full((1, 6, 6), -1.0), 0), (torch.zeros(1, 6, 6), 1)], r"\[0, 1\]"),

@@ -14,7 +14,7 @@ from torch import nn
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.models.base import build_model
-from advprune_core.models.weights import InitialWeights, load_weights
+from advprune_core.models.weights import InitialWeights, finite_entries, load_weights, tensors
 from advprune_core.study.grid import check_entries, grid
 from advprune_core.trainers.checks import check_run
 from advprune_core.trainers.config import RunConfig
@@ -71,6 +71,10 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "numbers": ({0: torch.zeros(2)}, "it lacks 0"),
     "another's prefix": ({f"encoder.{name}": x for name, x in network().state_dict().items()}, "it lacks 0"),
     "not finite": ({**network().state_dict(), "0.bias": torch.tensor([1.0, torch.nan])}, "not finite"),
+    "infinite": (
+        {**network().state_dict(), "0.bias": torch.tensor([1.0, torch.inf])},
+        r"not finite .infinity.: 0\.bias",
+    ),
     "tensor": (torch.zeros(3), "holds a Tensor"),
 }
 
@@ -84,6 +88,29 @@ def test_what_does_not_fit_is_named_and_changes_nothing(case: str, tmp_path: Pat
         load_weights(model, saved(tmp_path / "w.pt", content))
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Masked(nn.Linear):
+    """A buffer of minus infinity, as of attention, and a state that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 3}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state == {"version": 3}
+
+
+def test_masks_and_what_is_no_tensor(tmp_path: Path) -> None:
+    ours, theirs = Masked(), Masked()
+    assert finite_entries(ours) == {"weight", "bias"}
+    for content in (theirs.state_dict(), tensors(theirs)):
+        load_weights(ours, saved(tmp_path / "w.pt", content))
+        assert torch.equal(ours.weight, theirs.weight)
+        ours.reset_parameters()
 
 
 @pytest.mark.parametrize("fresh", [["1"], ["1.weight", "1.bias"], ["1", "1.weight"]])

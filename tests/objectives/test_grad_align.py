@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from advprune_core.base.randomness import stream, uniform
+from advprune_core.datasets.base import load_dataset
 from advprune_core.objectives.base import Outputs, Passes
 from advprune_core.objectives.grad_align import misalignment
 from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.loop import train
 from tests.objectives.test_carried import EPS, batch
+from tests.tiny import tiny_run
 
 
 def test_misalignment() -> None:
@@ -34,6 +38,17 @@ def test_confident_images_are_aligned_as_well() -> None:
     assert nothing.tolist() == [1.0] * 6
     (gradient,) = torch.autograd.grad(nothing.sum(), weight)
     assert gradient.isfinite()
+
+
+def test_both_gradients_are_of_the_weights_that_awp_has_moved() -> None:
+    """Close by the image there is nothing to align, at whatever weights: no loss beyond cross-entropy's."""
+    dataset = load_dataset(tiny_run().dataset)
+    settings = {"trainer": "grad_align", "eps": 1e-6, "epochs": 0.2, "awp": 0.05, "lr": 1e-9}
+    losses = [
+        train(tiny_run(**settings, objective={"grad_align": {"lam": lam}}), dataset).metrics[0]["train_loss"]
+        for lam in (0.0, 100.0)
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)  # apart, 100 * .09 more
 
 
 def test_weight_gradients_are_those_of_the_whole_loss(network: nn.Module) -> None:

@@ -91,14 +91,19 @@ def test_export_has_everything_but_weights(trained: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("target", ["results", "results/tiny", "results/runs", "results/runs/mine", "file", "full"])
+@pytest.mark.parametrize(
+    "target", ["results", "results/tiny", "results/runs", "results/runs/mine", "file", "full", "results/mine", "copy"]
+)
 def test_export_removes_nothing_of_others(trained: Path, tmp_path: Path, target: str) -> None:
     results = tmp_path / "results"
     shutil.copytree(trained, results)
     (tmp_path / "file").write_text("mine")
     write_finished(RunStore(tmp_path / "full"), run_record("other"))
+    other = RunStore(results).manifest("tiny").model_copy(update={"study": "mine"})
+    for folder in (results / "mine", tmp_path / "copy"):  # another study's own folder, an export of another one
+        RunStore(results).write_manifest(other, folder)
     before = files_below(tmp_path)
-    with pytest.raises(ConfigError, match=r"name another folder|is a file|not an earlier export"):
+    with pytest.raises(ConfigError, match=r"name another folder|is a file|not an earlier export|has the study 'mine'"):
         export_study("tiny", tmp_path / target, results=results)
     assert files_below(tmp_path) == before
 
@@ -127,6 +132,49 @@ def test_an_imported_study_is_finished_without_weights(exported: Path, trained: 
     assert check_results(root) == []
     again = import_study(exported, results=root)
     assert (again.runs, sorted(again.there)) == ([], sorted(found.runs))
+
+
+def test_a_copy_has_no_other_study(exported: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is a copy of the study 'tiny', and has no 'tinny'"):
+        collect(exported, study="tinny")
+
+
+def test_what_was_tested_of_other_weights_does_not_come_in(trained: Path, tmp_path: Path) -> None:
+    """The same key on another kind of processor: other last digits, other weights, other outcomes."""
+    here, there = (RunStore(Path(shutil.copytree(trained, tmp_path / name))) for name in ("here", "there"))
+    entry = here.manifest("tiny").entries[0]
+    record = there.run(entry.key)
+    assert record is not None
+    rows = [{**row, "train_loss": row["train_loss"] + 1e-6} for row in record.epochs]
+    there.keep_run(record.model_copy(update={"epochs": rows}))
+    here.evaluation_file(entry.key, entry.evaluation).unlink()
+    found = import_study(there.results, results=here.results)
+    assert (entry.key in found.there, found.otherwise) == (True, [entry.key])
+    assert here.evaluation(entry.key, entry.evaluation) is None
+    same = import_study(trained, results=here.results)
+    assert same.otherwise == []
+    assert here.evaluation(entry.key, entry.evaluation) is not None
+
+
+def test_a_run_that_failed_here_comes_in(exported: Path, trained: Path, tmp_path: Path) -> None:
+    here, entry = RunStore(tmp_path / "here"), RunStore(trained).manifest("tiny").entries[0]
+    record = RunStore(trained).run(entry.key)
+    assert record is not None
+    here.keep_run(record.model_copy(update={"status": "failed", "error": "MemoryError", "files": {}}))
+    found = import_study(exported, results=here.results)
+    assert (entry.key in found.runs, found.there) == (True, [])
+    again = run_study(tiny_study(here.results, **STUDY), progress=False)
+    assert (again.trained, again.evaluated) == (0, 0)
+
+
+def test_a_run_that_failed_has_no_accuracy(trained: Path, tmp_path: Path) -> None:
+    here = RunStore(Path(shutil.copytree(trained, tmp_path / "here")))
+    entry = here.manifest("tiny").entries[0]
+    record = here.run(entry.key)
+    assert record is not None
+    here.keep_run(record.model_copy(update={"status": "failed"}))
+    table = collect(here.results, study="tiny")
+    assert (table["robust"].isna() == (table["key"] == entry.key)).all()
 
 
 def test_a_new_attack_on_an_imported_run_trains_only_if_told(exported: Path, trained: Path, tmp_path: Path) -> None:

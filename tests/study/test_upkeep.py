@@ -183,12 +183,38 @@ def test_only_what_a_study_gave_up_is_garbage(tmp_path: Path) -> None:
     (tmp_path / "tiny" / "manifest.json").rename(tmp_path / "away.json")
     assert collect_garbage(tmp_path, remove=True).paths == [], "without its manifest nobody knows"
     (tmp_path / "tiny" / "manifest.json").write_text("")
-    assert collect_garbage(tmp_path, remove=True).paths == []
+    with pytest.warns(UserWarning, match="tiny/manifest.json cannot be read .*: no run is put away"):
+        assert collect_garbage(tmp_path, remove=True).paths == []
     (tmp_path / "away.json").rename(tmp_path / "tiny" / "manifest.json")
     collect_garbage(tmp_path, remove=True)
     assert set(store.run_keys()) == {*everything, "loose"} - given_up | {wanted}
     (trash,) = (tmp_path / "trash").iterdir()
     assert contents(trash) == {key: value for key, value in everything.items() if key in given_up - {wanted}}
+
+
+def test_what_a_damaged_manifest_may_name_is_kept(tmp_path: Path) -> None:
+    """Another study has given the same runs up."""
+    run_study(tiny_study(tmp_path), progress=False)
+    store = RunStore(tmp_path)
+    manifest = store.manifest("tiny")
+    store.write_manifest(manifest.model_copy(update={"study": "mine"}), tmp_path / "mine")
+    run_study(tiny_study(tmp_path, seeds=[0]), progress=False)
+    assert collect_garbage(tmp_path).paths == []
+    flipped(tmp_path / "mine" / "manifest.json")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert collect_garbage(tmp_path, remove=True).paths == []
+    assert len(store.run_keys()) == len({entry.key for entry in manifest.entries})
+
+
+def test_a_run_that_diverged_is_tested_by_nothing(results: Path) -> None:
+    store = RunStore(results)
+    key = store.run_keys()[0]
+    record = store.run(key)
+    assert record is not None
+    shutil.rmtree(store.folder(key) / "evaluations")
+    assert check_results(results)
+    store.keep_run(record.model_copy(update={"status": "diverged"}))
+    assert check_results(results) == []
 
 
 def test_to_look_for_garbage_a_folder_need_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

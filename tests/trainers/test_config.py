@@ -10,10 +10,14 @@ import pytest
 import torch
 
 from advprune_core.base.settings import ConfigError, Settings
-from advprune_core.objectives.starts import CleanStart
+from advprune_core.objectives.grad_align import GradAlign
+from advprune_core.objectives.partial import PartialSteps
+from advprune_core.objectives.policy import AttackPolicy
+from advprune_core.objectives.starts import CleanStart, NearStart, RandomStart
 from advprune_core.objectives.steps import FixedSteps
 from advprune_core.pruners.random import Full, Random, Redraw
 from advprune_core.trainers.config import RunConfig, flat_fields
+from advprune_core.trainers.presets import trainer_name
 from advprune_core.trainers.schedules import OneCycle, Piecewise
 from tests.alternatives import RUN_OPTIONS
 
@@ -146,12 +150,53 @@ SET = [
     ({"attack.steps.count": 3}, "attack.steps", FixedSteps(count=3)),
     ({"attack.norm": "l2"}, "attack.eps", 0.5),
     ({"trainer": "standard"}, "objective.name", "standard"),
+    # Valid with what is set beside it, and not with what was.
+    ({"trainer": "grad_align", "objective.lam": 0.3}, "objective", GradAlign(lam=0.3)),
+    ({"trainer": "fgsm_pgi", "objective.lam": 5.0}, "objective.lam", 5.0),
+    ({"pruner": "redraw", "pruner.in_turn": True}, "pruner", Redraw(in_turn=True)),
+    # What is given beside a trainer adds to it.
+    ({"trainer": "trades", "attack": {"steps": 5}}, "attack.steps", FixedSteps(count=5)),
+    ({"trainer": "trades", "attack": {"steps": 5}}, "attack.start", NearStart()),
+    ({"trainer": "trades", "attack": {"start": "random"}}, "attack.steps", FixedSteps(count=10)),
+    ({"trainer": "trades", "attack": AttackPolicy(start=RandomStart())}, "attack.start", RandomStart()),
+    ({"trainer": "sat", "attack.steps": 10}, "attack.steps", PartialSteps(count=10)),
+    ({"trainer": "sat", "attack.steps.share": 0.2}, "attack.steps", PartialSteps(share=0.2)),
+    ({"trainer": "sat", "attack.steps": "bullet"}, "attack.steps.name", "bullet"),
 ]
 
 
 @pytest.mark.parametrize(("settings", "path", "expected"), SET)
 def test_dotted_settings(settings: dict[str, Any], path: str, expected: Any) -> None:
     assert leaf(PRUNED.with_settings(settings), path) == expected
+
+
+@pytest.mark.parametrize("before", [PRUNED, RunConfig(), RunConfig.flat(trainer="fgsm")])
+@pytest.mark.parametrize("name", ["trades", "fgsm_pgi", "pgd_at", "sat"])
+def test_another_trainer_has_its_objective_and_its_attack(before: RunConfig, name: str) -> None:
+    other = before.replace(trainer=name)
+    assert other == before.with_settings({"trainer": name})
+    assert trainer_name(other) == name
+    assert other.fraction == before.fraction
+    assert before.replace(trainer=name, seed=3) == other.replace(seed=3)
+    assert before.replace(trainer=None) == before
+
+
+def test_one_step_stays_one_step() -> None:
+    for given in ({"attack.steps.count": 3}, {"attack.steps": 3}, {"attack": {"steps": 3}}):
+        with pytest.raises(ConfigError, match="'fgsm' takes one step: steps = 3 does not fit"):
+            PRUNED.with_settings({"trainer": "fgsm"} | given)
+
+
+def test_a_speed_that_was_given_stays_and_an_automatic_one_follows() -> None:
+    settings = {"dataset": "cifar10", "model": "preact_resnet", "epochs": 1, "device": "cpu"}
+    longer = {"optimisation.epochs": 15}
+    given, automatic = RunConfig.flat(**settings, speed="exact"), RunConfig.flat(**settings)
+    assert given == automatic
+    for made, speed in ((given, "exact"), (automatic, "compiled")):
+        assert made.with_settings(longer).speed == speed
+        assert made.replace(seed=1).with_settings(longer).speed == speed
+    # Controls are made so, and are of the speed of what they match.
+    assert automatic.replace(optimisation=automatic.optimisation.replace(epochs=15)).speed == "exact"
 
 
 @pytest.mark.parametrize(

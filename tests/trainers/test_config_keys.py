@@ -231,6 +231,9 @@ def test_only_l2_attacks_have_a_geometry_in_their_keys(digits: Dataset, monkeypa
         ({"pruner": {"keep_fragile": {"steps": 9}}, "steps": "bullet"}, None),
         ({"pruner": "score", "steps": "bullet"}, None),
         ({"pruner": "random", "steps": "bullet"}, None),
+        ({"pruner": "random", "trainer": "grad_align", "awp": 0.005}, ["aligned"]),
+        ({"trainer": "grad_align", "awp": 0.005, "fraction": 1.0}, ["aligned"]),
+        ({"pruner": "random", "trainer": "grad_align"}, None),
     ],
     ids=str,
 )

@@ -19,6 +19,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
+from advprune_core.models.passes import NotFiniteError
 from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
@@ -32,6 +33,7 @@ from advprune_core.trainers.loop import train
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.run import Run
 from advprune_core.trainers.state import SCOUT, RunState, unbiased_average
+from tests.models.test_weights import Masked
 from tests.tiny import tiny_run
 
 # One setting of everything that keeps state between epochs.
@@ -409,6 +411,34 @@ def test_weights_that_the_last_update_broke_have_diverged(best_every: int) -> No
     assert result.steps == 1
     assert math.isfinite(result.metrics[-1]["train_loss"])
     assert result.status == "diverged", "before any attack on what has no outputs"
+
+
+def test_outputs_that_overflow_at_a_check_have_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are numbers, and so is the loss of the epoch; without a check the next one's would be none."""
+
+    def overflown(*_: Any, **__: Any) -> None:
+        raise NotFiniteError("NaN")
+
+    monkeypatch.setattr("advprune_core.trainers.run.validate", overflown)
+    config = tiny_run(best_every=2)
+    result = train(config, data(config))
+    assert (result.status, len(result.metrics)) == ("diverged", 2)
+
+
+def test_a_network_with_a_mask_and_a_state_of_its_own_is_trained() -> None:
+    config = tiny_run(best_every=1, ema=0.9)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), Masked(), nn.Linear(2, 10))
+    result = train(config, data(config), model=model)
+    assert result.status == "ok"
+    assert "2.mask" in result.last
+
+
+def test_an_own_network_ends_with_the_weights_of_the_result() -> None:
+    for settings in ({"ema": 0.99, "lr": 0.5}, {}):
+        config, model = tiny_run(**settings), nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+        last = train(config, data(config), model=model).last
+        assert last.keys() == model.state_dict().keys()
+        assert all(torch.equal(value, last[name]) for name, value in model.state_dict().items())
 
 
 def test_average_is_the_exponential_average_of_the_steps() -> None:
