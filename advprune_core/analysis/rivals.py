@@ -89,7 +89,9 @@ def _costs_less(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
 
 def is_random(rows: pd.DataFrame) -> bool:
     """Whether the runs of a point keep a random subset, and are no control."""
-    return bool(rows["pruner"].astype(str).str.split().str[0].eq("random").all() and rows["control"].isna().all())
+    # Its cell is a name, or a specification that begins with it; `random_steps` is another pruner.
+    named = rows["pruner"].astype(str).str.match(r'(\{")?random(["\s]|$)')
+    return bool(named.all() and rows["control"].isna().all())
 
 
 def _twin(rows: pd.DataFrame, others: pd.DataFrame) -> bool:

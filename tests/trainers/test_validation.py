@@ -195,8 +195,12 @@ def test_each_check_is_of_the_weights_it_says(monkeypatch: pytest.MonkeyPatch) -
     pruner = {"redraw": {"every": 1}}
     config = tiny_run(epochs=3, best_every=1, ema=0.99, eps="1/64", schedule="constant", pruner=pruner, fraction=0.8)
     dataset = data(config)
-    model = build_model(config.model, dataset)
-    result = train(config, dataset, model=model)  # the network given is the one trained
+    given, model = build_model(config.model, dataset), build_model(config.model, dataset)
+
+    def note(row: dict[str, Any]) -> None:
+        model.load_state_dict(given.state_dict())  # the network given is the one trained, until the end
+
+    result = train(config, dataset, model=given, on_epoch=note)
     found = {"val_pgd_trained": model, "val_pgd": build_model(config.model, dataset)}
     found["val_pgd"].load_state_dict(result.last)
     for name, network in found.items():
