@@ -42,7 +42,7 @@ def _whole(rows: pd.DataFrame) -> bool:
 def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     """Every pruned point against all that is trained on all of the same data at its cost, and a random subset.
 
-    All within one threat model: accuracies under another one are none of the same thing.
+    Of one threat model: accuracies within another radius cannot be compared.
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     """
     table, found = with_accuracies(table), {}
     tested = _tested(table)
+    settings = {point: setting_of(rows) for point, rows in tested.items()}
     first = {frozenset(rows["key"]): point for point, rows in reversed(tested.items())}
     distinct = {point: rows for point, rows in tested.items() if point in first.values()}
     for point, rows in tested.items():
@@ -66,7 +67,7 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
         paid = {
             rival: others
             for rival, others in distinct.items()
-            if setting_of(others) == setting_of(rows) and rival != point and _share(others, rows) <= 1 + SAME_COST
+            if settings[rival] == settings[point] and rival != point and _share(others, rows) <= 1 + SAME_COST
         }
         whole = [rival for rival, others in paid.items() if _whole(others)]
         as_dear = [rival for rival in whole if not _costs_less(rows, paid[rival])] or whole

@@ -83,8 +83,8 @@ def report(
         exported = (folder / "manifest.json").is_file() and not (folder.parent / "runs").is_dir()
         if exported:
             sources.append((folder, read_manifest(folder / "manifest.json").study))
-        elif folder.name == name:
-            sources.append((root, name))
+        elif folder.parent == Path():
+            sources.append((root, folder.name))
         elif (folder.parent / "runs").is_dir():
             sources.append((folder.parent, folder.name))
         else:

@@ -27,7 +27,9 @@ class RandomSteps(GradientPruner):
     """
 
     name = "random_steps"
-    ratio: Annotated[float, Field(gt=0, le=1000, description="length of a step, in units of one on all the data")] = 1.0
+    ratio: Annotated[
+        float, Field(gt=0, le=1_000_000, description="length of a step, in units of one on all the data")
+    ] = 1.0
 
     def weighting(self) -> Weighting:
         return "matched"

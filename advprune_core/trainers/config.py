@@ -20,7 +20,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import MODELS, ModelSettings
 from advprune_core.models.cnns import SmallCNN
 from advprune_core.models.weights import InitialWeights
-from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective
+from advprune_core.objectives.base import OBJECTIVES, Objective
 from advprune_core.objectives.pgd_at import PGDAT, Standard
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners.base import PRUNERS, Pruner
@@ -29,6 +29,7 @@ from advprune_core.pruners.random import Full
 from advprune_core.pruners.selection import budget
 from advprune_core.trainers.identity import identity_of
 from advprune_core.trainers.optimisation import Optimisation
+from advprune_core.trainers.preset_values import with_preset, with_preset_paths
 from advprune_core.trainers.speeds import automatic_speed
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -114,12 +115,7 @@ class RunConfig(Settings):
     def _preset(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("trainer") is None:
             return {k: v for k, v in values.items() if k != "trainer"} if isinstance(values, dict) else values
-        values = dict(values)
-        trainer = TRAINERS.parse(values.pop("trainer"))
-        if isinstance(attack := _said(values.get("attack", {})), dict):
-            values["attack"] = trainer.attack_with(attack)
-        values.setdefault("objective", trainer.objective)
-        return values
+        return with_preset(values)
 
     @model_validator(mode="after")
     def _resolved(self) -> RunConfig:
@@ -253,14 +249,7 @@ class RunConfig(Settings):
         """
         config, changes = self, dict(settings)
         if "trainer" in changes:
-            trainer = TRAINERS.parse(changes.pop("trainer"))
-            steps = changes.pop("attack.steps", changes.get("attack.steps.count"))
-            given = {} if steps is None else {"steps": steps}
-            if "attack" in changes:
-                presets: dict[str, Any] = {"attack": trainer.attack_with(_said(changes.pop("attack")) | given)}
-            else:
-                presets = {f"attack.{name}": value for name, value in trainer.attack_with(given).items()}
-            changes = {"objective": trainer.objective} | presets | changes
+            changes = with_preset_paths(changes)
         own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
         if own and not {"attack", "attack.eps"} & set(changes):
             config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
@@ -323,15 +312,6 @@ class RunConfig(Settings):
         if self.optimisation.cost_budget is not None:
             return min(float(metrics[-1]["cost"]), self.passes(n)) if metrics else 0.0
         return self.passes(n, epochs=len(metrics))
-
-
-def _said(attack: Any) -> Any:
-    """Of an attack policy what was said of it, as of one that is given in words."""
-    return (
-        {name: getattr(attack, name) for name in attack.model_fields_set}
-        if isinstance(attack, AttackPolicy)
-        else attack
-    )
 
 
 def flat_fields() -> dict[str, str]:
