@@ -150,7 +150,9 @@ def test_every_loss_that_is_allowed_works(name: str, loss: str, norm: str, netwo
         ({"fgsm": {"loss": "margin"}}, "fgsm_loss=margin"),
         ("autoattack", "autoattack"),
         ({"autoattack": {"version": "apgd", "precision": "bfloat16"}}, "autoattack_apgd_bfloat16"),
-        ({"autoattack": {"version": ["fgsm", "square"], "give_up": False}}, "autoattack_fgsm+square_to_the_end"),
+        ({"autoattack": {"give_up": False}}, "autoattack_to_the_end"),
+        ({"autoattack": {"version": ["fgsm", "square"]}}, "autoattack_fgsm+square"),
+        ({"autoattack": {"version": ["fgsm"]}}, "autoattack_fgsm_alone"),
     ],
 )
 def test_labels(spec: Any, label: str) -> None:

@@ -103,7 +103,7 @@ RUNS: list[tuple[dict[str, Any], int]] = [
     ({"trainer": "trades", "awp": 0.01}, 33),
     ({"trainer": "fgsm_pgi", "awp": 0.01}, 13),
     ({"trainer": "free", "awp": 0.01}, 24),
-    ({"trainer": "grad_align", "awp": 0.01}, 22),
+    ({"trainer": "grad_align", "awp": 0.01}, 24),
 ]
 
 
