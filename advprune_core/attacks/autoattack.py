@@ -96,9 +96,10 @@ class AutoAttack(Attack):
 
     def label(self) -> str:
         """``autoattack``, ``autoattack_apgd_bfloat16``, ``autoattack_fgsm+square``, ``autoattack_apgd_alone``, ..."""
-        version = self.attacks if isinstance(self.attacks, str) else "+".join(part.label() for part in self.attacks)
-        if not isinstance(self.attacks, str) and len(self.attacks) == 1:  # apgd by itself is a version of two attacks
-            version += "_alone"
+        if isinstance(self.attacks, str):
+            version: str = self.attacks
+        else:  # apgd by itself is a version, of two attacks
+            version = "+".join(part.label() for part in self.attacks) + "_alone" * (len(self.attacks) == 1)
         words = [self.name] + ([version] if version != "standard" else [])
         words += ["bfloat16"] if self.precision == "bfloat16" else []
         words += [] if self.give_up else ["to_the_end"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
@@ -201,8 +201,8 @@ class RunConfig(Settings):
 
     def _as_asked(self, *, length: bool, speed: bool) -> dict[str, Any]:
         """What another pruner, or fraction, is to start from; with a length, or a speed, of its own it needs none."""
-        own = {"min_per_class": False, "speed": not speed}
-        return {name: value for name, value in self._asked.items() if not own.get(name, not length)}
+        wanted = {"min_per_class": True, "speed": speed}
+        return {name: value for name, value in self._asked.items() if wanted.get(name, length)}
 
     def replace(self, /, **values: Any) -> Self:
         """Return a copy with some values changed, validated again.
@@ -212,7 +212,7 @@ class RunConfig(Settings):
         length; `trainer` sets objective, start and steps, as in `with_settings`.
         """
         if values.get("trainer") is not None:
-            return cast(Self, self.with_settings(values))
+            return self.with_settings(values)
         copy = super().replace(**self._as_asked(length="optimisation" not in values, speed=False) | values)
         if "speed" in self._asked and "speed" not in values:  # it stays as it is, and may still follow
             copy.__dict__["_asked"] = {**copy._asked, "speed": self._asked["speed"]}
@@ -240,7 +240,7 @@ class RunConfig(Settings):
         """The threat model of training, and of the test."""
         return ThreatModel(norm=self.attack.norm, eps=self.attack.radius)
 
-    def with_settings(self, settings: dict[str, Any]) -> RunConfig:
+    def with_settings(self, settings: dict[str, Any]) -> Self:
         """Set dotted paths: ``{"pruner.balanced": True, "optimisation.ema": 0.99}``.
 
         ``trainer`` sets objective, start and steps. A radius that is the data set's own follows a

@@ -52,12 +52,18 @@ def identity_of(config: RunConfig, train_hash: str) -> dict[str, Any]:
 
 def _mended(config: RunConfig) -> list[str]:
     """What of this run, and of few others, came out otherwise in an earlier version under the same settings."""
-    # The gradients that GradAlign compares were taken at two weights, with AWP.
-    aligned = ["aligned"] if isinstance(config.objective, GradAlign) and config.optimisation.awp else []
-    if isinstance(config.pruner, Full):
-        return aligned
-    narrows = config.pruner.candidates(config.optimisation.batch_size, config.fraction) > config.optimisation.batch_size
     told = {
+        "aligned": isinstance(config.objective, GradAlign) and config.optimisation.awp > 0,  # gradients at two weights
+    }
+    if not isinstance(config.pruner, Full):
+        told |= _mended_where_pruned(config)
+    return [name for name, otherwise in told.items() if otherwise]
+
+
+def _mended_where_pruned(config: RunConfig) -> dict[str, bool]:
+    """Of pruned runs, what came out otherwise, and whether this one did."""
+    narrows = config.pruner.candidates(config.optimisation.batch_size, config.fraction) > config.optimisation.batch_size
+    return {
         "scout": bool(config.pruner.scout_epochs()),  # what its attack carries, and its weights with an average
         "partial": config.pruner.uses_model
         and isinstance(config.attack.steps, PartialSteps),  # now all are scored attacked
@@ -69,7 +75,6 @@ def _mended(config: RunConfig) -> list[str]:
         and config.min_per_class > 0,  # images were exchanged
         "sora": config.objective.same_weights,  # its step's length, where images have weights
     }
-    return aligned + [name for name, otherwise in told.items() if otherwise]
 
 
 def _broken_by_fewer_steps(config: RunConfig) -> bool:
