@@ -113,13 +113,13 @@ def build_model(settings: ModelSettings, dataset: Dataset, *, seed: int = 0) -> 
 
 
 def check_model(model: Any, dataset: Dataset) -> None:
-    """Refuse what is not a classifier of this data set's images; leaves both as they were.
+    """Refuse what is not a classifier of this data set's images, in either mode; leaves both as they were.
 
     Raises
     ------
     ConfigError
         What is no `nn.Module`, or on the meta device; outputs other than one tensor of a logit for
-        each class; a model that changes its input in place.
+        each class, be it in training mode alone; a model that changes its input in place.
     """
     check_network(model)
     images = dataset.train.pixels(slice(0, 2)).to(device_of(model))
@@ -130,3 +130,7 @@ def check_model(model: Any, dataset: Dataset) -> None:
             f"{dataset.name} has {dataset.classes} classes, so it must be (2, {dataset.classes}); a factory is told "
             f"as in {{torchvision.models:resnet18: {{num_classes: {dataset.classes}}}}}"
         )
+    try:
+        first_logits(model, images, "train")  # some have more outputs there, for losses of their own
+    except ConfigError as error:
+        raise ConfigError(f"in training mode, {error}") from error

@@ -64,8 +64,8 @@ def true_float32(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def first_logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Logits of a few images, as `quiet_logits`, of a model that must leave its input alone.
+def first_logits(model: nn.Module, x: Tensor, mode: Mode = "eval") -> Tensor:
+    """Logits of a few images, as `quiet_logits` or in another mode, of a model that must leave its input alone.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def first_logits(model: nn.Module, x: Tensor) -> Tensor:
         If it changes them, seen by autograd or not.
     """
     probe = x.clone()
-    with no_trace(model), torch.no_grad():
+    with no_trace(model, mode), torch.no_grad():
         logits = ask(model, probe)
     if not torch.equal(probe, x):
         raise ConfigError(IN_PLACE)

@@ -205,6 +205,17 @@ class Around(nn.Module):
 def pair():
     return Around(lambda z: (z, z))
 
+class Auxiliary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+
+    def forward(self, x):
+        return (self.inner(x), self.inner(x)) if self.training else self.inner(x)
+
+def auxiliary():
+    return Auxiliary()
+
 def named():
     return Around(lambda z: {"logits": z})
 
@@ -255,6 +266,7 @@ def test_own_factory(own: str, digits: Dataset) -> None:
         ("own_networks:pixels", r"shape \(2, 10, 6, 6\)"),
         ("own_networks:pair", "an output of type tuple for 2 images.*one tensor of logits .2, classes."),
         ("own_networks:named", "an output of type dict"),
+        ("own_networks:auxiliary", "in training mode, the model gives an output of type tuple"),
         ("own_networks:in_place", r"changes its input in place.*x = x \+ 1"),
         ("own_networks:hidden_in_place", "changes its input in place"),
         ("own_networks:meta", "on the meta device"),
@@ -272,6 +284,15 @@ def test_what_is_refused(spec: Any, message: str, own: str, digits: Dataset) -> 
     with pytest.raises(ConfigError, match=message):
         build_model(MODELS.parse(spec), digits)
     assert torch.equal(digits.train.images, before)
+
+
+def test_a_check_in_training_mode_leaves_no_trace(digits: Dataset) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 10)).eval()
+    before, drawn = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    check_model(model, digits)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert not any(module.training for module in model.modules())
 
 
 def test_frozen_and_parameterless_models_pass(digits: Dataset) -> None:
