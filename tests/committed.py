@@ -95,6 +95,7 @@ def answer_rows() -> dict[str, Row]:
         ),
         "cheaper, digits": _beside_one_step_on_the_digits(),
         "cheaper": _beside_one_step_on_cifar(),
+        "cheaper, fast": _beside_fast_on_cifar(),
         "few wrong, half": _wrong_labels("when_pruning_wins", 20, 0.5, "the digits"),
         "few wrong": _wrong_labels("when_pruning_wins", 20, 0.8, "the digits"),
         "many wrong": _wrong_labels("when_pruning_wins", 40, 0.6, "the digits"),
@@ -153,6 +154,13 @@ def _beside_one_step_on_cifar() -> Case:
     return _cheaper(table, *pair, data="CIFAR-10, no crops", by=", by AutoAttack or its APGD", epochs="6 epochs of ")
 
 
+def _beside_fast_on_cifar() -> Case:
+    """A fifth of CIFAR-10 under PGD-7 beside as many epochs of Fast AT on all of it as cost less."""
+    pair = ("PGD-7: random", FIFTH), ("Fast AT: same_cost(random)", 0.6)
+    data, by = "CIFAR-10, crops as in the papers", ", by AutoAttack or its APGD"
+    return _cheaper(of("cifar10_cpu"), *pair, data=data, by=by, epochs="9 epochs of ", name="Fast AT")
+
+
 def _beside_one_step_on_the_digits() -> Case:
     """PGD-7 on the smallest part of the digits beside N-FGSM on all of them."""
     table, arm = of("trainers"), "PGD-AT: random"
@@ -160,16 +168,25 @@ def _beside_one_step_on_the_digits() -> Case:
     return _cheaper(table, (arm, share), ("N-FGSM: random", 1.0), data="the digits")
 
 
-def _cheaper(table: pd.DataFrame, point: Point, other: Point, *, data: str, by: str = "", epochs: str = "") -> Case:
+def _cheaper(
+    table: pd.DataFrame,
+    point: Point,
+    other: Point,
+    *,
+    data: str,
+    by: str = "",
+    epochs: str = "",
+    name: str = "N-FGSM",
+) -> Case:
     """A part of the data beside one step on all of it, which costs less, of the seeds that both have."""
     runs, (arm, share) = points(table), point
-    ours = runs[point]
-    cheap = runs[other][lambda rows: rows["seed"].isin(ours["seed"])]
+    seeds = set(runs[point]["seed"]) & set(runs[other]["seed"])
+    ours, cheap = (runs[which][lambda rows: rows["seed"].isin(seeds)] for which in (point, other))
     both = pd.concat([ours, cheap]).drop(columns="study_seeds")  # one study may have more seeds than the other
     return Case(
         f"{data}, beside a cheaper attack{by}",
         f"a random {100 * share:g} %",
-        f"{epochs}one step (N-FGSM), at {cheap['cost'].mean() / ours['cost'].mean():.2f} of its cost",
+        f"{epochs}one step ({name}), at {cheap['cost'].mean() / ours['cost'].mean():.2f} of its cost",
         cheap["robust"].mean(),
         compare(both, arm, other[0], fraction=share, reference_fraction=other[1]),
         clean_gain(ours, cheap),
@@ -179,7 +196,22 @@ def _cheaper(table: pd.DataFrame, point: Point, other: Point, *, data: str, by: 
 def by_rule() -> dict[str, Comparison]:
     """A fifth by each of the first paper's four rules, after five epochs, beside fewer epochs; the best first."""
     found = {rule: compare(of("cifar10_cpu"), _later(rule), _AFTER, fraction=FIFTH) for rule in _RULES}
+    return _the_best_first(found)
+
+
+def by_rule_on_the_digits() -> dict[str, Comparison]:
+    """The same of the digits, after one epoch."""
+    found = {rule: compare(of("pruners"), rule, f"same_cost({rule})", fraction=FIFTH) for rule in _RULES}
+    return _the_best_first(found)
+
+
+def _the_best_first(found: dict[str, Comparison]) -> dict[str, Comparison]:
     return dict(sorted(found.items(), key=lambda item: -item[1].difference.mean))
+
+
+def one_step_on_all_digits() -> Comparison:
+    """N-FGSM beside PGD-7, both on all the digits: what a cheaper attack is worth by itself."""
+    return compare(of("trainers"), "N-FGSM: random", "PGD-AT: random", fraction=1.0)
 
 
 def _later(rule: str) -> str:

@@ -22,9 +22,9 @@ Says = Literal["lower", "higher"] | None
 
 #: Of a claim that holds beside the full run, and may be owed to the run's being shorter.
 AS_FEWER_EPOCHS = f"{HELD}, but not known to be sooner than fewer epochs at its cost"
-NOTHING_TO_LOSE = f"{OPEN}: never robust on all the data either"
-NEVER_ROBUST = f"{NOT_HELD}: never robust on the part"
-FLAGGED_FROM_THE_START = f"{NOT_HELD}, for runs on the part that never were robust"
+NOTHING_TO_LOSE = f"{OPEN}, as no run on all the data was ever robust either"
+NEVER_ROBUST = f"{NOT_HELD}, as no run on the part was ever robust"
+FLAGGED_FROM_THE_START = f"{NOT_HELD}, as more runs on the part never were robust"
 AS_FEWER_STEPS = f"{HELD} only as fewer steps: with as many, not known to collapse less"
 #: A fall of robust accuracy on held-out images without which no run that collapsed had been robust before.
 _FELL = 0.2

@@ -11,7 +11,7 @@ from advprune_core.analysis.markup import escape
 from advprune_core.analysis.seeds import planned_seeds, was_run
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import Verdict, compare, judge
-from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, way_of
+from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, way_of, whole_runs
 from advprune_core.trainers.controls import control_arm
 
 #: An arm at a fraction.
@@ -224,10 +224,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def printable(table: pd.DataFrame) -> pd.DataFrame:
     """`summary` as people read it: per cent with intervals, worst class, cost as a share of the full run.
 
-    The run on all the data that several arms share stands there once. Where ways of training cost differently, the cost
-    is also told as a share of the dearest's.
+    The run on all the data that several arms share stands there once. Where ways of training cost differently, or some
+    were not run on all the data, the cost is also told as a share of the dearest's.
     """
     rows, places, table = [], ["arm", "matched_fraction"], once(table)
+    ways = dict(zip(table["arm"], way_of(table), strict=True))
+    with_full = set(way_of(whole_runs(table)))
     dearest = dearest_costs(table)
     of_all = None if dearest is None else (table["cost"] / dearest[1]).groupby([table[name] for name in places]).mean()
     worst = table.groupby(places)["worst_class_robust"].mean() if "worst_class_robust" in table else None
@@ -238,8 +240,10 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
         if worst is not None:
             lowest = worst[row["arm"], row["matched_fraction"]]
             shown["its worst class, %"] = "" if np.isnan(lowest) else f"{100 * lowest:.1f}"
-        shown["cost / full run" if dearest is None else "cost / its full run"] = _share(row["cost"])
-        if dearest is not None and of_all is not None:
+        if dearest is None:
+            shown["cost / full run"] = _share(row["cost"])
+        elif of_all is not None:
+            shown["cost / its full run"] = _share(row["cost"]) if ways[row["arm"]] in with_full else ""
             shown[f"cost / full run of {dearest[0]}"] = _share(of_all[row["arm"], row["matched_fraction"]])
         rows.append(shown)
     return _filled(rows)

@@ -49,17 +49,22 @@ def full_costs(table: pd.DataFrame) -> pd.Series:
     return own.fillna(table["seed"].map(first))
 
 
+def whole_runs(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs on all the data, no controls among them."""
+    return table[(table["matched_fraction"] == 1) & table["control"].isna()]
+
+
 def dearest_costs(table: pd.DataFrame) -> tuple[str, pd.Series] | None:
     """The way of training whose run on all the data costs most, and what that costs, for the seed of each row (where it
     has none, on average).
 
     By it costs of several ways can be compared, where by `full_costs` each is beside its own. None where all ways
-    cost the same, and of more than one data set or threat model.
+    were run on all the data, and cost the same; and of more than one data set or threat model.
     """
-    full = table[(table["matched_fraction"] == 1) & table["control"].isna()]
+    full = whole_runs(table)
     costs = full.groupby(way_of(full))["cost"].mean().dropna()
-    alone = len(costs) < 2 or costs.max() <= (1 + SAME_COST) * costs.min()
-    if alone or len(settings(table)) > 1:
+    alone = not len(costs) or costs.max() <= (1 + SAME_COST) * costs.min()
+    if (alone and set(way_of(table)) <= set(way_of(full))) or len(settings(table)) > 1 or not len(costs):
         return None
     runs = full[way_of(full) == costs.idxmax()].drop_duplicates("seed").set_index("seed")["cost"]
     return str(costs.idxmax()), table["seed"].map(runs).fillna(costs.max())

@@ -85,6 +85,14 @@ def test_costs_of_several_ways_are_shares_of_the_dearest() -> None:
     alike = some.assign(cost=some["cost"].where(some["variant"] == "PGD-AT", 1700))
     assert dearest_costs(alike) is None, "all ways cost the same"
     assert dearest_costs(table[table["variant"] == "TRADES"]) is None, "one way"
+    parts = alike[(alike["variant"] == "TRADES") | (alike["matched_fraction"] < 1)]
+    of_trades = dearest_costs(parts)
+    assert of_trades is not None, "one way was not run on all the data"
+    assert of_trades[0] == "TRADES"
+    shown = printable(parts).set_index("arm")["cost / its full run"]
+    assert {arm: share != "" for arm, share in shown.items()} == {
+        arm: arm.startswith("TRADES") for arm in parts["arm"]
+    }, "it has no full run of its own"
     assert dearest_costs(pd.concat([table, table.assign(eps=0.5)], ignore_index=True)) is None, "two threat models"
 
 
