@@ -19,6 +19,8 @@ from advprune_core.analysis.style import SMALL
 _NEAR = 10
 #: What a line through a text counts, in the area that texts may cover: more than any detour.
 _CROSSED = 1000.0
+#: What a text that may be taken for another point's counts, in the same.
+_MISTAKEN = 30.0
 #: Orders of texts by chance that are tried beside those with a reason.
 _TRIES = 30
 
@@ -58,14 +60,15 @@ def label_points(
     fans = list[_Fan]()
     for (point, text), owner in zip(texts.items(), owners, strict=True):
         trial = axis.annotate(text, point, xytext=(0, 0), **written)
-        fans.append(_fan(np.array(trial.get_window_extent(renderer).extents), owner, unit))
+        others = marks[(np.abs(marks - owner) > 0.01).any(1)]  # of a pixel: one place is told in two units
+        fans.append(_fan(np.array(trial.get_window_extent(renderer).extents), owner, others, unit))
         trial.remove()
-    alone = [_alone(fan, taken=taken, frame=frame, marks=marks, owners=owners, unit=unit) for fan in fans]
+    alone = [_alone(fan, taken=taken, frame=frame, unit=unit) for fan in fans]
     crowds = np.array([np.sum(np.hypot(*(marks - owner).T) < 40 * unit) for owner in owners], float)
     places = _arranged(fans, alone, [-crowds, owners[:, 0], -owners[:, 0]])
     lead = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
     for (point, text), fan, place in zip(texts.items(), fans, places, strict=True):
-        arrow = lead if fan.away[place] > _NEAR else None
+        arrow = lead if fan.led[place] else None
         note = axis.annotate(text, point, xytext=tuple(fan.offsets[place]), arrowprops=arrow, **written)
         note.set_in_layout(False)
 
@@ -116,11 +119,17 @@ class _Fan:
     boxes: Floats
     #: How far it is from the point, in points, shape (k,).
     away: Floats
-    #: Places on the thin line to it; not a number where there is none: shape (k, 60, 2).
+    #: Other points, shape (m, 2).
+    others: Floats
+    #: Whether another point is as near to it, within a few points: it may be taken for that one's; shape (k,).
+    mistaken: NDArray[np.bool_]
+    #: Whether a thin line leads to it, shape (k,).
+    led: NDArray[np.bool_]
+    #: Places on the thin line; not a number where there is none: shape (k, 60, 2).
     ways: Floats
 
 
-def _fan(box: Floats, owner: Floats, unit: float) -> _Fan:
+def _fan(box: Floats, owner: Floats, others: Floats, unit: float) -> _Fan:
     """Beside, above, below, askew."""
     offsets = list[tuple[float, float]]()
     half = (box[2:] - box[:2]) / 2
@@ -133,19 +142,21 @@ def _fan(box: Floats, owner: Floats, unit: float) -> _Fan:
     middles = owner + np.array(offsets) * unit
     boxes = np.column_stack([middles - half, middles + half])
     away = _away(boxes, owner) / unit
+    nearest = np.min([_away(boxes, other) / unit for other in others], axis=0, initial=np.inf)
+    mistaken = nearest < away + 4
+    led = mistaken | (away > _NEAR)
     ways = owner + (middles - owner)[:, None] * np.linspace(0, 1, 60)[:, None]
-    led = (away > _NEAR)[:, None] & ~_inside(ways, boxes[:, None])
-    return _Fan(owner, np.array(offsets), boxes, away, np.where(led[..., None], ways, np.nan))
+    shown = led[:, None] & ~_inside(ways, boxes[:, None])
+    return _Fan(owner, np.array(offsets), boxes, away, others, mistaken, led, np.where(shown[..., None], ways, np.nan))
 
 
-def _alone(fan: _Fan, *, taken: Floats, frame: Floats, marks: Floats, owners: Floats, unit: float) -> Floats:
+def _alone(fan: _Fan, *, taken: Floats, frame: Floats, unit: float) -> Floats:
     """What a text in each place covers of a figure without others, and how easily it is taken for another point's."""
     cover = _shared(fan.boxes[:, None], taken).sum(1)
     cover += 1e6 * ~_within(fan.boxes, frame)
-    for other in owners[(owners != fan.owner).any(1)]:
-        cover += 9.0 * (_away(fan.boxes, other) / unit < fan.away + 4)
-    for mark in marks[(marks != fan.owner).any(1)]:
-        cover += 9.0 * (np.hypot(*np.moveaxis(fan.ways - mark, -1, 0)) < 4 * unit).any(1)
+    cover += _MISTAKEN * fan.mistaken
+    for other in fan.others:
+        cover += 9.0 * (np.hypot(*np.moveaxis(fan.ways - other, -1, 0)) < 4 * unit).any(1)
     return cover
 
 

@@ -112,7 +112,7 @@ def test_what_is_pruned_later_saves_less() -> None:
     later = later.assign(run_device="another", pruner='{"random": {"warmup_epochs": 5}}')
     table = stacked(headline(0.26, 0.20, run_device="a laptop"), later)
     found = claims_table({"cifar10_cpu": table}).iloc[2]
-    assert found["measured"].endswith("; 2.00x in passes (pruned after 5 epochs)")
+    assert found["measured"].endswith("; 2.00x in passes, trained on other processors (pruned after 5 epochs)")
     assert found["verdict"] == f"{HELD} (from the start); {NOT_HELD} (after 5 epochs)"
 
 
