@@ -17,6 +17,8 @@ from advprune_core.analysis.style import caption, styled
 from advprune_core.analysis.summaries import Point, points
 from advprune_core.trainers.controls import control_arm, matched_arm
 
+#: Why a seed has nothing to get near to.
+_NO_BAR = "that was not checked, collapsed, or ended no more robust than a constant answer"
 #: The checks of each run, by point and seed.
 Runs = dict[Point, dict[Any, pd.DataFrame]]
 
@@ -103,8 +105,8 @@ def cost_to_reach(courses: pd.DataFrame, *, share: float = 0.95) -> pd.DataFrame
 def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
     """Markdown: at which part of the full run's cost each arm gets there, or that it does not.
 
-    Every pruned point is compared with its run of equal cost on all the data, where there is one, by a sign test
-    over seeds; all tests of the text together (Holm).
+    Seeds without a full run to get near to are counted. Every pruned point is compared with its run of equal cost on
+    all the data, where there is one, by a sign test over seeds; all tests of the text together (Holm).
     """
     courses, lines = with_names(courses, escape), []
     rivals = {point: (control_arm("same_cost", point[0]), point[1]) for point in points(courses, by="fraction")}
@@ -112,6 +114,7 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
     beside = {point: sooner(runs, point, rival, share=share) for point, rival in rivals.items()}
     tests = {point: test for point, test in beside.items() if test is not None}
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+    planned = {point: rows["seed"].nunique() for point, rows in points(courses, by="fraction").items()}
     for _, row in cost_to_reach(courses, share=share).iterrows():
         when = (
             f"at {100 * row['cost']:.0f} % of the full run's cost (median)"
@@ -119,18 +122,26 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
             else "not in most runs"
         )
         text = f"{when}; {row['reached']} of {row['seeds']} runs get there"
-        if (point := (row["arm"], row["fraction"])) in tests:
+        point = (row["arm"], row["fraction"])
+        if lost := planned[point] - row["seeds"]:
+            text += f" ({lost} seed{'s' * (lost > 1)} without a bar)"
+        if point in tests:
             test, rival = tests[point], arm_label(rivals[point][0].rpartition(": ")[2])
             text += f"; beside *{rival}*: sooner in {test.lower} of {test.pairs} seeds, later in {test.higher}"
             text += f" {p_told(corrected[point])}"
         lines.append(f"- **{point_label(*point, whole=True)}**: {text}.")
+    lost = any(len(runs.get(point, ())) < seeds for point, seeds in planned.items())
+    barred = dict.fromkeys(point_label(*point, whole=True) for point in planned if point not in runs)
+    if lines and barred:
+        lines.append(f"- Without a bar in any seed: {'; '.join(f'**{name}**' for name in barred)}.")
     head = f"{100 * share:g} % of the full run's last held-out robust accuracy (PGD-10 on val_stop):"
     tail = (
         "A check rises late, when the learning rate falls, and it falls over each run's own length: what is shorter, "
         "by fewer images or by fewer epochs, is sooner at its end. Whether pruning is the better way to be short, only "
         "the comparison at equal cost can tell (sign test over seeds, both looked at equally often; who never gets "
-        "there is later). Each way of training has a bar of its own, set by its own full run."
+        "there is later). Each way of training has a bar of its own, set by its own full run"
     )
+    tail += f": none where {_NO_BAR}." if lost else "."
     if not lines:
         return _nothing_beside(courses)
     return "\n".join([head, "", *lines, "", tail])
@@ -142,7 +153,7 @@ def _nothing_beside(courses: pd.DataFrame) -> str:
         return 'No run has checks: set `settings = {"best_every": 1}`.'
     if courses["full_cost"].isna().all():
         return "No run has a full run beside it: add 1.0 to `fractions`."
-    return "Of no run the full one beside it was checked and did not collapse: there is nothing to get near to."
+    return f"There is nothing to get near to: where a run has a full one beside it, {_NO_BAR}."
 
 
 @styled

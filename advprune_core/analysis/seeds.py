@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from advprune_core.attacks.evaluate import unpack_bits
+from advprune_core.attacks.evaluate import as_constant, unpack_bits
 
 #: Fewer allow no verdict, and no place among the best.
 MIN_SEEDS = 3
@@ -43,7 +43,7 @@ def well_covered(seeds: pd.Series) -> pd.Series:
 
 def as_a_constant(runs: pd.DataFrame) -> bool:
     """Whether runs are robust for no more images than one class has, to a tenth: a constant answer is robust there."""
-    return "classes" in runs and bool(runs["robust"].mean() <= 1.1 / runs["classes"].min())
+    return "classes" in runs and as_constant(float(runs["robust"].mean()), float(runs["classes"].min()))
 
 
 def both_outcomes(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:

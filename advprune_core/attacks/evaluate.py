@@ -38,6 +38,11 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
     return float(interval.low), float(interval.high)
 
 
+def as_constant(accuracy: float, classes: float) -> bool:
+    """Whether an accuracy in [0, 1] is that of a constant answer among so many classes, to a tenth, or less."""
+    return accuracy <= 1.1 / classes
+
+
 def pack_bits(values: NDArray[np.bool_]) -> str:
     """Outcomes of n images in n / 6 characters."""
     return base64.b64encode(np.packbits(values).tobytes()).decode()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from advprune_core.attacks.evaluate import as_constant
 from advprune_core.study.manifest import ManifestEntry
-from advprune_core.study.records import RunRecord, collapse_depth, val_pgd_best, val_pgd_last
+from advprune_core.study.records import RunRecord, classes, collapse_depth, val_pgd_best, val_pgd_last
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import settings_of
 from advprune_core.trainers.config import RunConfig
@@ -33,8 +34,8 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
         included from the start, training in proportion to the images seen, plain ones by themselves),
         ``val_pgd`` in [0, 1], ``pert_align`` in [-1, 1] (NaN where it was not measured; see `trainers.alignment`), and
         ``full_cost``, ``full_val_pgd``: cost and last check of the run on all the data of the same way
-        of training and seed (NaN where there is none; the check also where it collapsed). A control has the
-        fraction of the run that it matches.
+        of training and seed (NaN where there is none; the check also where it collapsed, or is no higher than a
+        constant answer's). A control has the fraction of the run that it matches.
     """
     rows: list[dict[str, Any]] = []
     for store in (RunStore(folder, read_only=True) for folder in results):
@@ -44,12 +45,15 @@ def collect_courses(*results: str | Path, study: str) -> pd.DataFrame:
             whole = full.get((entry.variant, entry.seed))
             place = _place(entry, record)
             place["full_cost"] = float("nan") if whole is None else whole.cost
-            if whole is None or whole.status == "collapsed":
-                place["full_val_pgd"] = float("nan")
-            else:
-                place["full_val_pgd"] = val_pgd_last(whole)
+            place["full_val_pgd"] = float("nan") if whole is None else _bar(whole)
             rows += [{**place, **check} for check in _checks(record)]
     return pd.DataFrame(rows, columns=_COURSE)
+
+
+def _bar(whole: RunRecord) -> float:
+    """The last check of a full run, which others are to get near to; NaN where there is nothing to get near to."""
+    last = val_pgd_last(whole)
+    return float("nan") if whole.status == "collapsed" or as_constant(last, classes(whole)) else last
 
 
 def collect_lifetimes(*results: str | Path, study: str) -> pd.DataFrame:

@@ -109,11 +109,11 @@ def test_findings_say_what_never_gets_there() -> None:
     [
         (COURSES.iloc[:0], "best_every"),
         (COURSES.assign(full_cost=np.nan, full_val_pgd=np.nan), "add 1.0 to `fractions`"),
-        (COURSES.assign(full_val_pgd=np.nan), "did not collapse"),
+        (COURSES.assign(full_val_pgd=np.nan), "nothing to get near to"),
     ],
 )
 def test_what_is_missing_for_a_comparison_is_told_apart(courses: pd.DataFrame, told: str) -> None:
-    reasons = ("best_every", "fractions", "did not collapse")
+    reasons = ("best_every", "fractions", "nothing to get near to")
     text = convergence_findings(courses)
     assert told in text
     assert sum(reason in text for reason in reasons) == 1
@@ -148,3 +148,16 @@ def test_without_checks_there_is_an_empty_figure() -> None:
     figure = convergence_figure(COURSES[:0])
     assert not any(axis.lines for axis in figure.axes)
     plt.close(figure)
+
+
+def test_seeds_without_a_bar_are_counted() -> None:
+    """Full runs that collapsed are gone from both counts, which a reader must know."""
+    lost = COURSES.assign(full_val_pgd=COURSES["full_val_pgd"].where(COURSES["seed"] != 1))
+    text = convergence_findings(lost)
+    assert "**static random subset, 50 %**: not in most runs; 1 of 2 runs get there (1 seed without a bar)." in text
+    assert "set by its own full run: none where that was not checked, collapsed, or ended no more robust" in text
+    assert "without a bar" not in convergence_findings(COURSES)
+    other = pd.concat([COURSES, COURSES.assign(arm="other: random", full_val_pgd=np.nan)])
+    assert "- Without a bar in any seed: **other: all the data**; **other: static random subset, 50 %**; " in (
+        convergence_findings(other)
+    )

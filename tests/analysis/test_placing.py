@@ -23,6 +23,7 @@ def test_who_stands_nearest_to_a_text_is_its_point_or_a_line_leads_there(seed: i
     axis.plot(*drawn.T, "o")
     axis.set(xlim=(0, 1), ylim=(0, 1))
     label_points(figure, axis, texts, drawn, np.zeros((0, 2)))
+    figure.draw_without_rendering()
     marks, told = axis.transData.transform(drawn), []
     for note in notes(axis):
         box = Text.get_window_extent(note).extents  # without its line
