@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advprune_core.attacks import PGD, AutoAttack, ThreatModel, autoattack, fgsm, pgd
+    from advprune_core.attacks import ATTACKS, PGD, Attack, AutoAttack, ThreatModel, autoattack, fgsm, pgd
     from advprune_core.attacks.evaluate import evaluate
     from advprune_core.base.settings import AdvpruneError
-    from advprune_core.datasets.base import dataset_from_arrays, load_dataset
+    from advprune_core.datasets.base import DATASETS, DatasetSource, dataset_from_arrays, load_dataset
     from advprune_core.datasets.packing import pack
     from advprune_core.datasets.splits import Dataset
-    from advprune_core.objectives.base import OBJECTIVES, Objective
+    from advprune_core.models.base import MODELS, ModelSettings
+    from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
     from advprune_core.objectives.batch import Batch
     from advprune_core.objectives.policy import AttackPolicy
     from advprune_core.objectives.starts import STARTS, Start
@@ -24,29 +25,40 @@ if TYPE_CHECKING:
     from advprune_core.study.table import collect
     from advprune_core.trainers.config import RunConfig
     from advprune_core.trainers.loop import train
+    from advprune_core.trainers.schedules import SCHEDULES, Schedule
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ATTACKS",
+    "DATASETS",
+    "MODELS",
     "OBJECTIVES",
     "PGD",
     "PRUNERS",
+    "SCHEDULES",
     "STARTS",
     "STEPS",
+    "TRAINERS",
     "AdvpruneError",
+    "Attack",
     "AttackPolicy",
     "AutoAttack",
     "Batch",
     "Context",
     "Dataset",
+    "DatasetSource",
+    "ModelSettings",
     "Objective",
     "Pruner",
     "RunConfig",
+    "Schedule",
     "Selection",
     "Start",
     "Steps",
     "StudyConfig",
     "ThreatModel",
+    "Trainer",
     "autoattack",
     "collect",
     "dataset_from_arrays",
@@ -62,14 +74,15 @@ __all__ = [
 
 #: Where a name comes from. It is imported when it is asked for, because PyTorch takes seconds that help does not need.
 _HOMES = {
-    "attacks": ("PGD", "AutoAttack", "ThreatModel", "autoattack", "fgsm", "pgd"),
+    "attacks": ("ATTACKS", "PGD", "Attack", "AutoAttack", "ThreatModel", "autoattack", "fgsm", "pgd"),
     "attacks.evaluate": ("evaluate",),
     "base.settings": ("AdvpruneError",),
-    "datasets.base": ("dataset_from_arrays", "load_dataset"),
+    "datasets.base": ("DATASETS", "DatasetSource", "dataset_from_arrays", "load_dataset"),
     "datasets.splits": ("Dataset",),
     "datasets.packing": ("pack",),
     "objectives.batch": ("Batch",),
-    "objectives.base": ("OBJECTIVES", "Objective"),
+    "models.base": ("MODELS", "ModelSettings"),
+    "objectives.base": ("OBJECTIVES", "TRAINERS", "Objective", "Trainer"),
     "objectives.policy": ("AttackPolicy",),
     "objectives.starts": ("STARTS", "Start"),
     "objectives.steps": ("STEPS", "Steps"),
@@ -80,6 +93,7 @@ _HOMES = {
     "study.table": ("collect",),
     "trainers.config": ("RunConfig",),
     "trainers.loop": ("train",),
+    "trainers.schedules": ("SCHEDULES", "Schedule"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _ROOMS = {"analysis", "attacks", "base", "datasets", "explore", "models", "objectives", "pruners", "study", "trainers"}

@@ -11,8 +11,11 @@ from textwrap import dedent
 import pandas as pd
 import pytest
 
-from advprune_core import objectives
+from advprune_core import attacks, objectives
+from advprune_core.attacks.base import ATTACKS
+from advprune_core.attacks.evaluate import evaluate
 from advprune_core.datasets.base import load_dataset
+from advprune_core.models.base import MODELS, build_model
 from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.objectives.steps import STEPS
 from advprune_core.pruners.base import PRUNERS, Context
@@ -77,6 +80,22 @@ def test_the_own_objective_and_steps_of_their_page_work(tmp_path: Path, monkeypa
     drawn = [row["images"] for row in result.metrics]
     assert result.ledger["passes"]["train"] == pytest.approx(5 * sum(drawn[:5]) + 7 * sum(drawn[5:]), rel=0.03)
     assert result.metrics[-1]["train_loss"] < 0.5 * result.metrics[0]["train_loss"]
+
+
+def test_the_own_attack_of_its_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ATTACKS, "_classes", dict(ATTACKS.classes()))
+    (block,) = re.findall(r"::\n\n((?:    .*\n|\n)+)", str(attacks.__doc__))
+    (tmp_path / "own_attack.py").write_text(dedent(block))
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("own_attack")
+    digits = load_dataset({"digits": {"limit": 600, "test_limit": 100}})
+    result = train(RunConfig.flat(trainer="fgsm", epochs=3), digits)
+    model = build_model(MODELS.parse("small_cnn"), digits)
+    model.load_state_dict(result.last)
+    weak, strong = (
+        evaluate(model, digits.test, [spec], eps=2 / 16).robust.mean() for spec in ("fgsm", {"twice": {"steps": 5}})
+    )
+    assert strong < weak
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: f"{path.parent.name}/{path.name}")

@@ -10,7 +10,23 @@ spends no more on images and targets whose progress, extrapolated, does not reac
 with pyautoattack in results/reference/autoattack.
 
 To add an attack: a function, and a subclass of `Attack` with its settings whose `perturb` calls it, in a file here,
-registered with `ATTACKS`.
+registered with `ATTACKS`::
+
+    from advprune_core import ATTACKS, Attack, fgsm, pgd
+
+
+    @ATTACKS.register
+    class Twice(Attack):
+        "FGSM, then PGD from where it ended."
+
+        name = "twice"
+        steps: int = 10
+
+        def perturb(self, model, x, y, *, threat, seed, ids=None):
+            there = fgsm(model, x, y, threat=threat)
+            return pgd(model, x, y, threat=threat, steps=self.steps, start=there, seed=seed, ids=ids)
+
+What it returns need not lie in the ball: images that do not, or are not in [0, 1], count as unbroken.
 """
 
 from advprune_core.attacks.apgd import APGD, APGDT, apgd, apgd_targeted

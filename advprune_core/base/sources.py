@@ -27,6 +27,12 @@ def is_installed(module: str) -> bool:
     return module != "__main__" and file is not None and _is_installed(file)
 
 
+def is_installed_file(name: str) -> bool:
+    """The same of the file that a line of a traceback is of; one of a cell is one's own."""
+    standard = Path(name).is_relative_to(sysconfig.get_path("stdlib"))
+    return Path(name).is_absolute() and (standard or _is_installed(Path(name)))
+
+
 @lru_cache(maxsize=4096)
 def _is_installed(file: Path) -> bool:
     places = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")] + [Path(__file__).parents[1]]

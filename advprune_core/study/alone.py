@@ -6,11 +6,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from advprune_core.base.environment import environment
+from advprune_core.base.failures import message_of
 from advprune_core.study.driver import Driver
 from advprune_core.study.engines import SerialEngine
 from advprune_core.study.grid import Entry, timed_entries
 from advprune_core.study.records import Timing
-from advprune_core.study.tasks import Task, TrainTask, carry_out, message_of, warm_up
+from advprune_core.study.tasks import Task, TrainTask, carry_out, warm_up
 from advprune_core.trainers.state import SCOUT
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from advprune_core.attacks.compiled import NotCompiled
+from advprune_core.base.failures import message_of
 from advprune_core.base.files import digest_of
 from advprune_core.base.machine import machine_error, machine_errors
 from advprune_core.base.progress import following
@@ -33,7 +34,7 @@ from advprune_core.study.finished import (
 from advprune_core.study.position import Left, Position, UnderWay
 from advprune_core.study.records import RunRecord
 from advprune_core.study.resolution import Resolution
-from advprune_core.study.tasks import EvaluateTask, Task, TrainTask, WarmupTask, carry_out, message_of
+from advprune_core.study.tasks import EvaluateTask, Task, TrainTask, WarmupTask, carry_out
 from advprune_core.study.waiting import Waiting
 from advprune_core.study.warmups import SharedWarmups
 from advprune_core.trainers.config import RunConfig

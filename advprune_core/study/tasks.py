@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from advprune_core.attacks.compiled import compile_cache
 from advprune_core.attacks.evaluate import Outcome
 from advprune_core.base.environment import environment
+from advprune_core.base.failures import note_place
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.evaluations import EvaluationConfig, evaluate_model
@@ -100,13 +100,6 @@ def few_steps(config: RunConfig, dataset: Dataset, *, steps: int, size: int) -> 
     return config.replace(pruner="full", fraction=1.0, best_every=0, on_collapse="flag", optimisation=optimisation)
 
 
-def message_of(error: BaseException) -> str:
-    """What went wrong, and where, in a line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" (line {frames[-1].lineno} of {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
-
-
 def warm_up(config: RunConfig, dataset: Dataset) -> None:
     """Train a few batches and forget them: first calls load and compile what later ones reuse."""
     train(few_steps(config, dataset, steps=5, size=config.optimisation.batch_size), dataset)
@@ -153,4 +146,8 @@ Task = TrainTask | WarmupTask | EvaluateTask
 
 def carry_out(task: Task, dataset: Dataset) -> tuple[Any, dict[str, Any]]:
     """What a task gives, and the environment that it was done in; what engines are handed."""
-    return task(dataset), environment(task.config.device)
+    try:
+        return task(dataset), environment(task.config.device)
+    except Exception as error:
+        note_place(error)
+        raise
