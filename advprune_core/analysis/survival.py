@@ -1,6 +1,6 @@
 """How long runs last before they overfit catastrophically: survival over optimiser steps, not over epochs.
 
-A run on a part of the data takes fewer steps in an epoch, and for that reason alone collapses later.
+A run on a part of the data takes fewer steps in an epoch, and has less time to collapse.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from advprune_core.trainers.sentinel import hollow
 #: Characters of a line of a panel's title.
 _TITLE = 38
 NOT_CHECKED = 'No run was checked for a collapse: set `settings = {"best_every": 1}`.'
+_RATES = (
+    "At one number of steps, runs of different lengths have different learning rates, which fall over each run's own "
+    "length; with as many steps (*same_steps*) they have the same."
+)
 
 
 @dataclass(frozen=True)
@@ -207,4 +211,6 @@ def survival_findings(table: pd.DataFrame) -> str:
             best = f"{100 * rows['val_pgd_best'].max():.0f} %"
             text += f"; none ever was robust (at best {best} of held-out images), so there was nothing to lose"
         lines.append(f"{text}.")
+    if tests:
+        lines += ["", _RATES]
     return "\n".join(lines)

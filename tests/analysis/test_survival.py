@@ -74,7 +74,10 @@ def test_fewer_steps_alone_are_no_survival() -> None:
     assert "**fgsm, 20 %**: 0 of 20 runs collapsed (0 % [0, 16]), in at most 20 steps" in text
     assert "not known to be otherwise than on all the data (no collapse at a step that both reached)" in text
     longer = runs("fgsm", [None] * 20, fraction=0.2, length=100)
-    assert "step for step later than on all the data" in survival_findings(pd.concat([full, longer]))
+    later = survival_findings(pd.concat([full, longer]))
+    assert "step for step later than on all the data" in later
+    assert "different lengths have different learning rates" in later
+    assert "learning rates" not in survival_findings(full), "nothing is compared"
     early = runs("fgsm", [10 + number for number in range(20)], fraction=0.2, length=100)
     text = survival_findings(pd.concat([full, early]))
     assert "step for step sooner than on all the data by a log-rank test (Holm p < 0.001)" in text
