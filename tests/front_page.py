@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -162,18 +163,30 @@ SHOWN: dict[Path, dict[str, Callable[[], str]]] = {
     RESULTS: {"columns": columns},
     **{REFERENCE / study / ABOUT: {"held out: results/reference": partial(held_out, study)} for study in TUNING},
     **{path: {"answer: results/reference": partial(first_cell, path)} for path in FIRST_CELLS},
+    # Their prose is the notebook's of today.
+    **{path: {} for path in sorted(REFERENCE.glob("*/*.ipynb"))},
 }
 
 
 def filled(path: Path) -> str:
-    """A file with what records and code say today; of a notebook in its first cell."""
+    """A file with what records and code say today; of a notebook in its first cell, of an executed one all prose."""
     text = path.read_text()
+    if path.is_relative_to(REFERENCE) and path.suffix == ".ipynb":
+        executed = json.loads(text)
+        now = json.loads((README.parent / "notebooks" / path.name).read_text())  # written before it
+        for cell, new in zip(_prose(executed), _prose(now), strict=True):
+            cell["source"] = new["source"]
+        return json.dumps(executed, indent=1, ensure_ascii=False) + "\n"
     if path.suffix == ".ipynb":
         notebook = json.loads(text)
         cell = notebook["cells"][0]
         cell["source"] = _filled("".join(cell["source"]), path).splitlines(keepends=True)
         return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     return _filled(text, path)
+
+
+def _prose(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
 
 
 def _filled(text: str, path: Path) -> str:
