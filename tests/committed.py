@@ -184,7 +184,7 @@ def _cheaper(
     ours, cheap = (runs[which][lambda rows: rows["seed"].isin(seeds)] for which in (point, other))
     both = pd.concat([ours, cheap]).drop(columns="study_seeds")  # one study may have more seeds than the other
     return Case(
-        f"{data}, beside a cheaper attack{by}",
+        f"{data}, seven steps beside {name}{by}",
         f"a random {100 * share:g} %",
         f"{epochs}one step ({name}), at {cheap['cost'].mean() / ours['cost'].mean():.2f} of its cost",
         cheap["robust"].mean(),

@@ -102,7 +102,10 @@ class FGSMTrainer(Trainer):
 
 @TRAINERS.register
 class FastTrainer(Trainer):
-    """Fast AT, FGSM-RS (Wong et al. 2020): one step of 1.25 eps from a random start."""
+    """Fast AT, FGSM-RS (Wong et al. 2020): one step of 1.25 eps from a random start.
+
+    A number of steps, ``steps: 1``, takes its length away: then it is one step of eps.
+    """
 
     name = "fast"
     objective = "pgd_at"

@@ -19,6 +19,9 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.study.sharing import SharedDataset, forget, opened, share
 
 EngineName = Literal["serial", "processes", "ray"]
+#: By how many bytes a worker may grow before it is replaced: compiled passes and a data set take more than loky allows
+#: by itself, and a new worker compiles anew.
+_LEAK = "LOKY_MAX_MEMORY_LEAK_SIZE"
 
 
 #: Executors whose worker processes wait for what comes next.
@@ -69,7 +72,12 @@ class ProcessEngine(Engine):
         from loky import get_reusable_executor
 
         self._workers = workers
-        self._processes = get_reusable_executor(max_workers=workers, timeout=60, initializer=_started_by(os.getpid()))
+        self._processes = get_reusable_executor(
+            max_workers=workers,
+            timeout=60,
+            initializer=_started_by(os.getpid()),
+            env={_LEAK: os.environ.get(_LEAK, "4e9")},
+        )
         _KEPT.add(self._processes)
         self._shared: dict[int, SharedDataset] = {}
 

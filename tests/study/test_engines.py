@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -34,6 +35,23 @@ def test_serial_calls_at_once() -> None:
     assert isinstance(executor.submit(fail).exception(), ValueError)
     with pytest.raises(KeyboardInterrupt):
         executor.submit(interrupt)
+
+
+KEPT: list[bytes] = []
+
+
+def grow(megabytes: int) -> int:
+    """Hold on to so much more; after a while, as a worker looks at its memory once a second."""
+    KEPT.append(b"x" * (megabytes * 2**20))
+    time.sleep(1.1)
+    return os.getpid()
+
+
+@pytest.mark.slow
+def test_a_worker_that_has_taken_what_compiled_passes_take_goes_on() -> None:
+    """A new one would compile anew."""
+    with engine("processes", 1) as executor:
+        assert len({executor.submit(grow, more).result() for more in (1, 600, 1, 1)}) == 1
 
 
 @pytest.mark.slow
