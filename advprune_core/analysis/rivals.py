@@ -8,6 +8,7 @@ full run, if it loses no more than a margin that was stated before?
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,14 @@ from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, by_seed
-from advprune_core.analysis.style import canvas, caption, key, legend, pruner_look, reach, styled, tidy
+from advprune_core.analysis.style import canvas, caption, key, legend, middles, pruner_look, reach, styled, tidy
 from advprune_core.analysis.summaries import Point, points, seconds_ratio
 from advprune_core.analysis.verdicts import Comparison, compare, judge, method
 from advprune_core.analysis.ways import SAME_COST
 from advprune_core.base.settings import ConfigError
+
+#: Characters of a line beside a row of the figure; inches of the row, and of each further line.
+_LETTERS, _ROW, _LINE = 62, 0.17, 0.12
 
 
 def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
@@ -147,6 +151,24 @@ def _named(point: Point, tested: Mapping[Point, pd.DataFrame]) -> str:
     return point_label(*point, arms, whole=_whole(tested[point]))
 
 
+def _blocks(
+    found: Mapping[tuple[Point, Point], Comparison], tested: Mapping[Point, pd.DataFrame]
+) -> dict[str, list[tuple[str, tuple[Point, Point] | None]]]:
+    """Of each data set and threat model the pruned points, each with its rivals, that which it gains most on first."""
+    rivals: dict[str, dict[Point, list[Point]]] = {name: {} for name in map(setting_of, tested.values())}
+    for ours, rival in sorted(found, key=lambda pair: -found[pair].difference.mean):
+        rivals[setting_of(tested[ours])].setdefault(ours, []).append(rival)
+    blocks: dict[str, list[tuple[str, tuple[Point, Point] | None]]] = {}
+    for name, pruned in rivals.items():
+        for ours, others in pruned.items():
+            rows = blocks.setdefault(name, [])
+            rows.append((fill(_named(ours, tested), _LETTERS), None))
+            for rival in others:
+                text = f"against {_named(rival, tested)}{_cheaper(tested[ours], tested[rival])}"
+                rows.append((fill(text, _LETTERS), (ours, rival)))
+    return blocks
+
+
 @styled
 def equal_cost_figure(table: pd.DataFrame) -> Figure:
     """Difference in robust accuracy of each pruned point to each rival of its cost, with 95 % intervals.
@@ -158,37 +180,30 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
     """
     table = with_names(with_accuracies(table), plain)
     found, tested = at_equal_cost(table), _tested(table)
-    blocks: dict[str, dict[Point, list[Point]]] = {}
-    for ours, rival in sorted(found, key=lambda pair: -found[pair].difference.mean):
-        blocks.setdefault(setting_of(tested[ours]), {}).setdefault(ours, []).append(rival)
-    names = [name for name in dict.fromkeys(map(setting_of, tested.values())) if name in blocks] or [""]
-    rows = [sum(1.25 + len(rivals) for rivals in blocks.get(name, {}).values()) or 1.0 for name in names]
-    tall = [0.17 * count + 0.35 for count in rows]
-    figure, axes = canvas(len(names), height=sum(tall) + 1.3, sharex=True, height_ratios=tall)
-    for axis, name, count in zip(axes[:, 0], names, rows, strict=True):
+    blocks = _blocks(found, tested) or {"": []}
+    heights = [
+        [_ROW * (1.0 if pair else 1.25) + _LINE * text.count("\n") for text, pair in rows] for rows in blocks.values()
+    ]
+    tall = [(sum(own) or _ROW) + 0.35 for own in heights]
+    figure, axes = canvas(len(blocks), height=sum(tall) + 1.3, sharex=True, height_ratios=tall)
+    for axis, (name, rows), high in zip(axes[:, 0], blocks.items(), heights, strict=True):
         tidy(axis, grid="x")
-        ticks: dict[float, str] = {}
-        place = -0.3
-        for ours, rivals in blocks.get(name, {}).items():
-            look = pruner_look(ours[0])
-            place += 1.25
-            ticks[place] = _named(ours, tested)
-            for rival in rivals:
-                gain, place = found[ours, rival].over_images, place + 1
+        places = middles(high)
+        axis.set_yticks(places, [text for text, _ in rows])
+        for tick, place, (_, pair) in zip(axis.yaxis.get_major_ticks(), places, rows, strict=True):
+            tick.label1.set_fontweight("normal" if pair else "bold")
+            tick.tick1line.set_visible(pair is not None)
+            if pair is not None:
+                gain, look = found[pair].over_images, pruner_look(pair[0][0])
                 spread = reach(gain.mean, gain.low, gain.high)
                 axis.errorbar(100 * gain.mean, place, xerr=spread, marker=look.mark, color=look.colour)
-                ticks[place] = f"against {_named(rival, tested)}{_cheaper(tested[ours], tested[rival])}"
-        axis.set_yticks(list(ticks), list(ticks.values()))
-        for tick, text in zip(axis.yaxis.get_major_ticks(), ticks.values(), strict=True):
-            tick.label1.set_fontweight("normal" if text.startswith("against ") else "bold")
-            tick.tick1line.set_visible(text.startswith("against "))
-        axis.set_ylim(count + 0.5, 0)
+        axis.set_ylim(sum(high) or _ROW, 0)
         axis.axvline(0, color="0.4", linewidth=0.8)
-        axis.set_title(name, loc="left")
+        axis.set_title(fill(name, 46), loc="left")
     axes[-1, 0].set_xlabel("robust accuracy, bold minus the rival's, points\n(right: bold wins)")
     over = "seeds and images" if any(each.other_images for each in found.values()) else "seeds"
     caption(figure, setting(table), f"paired by seed, {sample(table)}, 95 % interval over {over}")
-    families = dict.fromkeys(pruner_look(arm) for points in blocks.values() for arm, _ in points)
+    families = dict.fromkeys(pruner_look(pair[0][0]) for rows in blocks.values() for _, pair in rows if pair)
     legend(figure, [key(look, linestyle="") for look in families])
     return figure
 

@@ -126,6 +126,18 @@ def test_the_figure_has_a_panel_for_each_data_set_and_a_point_for_each_pair() ->
         plt.close(figure)
 
 
+def test_long_names_leave_the_figure_its_room() -> None:
+    long = {"way: aum": "plain first, 40 % wrong: dynamic_uncertainty warmup_epochs=5 keep=lowest window=4"}
+    figure = equal_cost_figure(TABLE.assign(arm=TABLE["arm"].replace(long), norm="linf", eps=0.125))
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    box = axis.get_position()
+    plt.close(figure)
+    assert "plain first, 40 % wrong: dynamic_uncertainty warmup_epochs=5\nkeep=lowest window=4, 50 %" in labels
+    assert box.width > 0.4
+
+
 @pytest.mark.parametrize(
     ("robust", "margin", "expected"),
     [(0.61, 0.02, True), (0.595, 0.02, True), (0.50, 0.02, False), (0.579, 0.02, None)],
