@@ -63,8 +63,10 @@ def dearest_costs(table: pd.DataFrame) -> tuple[str, pd.Series] | None:
     """
     full = whole_runs(table)
     costs = full.groupby(way_of(full))["cost"].mean().dropna()
-    alone = not len(costs) or costs.max() <= (1 + SAME_COST) * costs.min()
-    if (alone and set(way_of(table)) <= set(way_of(full))) or len(settings(table)) > 1 or not len(costs):
+    if not len(costs):
+        return None
+    alone = costs.max() <= (1 + SAME_COST) * costs.min()
+    if (alone and set(way_of(table)) <= set(way_of(full))) or len(settings(table)) > 1:
         return None
     runs = full[way_of(full) == costs.idxmax()].drop_duplicates("seed").set_index("seed")["cost"]
     return str(costs.idxmax()), table["seed"].map(runs).fillna(costs.max())
