@@ -248,17 +248,18 @@ def test_doing_something_about_a_collapse_needs_checks() -> None:
 
 @pytest.mark.slow
 def test_fgsm_collapses_at_a_large_radius_and_pgd_does_not() -> None:
-    """Eps 5.5/16, 120 epochs: the sentinel says when; and the test set agrees."""
+    """Eps 5.5/16, 120 epochs: the sentinel says when; the test set agrees. Which seeds of FGSM: processors differ."""
     from advprune_core.attacks.evaluate import evaluate
     from advprune_core.study.evaluations import PGD_40
 
-    robust = {}
-    for trainer in ("fgsm", "pgd_at"):
-        config = RunConfig.flat(trainer=trainer, eps="5.5/16", epochs=120, best_every=2)
+    robust, collapsed = dict[tuple[str, int], float](), set[str]()
+    for trainer, seed in [*(("fgsm", seed) for seed in range(3)), ("pgd_at", 0)]:
+        config = RunConfig.flat(trainer=trainer, eps="5.5/16", epochs=120, best_every=2, seed=seed)
         dataset = data(config)
         model = build_model(config.model, dataset)
         result = train(config, dataset, model=model)
-        assert (result.status == "collapsed") == (trainer == "fgsm")
-        assert (result.collapse_epoch is not None) == (trainer == "fgsm")
-        robust[trainer] = evaluate(model, dataset.test, PGD_40, threat=config.threat).robust.mean()
-    assert robust["fgsm"] < 0.15 < robust["pgd_at"] - 0.2
+        assert (result.status == "collapsed") == (result.collapse_epoch is not None)
+        collapsed |= {trainer} if result.status == "collapsed" else set()
+        robust[trainer, seed] = evaluate(model, dataset.test, PGD_40, threat=config.threat).robust.mean()
+    assert collapsed == {"fgsm"}
+    assert max(robust["fgsm", seed] for seed in range(3)) < 0.15 < robust["pgd_at", 0] - 0.2
