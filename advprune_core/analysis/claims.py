@@ -14,9 +14,9 @@ from advprune_core.analysis.cells import component_settings, specification, with
 from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, estimate
 from advprune_core.analysis.labels import setting, trainings
 from advprune_core.analysis.reliability import fewer_claimed, sooner_claimed
-from advprune_core.analysis.rivals import at_equal_robustness, deciding
+from advprune_core.analysis.rivals import at_equal_robustness, deciding, known_as_robust
 from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, together
-from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, runs_of, was_run, well_covered
+from advprune_core.analysis.seeds import as_a_constant, both_outcomes, runs_of, was_run, well_covered
 from advprune_core.analysis.summaries import points, seconds_ratio
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import (
@@ -236,9 +236,7 @@ def _as_robust(row: pd.Series, claim: Claim, table: pd.DataFrame, *, of: int = 1
     """Whether a row of `at_equal_robustness` loses no more than the margin, as one of so many; None if not known."""
     places = {"fraction": row["matched_fraction"], "reference_fraction": 1.0}
     found = compare(table, row["arm"], claim.reference, **places, confidence=1 - LEVEL / (of * claim.looks))
-    if not found.alike or found.difference.seeds < MIN_SEEDS:
-        return None
-    return True if found.over_images.low > -MARGIN else False if found.over_images.high < -MARGIN else None
+    return known_as_robust(found, margin=MARGIN)
 
 
 def _so_far(verdict: str, missing: int) -> str:

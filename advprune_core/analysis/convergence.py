@@ -130,10 +130,9 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
             text += f"; beside *{rival}*: sooner in {test.lower} of {test.pairs} seeds, later in {test.higher}"
             text += f" {p_told(corrected[point])}"
         lines.append(f"- **{point_label(*point, whole=True)}**: {text}.")
-    lost = any(len(runs.get(point, ())) < seeds for point, seeds in planned.items())
-    barred = dict.fromkeys(point_label(*point, whole=True) for point in planned if point not in runs)
-    if lines and barred:
-        lines.append(f"- Without a bar in any seed: {'; '.join(f'**{name}**' for name in barred)}.")
+    if lines and len(runs) < len(planned):
+        barred = dict.fromkeys(f"**{point_label(*point, whole=True)}**" for point in planned if point not in runs)
+        lines.append(f"- Without a bar in any seed: {'; '.join(barred)}.")
     head = f"{100 * share:g} % of the full run's last held-out robust accuracy (PGD-10 on val_stop):"
     tail = (
         "A check rises late, when the learning rate falls, and it falls over each run's own length: what is shorter, "
@@ -141,7 +140,7 @@ def convergence_findings(courses: pd.DataFrame, *, share: float = 0.95) -> str:
         "the comparison at equal cost can tell (sign test over seeds, both looked at equally often; who never gets "
         "there is later). Each way of training has a bar of its own, set by its own full run"
     )
-    tail += f": none where {_NO_BAR}." if lost else "."
+    tail += f": none where {_NO_BAR}." if courses["full_val_pgd"].isna().any() else "."
     if not lines:
         return _nothing_beside(courses)
     return "\n".join([head, "", *lines, "", tail])

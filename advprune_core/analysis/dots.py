@@ -14,15 +14,27 @@ from advprune_core.analysis.doubts import doubts
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.labels import arm_label, point_label, sample, setting
 from advprune_core.analysis.markup import plain, with_names
-from advprune_core.analysis.style import Look, canvas, caption, key, legend, middles, pruner_look, reach, styled, tidy
+from advprune_core.analysis.style import (
+    Look,
+    canvas,
+    caption,
+    key,
+    legend,
+    middles,
+    pruner_look,
+    reach,
+    row_height,
+    styled,
+    tidy,
+)
 from advprune_core.analysis.summaries import once
 from advprune_core.analysis.tested import attacks_told
 from advprune_core.analysis.ways import dearest_costs, full_costs
 
 #: With more arms than this, controls among them, lines cannot be told apart.
 MANY = 8
-#: Characters of a row's name on a line, and the height of a line and of a row beyond its lines, in inches.
-_LETTERS, _LINE, _GAP = 42, 0.12, 0.05
+#: Characters of a row's name on a line.
+_LETTERS = 42
 
 
 @styled
@@ -43,7 +55,7 @@ def accuracy_dots(table: pd.DataFrame) -> Figure:
     table = once(table.assign(share=table["cost"] / costs))
     groups, arms = settings(table), list(dict.fromkeys(table["arm"]))
     rows = [_rows(group, arms) for _, group in groups]
-    heights = [[_LINE * (1 + name.count("\n")) + _GAP for name, _ in own] for own in rows]
+    heights = [[row_height(name) for name, _ in own] for own in rows]
     tall = [sum(own) for own in heights]
     figure, axes = canvas(len(groups), 2, height=sum(tall) + 0.4 * len(groups) + 1.0, sharey="row", height_ratios=tall)
     for pair, (name, group), own, high in zip(axes, groups, rows, heights, strict=True):

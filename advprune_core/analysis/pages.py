@@ -29,7 +29,7 @@ from advprune_core.analysis.summaries import (
 from advprune_core.analysis.survival import survival_findings
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.trainer_findings import trainer_findings
-from advprune_core.analysis.ways import SAME_COST, way_labels
+from advprune_core.analysis.ways import SAME_COST, way_labels, whole_runs
 from advprune_core.base.files import write_text
 from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.store import RunStore
@@ -146,7 +146,7 @@ def _cheaper(table: pd.DataFrame) -> dict[str, str]:
     Beside the most robust arm on all the data: to be as robust as one that has collapsed is easy.
     """
     table = with_accuracies(table)
-    whole = table[(table["matched_fraction"] == 1) & table["control"].isna() & table["robust"].notna()]
+    whole = whole_runs(table[table["robust"].notna()])
     if len(settings(table)) != 1:
         return {}
     parts: dict[str, str] = {}

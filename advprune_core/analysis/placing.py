@@ -60,7 +60,7 @@ def label_points(
     fans = list[_Fan]()
     for (point, text), owner in zip(texts.items(), owners, strict=True):
         trial = axis.annotate(text, point, xytext=(0, 0), **written)
-        others = marks[(np.abs(marks - owner) > 0.01).any(1)]  # of a pixel: one place is told in two units
+        others = marks[(np.abs(marks - owner) > 0.01).any(1)]  # pixels: what is less apart is one point
         fans.append(_fan(np.array(trial.get_window_extent(renderer).extents), owner, others, unit))
         trial.remove()
     alone = [_alone(fan, taken=taken, frame=frame, unit=unit) for fan in fans]

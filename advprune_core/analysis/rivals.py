@@ -20,14 +20,25 @@ from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, by_seed
-from advprune_core.analysis.style import canvas, caption, key, legend, middles, pruner_look, reach, styled, tidy
+from advprune_core.analysis.style import (
+    canvas,
+    caption,
+    key,
+    legend,
+    middles,
+    pruner_look,
+    reach,
+    row_height,
+    styled,
+    tidy,
+)
 from advprune_core.analysis.summaries import Point, points, seconds_ratio
 from advprune_core.analysis.verdicts import Comparison, compare, judge, method
 from advprune_core.analysis.ways import SAME_COST
 from advprune_core.base.settings import ConfigError
 
-#: Characters of a line beside a row of the figure; inches of the row, and of each further line.
-_LETTERS, _ROW, _LINE = 62, 0.17, 0.12
+#: Characters of a line beside a row of the figure; inches above the head of a pruned point.
+_LETTERS, _HEAD = 62, 0.0425
 
 
 def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
@@ -181,10 +192,8 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
     table = with_names(with_accuracies(table), plain)
     found, tested = at_equal_cost(table), _tested(table)
     blocks = _blocks(found, tested) or {"": []}
-    heights = [
-        [_ROW * (1.0 if pair else 1.25) + _LINE * text.count("\n") for text, pair in rows] for rows in blocks.values()
-    ]
-    tall = [(sum(own) or _ROW) + 0.35 for own in heights]
+    heights = [[row_height(text) + _HEAD * (pair is None) for text, pair in rows] for rows in blocks.values()]
+    tall = [(sum(own) or row_height("")) + 0.35 for own in heights]
     figure, axes = canvas(len(blocks), height=sum(tall) + 1.3, sharex=True, height_ratios=tall)
     for axis, (name, rows), high in zip(axes[:, 0], blocks.items(), heights, strict=True):
         tidy(axis, grid="x")
@@ -197,7 +206,7 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
                 gain, look = found[pair].over_images, pruner_look(pair[0][0])
                 spread = reach(gain.mean, gain.low, gain.high)
                 axis.errorbar(100 * gain.mean, place, xerr=spread, marker=look.mark, color=look.colour)
-        axis.set_ylim(sum(high) or _ROW, 0)
+        axis.set_ylim(sum(high) or row_height(""), 0)
         axis.axvline(0, color="0.4", linewidth=0.8)
         axis.set_title(fill(name, 46), loc="left")
     axes[-1, 0].set_xlabel("robust accuracy, bold minus the rival's, points\n(right: bold wins)")
@@ -206,6 +215,14 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
     families = dict.fromkeys(pruner_look(pair[0][0]) for rows in blocks.values() for _, pair in rows if pair)
     legend(figure, [key(look, linestyle="") for look in families])
     return figure
+
+
+def known_as_robust(found: Comparison, *, margin: float) -> bool | None:
+    """Whether the first loses no more than the margin to the second, for other images too; None if not known."""
+    if not found.alike or found.difference.seeds < MIN_SEEDS:
+        return None
+    gain = found.over_images
+    return True if gain.low > -margin else False if gain.high < -margin else None
 
 
 def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -> pd.DataFrame:
@@ -246,12 +263,7 @@ def at_equal_robustness(table: pd.DataFrame, *, reference: str, margin: float) -
         own = by_seed(group)
         found = compare(table, arm, reference, fraction=fraction, reference_fraction=1.0)
         difference, images = found.difference, found.other_images or (np.nan, np.nan)
-        low, high = found.over_images.low, found.over_images.high
-        as_robust = None
-        if (arm, fraction) == (reference, 1.0):
-            as_robust = True
-        elif found.alike and difference.seeds >= MIN_SEEDS and (low > -margin or high < -margin):
-            as_robust = low > -margin
+        as_robust = True if (arm, fraction) == (reference, 1.0) else known_as_robust(found, margin=margin)
         rows.append(
             {
                 "arm": arm,

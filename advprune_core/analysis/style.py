@@ -190,6 +190,11 @@ def tidy(axis: Axes, *, grid: Literal["both", "x", "y"] | None = "both") -> None
         axis.grid(axis=grid, color="0.88", linewidth=0.5)
 
 
+def row_height(text: str) -> float:
+    """Inches of a row beside a text of one or several lines."""
+    return 0.12 * (1 + text.count("\n")) + 0.05
+
+
 def middles(heights: Sequence[float]) -> NDArray[np.float64]:
     """Middles of rows of these heights, one below the other from 0."""
     return np.cumsum(heights) - np.asarray(heights) / 2
