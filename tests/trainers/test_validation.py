@@ -248,18 +248,22 @@ def test_doing_something_about_a_collapse_needs_checks() -> None:
 
 @pytest.mark.slow
 def test_fgsm_collapses_at_a_large_radius_and_pgd_does_not() -> None:
-    """Eps 5.5/16, 120 epochs: the sentinel says when; the test set agrees. Which seeds of FGSM: processors differ."""
+    """120 epochs: the sentinel says when; and the test set agrees.
+
+    At 5.5/16 FGSM learns its attack alone, near the sentinel's bound: whether this seed is flagged differs between
+    processors. At 6/16 nothing is left of it, and PGD-AT learns nothing either.
+    """
     from advprune_core.attacks.evaluate import evaluate
     from advprune_core.study.evaluations import PGD_40
 
-    robust, collapsed = dict[tuple[str, int], float](), set[str]()
-    for trainer, seed in [*(("fgsm", seed) for seed in range(3)), ("pgd_at", 0)]:
-        config = RunConfig.flat(trainer=trainer, eps="5.5/16", epochs=120, best_every=2, seed=seed)
+    robust = {}
+    for trainer, eps in (("fgsm", "5.5/16"), ("fgsm", "6/16"), ("pgd_at", "5.5/16")):
+        config = RunConfig.flat(trainer=trainer, eps=eps, epochs=120, best_every=2)
         dataset = data(config)
         model = build_model(config.model, dataset)
         result = train(config, dataset, model=model)
         assert (result.status == "collapsed") == (result.collapse_epoch is not None)
-        collapsed |= {trainer} if result.status == "collapsed" else set()
-        robust[trainer, seed] = evaluate(model, dataset.test, PGD_40, threat=config.threat).robust.mean()
-    assert collapsed == {"fgsm"}
-    assert max(robust["fgsm", seed] for seed in range(3)) < 0.15 < robust["pgd_at", 0] - 0.2
+        if (trainer, eps) != ("fgsm", "5.5/16"):
+            assert (result.status == "collapsed") == (trainer == "fgsm")
+        robust[trainer, eps] = evaluate(model, dataset.test, PGD_40, threat=config.threat).robust.mean()
+    assert robust["fgsm", "6/16"] < robust["fgsm", "5.5/16"] < 0.15 < robust["pgd_at", "5.5/16"] - 0.2
