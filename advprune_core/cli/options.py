@@ -18,7 +18,8 @@ from advprune_core.base.yaml_files import parse_yaml
 Out = Annotated[str | None, typer.Option("--out", help="Results folder [default: $ADVPRUNE_RESULTS or ./results]")]
 Data = Annotated[str | None, typer.Option("--data", help="Folder of downloads [default: $ADVPRUNE_DATA]")]
 Retrain = Annotated[
-    bool, typer.Option("--retrain", help="Train runs again whose weights are not here (as those of an imported study)")
+    bool,
+    typer.Option("--retrain", help="Train runs again whose weights are not here, where a test needs them"),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the grid and the estimated cost, and stop.")]
 

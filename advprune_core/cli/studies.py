@@ -86,7 +86,7 @@ def study(
             if ranking and part:
                 raise ConfigError(f"--shard: {notebook.name} chooses by its first runs which others are needed")
             if dry_run:
-                _print_plans(config, ranking, part)
+                _print_plans(config, ranking, part, retrain=retrain)
                 continue
             with interruptible():
                 only = None
@@ -119,18 +119,20 @@ def _ranking(notebook: Path, parameters: dict[str, Any], config: StudyConfig) ->
     return Ranking.of(config, **{name: values[name] for name in Options.model_fields if name in values})
 
 
-def _print_plans(config: StudyConfig, ranking: Ranking | None, part: tuple[int, int] | None) -> None:
+def _print_plans(
+    config: StudyConfig, ranking: Ranking | None, part: tuple[int, int] | None, *, retrain: bool = False
+) -> None:
     """What a study will take; of one that chooses the ranking too, and of the rest what this has chosen, if it has."""
     from advprune_core.study.grid import study_grid
 
-    entries = study_grid(config, shard=part)
+    entries, execution = study_grid(config, shard=part), config.execution.replace(retrain=retrain)
     if ranking:
         print("The ranking:")
-        print_plan(study_grid(ranking.config), config.execution)
+        print_plan(study_grid(ranking.config), execution)
         print("\nThen the first places of the ranking, of:")
         if (only := _chosen(ranking)) is not None:
             entries = [entry for entry in entries if (entry.arm, entry.fraction) in only]
-    print_plan(entries, config.execution)
+    print_plan(entries, execution)
 
 
 def _chosen(ranking: Ranking) -> list[tuple[str, float]] | None:

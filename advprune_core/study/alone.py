@@ -18,7 +18,8 @@ from advprune_core.trainers.state import SCOUT
 def time_alone(driver: Driver) -> None:
     """Train the first seed's runs of a grid with nothing beside them, and repeat what is asked for."""
     repeats, grid = driver.execution.timed_repeats, driver.grid
-    timed = [entry for entry in timed_entries(grid.entries, repeats) if grid.found(entry.config) == entry.config]
+    timed = timed_entries(grid.entries, repeats)
+    timed = [entry for entry in timed if grid.found(entry.config, entry.evaluation) == entry.config]
     pending = [(entry, _missing(driver, entry)) for entry in timed]
     pending = [(entry, missing) for entry, missing in pending if missing > 0]
     if pending:

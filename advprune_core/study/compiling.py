@@ -13,7 +13,7 @@ from advprune_core.attacks.compiled import NotCompiled, compile_cache
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
-from advprune_core.study.elsewhere import finished, tests_that_count
+from advprune_core.study.elsewhere import finished, needed_again, untested
 from advprune_core.study.evaluations import EvaluationConfig, compiled_searches
 from advprune_core.study.grid import Datasets, Entry, check_entries
 from advprune_core.study.store import RunStore
@@ -134,16 +134,14 @@ def tested_thing(entry: Entry) -> str:
 
 def _left(entry: Entry, dataset: Dataset, store: RunStore, execution: Execution) -> tuple[bool, bool]:
     """Whether a run is still to be trained, and to be tested."""
-    record = finished(entry.config, dataset, store, execution)
+    record = finished(entry.config, entry.evaluation, dataset, store, execution)
     try:
         config = entry.resolved(record)
     except ConfigError:  # the driver says so
         return False, False
     if config is not None and entry.derived:
-        record = finished(config, dataset, store, execution)
-    if record is None or store.altered(record) or (execution.retrain and store.absent(record)):
+        record = finished(config, entry.evaluation, dataset, store, execution)
+    if record is None or needed_again(record, entry.evaluation, dataset, store, execution):
         return True, True
-    tests = tests_that_count(entry.evaluation, any_device=execution.any_device)
-    there = any(store.evaluation(record.key, test.key(dataset.test_hash)) is not None for test in tests)
     has_weights = (store.folder(record.key) / "last.pt").exists()
-    return False, has_weights and not there and record.status != "diverged"
+    return False, has_weights and untested(record, entry.evaluation, dataset, store, execution)

@@ -22,6 +22,7 @@ from advprune_core.base.files import digest_of
 from advprune_core.base.machine import machine_error, machine_errors
 from advprune_core.base.progress import following
 from advprune_core.base.settings import ConfigError
+from advprune_core.study.elsewhere import lacks_weights
 from advprune_core.study.engines import Engine, engine
 from advprune_core.study.finished import (
     drop_left_over,
@@ -104,7 +105,7 @@ class Driver:
 
     def _run(self) -> None:
         for number, entry in enumerate(self.grid.entries):
-            config = self.grid.found(entry.config)
+            config = self.grid.found(entry.config, entry.evaluation)
             key = self.grid.key(config)
             if not entry.derived:
                 self._add_run(number, config, key)
@@ -141,7 +142,7 @@ class Driver:
             self.position.lost(self.grid.control_passes(number))
             return
         assert config is not None  # there is a record
-        config = self.grid.found(config)
+        config = self.grid.found(config, entry.evaluation)
         self._add_run(number, config, self.grid.key(config))
 
     def _add_run(self, number: int, config: RunConfig, key: str) -> None:
@@ -154,9 +155,8 @@ class Driver:
                 self._add_evaluations(key, config, record)
         elif record is None:
             self._queue_training(number, config, key)
-        elif self.store.damaged(record) or (self.execution.retrain and self.store.absent(record)):
-            self.bar.total += self.grid.passes(config)
-            self._queue_training(number, config, key, again=True)  # for the files that its record names
+        elif self.store.damaged(record):
+            self._queue_again(number, config, key)
         else:
             drop_left_over(self.store, key)
             self._finished(number, config, record)
@@ -173,6 +173,12 @@ class Driver:
         task = TrainTask(config, key, str(ex.root), ex.checkpoint_seconds, again)
         self.tasks.push(task, number, part=self.grid.entries[number].part, cost=self.grid.passes(config))
 
+    def _queue_again(self, number: int, config: RunConfig, key: str) -> None:
+        """Queue a finished run for the files that its record names; should it come out otherwise, all its tests too."""
+        self._tested = {tested for tested in self._tested if tested[0] != key}
+        self.bar.total += self.grid.passes(config)
+        self._queue_training(number, config, key, again=True)
+
     def _add_evaluations(self, key: str, config: RunConfig, record: RunRecord) -> None:
         """Queue the tests of a trained run that are not there: one for each way that its entries ask for."""
         if record.status == "diverged":
@@ -182,8 +188,12 @@ class Driver:
             its_key = evaluation.key(self.grid.dataset(config).test_hash)
             if (key, its_key) in self._tested:
                 continue
+            done = self.store.evaluation(key, its_key)
+            if done is None and self.execution.retrain and lacks_weights(record, evaluation, self.store):
+                self._queue_again(number, config, key)  # and then the tests that are left
+                return
             self._tested.add((key, its_key))
-            if (done := self.store.evaluation(key, its_key)) is not None:
+            if done is not None:
                 self.position.throughput.tested(its_key, sum(done.seconds.values()))
                 continue
             weights, ex = self.store.file(record, f"{evaluation.checkpoint}.pt"), self.execution

@@ -1,4 +1,4 @@
-"""Runs that another device has trained: a study that is begun on a laptop and goes on where there is a GPU, or back."""
+"""Runs that are not of this machine: trained by another device, or imported without their weights."""
 
 from __future__ import annotations
 
@@ -14,24 +14,55 @@ from advprune_core.study.study import Execution
 from advprune_core.trainers.config import Device, RunConfig
 
 
-def found(config: RunConfig, dataset: Dataset, store: RunStore, execution: Execution) -> RunConfig:
+def found(
+    config: RunConfig, test: EvaluationConfig, dataset: Dataset, store: RunStore, execution: Execution
+) -> RunConfig:
     """The run under whose key a record lies: the one asked for, or if there is none the same of another device.
 
-    Of another device only where `execution.any_device` says so, and what is finished there (with `retrain`: and
-    has its weights here); its bits are others, what it has learnt is not.
+    Of another device only where `execution.any_device` says so, and what is finished there and need not be
+    trained again for its test; its bits are others, what it has learnt is not.
     """
     if not execution.any_device or store.finished(config.train_key(dataset)) is not None:
         return config
     for other in _twins(config):
         record = store.finished(other.train_key(dataset))
-        if record is not None and not store.altered(record) and not (execution.retrain and store.absent(record)):
+        if record is not None and not needed_again(record, test, dataset, store, execution):
             return other
     return config
 
 
-def finished(config: RunConfig, dataset: Dataset, store: RunStore, execution: Execution) -> RunRecord | None:
+def finished(
+    config: RunConfig, test: EvaluationConfig, dataset: Dataset, store: RunStore, execution: Execution
+) -> RunRecord | None:
     """The record of the run that counts as this one, if it is finished."""
-    return store.finished(found(config, dataset, store, execution).train_key(dataset))
+    return store.finished(found(config, test, dataset, store, execution).train_key(dataset))
+
+
+def needed_again(
+    record: RunRecord, test: EvaluationConfig, dataset: Dataset, store: RunStore, execution: Execution
+) -> bool:
+    """Whether a finished run is trained again: for files that were altered, or weights that its test lacks.
+
+    For weights that are not here only with `execution.retrain`. What is tested needs none.
+    """
+    if store.altered(record):
+        return True
+    lacks = execution.retrain and lacks_weights(record, test, store)
+    return lacks and untested(record, test, dataset, store, execution)
+
+
+def lacks_weights(record: RunRecord, test: EvaluationConfig, store: RunStore) -> bool:
+    """Whether weights that a run has, and that its test needs, are not here; an old record names the last alone."""
+    return not {"last.pt", f"{test.checkpoint}.pt"}.isdisjoint(store.absent(record))
+
+
+def untested(
+    record: RunRecord, test: EvaluationConfig, dataset: Dataset, store: RunStore, execution: Execution
+) -> bool:
+    """Whether a finished run is still to be tested; one that has diverged is not."""
+    tests = tests_that_count(test, any_device=execution.any_device)
+    there = any(store.evaluation(record.key, each.key(dataset.test_hash)) is not None for each in tests)
+    return record.status != "diverged" and not there
 
 
 def tests_that_count(wanted: EvaluationConfig, *, any_device: bool) -> list[EvaluationConfig]:

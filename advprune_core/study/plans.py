@@ -15,7 +15,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.compiling import checked_entries
-from advprune_core.study.elsewhere import finished
+from advprune_core.study.elsewhere import finished, needed_again
 from advprune_core.study.grid import Datasets, Entry, timed_entries
 from advprune_core.study.runner import expected_total
 from advprune_core.study.store import RunStore
@@ -68,17 +68,17 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     alike: dict[str, tuple[RunConfig, Dataset]] = {}
     alone = {entry.identity() for entry in timed_entries(entries, execution.timed_repeats)}
     for entry in entries:
-        dataset, config, state = datasets[entry.config.dataset], None, "to do"
+        dataset, test, config, state = datasets[entry.config.dataset], entry.evaluation, None, "to do"
         try:
-            config = entry.resolved(finished(entry.config, dataset, store, execution))
+            config = entry.resolved(finished(entry.config, test, dataset, store, execution))
         except ConfigError as error:
             state = "not possible"
             impossible.append(f"\n{entry.describe()} is not possible: {error}")
         else:
             if config is None:
                 state = "after the run it matches"
-            elif finished(config, dataset, store, execution) is not None:
-                state = "there"
+            elif (record := finished(config, test, dataset, store, execution)) is not None:
+                state = "to do again" if needed_again(record, test, dataset, store, execution) else "there"
             elif store.finished(config.replace(speed="exact").train_key(dataset)) is not None:
                 plainly.add(entry.identity())
         if state not in ("there", "not possible"):

@@ -48,7 +48,7 @@ class Resolution:
         self.store, self.execution = store, execution
         self.keys: dict[int, str] = {}
         self._plain_tests = set(plain_tests)
-        self._found: dict[str, RunConfig] = {}
+        self._found: dict[tuple[str, str], RunConfig] = {}
 
     def dataset(self, config: RunConfig) -> Dataset:
         """The data that a run is trained and tested on."""
@@ -58,11 +58,12 @@ class Resolution:
         """Key of a run."""
         return config.train_key(self.dataset(config))
 
-    def found(self, config: RunConfig) -> RunConfig:
+    def found(self, config: RunConfig, test: EvaluationConfig) -> RunConfig:
         """The run that counts as this one, in one session the same one: see `elsewhere`."""
-        key = self.key(config)
+        data = self.dataset(config)
+        key = self.key(config), test.key(data.test_hash)
         if key not in self._found:
-            self._found[key] = found(config, self.dataset(config), self.store, self.execution)
+            self._found[key] = found(config, test, data, self.store, self.execution)
         return self._found[key]
 
     def passes(self, config: RunConfig) -> float:

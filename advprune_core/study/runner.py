@@ -101,7 +101,7 @@ def run_study(
     shard : (i, n), optional
         Only the i-th of n parts (from 1), for job arrays; a last call without it makes the table.
     retrain : bool
-        Train runs again whose weights are not here, as those of an imported study.
+        Train runs again whose weights are not here, where a test needs them (those of an imported study).
     only : collection of (str, float), optional
         Of the grid, the arms at the shares of the data that were chosen elsewhere.
     beside : callable

@@ -42,7 +42,7 @@ def evaluate_checkpoint(
 ) -> tuple[EvaluationRecord, Path]:
     """Evaluate a run or a state dict of one's own, unless it was done before.
 
-    With `retrain`, a run whose weights are not here is trained again first. The searches are compiled
+    With `retrain`, a run whose weights are needed and not here is trained again first. The searches are compiled
     where `speed` says so, by default where the run was.
 
     Returns

@@ -61,7 +61,9 @@ class Execution(Settings):
     checkpoint_seconds: Annotated[
         float, Field(ge=0, le=1_000_000, description="least time between checkpoints of a run")
     ] = 30.0
-    retrain: Annotated[bool, Field(description="train runs again whose weights are not here")] = False
+    retrain: Annotated[
+        bool, Field(description="train runs again whose weights are not here, where a test needs them")
+    ] = False
     any_device: Annotated[bool, Field(description="a run that another device has trained is not trained again")] = False
     address: Address = None
     resources: Resources = {}

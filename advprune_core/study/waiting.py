@@ -16,36 +16,27 @@ from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.warmups import warmup_key, warmup_passes
 
 
-def shared_warmups(runs: Mapping[str, tuple[RunConfig, Dataset]], store: RunStore) -> dict[str, list[str]]:
-    """Warm-ups that several runs to be trained share, or that are there already.
-
-    Parameters
-    ----------
-    runs : mapping of str to (RunConfig, Dataset)
-        Runs to be trained, by key.
-
-    Returns
-    -------
-    dict of str to list of str
-        Keys of the runs of each warm-up.
-    """
+def runs_by_warmup(runs: Mapping[str, tuple[RunConfig, Dataset]]) -> dict[str, list[str]]:
+    """Keys of the runs of each warm-up, of runs to be trained by key."""
     groups: dict[str, list[str]] = {}
     for key, (config, dataset) in runs.items():
         if (warmup := warmup_key(config, dataset)) is not None:
             groups.setdefault(warmup, []).append(key)
+    return groups
 
-    def worth_while(warmup: str) -> bool:
-        begun = [(store.work(key) / "checkpoint.pt").exists() for key in groups[warmup]]
-        return begun.count(False) > 1 or (not all(begun) and store.warmup(warmup).exists())
 
-    return {key: own for key, own in groups.items() if worth_while(key)}
+def is_shared(warmup: str, keys: Collection[str], store: RunStore) -> bool:
+    """Whether several of these runs, which have a warm-up in common, are to begin with it, or one and it is there."""
+    begun = [(store.work(key) / "checkpoint.pt").exists() for key in keys]
+    return begun.count(False) > 1 or (not all(begun) and store.warmup(warmup).exists())
 
 
 def passes_saved(runs: Mapping[str, tuple[RunConfig, Dataset]], store: RunStore) -> dict[str, float]:
     """Forward-equivalents that a run need not train because another one of its warm-up does, by key."""
     return {
         key: warmup_passes(runs[key][0], len(runs[key][1].train))
-        for own in shared_warmups(runs, store).values()
+        for warmup, own in runs_by_warmup(runs).items()
+        if is_shared(warmup, own, store)
         for key in own[1:]
     }
 

@@ -9,7 +9,7 @@ from advprune_core.study.finished import drop_warmup
 from advprune_core.study.position import Position
 from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import TrainTask, WarmupTask
-from advprune_core.study.waiting import Waiting, shared_warmups
+from advprune_core.study.waiting import Waiting, is_shared, runs_by_warmup
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.warmups import warmup_passes
 
@@ -35,10 +35,17 @@ class SharedWarmups:
         self._keys: dict[str, set[str]] = {}  # runs that are still to go on from each
 
     def share(self, checkpoint_seconds: float) -> None:
-        """Let the runs to be trained that begin alike wait for a training of what they share."""
+        """Let the runs to be trained that begin alike wait for a training of what they share.
+
+        A warm-up that a killed study has left, and that all of its runs have gone beyond, is dropped.
+        """
         trainings = [task for task in self._tasks.tasks if isinstance(task, TrainTask)]
         runs = {task.key: (task.config, self._dataset(task.config)) for task in trainings}
-        for warmup, keys in shared_warmups(runs, self._store).items():
+        for warmup, keys in runs_by_warmup(runs).items():
+            if not is_shared(warmup, keys, self._store):
+                if self._store.warmup(warmup).exists():
+                    drop_warmup(self._store, warmup)
+                continue
             task = WarmupTask(runs[keys[0]][0], warmup, str(self._store.results), checkpoint_seconds)
             self._tasks.hold(keys, until=task)
             self._keys[warmup] = set(keys)

@@ -16,7 +16,9 @@ from advprune_core.base.files import json_digest
 from advprune_core.base.settings import ConfigError
 from advprune_core.study.archive import Exported, export_study, import_study
 from advprune_core.study.executed import execute
+from advprune_core.study.grid import study_grid
 from advprune_core.study.packed import PACKED, read_packed, write_packed
+from advprune_core.study.plans import plan
 from advprune_core.study.records import Timing
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run
@@ -25,7 +27,7 @@ from advprune_core.study.study import study_config
 from advprune_core.study.table import collect
 from advprune_core.study.upkeep import check_results
 from tests.made_up import run_record, write_finished
-from tests.tiny import tiny_study
+from tests.tiny import TINY_STUDY, tiny_study
 
 STUDY: dict[str, Any] = {"seeds": [0], "timed_repeats": 1}
 
@@ -189,6 +191,45 @@ def test_a_new_attack_on_an_imported_run_trains_only_if_told(exported: Path, tra
         if key != "unrelated":
             assert RunStore(root).run(key).comparable() == RunStore(trained).run(key).comparable()
             assert len(RunStore(root).evaluations(key)) == 2, "the same weights: what was tested holds"
+
+
+def test_what_is_tested_is_not_trained_for_weights_that_nothing_needs(exported: Path, tmp_path: Path) -> None:
+    root = tmp_path / "elsewhere"
+    import_study(exported, results=root)
+    config, store = tiny_study(root, **STUDY), RunStore(root)
+    retrained = config.execution.replace(retrain=True)
+    assert "at most 0 to train" in plan(study_grid(config), retrained)
+    assert run_study(config, progress=False, retrain=True).trained == 0
+    (lost,) = (entry for entry in store.manifest("tiny").entries if entry.fraction < 1 and not entry.control)
+    store.evaluation_file(lost.key, lost.evaluation).unlink()
+    assert "at most 0 to train" in plan(study_grid(config), config.execution)
+    told = plan(study_grid(config), retrained)
+    assert ("at most 1 to train" in told, told.count("to do again")) == (True, 1)
+    result = run_study(config, progress=False, retrain=True)
+    assert (result.trained, result.evaluated, result.without_weights) == (1, 1, [])
+    assert [key for key in store.run_keys() if (store.folder(key) / "last.pt").exists()] == [lost.key]
+
+
+@pytest.mark.filterwarnings("ignore:.*came out otherwise")
+@pytest.mark.parametrize("otherwise", [False, True])
+def test_a_run_that_is_trained_again_is_tested_in_all_the_ways_that_it_lacks(otherwise: bool, tmp_path: Path) -> None:
+    both = tiny_study(
+        tmp_path, **TINY_STUDY | {"fractions": [1.0], "controls": [], "variants": {"one": {}, "two": {}}},
+        parts=[{"variants": ["one"]}, {"variants": ["two"], "evaluation": [{"pgd": {"steps": 3}}]}],
+    )  # fmt: skip
+    run_study(both, progress=False)
+    store = RunStore(tmp_path)
+    (key,) = store.run_keys()
+    record = store.run(key)
+    assert record is not None
+    if otherwise:  # as where another processor has trained it
+        epochs = [{**row, "train_loss": 1.0} for row in record.epochs]
+        store.keep_run(record.model_copy(update={"epochs": epochs}))
+    (store.folder(key) / "last.pt").unlink()
+    lost = store.manifest("tiny").entries[1]
+    store.evaluation_file(key, lost.evaluation).unlink()
+    result = run_study(both, progress=False, retrain=True)
+    assert (result.trained, result.evaluated, result.without_weights) == (1, 1 + otherwise, [])
 
 
 def test_records_of_the_first_version_are_accepted_once_and_marked(

@@ -13,7 +13,7 @@ from advprune_core.study import finished
 from advprune_core.study.driver import Driver
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import plan
-from advprune_core.study.runner import run_study
+from advprune_core.study.runner import run_entries, run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import StudyConfig
 from advprune_core.study.tasks import WarmupTask
@@ -85,6 +85,30 @@ def test_an_interrupted_study_goes_on_from_its_warmups(
     assert epochs_trained == [2, 2, 2]
     assert "2 runs share a warm-up with another" in told
     assert not list((tmp_path / "shared" / "cache" / "warmups").iterdir())
+
+
+def test_a_warmup_is_dropped_that_an_interrupted_study_has_gone_beyond(
+    tmp_path: Path, epochs_trained: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last run has checkpoints of its own, so that none begins with it any more."""
+    config = grid_with_warmups(tmp_path, pruners=PRUNERS[:1], fractions=[0.6, 0.4], epochs=4, seeds=[0])
+    noted, entries = Run._epoch, study_grid(config)
+    options: dict[str, Any] = {"execution": config.execution.replace(checkpoint_seconds=0.0), "progress": False}
+
+    def interrupted(run: Any, epoch: int, **more: Any) -> Any:
+        if epochs_trained.count(3) == 1 and epoch == 3:
+            raise KeyboardInterrupt
+        return noted(run, epoch, **more)
+
+    monkeypatch.setattr(Run, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_entries(entries, name="tiny", **options)
+    assert epochs_trained == [0, 1, 2, 3, 2]
+    assert len(list(tmp_path.glob("cache/warmups/*"))) == 1
+    monkeypatch.setattr(Run, "_epoch", noted)
+    assert run_entries(entries, name="tiny", **options).trained == 1
+    assert epochs_trained == [0, 1, 2, 3, 2, 3]
+    assert not list(tmp_path.glob("cache/warmups/*"))
 
 
 @pytest.mark.parametrize(
