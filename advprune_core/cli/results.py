@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,12 +22,13 @@ def collect(
     """Put the records of all runs into one table."""
     from advprune_core.base.environment import results_root
     from advprune_core.base.files import write_text
+    from advprune_core.datasets.npz import own_path
     from advprune_core.study.record_files import check_is_results
     from advprune_core.study.table import collect as collect_records
 
-    folders = results or [str(results_root())]
+    folders = [own_path(folder) for folder in results or []] or [results_root()]
     for folder in folders:
-        check_is_results(Path(folder))
+        check_is_results(folder)
     table = collect_records(*folders, study=study_name)
     if out is None:
         columns = ["key", "arm", "dataset", "pruner", "fraction"]
@@ -36,7 +36,8 @@ def collect(
         print(table[[name for name in columns if name in table]].to_string(index=False) if len(table) else "no runs")
     elif out.endswith((".csv", ".tex")):
         write_text(
-            Path(out), table.to_csv(index=False) if out.endswith(".csv") else table.to_latex(index=False, escape=True)
+            own_path(out),
+            table.to_csv(index=False) if out.endswith(".csv") else table.to_latex(index=False, escape=True),
         )
         print(f"{len(table)} rows in {out}")
     else:
@@ -51,10 +52,11 @@ def export(
     """Copy a study, finished or not, without weights: records, tables, figures, notebooks (for publication)."""
     from advprune_core.analysis.pages import write_page
     from advprune_core.base.environment import results_root
+    from advprune_core.datasets.npz import own_path
     from advprune_core.study.archive import export_study
 
-    done = export_study(study_name, Path(folder), results=results_root(out))
-    write_page(Path(folder), study_name)
+    done = export_study(study_name, own_path(folder), results=results_root(out))
+    write_page(own_path(folder), study_name)
     print(f"{done.runs} runs of {study_name} in {folder}")
     for text in done.missing:
         print(f"MISSING {text}")
@@ -73,13 +75,14 @@ def report(
     from advprune_core.analysis.report import report as page_of
     from advprune_core.base.environment import results_root
     from advprune_core.base.files import write_text
+    from advprune_core.datasets.npz import own_path
     from advprune_core.study.record_files import read_manifest
 
     if not out.endswith(".html"):
         raise ConfigError(f"--out must end in .html, not {out!r}")
     root, sources = results_root(results), []
     for name in studies or []:
-        folder = Path(name)
+        folder = own_path(name)
         exported = (folder / "manifest.json").is_file() and not (folder.parent / "runs").is_dir()
         if exported:
             sources.append((folder, read_manifest(folder / "manifest.json").study))
@@ -89,7 +92,7 @@ def report(
             sources.append((folder.parent, folder.name))
         else:
             raise ConfigError(f"{name} is no study: neither an exported one, nor a folder of one in a results folder")
-    write_text(Path(out), page_of(sources))
+    write_text(own_path(out), page_of(sources))
     print(f"{', '.join(study for _, study in sources)} in {out}")
 
 
@@ -99,10 +102,11 @@ def import_(
 ) -> None:
     """Bring a study into the results, every record verified: its runs are finished here, with or without weights."""
     from advprune_core.base.environment import results_root
+    from advprune_core.datasets.npz import own_path
     from advprune_core.study.archive import import_study
 
     root = results_root(out)
-    found = import_study(Path(folder), results=root)
+    found = import_study(own_path(folder), results=root)
     there = f", {len(found.there)} were there already and stay as they are" if found.there else ""
     print(f"{len(found.runs)} runs imported into {root}{there}")
     if found.otherwise:
@@ -150,12 +154,15 @@ def gc(
 ) -> None:
     """Put away runs that their study has given up, and left-over checkpoints; what nobody can account for stays."""
     from advprune_core.base.environment import results_root
-    from advprune_core.study.upkeep import collect_garbage
+    from advprune_core.study.record_files import check_is_results
+    from advprune_core.study.upkeep import collect_garbage, empty_trash
 
     root = results_root(out)
+    check_is_results(root)
     if empty:
-        shutil.rmtree(root / "trash", ignore_errors=True)
-        print(f"{root / 'trash'} is empty")
+        gone, stay = empty_trash(root)
+        left = f"; {', '.join(map(str, stay))} stays: gc has not put it there" if stay else ""
+        print(f"{len(gone)} folders deleted from {root / 'trash'}{left}")
         return
     found = collect_garbage(root, remove=yes)
     for path, size in found.paths:

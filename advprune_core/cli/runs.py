@@ -40,13 +40,15 @@ def run(
     from advprune_core.study.runner import run_entries
     from advprune_core.study.store import RunStore
     from advprune_core.study.study import Execution, pruner_label
-    from advprune_core.trainers.config import RunConfig
+    from advprune_core.trainers.config import RunConfig, flat_fields
     from advprune_core.trainers.controls import CONTROLS, check_control, control_arm
     from advprune_core.trainers.sentinel import depth
 
     asked = {name: value_of(text) for name, text in ctx.obj.items() if text is not None}
     settings = assignments(set_) if set_ else {}
-    asked |= {name: settings.pop(name) for name in ("pruner", "fraction") if name in settings}
+    # At once, because lengths and radii follow from other settings: what has an option is one, however it is given.
+    options = {path: name for name, path in flat_fields().items()} | {"trainer": "trainer"}
+    asked |= {options[path]: settings.pop(path) for path in list(settings) if path in options}
     config = RunConfig.flat(**asked).with_settings(settings)
     if "fraction" not in asked and not isinstance(PRUNERS.parse(asked.get("pruner", "full")), Full):
         raise ConfigError(
@@ -129,6 +131,8 @@ def evaluate(
         raise ConfigError("name either a run or --weights")
     if run_key is not None and (model, dataset) != (None, None):
         raise ConfigError("--model and --dataset are of --weights; a run has its own")
+    if weights is not None and (checkpoint != "last" or retrain):
+        raise ConfigError("--checkpoint and --retrain are of a run; --weights of your own are tested as they are")
     with interruptible():
         record, path = evaluate_checkpoint(
             run_key=run_key,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -54,6 +53,7 @@ def select(
             min_per_class=value_of(min_per_class),
             layout=layout,
             device=device,  # type: ignore[arg-type]
+            drawn=picture is not None,
         )
     save_selection(selection, out)
     filled = f", {selection.n_filled} of them not by its own rule" if selection.n_filled else ""
@@ -61,7 +61,8 @@ def select(
     if picture is not None:
         from advprune_core.analysis.gallery import gallery
         from advprune_core.base.files import write_atomically
+        from advprune_core.datasets.npz import own_path
 
         figure = gallery(split, selection, title=f"{pruner}, {fraction} of the images")
-        write_atomically(Path(picture), lambda file: figure.savefig(file, format="png", dpi=150))
+        write_atomically(own_path(picture), lambda file: figure.savefig(file, format="png", dpi=150))
         print(f"some that are kept and dropped: {picture}")

@@ -21,11 +21,13 @@ def init(
     folder: Annotated[str, typer.Argument(help="Where to; it may exist")],
 ) -> None:
     """Lay the notebooks and profiles out in a folder, to work there; what is in it stays as it is."""
+    from advprune_core.datasets.npz import own_path
     from advprune_core.study.notebooks import lay_out
 
-    written, there = lay_out(Path(folder))
+    place = own_path(folder)
+    written, there = lay_out(place)
     stay = f"; {len(there)} were there already and stay as they are" if there else ""
-    print(f"{len(written)} files written to {Path(folder) / 'notebooks'}{stay}")
+    print(f"{len(written)} files written to {place / 'notebooks'}{stay}")
     print("In that folder: advprune study digits")
 
 

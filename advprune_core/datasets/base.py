@@ -7,7 +7,9 @@ The split's seed is fixed, so that every run, whatever its seed, has the same im
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -64,6 +66,10 @@ class DatasetSource(Component):
     #: Training images, and pixels of a side, as published; 0: known only when they are loaded.
     images: ClassVar[int] = 0
     side: ClassVar[int] = 0
+
+    def __hash__(self) -> int:
+        """Equal for equal sources, which may have settings that are lists."""
+        return hash(json.dumps(self.spec(), sort_keys=True))
 
     def stamp(self) -> tuple[int, ...]:
         """What changes when the user's own files do."""
@@ -180,17 +186,21 @@ def dataset_from_arrays(
         raise DataError(f"y_test has the label {int(test_labels.max())}, but y_train has only 0..{classes - 1}")
     kept = slice(None) if limit is None else in_proportion(labels, limit, SPLIT_SEED)
     test_kept = slice(None) if test_limit is None else in_proportion(test_labels, test_limit, SPLIT_SEED)
+    gone = np.setdiff1d(labels, labels[kept])
+    if len(gone):
+        warnings.warn(f"limit = {limit} leaves no image of {gone.tolist()}: classes without any", stacklevel=2)
     images, labels = images[kept], labels[kept]
     test_images, test_labels = test_images[test_kept], test_labels[test_kept]
 
     default = min(1000, len(labels) // 13)
     sizes = [default if size is None else size for size in (val_select, val_stop)]
-    if sum(sizes) >= len(labels):
+    least = len(np.unique(labels))
+    if sum(sizes) > len(labels) - least:
         raise DataError(
-            f"the validation splits take {sizes[0]} + {sizes[1]} of {len(labels)} training images; "
-            "nothing is left to train on"
+            f"the validation splits take {sizes[0]} + {sizes[1]} of {len(labels)} training images: {least}, one of "
+            "each class, must be left to train on"
         )
-    held_out = in_proportion(labels, sum(sizes), SPLIT_SEED)
+    held_out = in_proportion(labels, sum(sizes), SPLIT_SEED, leave=1)
     first = in_proportion(labels[held_out], sizes[0], SPLIT_SEED + 1)
     select = held_out[first]
     stop = np.setdiff1d(held_out, select)
@@ -206,7 +216,7 @@ def dataset_from_arrays(
         train=training,
         val_select=split(select),
         val_stop=split(stop),
-        test=Split(torch.from_numpy(test_images), torch.from_numpy(test_labels)),
+        test=Split(torch.from_numpy(test_images.copy()), torch.from_numpy(test_labels.copy())),
         classes=classes,
         mean=mean,
         std=std,

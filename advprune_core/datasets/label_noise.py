@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from advprune_core.datasets.arrays import DataError
 from advprune_core.datasets.splits import Dataset, Split
 
 
@@ -34,7 +35,15 @@ def flip_labels(labels: NDArray[np.int64], share: float, *, classes: int, seed: 
 
 
 def with_label_noise(dataset: Dataset, share: float, *, seed: int = 0) -> Dataset:
-    """A data set with wrong labels in its training split; validation and test images keep theirs."""
+    """A data set with wrong labels in its training split; validation and test images keep theirs.
+
+    Raises
+    ------
+    DataError
+        There is but one class.
+    """
+    if dataset.classes < 2:
+        raise DataError("label_noise gives images the label of another class, and there is but one")
     true = dataset.train.labels
     labels = flip_labels(true.numpy(), share, classes=dataset.classes, seed=seed)
     digest = hashlib.sha256(f"{dataset.train_hash} labels".encode())

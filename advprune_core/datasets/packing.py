@@ -11,6 +11,7 @@ from PIL import Image
 from advprune_core.base.files import write_atomically
 from advprune_core.datasets.arrays import DataError, Layout, as_array
 from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.datasets.npz import own_path
 
 
 def _stack(items: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -54,11 +55,12 @@ def pack(train: Any, test: Any, path: str | Path, *, layout: Layout | None = Non
     DataError
         What `dataset_from_arrays` refuses, before anything is written; a name that does not end in ``.npz``.
     """
-    if Path(path).suffix != ".npz":
+    target = own_path(path)
+    if target.suffix != ".npz":
         raise DataError(f"{path} must end in .npz")
     (x_train, y_train), (x_test, y_test) = _stack(train), _stack(test)
     dataset_from_arrays(x_train, y_train, x_test, y_test, layout=layout)
     write_atomically(
-        Path(path), lambda file: np.savez(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+        target, lambda file: np.savez(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     )
-    return Path(path)
+    return target

@@ -139,12 +139,18 @@ def largest_remainder(total: int, counts: np.ndarray) -> np.ndarray:
     return quotas
 
 
-def in_proportion(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Sorted indices of a random subset with the class proportions of `labels`."""
+def in_proportion(labels: np.ndarray, size: int, seed: int, *, leave: int = 0) -> np.ndarray:
+    """Sorted indices of a random subset with the class proportions of `labels`.
+
+    So many of each class it must `leave`; what it may not take of rare ones it takes of those with the most images.
+    """
     if size >= len(labels):
         return np.arange(len(labels))
     rng = np.random.default_rng(seed)
-    quotas = largest_remainder(size, np.bincount(labels))
+    counts = np.bincount(labels)
+    quotas = np.minimum(largest_remainder(size, counts), np.maximum(counts - leave, 0))
+    while quotas.sum() < size:
+        quotas[np.argmax(counts - quotas)] += 1
     chosen = [rng.choice(np.flatnonzero(labels == label), quota, replace=False) for label, quota in enumerate(quotas)]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from advprune_core.base.components import Component, Registry
 from advprune_core.base.factories import network_factory
+from advprune_core.base.failures import message_of, note_place
+from advprune_core.base.machine import machine_error
 from advprune_core.base.randomness import torch_stream
-from advprune_core.base.settings import ConfigError
+from advprune_core.base.settings import AdvpruneError, ConfigError
 from advprune_core.base.sources import source_hash
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.mode import device_of, first_logits
@@ -54,8 +56,20 @@ class OwnModel(ModelSettings):
         return self
 
     def build(self) -> Any:
-        """What the factory returns."""
-        return self._build(**self.arguments)
+        """What the factory returns.
+
+        Raises
+        ------
+        ConfigError
+            What goes wrong in it, with its place.
+        """
+        try:
+            return self._build(**self.arguments)
+        except Exception as error:  # whatever somebody's own code does
+            if isinstance(error, AdvpruneError) or machine_error(error) is not None:
+                raise
+            note_place(error)
+            raise ConfigError(f"{self.factory} with {self.arguments or 'no arguments'}: {message_of(error)}") from error
 
     def spec(self) -> str | dict[str, Any]:
         """``"module:factory"``, with its arguments where there are any."""

@@ -103,6 +103,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         What is no dictionary of tensors, or has some that are NaN.
     """
     what = f"{path} is not a state dict saved by torch.save"
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:

@@ -23,7 +23,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 def save_selection(selection: Selection, path: str | Path) -> Path:
     """Write ``indices`` (int64), ``weights`` (float32) and ``n_filled`` as an ``.npz``, whole or not at all."""
-    target = Path(path)
+    target = own_path(path)
     if target.suffix != ".npz":
         raise ConfigError(f"{path} must end in .npz")
     filled = np.array(selection.n_filled)
@@ -74,6 +74,7 @@ def select_file(
     model: Any = None,
     weights: str | Path | None = None,
     device: Device = "auto",
+    drawn: bool = False,
     **options: Any,
 ) -> tuple[Selection, Split]:
     """`select` for arrays in an ``.npz``; nothing is unpickled.
@@ -88,6 +89,8 @@ def select_file(
         Network by name, specification or ``"module:factory"``, and its state dict (``.pt``).
     device : "auto", "cpu" or "cuda"
         Where the network runs; "auto": on a GPU if there is one.
+    drawn : bool
+        The images are to be drawn, and must be there.
     **options
         ``layout``, ``objective``, ``norm``, ``eps``, ``steps``, ``seed``, ``min_per_class``: see `select`.
 
@@ -105,6 +108,8 @@ def select_file(
     place = _device(device)
     arrays = _arrays(own_path(path))
     x, y = arrays.pop("x", None), arrays.pop("y")
+    if drawn and x is None:
+        raise ConfigError(f"{path} has no images that could be drawn: it needs x or x_train")
     held_out = arrays.pop("held_out_x", None), arrays.pop("held_out_y", None)
     if (held_out[0] is None) != (held_out[1] is None):
         raise ConfigError(f"{path}: x_held_out and y_held_out belong together, and one is missing")
@@ -116,7 +121,7 @@ def select_file(
     if model is not None and weights is not None:
         if x is None:
             raise ConfigError(f"{path} has no images for the model: it needs x or x_train")
-        network = with_weights(build_model(parsed(MODELS, model), dataset), Path(weights)).to(place)
+        network = with_weights(build_model(parsed(MODELS, model), dataset), own_path(weights)).to(place)
     selection = select(y, x=x, pruner=pruner, fraction=fraction, model=network, held_out=others, **arrays, **options)
     return selection, dataset.train
 

@@ -52,7 +52,7 @@ class EvaluationConfig(Settings):
     speed: Annotated[Speed, Field(description="passes of the searches; verdicts are always plain")] = "exact"
 
     def check(self, dataset: Dataset) -> None:
-        """Refuse more images than there are.
+        """Refuse more images than there are, and an attack that is listed twice: the second finds what the first did.
 
         Raises
         ------
@@ -60,6 +60,9 @@ class EvaluationConfig(Settings):
         """
         if self.images is not None and self.images > len(dataset.test):
             raise ConfigError(f"images = {self.images}, but there are only {len(dataset.test)} test images")
+        labels = [attack.label() for attack in self.attacks]
+        if len(set(labels)) < len(labels):
+            raise ConfigError(f"an attack is listed twice: {', '.join(labels)}")
 
     def split(self, dataset: Dataset) -> tuple[Split, Tensor | None]:
         """The images that are attacked, and their places among all test images (None: all in order)."""

@@ -15,6 +15,7 @@ from advprune_core.base.files import check_writable, digest_of
 from advprune_core.base.keys import content_key
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.npz import own_path
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import against_testing, against_training
 from advprune_core.study.evaluations import PGD_40, EvaluationConfig
@@ -69,7 +70,7 @@ def evaluate_checkpoint(
         path = None
     else:
         assert weights is not None
-        config, path, run = RunConfig.flat(**own, **threat), Path(weights), None
+        config, path, run = RunConfig.flat(**own, **threat), own_path(weights), None
         if not path.is_file():
             raise ConfigError(f"there is no file {path}")
         content = digest_of(path)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from advprune_core.base.environment import results_root
+from advprune_core.datasets.npz import own_path
 from advprune_core.study import columns
 from advprune_core.study.record_files import check_is_results
 from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord, Timing
@@ -47,9 +48,9 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         A folder without runs; no such study.
     """
     rows: list[dict[str, Any]] = []
-    for folder in results or [results_root(None)]:
+    for folder in [own_path(folder) for folder in results] or [results_root(None)]:
         if study is None:  # of a study that has begun there may be no run yet
-            check_is_results(Path(folder))
+            check_is_results(folder)
         store = RunStore(folder, read_only=True)
         rows += list(_study_rows(store, study) if study else _all_rows(store))
     return pd.DataFrame(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,9 @@ from advprune_core.study.record_files import check_is_results, read_record
 from advprune_core.study.records import FILES, OWN_WEIGHTS, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.state import left_in
+
+#: Name of a folder of what was put away: when.
+_PUT_AWAY = "%Y-%m-%d_%H-%M-%S"
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
             warnings.warn(f"{path} cannot be read ({error}): no run is put away while it is so", stacklevel=2)
     named = {entry.key for manifest in manifests for entry in manifest.entries}
     former = set() if unreadable else {key for manifest in manifests for key in manifest.former} - named
-    trash = results / "trash" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    trash = results / "trash" / datetime.now().strftime(_PUT_AWAY)
     store = RunStore(results)
     garbage = Garbage([], [])
 
@@ -176,6 +180,26 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
             with suppress(Timeout), _held(store.warmup_lock(folder.name), needed=remove):
                 put_away(folder)
     return garbage
+
+
+def empty_trash(results: Path) -> tuple[list[Path], list[Path]]:
+    """Delete for good what `collect_garbage` has put away.
+
+    Returns
+    -------
+    gone, stay : list of Path
+        What was deleted of ``trash/``, and what was not, because it is somebody else's.
+    """
+    gone, stay = [], []
+    for path in sorted((results / "trash").glob("*")):
+        try:
+            datetime.strptime(path.name, _PUT_AWAY)
+        except ValueError:
+            stay.append(path)
+        else:
+            shutil.rmtree(path)
+            gone.append(path)
+    return gone, stay
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.base.components import component_field
 from advprune_core.base.keys import content_key
 from advprune_core.base.settings import ConfigError, Seed, Settings, check_names
+from advprune_core.base.values import as_ratio
 from advprune_core.datasets.base import DATASETS, DatasetSource
 from advprune_core.datasets.digits import Digits
 from advprune_core.datasets.splits import Dataset
@@ -243,15 +244,23 @@ class RunConfig(Settings):
     def with_settings(self, settings: dict[str, Any]) -> Self:
         """Set dotted paths: ``{"pruner.balanced": True, "optimisation.ema": 0.99}``.
 
-        ``trainer`` sets objective, start and steps. A radius that is the data set's own follows a
+        ``trainer`` sets objective, start and steps. A radius that nobody has given, the data set's own, follows a
         changed norm or data set, a speed that ``auto`` stands for what it depends on, and a length that
         followed from fraction and pruner those, unless epochs are among the settings.
+
+        Raises
+        ------
+        ConfigError
+            What does not fit; another norm than the one that a radius was given for, without its own.
         """
         config, changes = self, dict(settings)
         if "trainer" in changes:
             changes = with_preset_paths(changes)
-        own = self.attack.eps == self.dataset.default_eps[self.attack.norm]
-        if own and not {"attack", "attack.eps"} & set(changes):
+        kept, norm = {"attack", "attack.eps"}.isdisjoint(changes), changes.get("attack.norm", self.attack.norm)
+        if kept and norm != self.attack.norm and not self.eps_of_dataset:
+            given = f"{as_ratio(self.attack.radius)} was given for {self.attack.norm}"
+            raise ConfigError(f"attack.norm = {norm!r} needs its own attack.eps: {given}")
+        if kept and self.eps_of_dataset:
             config = config.model_copy(update={"attack": config.attack.model_copy(update={"eps": None})})
         length = not {"optimisation", "optimisation.epochs"} & set(changes)
         config = config.model_copy(update=self._as_asked(length=length, speed=True))

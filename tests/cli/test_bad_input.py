@@ -68,6 +68,7 @@ BAD_RUNS: dict[str, tuple[list[str], str]] = {
     "setting": (["--set", "optimisation.emma=0.9"], "emma.*did you mean 'ema'.*momentum"),
     "group": (["--set", "optimisaton.ema=0.9"], "did you mean 'optimisation'"),
     "assignment": (["--set", "ema"], "'ema' must be NAME=VALUE"),
+    "attack twice": (["--evaluation", "pgd", "--evaluation", "{pgd: {steps: 40}}"], "an attack is listed twice: pgd40"),
 }
 
 
@@ -185,6 +186,12 @@ def test_bad_studies(
         (["select", "DATA", "--pruner", "random", "--fraction", "0.5", "--seed", "1_0"], "seed must be .*'1_0'"),
         (["select", "DATA", "--pruner", "random", "--fraction", "1_0"], "fraction must be .*'1_0'"),
         (["select", "DATA", "--pruner", "random", "--fraction", "0.5", "--steps", "true"], "not True"),
+        (
+            ["select", "DATA", "--pruner", "random", "--fraction", "0.5", "--picture", "p.png"],
+            "no images that could",
+        ),
+        (["evaluate", "--weights", "WEIGHTS", "--checkpoint", "best"], "--checkpoint and --retrain are of a run"),
+        (["evaluate", "--weights", "WEIGHTS", "--retrain"], "--checkpoint and --retrain are of a run"),
         (["collct"], "No such command.*collct"),
     ],
 )

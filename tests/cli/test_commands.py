@@ -114,6 +114,23 @@ def test_a_control_of_a_pruner_with_settings_is_planned(advprune: Command) -> No
     assert "same_cost(random warmup_epochs=2)" in out
 
 
+@pytest.mark.parametrize("length", [["--equal-cost", "true"], ["--warm-start", "0.5"]])
+def test_what_has_an_option_may_be_set(advprune: Command, length: list[str]) -> None:
+    """A length that follows from epochs follows from those that are asked for, in whatever form."""
+    pruned = ["run", "--pruner", "random", "--fraction", "0.4", *length, "--dry-run"]
+    costs = [
+        re.search(r"at most 1 to train: ([\d,]+) forward", advprune(*pruned, *given)[1])
+        for given in (["--epochs", "10"], ["--set", "optimisation.epochs=10"])
+    ]
+    assert all(costs)
+    assert costs[0][1] == costs[1][1]
+
+
+def test_one_step_may_be_set(advprune: Command) -> None:
+    code, _, err = advprune("run", "--objective", "fgsm_pgi", "--set", "attack.steps=1", "--dry-run")
+    assert (code, err) == (0, "")
+
+
 def test_list_has_the_controls(advprune: Command) -> None:
     _, out, _ = advprune("list", "controls")
     for name, text in CONTROLS.items():
@@ -249,8 +266,13 @@ def test_gc_says_first_and_moves_when_told(advprune: Command, tmp_path: Path) ->
     (moved,) = (tmp_path / "results" / "trash").glob("*/runs/*/record.json")
     assert moved.parent.name == folder.name
     assert advprune("gc")[1] == "nothing to put away\n"
-    assert advprune("gc", "--empty")[0] == 0
-    assert not moved.exists()
+    (mine := tmp_path / "results" / "trash" / "thesis.txt").write_text("mine")
+    code, out, _ = advprune("gc", "--empty")
+    assert (code, moved.exists(), mine.exists()) == (0, False, True)
+    assert f"1 folders deleted from {tmp_path / 'results' / 'trash'}; {mine} stays" in out
+    (elsewhere := tmp_path / "elsewhere" / "trash" / "2026-01-01_00-00-00").mkdir(parents=True)
+    refused(*advprune("gc", "--empty", "--out", str(tmp_path / "elsewhere")), "is not a results folder")
+    assert elsewhere.exists()
 
 
 def test_check_says_what_was_altered(advprune: Command, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import load_dataset
-from advprune_core.datasets.label_noise import flip_labels
+from advprune_core.datasets.base import DataError, dataset_from_arrays, load_dataset
+from advprune_core.datasets.label_noise import flip_labels, with_label_noise
 from advprune_core.pruners import PRUNERS, Context
 from advprune_core.study.runner import run_study
 from advprune_core.trainers.checks import check_run
@@ -58,6 +58,12 @@ def test_the_oracle_needs_noise() -> None:
     config = tiny_run(pruner="oracle", fraction=0.5)
     with pytest.raises(ConfigError, match="label_noise"):
         check_run(config, load_dataset(config.dataset))
+
+
+def test_one_class_has_no_wrong_labels() -> None:
+    x, y = np.zeros((30, 8, 8), np.uint8), np.zeros(30, int)
+    with pytest.raises(DataError, match="there is but one"):
+        with_label_noise(dataset_from_arrays(x, y, x, y), 0.2)
 
 
 def test_records_say_how_much_of_what_is_kept_is_wrong(tmp_path: Path) -> None:

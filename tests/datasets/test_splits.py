@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.base import DataError, data_folder, dataset_from_arrays, load_dataset
+from advprune_core.datasets.base import DataError, DatasetSource, data_folder, dataset_from_arrays, load_dataset
 from advprune_core.datasets.splits import Dataset, channel_statistics, in_proportion, largest_remainder
 from advprune_core.trainers.config import RunConfig
 from tests.memory import Largest
@@ -269,8 +269,59 @@ def test_bad_arrays_are_refused_with_their_name(case: str) -> None:
     "sizes", [{"val_select": 60, "val_stop": 60}, {"val_stop": 200}, {"limit": 10, "val_stop": 10}]
 )
 def test_something_must_be_left_to_train_on(sizes: dict[str, int]) -> None:
-    with pytest.raises(DataError, match="nothing is left to train on"):
+    with pytest.raises(DataError, match="one of each class, must be left to train on"):
         dataset_from_arrays(**arrays(), **sizes)
+
+
+@pytest.mark.parametrize("sizes", [{}, {"val_select": 20, "val_stop": 20}, {"val_select": 240, "val_stop": 255}])
+def test_a_rare_class_keeps_an_image_to_train_on(sizes: dict[str, int]) -> None:
+    labels = np.repeat(np.arange(10), [100] * 5 + [1] * 5)
+    x = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1).repeat(64, 1).reshape(-1, 8, 8)
+    made = dataset_from_arrays(x, labels, x[::50], labels[::50], **sizes)
+    assert made.train.labels.bincount(minlength=10).min() == 1
+    wanted = [sizes.get(name, 505 // 13) for name in ("val_select", "val_stop")]
+    assert [len(made.val_select), len(made.val_stop)] == wanted
+    assert len(made.train) == 505 - sum(wanted)
+
+
+def test_a_limit_that_empties_a_class_says_so() -> None:
+    labels = np.repeat(np.arange(3), [100, 100, 1])
+    x = np.zeros((201, 8, 8), np.uint8)
+    with pytest.warns(UserWarning, match=r"limit = 20 leaves no image of \[2\]"):
+        dataset_from_arrays(x, labels, x, labels, limit=20)
+
+
+def test_images_are_copied() -> None:
+    data = arrays()
+    x = {name: np.ascontiguousarray(data[name].transpose(0, 3, 1, 2)) for name in ("x_train", "x_test")}
+    made = dataset_from_arrays(**data | x, layout="NCHW")
+    before = [part.images.clone() for part in (made.train, made.test)]
+    for each in x.values():
+        each[:] = 7
+    assert [torch.equal(part.images, old) for part, old in zip((made.train, made.test), before, strict=True)] == [
+        True, True,
+    ]  # fmt: skip
+
+
+class SomeDigits(DatasetSource):
+    """Digits of some classes."""
+
+    name = "some_digits"
+    digits: list[int] = [3, 5]
+
+    def arrays(self, folder: Path) -> dict[str, np.ndarray]:
+        """Images whose pixels are all 20 times the class."""
+        labels = np.arange(200) % len(self.digits)
+        x = np.uint8(20 * np.array(self.digits)[labels])[:, None, None].repeat(8, 1).repeat(8, 2)
+        return {"x_train": x, "y_train": labels, "x_test": x, "y_test": labels}
+
+
+def test_a_source_of_ones_own_may_have_a_list() -> None:
+    one, other = SomeDigits(), SomeDigits(digits=[3, 6])
+    assert (one == SomeDigits(digits=[3, 5]), one == other) == (True, False)
+    assert hash(one) == hash(SomeDigits(digits=[3, 5]))
+    assert int(load_dataset(one).train.images.max()) == 100
+    assert int(load_dataset(other).train.images.max()) == 120
 
 
 HASHED = {

@@ -230,6 +230,9 @@ def meta():
 
 def three_channels():
     return nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.Linear(4, 10))
+
+def fails(size=0):
+    return {}["size"]
 """
 
 
@@ -271,6 +274,10 @@ def test_own_factory(own: str, digits: Dataset) -> None:
         ("own_networks:hidden_in_place", "changes its input in place"),
         ("own_networks:meta", "on the meta device"),
         ("own_networks:three_channels", r"cannot take images of shape \(2, 1, 8, 8\)"),
+        (
+            {"own_networks:fails": {"size": 3}},
+            r"own_networks:fails with \{'size': 3\}: KeyError: 'size' \(own_networks.py, line \d+ of fails\)",
+        ),
         ("own_networks:no_module", "must be an nn.Module, not str"),
         ("own_networks:absent", "cannot import 'own_networks:absent'"),
         ("no_such_module:factory", "cannot import 'no_such_module:factory'"),

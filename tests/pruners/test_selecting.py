@@ -125,6 +125,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_home_folder_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no shell has seen a path, as in ``--out=~/kept.npz``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    selection = select(Y, pruner="random", fraction=0.3)
+    assert save_selection(selection, "~/kept.npz") == tmp_path / "kept.npz"
+    assert load_selection("~/kept.npz").indices.tolist() == selection.indices.tolist()
+    assert not (tmp_path / "~").exists()
+
+
 COMMANDS: list[tuple[dict[str, Any], list[str], str]] = [
     ({"x": X}, [], "has no labels: it needs y or y_train, and has x"),
     ({"y": Y, "x": X}, ["--model", "small_cnn"], "give both or neither"),

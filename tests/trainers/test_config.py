@@ -187,6 +187,20 @@ def test_one_step_stays_one_step() -> None:
             PRUNED.with_settings({"trainer": "fgsm"} | given)
 
 
+def test_a_radius_that_was_given_stays_and_the_usual_one_follows() -> None:
+    given, usual = RunConfig.flat(eps="2/16"), RunConfig()
+    assert given == usual
+    for change in ({"dataset": "cifar10"}, {"dataset": "cifar10", "optimisation.ema": 0.9}):
+        assert (given.with_settings(change).attack.eps, usual.with_settings(change).attack.eps) == (2 / 16, 8 / 255)
+    longer = {"optimisation.ema": 0.9}
+    assert (given.with_settings(longer).eps_of_dataset, usual.with_settings(longer).eps_of_dataset) == (False, True)
+    assert given.with_settings(longer).replace(dataset="cifar10").attack.eps == 2 / 16
+    assert usual.with_settings({"attack.norm": "l2"}).attack.eps == 0.5
+    with pytest.raises(ConfigError, match=r"attack.norm = 'l2' needs its own attack.eps: 0.125 was given for linf"):
+        given.with_settings({"attack.norm": "l2"})
+    assert given.with_settings({"attack.norm": "l2", "attack.eps": 0.7}).attack.eps == 0.7
+
+
 def test_a_speed_that_was_given_stays_and_an_automatic_one_follows() -> None:
     settings = {"dataset": "cifar10", "model": "preact_resnet", "epochs": 1, "device": "cpu"}
     longer = {"optimisation.epochs": 15}
