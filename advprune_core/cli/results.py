@@ -103,7 +103,7 @@ def import_(
     """Bring a study into the results, every record verified: its runs are finished here, with or without weights."""
     from advprune_core.base.environment import results_root
     from advprune_core.datasets.npz import own_path
-    from advprune_core.study.archive import import_study
+    from advprune_core.study.incoming import import_study
 
     root = results_root(out)
     found = import_study(own_path(folder), results=root)
@@ -121,6 +121,13 @@ def import_(
         )
     if found.other_code:
         print(f"{len(found.other_code)} of them were made by other code than today's, which would make them anew")
+    if found.own_weights:
+        print(f"what was tested of {len(found.own_weights)} weights of one's own came in, too")
+    for manifest in found.other_manifests:
+        print(
+            f"{manifest} stays as it is: the one in {folder} names other runs, and not all that this one names "
+            "(a study carried out with either's parameters writes its own)"
+        )
     for path, reason in found.refused.items():
         print(f"REFUSED {path}: {reason}", file=sys.stderr)
     if found.refused:

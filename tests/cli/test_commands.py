@@ -295,6 +295,12 @@ def test_import_brings_an_export_back(advprune: Command, tmp_path: Path) -> None
     assert advprune("collect", str(tmp_path / "copy"), "--study", "tiny")[1].count("random") >= 4
     code, out, _ = advprune("import", str(tmp_path / "copy"), "--out", str(tmp_path / "other"))
     assert (code, out) == (0, f"3 runs imported into {tmp_path / 'other'}\n")
+    store = RunStore(tmp_path / "other")
+    manifest = store.manifest("tiny")
+    moved = [entry.model_copy(update={"seed": 7}) for entry in manifest.entries]
+    store.write_manifest(manifest.model_copy(update={"entries": moved}), store.results / "tiny")
+    out = advprune("import", str(tmp_path / "copy"), "--out", str(tmp_path / "other"))[1]
+    assert f"{store.results / 'tiny' / 'manifest.json'} stays as it is" in out
     (run, *_) = sorted((tmp_path / "other" / "runs").iterdir())
     again = ["evaluate", run.name, "--attack", "fgsm", "--out", str(tmp_path / "other")]
     refused(*advprune(*again), "advprune evaluate --retrain")

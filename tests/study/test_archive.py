@@ -14,19 +14,20 @@ from matplotlib.testing.compare import compare_images
 from advprune_core.analysis.pages import write_page
 from advprune_core.base.files import json_digest
 from advprune_core.base.settings import ConfigError
-from advprune_core.study.archive import Exported, export_study, import_study
+from advprune_core.study.archive import Exported, export_study
 from advprune_core.study.executed import execute
 from advprune_core.study.grid import study_grid
+from advprune_core.study.incoming import import_study
 from advprune_core.study.packed import PACKED, read_packed, write_packed
 from advprune_core.study.plans import plan
-from advprune_core.study.records import Timing
+from advprune_core.study.records import OWN_WEIGHTS, Timing
 from advprune_core.study.runner import run_study
 from advprune_core.study.runs import load_run
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import study_config
 from advprune_core.study.table import collect
 from advprune_core.study.upkeep import check_results
-from tests.made_up import run_record, write_finished
+from tests.made_up import evaluation_record, run_record, write_finished
 from tests.tiny import TINY_STUDY, tiny_study
 
 STUDY: dict[str, Any] = {"seeds": [0], "timed_repeats": 1}
@@ -276,6 +277,46 @@ def test_a_results_folder_comes_with_its_weights(trained: Path, tmp_path: Path) 
     import_study(tmp_path / "from", results=tmp_path / "to")
     names = {path.parent.name for path in (tmp_path / "to").glob("runs/*/last.pt")}
     assert names == {path.parent.name for path in trained.glob("runs/*/last.pt")} - {damaged.parent.name}
+
+
+def test_a_study_that_has_grown_is_all_here(trained: Path, exported: Path, tmp_path: Path) -> None:
+    manifest, here = RunStore(trained).manifest("tiny"), RunStore(tmp_path / "here")
+    early = manifest.model_copy(update={"entries": manifest.entries[:1], "former": ["given up"]})
+    here.write_manifest(early, here.results / "tiny")
+    assert import_study(exported, results=here.results).other_manifests == []
+    assert (here.manifest("tiny").entries, here.manifest("tiny").former) == (manifest.entries, ["given up"])
+    RunStore(exported).write_manifest(early, exported)
+    assert import_study(exported, results=here.results).other_manifests == [], "an earlier state lacks nothing"
+    assert here.manifest("tiny").entries == manifest.entries
+    moved = [manifest.entries[0].model_copy(update={"seed": 9})]
+    RunStore(exported).write_manifest(manifest.model_copy(update={"entries": moved}), exported)
+    found = import_study(exported, results=here.results)
+    assert found.other_manifests == [str(here.results / "tiny" / "manifest.json")]
+    assert here.manifest("tiny").entries == manifest.entries
+
+
+def test_weights_follow_records_that_came_first(trained: Path, exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "from")
+    damaged, *sound = sorted((tmp_path / "from").glob("runs/*/last.pt"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    import_study(exported, results=tmp_path / "to")
+    assert not list((tmp_path / "to").glob("runs/*/last.pt"))
+    found = import_study(tmp_path / "from", results=tmp_path / "to")
+    assert list(found.refused) == [str(damaged)]
+    names = {path.parent.name for path in (tmp_path / "to").glob("runs/*/last.pt")}
+    assert names == {path.parent.name for path in sound}
+    assert not RunStore(tmp_path / "to").damaged(RunStore(trained).run(sound[0].parent.name))  # type: ignore[arg-type]
+
+
+def test_what_was_tested_of_own_weights_comes_in(tmp_path: Path) -> None:
+    store, key = RunStore(tmp_path / "from"), f"{OWN_WEIGHTS}1"
+    for name in ("good", "bad"):
+        store.write_evaluation(evaluation_record(name, key, [True, False], {"pgd": [True, False]}))
+    (bad := store.evaluation_file(key, "bad")).write_text("{")
+    found = import_study(store.results, results=tmp_path / "to")
+    assert (found.own_weights, list(found.refused)) == ([key], [str(bad)])
+    assert [record.provenance for record in RunStore(tmp_path / "to").evaluations(key)] == ["imported"]
+    assert import_study(store.results, results=tmp_path / "to").own_weights == []
 
 
 def sealed_again(path: Path, **changes: Any) -> None:
