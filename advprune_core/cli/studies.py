@@ -105,7 +105,8 @@ def study(
             if part is None:
                 figures = ", ".join(shown(path) for path in sorted(config.folder.glob("*.png")))
                 print(f"tables and figures in {shown(config.folder)}: {figures}")
-            print(f"{result.trained} runs trained and {result.evaluated} evaluated now; the rest was there")
+            alone = f", and {result.timed} trained once more to be timed alone" if result.timed else ""
+            print(f"{result.trained} runs trained and {result.evaluated} evaluated now{alone}; the rest was there")
             report_left_out(result.without_weights)
     report_failures(failed)
 
@@ -126,11 +127,12 @@ def _print_plans(
 ) -> None:
     """What a study will take; of one that chooses the ranking too, and of the rest what this has chosen, if it has."""
     from advprune_core.study.grid import study_grid
+    from advprune_core.study.runner import execution_of
 
-    entries, execution = study_grid(config, shard=part), config.execution.replace(retrain=retrain)
+    entries, execution = study_grid(config, shard=part), execution_of(config, shard=part, retrain=retrain)
     if ranking:
         print("The ranking:")
-        print_plan(study_grid(ranking.config), execution)
+        print_plan(study_grid(ranking.config), execution_of(ranking.config, retrain=retrain))
         print("\nThen the first places of the ranking, of:")
         if (only := _chosen(ranking)) is not None:
             entries = [entry for entry in entries if (entry.arm, entry.fraction) in only]

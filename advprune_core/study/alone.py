@@ -7,11 +7,15 @@ from typing import Any
 
 from advprune_core.base.environment import environment
 from advprune_core.base.failures import message_of
+from advprune_core.base.machine import machine_error
+from advprune_core.datasets.splits import Dataset
 from advprune_core.study.driver import Driver
 from advprune_core.study.engines import SerialEngine
 from advprune_core.study.grid import Entry, timed_entries
 from advprune_core.study.records import Timing
+from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import Task, TrainTask, carry_out, warm_up
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.state import SCOUT
 
 
@@ -20,12 +24,11 @@ def time_alone(driver: Driver) -> None:
     repeats, grid = driver.execution.timed_repeats, driver.grid
     timed = timed_entries(grid.entries, repeats)
     timed = [entry for entry in timed if grid.found(entry.config, entry.evaluation) == entry.config]
-    pending = [(entry, _missing(driver, entry)) for entry in timed]
+    pending = [(entry, timings_lacking(driver.store, grid.key(entry.config), repeats)) for entry in timed]
     pending = [(entry, missing) for entry, missing in pending if missing > 0]
-    if pending:
-        warm_up(pending[0][0].config, grid.dataset(pending[0][0].config))
+    any(_warmed_up(entry.config, grid.dataset(entry.config)) for entry, _ in pending)  # by the first that can be
     for entry, missing in pending:
-        again = missing - (driver.store.finished(grid.key(entry.config)) is None)
+        again = missing - (driver.tasks.training(grid.key(entry.config)) is not None)
         driver.bar.total += again * grid.passes(entry.config)
     for repeat in range(repeats):
         for entry, missing in pending:
@@ -35,12 +38,28 @@ def time_alone(driver: Driver) -> None:
     driver.position.note = ""
 
 
-def _missing(driver: Driver, entry: Entry) -> int:
-    """How many timings alone a run still lacks."""
-    key = driver.grid.key(entry.config)
-    record = driver.store.finished(key)
-    there = 0 if record is None else int(record.timed_alone) + len(driver.store.timings(key))
-    return driver.execution.timed_repeats - there
+def timings_lacking(store: RunStore, key: str, repeats: int) -> int:
+    """How many timings alone, of those that are asked for, a run has not; its training may be one of them."""
+    record = store.finished(key)
+    there = 0 if record is None else int(record.timed_alone) + len(store.timings(key))
+    return max(0, repeats - there)
+
+
+def _warmed_up(config: RunConfig, dataset: Dataset) -> bool:
+    """Train a few batches; False where that is not possible, as the run itself will say when its turn has come.
+
+    Raises
+    ------
+    Exception
+        The machine's, which stops everything.
+    """
+    try:
+        warm_up(config, dataset)
+    except Exception as error:
+        if machine_error(error) is not None:
+            raise
+        return False
+    return True
 
 
 def _time_once(driver: Driver, entry: Entry) -> None:
@@ -60,6 +79,7 @@ def _time_once(driver: Driver, entry: Entry) -> None:
             driver.failed[f"timing of {entry.describe()}"] = message_of(error)
             return
         times = {name: future.result()[0].ledger[name] for name in ("seconds", "cpu_seconds")}
+        driver.timed += 1
         driver.store.write_timing(key, Timing(**times, environment=environment(entry.config.device)))
         driver.position.trained(key, passes=driver.grid.passes(entry.config))
 

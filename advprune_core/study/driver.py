@@ -61,6 +61,8 @@ class Driver:
         Message of each run that failed, by what it was.
     trained, evaluated : int
         How much was done now, and by this driver: what another one has written meanwhile is not counted.
+    timed : int
+        How many finished runs were trained once more, each time counted, for their seconds alone.
     without_weights : list of str
         What could not be tested, because its weights are not here and it was not to be trained again.
     position : Position
@@ -83,7 +85,7 @@ class Driver:
         self.bar, self.on_key, self.first = bar, on_key, first
         self.position = Position(bar)
         self.failed: dict[str, str] = {}
-        self.trained = self.evaluated = 0
+        self.trained = self.evaluated = self.timed = 0
         self.without_weights: list[str] = []
         self.timing = False
         self.tasks = Waiting()

@@ -17,7 +17,7 @@ from advprune_core.study.manifest import Manifest
 from advprune_core.study.packed import Files
 from advprune_core.study.record_files import read_manifest, read_record
 from advprune_core.study.records import FILES, OWN_WEIGHTS, EvaluationRecord, RunRecord, Timing
-from advprune_core.study.store import RunStore
+from advprune_core.study.store import RunStore, timing_of
 from advprune_core.trainers.config import RunConfig
 
 R = TypeVar("R", RunRecord, EvaluationRecord, Timing)
@@ -180,8 +180,7 @@ def _import_timings(record: RunRecord, files: Files, target: RunStore, found: Im
     known = [(timing.seconds, timing.cpu_seconds) for timing in there]
     coming: list[tuple[str | None, Timing]] = []
     if record.timed_alone:
-        times = record.model_dump(include={"seconds", "cpu_seconds", "environment", "provenance"})
-        coming.append((None, Timing(**times)))
+        coming.append((None, timing_of(record)))
     for path in files.find(f"runs/{key}/timings/*.json"):
         try:
             timing = read_record(path, Timing, without_digest=True, files=files)

@@ -14,8 +14,9 @@ import torch
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
+from advprune_core.study.alone import timings_lacking
 from advprune_core.study.compiling import checked_entries
-from advprune_core.study.elsewhere import finished, needed_again
+from advprune_core.study.elsewhere import finished, found, needed_again
 from advprune_core.study.grid import Datasets, Entry, timed_entries
 from advprune_core.study.runner import expected_total
 from advprune_core.study.store import RunStore
@@ -66,7 +67,8 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     store = RunStore(execution.root)
     rows, missing, plainly, impossible = [], {}, set(), []
     alike: dict[str, tuple[RunConfig, Dataset]] = {}
-    alone = {entry.identity() for entry in timed_entries(entries, execution.timed_repeats)}
+    timed = timed_entries(entries, execution.timed_repeats)
+    alone = {entry.identity() for entry in timed}
     for entry in entries:
         dataset, test, config, state = datasets[entry.config.dataset], entry.evaluation, None, "to do"
         try:
@@ -90,7 +92,9 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
         place = {"arm": entry.arm, "fraction": kept, "matched_fraction": entry.fraction, "seed": entry.seed}
         rows.append({**place, "state": state, "passes": passes})
     saved = passes_saved(alike, store)
-    total = _left_to_train(list(missing.values()), datasets, saved)
+    timings = _timings(timed, missing, datasets, store, execution)
+    left = [*missing.values(), *timings]
+    total = _left_to_train(left, datasets, saved)
     count = f"{len(entries)} entries" if len(entries) != 1 else "1 entry"
     text = (
         f"{pd.DataFrame(rows).to_string(index=False)}\n"
@@ -98,11 +102,13 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     )
     if saved:
         text += f" ({sum(saved.values()):,.0f} less than by themselves: {len(saved)} runs share a warm-up with another)"
-    elsewhere = any(entry.config.device == "cuda" for entry in missing.values()) and not torch.cuda.is_available()
-    if elsewhere:
+    once_more = _left_to_train(timings, datasets, {})
+    if timings:
+        text += f" ({once_more:,.0f} of them for {len(timings)} trainings more, to time runs alone)"
+    if any(entry.config.device == "cuda" for entry in left) and not torch.cuda.is_available():
         text += "; how long that takes only a machine with a GPU can tell"
-    elif missing:
-        text += _expected_time(list(missing.values()), datasets, execution.worker_count, saved)
+    elif left:
+        text += _expected_time(left, datasets, execution.worker_count, saved, serial=once_more / total)
     if plainly:
         text += (
             f"\n{len(plainly)} of them are there as exact runs, which is what they are where nothing can be compiled"
@@ -110,8 +116,23 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     return "".join([text, *impossible])
 
 
-def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int, saved: Mapping[str, float]) -> str:
-    """What training takes, between what and what, and how that is known."""
+def _timings(
+    timed: Sequence[Entry], missing: Mapping[str, Entry], datasets: Datasets, store: RunStore, execution: Execution
+) -> list[Entry]:
+    """The entries that are trained for their time alone, each as often, beside a training that they need anyway."""
+    often = []
+    for entry in timed:
+        dataset = datasets[entry.config.dataset]
+        if found(entry.config, entry.evaluation, dataset, store, execution) == entry.config:
+            lacking = timings_lacking(store, entry.config.train_key(dataset), execution.timed_repeats)
+            often += [entry] * (lacking - (lacking > 0 and entry.identity() in missing))
+    return often
+
+
+def _expected_time(
+    entries: Sequence[Entry], datasets: Datasets, workers: int, saved: Mapping[str, float], *, serial: float = 0.0
+) -> str:
+    """What training takes, of which the share `serial` keeps one worker busy at a time, and how that is known."""
     kinds: dict[str, dict[str, list[Entry]]] = {}
     for entry in entries:
         kinds.setdefault(_kind(entry.config), {}).setdefault(_way(entry.config), []).append(entry)
@@ -130,7 +151,7 @@ def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int, s
         low += sum(passes[way] * (paces[way].low if way in paces else fastest) for way in ways)
         high += sum(passes[way] * (paces[way].high if way in paces else slowest) for way in ways)
     about = math.sqrt(low * high)
-    together = f"{duration(about / workers)} with {workers}, " if workers > 1 else ""
+    together = f"{duration(about * (serial + (1 - serial) / workers))} with {workers}, " if workers > 1 else ""
     seen = " or ".join(map(str, sorted(images)))
     text = (
         f", about {duration(about)} of one worker, {together}evaluation not counted\n"
@@ -145,9 +166,10 @@ def _expected_time(entries: Sequence[Entry], datasets: Datasets, workers: int, s
 
 
 def _left_to_train(entries: Sequence[Entry], datasets: Datasets, saved: Mapping[str, float]) -> float:
-    """Forward-equivalents of a grid, less what its runs need not train themselves; `saved`: see `passes_saved`."""
+    """Forward-equivalents of trainings, less what runs need not train themselves; `saved`: see `passes_saved`."""
     keys = {entry.config.train_key(datasets[entry.config.dataset]) for entry in entries if not entry.derived}
-    return expected_total(entries, datasets) - sum(saved.get(key, 0.0) for key in keys)
+    whole = sum(expected_total([entry], datasets) for entry in entries)
+    return whole - sum(saved.get(key, 0.0) for key in keys)
 
 
 def _kind(config: RunConfig) -> str:

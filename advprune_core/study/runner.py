@@ -73,13 +73,23 @@ def run_entries(
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study gives: its table (see `collect`), and what did not work."""
+    """What a study gives: its table (see `collect`), what did not work, and what was done now (see `Driver`)."""
 
     table: pd.DataFrame
     failed: dict[str, str] = field(default_factory=dict)
     trained: int = 0
     evaluated: int = 0
     without_weights: list[str] = field(default_factory=list)
+    timed: int = 0
+
+
+def execution_of(config: StudyConfig, *, shard: tuple[int, int] | None = None, retrain: bool = False) -> Execution:
+    """How a study, or a part of it, is carried out.
+
+    Jobs of an array, and of a cluster, share machines: their seconds would not be those of runs alone.
+    """
+    execution = config.execution.replace(retrain=retrain)
+    return execution.replace(timed_repeats=0) if shard is not None or execution.engine == "ray" else execution
 
 
 def run_study(
@@ -99,7 +109,8 @@ def run_study(
     progress : bool
         Show a bar, in forward-equivalents, with the time left.
     shard : (i, n), optional
-        Only the i-th of n parts (from 1), for job arrays; a last call without it makes the table.
+        Only the i-th of n parts (from 1), for job arrays, of which none is timed. A last call without it makes the
+        table, and trains the first seed's runs once more to time them alone, unless `timed_repeats` is 0.
     retrain : bool
         Train runs again whose weights are not here, where a test needs them (those of an imported study).
     only : collection of (str, float), optional
@@ -119,20 +130,16 @@ def run_study(
         if absent := sorted(set(only) - places):
             raise ConfigError(f"only: the study {config.study!r} has no {absent}; it has {sorted(places)}")
         entries = [entry for entry in entries if (entry.arm, entry.fraction) in only]
-    execution = config.execution.replace(retrain=retrain)
-    if shard is not None or execution.engine == "ray":
-        # Jobs of an array, and of a cluster, share machines: their seconds would not be those of runs alone.
-        execution = execution.replace(timed_repeats=0)
     driver = run_entries(
         entries,
-        execution=execution,
+        execution=execution_of(config, shard=shard, retrain=retrain),
         name=config.study,
         progress=progress,
         on_key=partial(write_manifest, config, shard=shard, only=only),
         beside=beside,
     )
     table = collect(config.execution.root, study=config.study) if shard is None else pd.DataFrame()
-    return StudyResult(table, driver.failed, driver.trained, driver.evaluated, driver.without_weights)
+    return StudyResult(table, driver.failed, driver.trained, driver.evaluated, driver.without_weights, driver.timed)
 
 
 def write_manifest(

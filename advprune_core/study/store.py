@@ -157,7 +157,8 @@ class RunStore:
     ) -> RunRecord:
         """Write weights and selections, and the record with their digests last: where it is, the rest is.
 
-        Evaluations of other weights than these, which an earlier record had, are set aside.
+        Evaluations of other weights than these, which an earlier record had, are set aside. Its seconds, if the run
+        was alone, are kept as a timing.
         """
         folder, digests = self.folder(record.key), {}
         earlier = self.run(record.key)
@@ -173,6 +174,10 @@ class RunStore:
         if earlier is not None and not earlier.same_training(record):
             for path in sorted((folder / "evaluations").glob("*.json")):
                 set_aside(path, "the run was trained again and came out otherwise")
+        if earlier is not None and earlier.timed_alone:
+            timing, known = timing_of(earlier), [(t.seconds, t.cpu_seconds) for t in self.timings(record.key)]
+            if (timing.seconds, timing.cpu_seconds) not in known:  # else killed after this, an earlier time
+                self.write_timing(record.key, timing)
         self._write(folder / "record.json", record)
         return record
 
@@ -246,6 +251,11 @@ class RunStore:
             warnings.warn(f"{path} is damaged ({reason}); left out", stacklevel=4)
         else:
             set_aside(path, reason)
+
+
+def timing_of(record: RunRecord) -> Timing:
+    """What a run that was trained alone says of its time."""
+    return Timing(**record.model_dump(include={"seconds", "cpu_seconds", "environment", "provenance"}))
 
 
 def _packed(selections: dict[int, Selection], n: int) -> dict[str, Any]:

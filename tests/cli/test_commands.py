@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import typer
 import yaml
@@ -24,10 +25,11 @@ from advprune_core.datasets.base import DATASETS
 from advprune_core.models.base import MODELS
 from advprune_core.objectives.base import OBJECTIVES, TRAINERS
 from advprune_core.pruners import PRUNERS
+from advprune_core.study import runner
 from advprune_core.study.manifest import Manifest
 from advprune_core.study.notebooks import DEFAULT_NOTEBOOKS
 from advprune_core.study.packed import read_packed, write_packed
-from advprune_core.study.runner import run_study
+from advprune_core.study.runner import StudyResult, run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import study_config
 from advprune_core.trainers.config import flat_fields
@@ -148,6 +150,17 @@ def test_dry_run_creates_nothing(advprune: Command, tmp_path: Path) -> None:
     assert code == 0
     assert "4 entries" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_timings_are_planned_and_told(advprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebooks = [str(NOTEBOOKS / name) for name in DEFAULT_NOTEBOOKS]
+    command = ["study", *notebooks, *study_options(tmp_path / "r", fractions=[1.0], timed_repeats=2)]
+    assert "1 trainings more, to time runs alone" in advprune(*command, "--dry-run")[1]
+    assert "to time runs alone" not in advprune(*command, "--dry-run", "--shard", "1/1")[1], "a part times nothing"
+    made = StudyResult(pd.DataFrame(), trained=1, timed=2)
+    monkeypatch.setattr(runner, "run_study", lambda *_, **__: made)
+    said = "1 runs trained and 0 evaluated now, and 2 trained once more to be timed alone; the rest was there"
+    assert said in advprune(*command, "--shard", "1/1")[1]
 
 
 def test_init_lays_out_what_a_study_finds_by_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -10,21 +11,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from advprune_core.attacks.evaluate import unpack_bits
+from advprune_core.base.machine import MachineError
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners.base import Context, ScheduledPruner
 from advprune_core.pruners.grad_match import GradMatch
 from advprune_core.pruners.selection import Selection
+from advprune_core.study import alone
 from advprune_core.study.driver import Driver
 from advprune_core.study.grid import study_grid
 from advprune_core.study.position import Position
@@ -203,6 +208,39 @@ def test_a_failed_run_is_a_record_and_the_rest_goes_on(
     again = run_study(config, progress=False)
     assert again.failed == {}
     assert set(again.table["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_warm_up_that_fails_stops_nothing_unless_the_machine_does(
+    stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def failing(config: RunConfig, dataset: Any) -> None:
+        tried.append(config.fraction)
+        if len(tried) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if stops else RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(alone, "warm_up", failing)
+    config = tiny_study(tmp_path, epochs=1, seeds=[0], controls=[], timed_repeats=1)
+    with pytest.raises(MachineError) if stops else nullcontext():
+        result = run_study(config, progress=False)
+        assert (result.trained, result.failed) == (2, {})
+    assert len(tried) == (1 if stops else 2), "another run warms up"
+
+
+def test_a_run_that_is_made_good_keeps_its_time_alone(tmp_path: Path) -> None:
+    config = tiny_study(tmp_path, epochs=1, seeds=[0], fractions=[1.0], controls=[], timed_repeats=1)
+    run_study(config, progress=False)
+    before = collect_timings(tmp_path, study="tiny")
+    (weights,) = tmp_path.glob("runs/*/last.pt")
+    for _ in range(2):
+        weights.write_bytes(b"damaged")
+        with pytest.warns(UserWarning, match=r"last\.pt is damaged"):
+            assert run_study(config, progress=False).trained == 1
+        pd.testing.assert_frame_equal(collect_timings(tmp_path, study="tiny"), before)
+        again = run_study(config, progress=False)
+        assert (again.trained, again.timed) == (0, 0)
 
 
 def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:

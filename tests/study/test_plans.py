@@ -15,9 +15,10 @@ from advprune_core.study import plans
 from advprune_core.study.grid import study_grid
 from advprune_core.study.plans import COMPILED, duration, measured_pace, plan
 from advprune_core.study.records import RunRecord
+from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.study import study_config
-from tests.tiny import TINY_STUDY, tiny_run
+from tests.tiny import TINY_STUDY, tiny_run, tiny_study
 
 
 def counts(text: str) -> tuple[int, int, float]:
@@ -44,6 +45,21 @@ def test_plan_says_what_is_there(trained: Path) -> None:
     assert counts(text)[:2] == (3, 1)
     states = [line.split()[4] for line in text.splitlines()[1:4]]
     assert states == ["there", "there", "to"]
+
+
+def test_a_plan_counts_what_is_trained_for_its_time_alone(tmp_path: Path) -> None:
+    """As many as the study then trains: those that are there, or that are timed more than once."""
+    config = tiny_study(tmp_path, epochs=1, seeds=[0], fractions=[1.0, 0.5], controls=[])
+    run_study(config.replace(fractions=(1.0,)), progress=False)
+    more = config.replace(timed_repeats=2)
+    text = plan(study_grid(more), more.execution)
+    full, half = (5 * images for images in (254, 127))
+    assert counts(text) == (2, 1, 3 * full - full + 2 * half)
+    assert f"({2 * full + half:,} of them for 3 trainings more, to time runs alone)" in text
+    assert "about" in text
+    result = run_study(more, progress=False)
+    assert (result.trained, result.timed) == (1, 3)
+    assert counts(plan(study_grid(more), more.execution)) == (2, 0, 0)
 
 
 def test_plan_of_a_finished_study_has_nothing_to_do(trained: Path) -> None:
