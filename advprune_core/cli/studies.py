@@ -81,12 +81,7 @@ def study(
     part = shard_of(shard)
     failed: dict[str, str] = {}
     with no_workers_left():
-        for number, (notebook, config) in enumerate(studies):
-            if config in [earlier for _, earlier in studies[:number]]:
-                continue  # notebooks of one grid are executed together
-            ranking = _ranking(notebook, parameters, config)
-            if ranking and part:
-                raise ConfigError(f"--shard: {notebook.name} chooses by its first runs which others are needed")
+        for config, ranking in _grids(studies, parameters, part):
             if dry_run:
                 _print_plans(config, ranking, part, retrain=retrain)
                 continue
@@ -109,6 +104,38 @@ def study(
             print(f"{result.trained} runs trained and {result.evaluated} evaluated now{alone}; the rest was there")
             report_left_out(result.without_weights)
     report_failures(failed)
+
+
+def _grids(
+    studies: list[tuple[Path, StudyConfig]], parameters: dict[str, Any], part: tuple[int, int] | None
+) -> list[tuple[StudyConfig, Ranking | None]]:
+    """The grids to carry out, each once: notebooks of one grid are executed together.
+
+    Raises
+    ------
+    ConfigError
+        Before any work: what is wrong with any of them, or two of one name, of which the later would take the
+        manifest and give the runs of the earlier up.
+    """
+    from advprune_core.study.grid import study_grid
+
+    grids: list[tuple[StudyConfig, Ranking | None]] = []
+    names: dict[str, tuple[Path, StudyConfig]] = {}
+    for notebook, config in studies:
+        first, same = names.setdefault(config.study, (notebook, config))
+        if same != config:
+            raise ConfigError(
+                f"{first.name} and {notebook.name} have different grids of one name, study = {config.study!r}: name "
+                "one notebook at a time, each with a study of its own (-p study=NAME)"
+            )
+        if first is not notebook:
+            continue
+        ranking = _ranking(notebook, parameters, config)
+        if ranking and part:
+            raise ConfigError(f"--shard: {notebook.name} chooses by its first runs which others are needed")
+        study_grid(config, shard=part)
+        grids.append((config, ranking))
+    return grids
 
 
 def _ranking(notebook: Path, parameters: dict[str, Any], config: StudyConfig) -> Ranking | None:

@@ -163,6 +163,23 @@ def test_timings_are_planned_and_told(advprune: Command, tmp_path: Path, monkeyp
     assert said in advprune(*command, "--shard", "1/1")[1]
 
 
+def test_what_is_wrong_with_a_later_notebook_is_said_before_any_work(advprune: Command, tmp_path: Path) -> None:
+    def notebook(name: str, **options: Any) -> str:
+        lines = "\n".join(f"{key} = {value!r}" for key, value in {**TINY_STUDY, **options, "results": None}.items())
+        cells = [nbformat.v4.new_code_cell(lines, metadata={"tags": ["parameters"]})]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / name)
+        return str(tmp_path / name)
+
+    first, twin = notebook("a.ipynb"), notebook("twin.ipynb")
+    command = ["study", first, twin, "--out", str(tmp_path / "r")]
+    twice = [{"fractions": [1.0]}, {"fractions": [1.0], "evaluation": ["fgsm"]}]
+    refused(*advprune(*command, notebook("b.ipynb", study="b", parts=twice)), "part 1 and part 2 both have")
+    same_name = r"a\.ipynb and c\.ipynb have different grids of one name, study = 'tiny'.*-p study=NAME"
+    for more in ([], ["--dry-run"], ["--shard", "1/2"]):
+        refused(*advprune(*command, notebook("c.ipynb", fractions=[1.0]), *more), same_name)
+    assert not (tmp_path / "r").exists()
+
+
 def test_init_lays_out_what_a_study_finds_by_name(
     advprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
