@@ -40,8 +40,10 @@ class LostTask(AdvpruneError):
     """A task whose node or worker was lost, again and again."""
 
 
-def connect(address: str | None, workers: int | None = None) -> Any:
+def connect(address: str | None, cores: int | None = None) -> Any:
     """Ray, connected to the cluster at `address` or ``RAY_ADDRESS``, else to one of this machine.
+
+    That has as many `cores` as are said (None: as there are), whatever the machine has.
 
     Raises
     ------
@@ -52,14 +54,18 @@ def connect(address: str | None, workers: int | None = None) -> Any:
         import ray
     except ImportError:
         raise ConfigError("the engine 'ray' needs Ray: pip install 'advprune[cluster]'") from None
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(address)
     _check_answer(address)
-    local: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    local: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, **local)
     except Exception as error:  # of what kind depends on the kind of address
         raise _no_cluster(address, error) from None
     return ray
+
+
+def _address(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def _check_answer(address: str) -> None:
@@ -101,6 +107,8 @@ class RayEngine(Engine):
     resources : mapping of str to float
         What a run takes, instead of a core for each of its threads and, on a GPU, one of those:
         ``{"GPU": 0.5, "my_nodes": 1}``.
+    threads : int
+        The most that a run has, so that a cluster of this machine has room for all workers.
     """
 
     def __init__(
@@ -110,14 +118,17 @@ class RayEngine(Engine):
         root: Path,
         address: str | None = None,
         resources: Mapping[str, float] | None = None,
+        threads: int = 1,
     ) -> None:
         self._workers, self._resources = workers, dict(resources or {})
+        self._nodes_may_come = workers is not None and _address(address) != "local"
+        cores = None if workers is None else math.ceil(workers * self._resources.get("CPU", threads)) or 1
         self._root, self._images = root.resolve(), dict[int, Any]()
         self._needs: dict[str, float] = {"CPU": 1.0}
         self._nodes: set[str] = set()
         with ExitStack() as stack:
             log = stack.enter_context(_logged(self._root / "cache" / "ray.log"))
-            self._ray = connect(address, workers)
+            self._ray = connect(address, cores)
             stack.callback(self._ray.shutdown)
             self._sign = self._root / "cache" / f".ray-{uuid.uuid4().hex}"
             self._sign.touch()
@@ -150,17 +161,21 @@ class RayEngine(Engine):
         Raises
         ------
         ConfigError
-            Nowhere on the cluster is what the task needs, and `workers` does not say that nodes will come.
+            Nowhere on the cluster is what the task needs, and `workers` does not say that nodes will come, as to one of
+            this machine alone none does.
         """
         task, dataset = args
         self._needs = needs(task, self._resources)
-        if self._workers is None and not any(fitting(node, self._needs) for node in self._alive().values()):
+        if not self._nodes_may_come and not any(fitting(node, self._needs) for node in self._alive().values()):
             there = [{name: node.get(name, 0.0) for name in self._needs} for node in self._alive().values()]
             raise ConfigError(
                 f"a run needs {self._needs}, and no node of the cluster has that: {there}; "
                 "set resources, or workers if nodes are still to come"
             )
-        weights = Path(task.weights).read_bytes() if isinstance(task, EvaluateTask) else b""
+        weights = b""
+        if isinstance(task, EvaluateTask):
+            weights = Path(task.weights).read_bytes()
+            task = replace(task, weights=str(Path(task.weights).resolve()))  # a node has another current folder
         options: dict[str, Any] = {
             "num_cpus": self._needs["CPU"],
             "num_gpus": self._needs.get("GPU", 0),

@@ -248,7 +248,8 @@ class Driver:
     def _engine(self) -> AbstractContextManager[Engine]:
         ex = self.execution
         if ex.engine == "ray":
-            return engine(ex.engine, ex.workers, root=ex.root, address=ex.address, resources=ex.resources)
+            cluster = {"root": ex.root, "address": ex.address, "resources": ex.resources}
+            return engine(ex.engine, ex.workers, **cluster, threads=max(e.config.threads for e in self.grid.entries))
         possible = len(self.tasks) + sum(len(numbers) for numbers in self._controls.values())
         return engine(ex.engine, min(ex.worker_count, possible))
 

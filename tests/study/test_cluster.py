@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import chdir
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +20,7 @@ from ray.cluster_utils import Cluster
 from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.base import Context, ScheduledPruner
 from advprune_core.pruners.selection import Selection
+from advprune_core.study import cluster as clusters
 from advprune_core.study.cluster import RayEngine, cluster_device, fitting, needs
 from advprune_core.study.grid import study_grid
 from advprune_core.study.runner import run_entries, run_study
@@ -166,6 +171,71 @@ def test_resources_of_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
         engine.submit(which_gpus, task, "images")  # waits for nodes that are to come
         assert engine.width == 7
     assert not list((tmp_path / "cache").glob(".ray-*"))
+
+
+class Elsewhere:
+    """What is used of Ray, with one node that works at once, in a current folder of its own."""
+
+    def __init__(self, folder: Path, cores: float) -> None:
+        self.folder, self.cores = folder, cores
+
+    def remote(self, **_: Any) -> Any:
+        return lambda fn: SimpleNamespace(remote=partial(self._work, fn))
+
+    def _work(self, fn: Any, *arguments: Any) -> Any:
+        done: Future[Any] = Future()
+        with chdir(self.folder):
+            done.set_result(fn(*arguments))
+        return SimpleNamespace(future=lambda: done)
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"NodeID": "a", "Alive": True, "Resources": self.cluster_resources()}]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": self.cores}
+
+    def shutdown(self) -> None:
+        pass
+
+
+def test_a_relative_results_folder_is_that_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("here", "node"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(clusters, "connect", lambda *_: Elsewhere(tmp_path / "node", 4))
+    config = tiny_study(Path("r"), epochs=1, seeds=[0], fractions=[1.0], controls=[], engine="ray")
+    result = run_study(config, progress=False)
+    assert (result.failed, result.trained, result.evaluated) == ({}, 1, 1)
+    assert not list((tmp_path / "node").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "resources", "cores"),
+    [(1, 2, {}, 2), (3, 2, {}, 6), (3, 2, {"CPU": 0.5}, 2), (2, 1, {"CPU": 0}, 1), (None, 2, {}, None)],
+)
+def test_a_cluster_of_this_machine_has_room_for_its_workers(
+    workers: int | None,
+    threads: int,
+    resources: dict[str, float],
+    cores: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    asked: list[Any] = []
+
+    def connected(*given: Any) -> Elsewhere:
+        asked.append(given)
+        return Elsewhere(tmp_path, given[1] or 1)
+
+    monkeypatch.setattr(clusters, "connect", connected)
+    with RayEngine(workers, root=tmp_path, resources=resources, threads=threads) as engine:
+        assert asked == [(None, cores)]
+        with pytest.raises(ConfigError, match=r"a run needs .*no node of the cluster has that"):  # to which none comes
+            engine.submit(which_gpus, TrainTask(tiny_run(device="cuda"), "k", None), "images")
 
 
 def test_needs_are_a_core_for_each_thread_and_a_gpu() -> None:
