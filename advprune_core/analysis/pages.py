@@ -69,9 +69,11 @@ def page(folder: Path, study: str) -> str:
     source += f" and `{ABOUT}`" if about.exists() else ""
     head += f"\n\nWritten by `advprune export {study}` from {source}; an edit here is lost."
     store = RunStore(folder, read_only=True)
-    if missing := len(unfinished(store, store.manifest(study))):
-        head += f" Under way: {missing} runs or their tests are missing, and no verdict is corrected for looking "
-        head += "before the end."
+    if missing := unfinished(store, store.manifest(study)):
+        failed = sum(point.why == "failed" for point in missing)
+        told = f" ({failed} of these runs failed)" * bool(failed)
+        head += f" Under way: {len(missing)} runs or their tests are missing{told}, and no verdict is corrected for "
+        head += "looking before the end."
     if not len(table):
         return f"{head}\n\nNo run is finished yet.\n"
     runs, seeds = table["key"].nunique(), table["seed"].nunique()

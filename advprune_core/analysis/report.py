@@ -183,7 +183,7 @@ def _setting(table: pd.DataFrame) -> str:
 def _ends(table: pd.DataFrame, missing: int) -> str:
     counts = Counter(table.drop_duplicates("key")["status"])
     told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    return f"Runs: {told}." + (f" {missing} points of the study have no run or no test yet." if missing else "")
+    return f"Runs: {told}." + (f" {missing} points of the study have no result yet." if missing else "")
 
 
 def _made(records: Sequence[RunRecord]) -> str:

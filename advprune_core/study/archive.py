@@ -37,7 +37,7 @@ class Exported:
     runs : int
         Runs with a record.
     missing : list of str
-        Points of the study that are not finished: not trained, or not tested.
+        Points of the study that are not finished: not trained, failed, or not tested.
     """
 
     runs: int

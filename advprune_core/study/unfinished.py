@@ -34,7 +34,7 @@ class Missing:
 
 
 def unfinished(store: RunStore, manifest: Manifest) -> list[Missing]:
-    """Points of a study that have no run, or a trained run without their test."""
+    """Points of a study that have no run, one that failed and is trained again, or a trained run without their test."""
     missing: list[tuple[Entry | ManifestEntry, str]] = []
     sizes = set()
     for entry in manifest.entries:
@@ -43,7 +43,9 @@ def unfinished(store: RunStore, manifest: Manifest) -> list[Missing]:
             missing.append((entry, "not trained"))
             continue
         sizes.add(record.n)
-        if record.trained and store.evaluation(entry.key, entry.evaluation) is None:
+        if record.status == "failed":
+            missing.append((entry, "failed"))
+        elif record.trained and store.evaluation(entry.key, entry.evaluation) is None:
             missing.append((entry, "not tested"))
     try:
         grid = {_place(point): point for point in study_grid(study_config(manifest.config))}

@@ -8,10 +8,23 @@ from typing import Any
 
 import pytest
 
+from advprune_core.analysis.pages import page
+from advprune_core.study.archive import export_study
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.unfinished import unfinished
+from tests.made_up import run_record, write_manifest
 from tests.tiny import tiny_study
+
+
+def test_a_run_that_failed_is_missing(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    write_manifest(tmp_path, "mine", [("random", 0.5, seed, None, f"run{seed}", "test") for seed in (0, 1)])
+    store.write_run(run_record("run0", status="failed", error="MemoryError"))
+    store.write_run(run_record("run1", status="diverged"))  # a result, of which no test is asked
+    found = export_study("mine", tmp_path / "copy", results=tmp_path)
+    assert [text for text in found.missing if "random 50 %" in text] == ["random 50 % seed 0: failed"]
+    assert "runs or their tests are missing (1 of these runs failed), and no" in page(tmp_path / "copy", "mine")
 
 
 @pytest.mark.parametrize("steps", [3, "bullet"])
