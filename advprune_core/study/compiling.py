@@ -79,9 +79,11 @@ def settle_speed(entries: Sequence[Entry], datasets: Datasets, store: RunStore, 
     )
 
 
-def checked_entries(entries: Sequence[Entry], execution: Execution) -> tuple[list[Entry], Datasets]:
-    """As `check_entries`, for the results folder and the engine of an execution."""
-    store, here = RunStore(execution.root), execution.engine != "ray"
+def checked_entries(
+    entries: Sequence[Entry], execution: Execution, *, read_only: bool = False
+) -> tuple[list[Entry], Datasets]:
+    """As `check_entries`, for the results folder, which may be only looked at, and the engine of an execution."""
+    store, here = RunStore(execution.root, read_only=read_only), execution.engine != "ray"
     if here and not store.run_keys():  # nothing can be finished: refused before any data are loaded
         for entry in entries:
             check_machine(entry.config)

@@ -63,8 +63,8 @@ def plan(entries: Sequence[Entry], execution: Execution) -> str:
     Nothing is compiled and nothing is written. Time is estimated from a few steps of training on this
     machine, see `measured_pace`.
     """
-    entries, datasets = checked_entries(entries, execution)
-    store = RunStore(execution.root)
+    entries, datasets = checked_entries(entries, execution, read_only=True)
+    store = RunStore(execution.root, read_only=True)
     rows, missing, plainly, impossible = [], {}, set(), []
     alike: dict[str, tuple[RunConfig, Dataset]] = {}
     timed = timed_entries(entries, execution.timed_repeats)

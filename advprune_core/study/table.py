@@ -13,6 +13,7 @@ import pandas as pd
 from advprune_core.base.environment import results_root
 from advprune_core.datasets.npz import own_path
 from advprune_core.study import columns
+from advprune_core.study.manifest import ManifestEntry
 from advprune_core.study.record_files import check_is_results
 from advprune_core.study.records import Accuracy, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore
@@ -27,8 +28,9 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
     *results : path
         Results folders (each with ``runs/``), or exported studies; default: ``$ADVPRUNE_RESULTS``, or the project's.
     study : str, optional
-        Only the entries of this study, with ``arm, variant, control, matched_fraction`` and ``study_seeds``: how many
-        seeds it has of that arm at that fraction, of which some may have no run yet.
+        Only the entries of this study, each once though several folders may have it, with ``arm, variant, control,
+        matched_fraction`` and ``study_seeds``: how many seeds it has of that arm at that fraction, of which some may
+        have no run yet.
 
     Returns
     -------
@@ -48,12 +50,20 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
         A folder without runs; no such study.
     """
     rows: list[dict[str, Any]] = []
+    entries: dict[ManifestEntry, dict[str, Any]] = {}
     for folder in [own_path(folder) for folder in results] or [results_root(None)]:
         if study is None:  # of a study that has begun there may be no run yet
             check_is_results(folder)
         store = RunStore(folder, read_only=True)
-        rows += list(_study_rows(store, study) if study else _all_rows(store))
-    return pd.DataFrame(rows)
+        if study is None:
+            rows += _all_rows(store)
+            continue
+        for entry, row in _study_rows(store, study):
+            if "evaluation" not in entries.get(
+                entry, {}
+            ):  # one run is no two seeds; the first copy that is tested counts
+                entries[entry] = row
+    return pd.DataFrame([*rows, *entries.values()])
 
 
 def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
@@ -63,9 +73,9 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
     -------
     DataFrame
         ``key, arm, variant, fraction, seed, device, threads``, ``seconds`` and ``cpu_seconds`` of training
-        and selection; one row for each repetition.
+        and selection; one row for each repetition, and for what several folders have.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for folder in results:
         store = RunStore(folder, read_only=True)
         for entry in store.manifest(study).entries:
@@ -74,17 +84,17 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
                 continue
             timings: list[RunRecord | Timing] = [record] if record.timed_alone else []
             for timing in timings + store.timings(record.key):
-                rows.append(
-                    {
-                        **entry.model_dump(include={"key", "arm", "fraction", "seed", "variant"}),
-                        "device": timing.environment.get("device"),
-                        "threads": record.config.get("threads", 1),
-                        **{
-                            name: sum(getattr(timing, name).get(phase, 0.0) for phase in ("train", "select"))
-                            for name in ("seconds", "cpu_seconds")
-                        },
-                    }
-                )
+                row = {
+                    **entry.model_dump(include={"key", "arm", "fraction", "seed", "variant"}),
+                    "device": timing.environment.get("device"),
+                    "threads": record.config.get("threads", 1),
+                    **{
+                        name: sum(getattr(timing, name).get(phase, 0.0) for phase in ("train", "select"))
+                        for name in ("seconds", "cpu_seconds")
+                    },
+                }
+                if row not in rows:
+                    rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -101,7 +111,7 @@ def settings_of(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
+def _study_rows(store: RunStore, study: str) -> Iterator[tuple[ManifestEntry, dict[str, Any]]]:
     manifest = store.manifest(study)
     seeds = Counter((arm, fraction) for arm, fraction, _ in {(e.arm, e.fraction, e.seed) for e in manifest.entries})
     for entry in manifest.entries:
@@ -110,7 +120,7 @@ def _study_rows(store: RunStore, study: str) -> Iterator[dict[str, Any]]:
             place = entry.model_dump(include={"arm", "variant", "seed", "control"})
             found = _row(record, store.evaluation(record.key, entry.evaluation))
             of_study = {"study": manifest.study, "study_seeds": seeds[entry.arm, entry.fraction]}
-            yield {**of_study, **found, **place, "matched_fraction": entry.fraction}
+            yield entry, {**of_study, **found, **place, "matched_fraction": entry.fraction}
 
 
 def _all_rows(store: RunStore) -> Iterator[dict[str, Any]]:

@@ -157,7 +157,7 @@ def collect_garbage(results: Path, *, remove: bool = False) -> Garbage:
     named = {entry.key for manifest in manifests for entry in manifest.entries}
     former = set() if unreadable else {key for manifest in manifests for key in manifest.former} - named
     trash = results / "trash" / datetime.now().strftime(_PUT_AWAY)
-    store = RunStore(results)
+    store = RunStore(results, read_only=not remove)
     garbage = Garbage([], [])
 
     def put_away(path: Path) -> None:

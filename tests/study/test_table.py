@@ -172,13 +172,22 @@ def test_study_rows_have_arms_and_the_matched_fraction(tmp_path: Path) -> None:
     assert table["study_seeds"].tolist() == [1, 1, 2, 1], "of each arm at each fraction"
 
 
-def test_study_in_several_folders_and_in_an_exported_copy(tmp_path: Path) -> None:
-    study_folder(tmp_path / "a")
-    study_folder(tmp_path / "b")
+def test_what_several_folders_have_of_a_study_counts_once(tmp_path: Path) -> None:
+    """Also where one is an exported copy, and where what is tested in one of them is not in another."""
+    stores = [study_folder(tmp_path / name) for name in "ab"]
+    for store in stores:
+        write_finished(store, run_record("full", timed_alone=True))
+    one, times = collect(tmp_path / "a", study="mine"), collect_timings(tmp_path / "a", study="mine")
     (tmp_path / "b" / "mine" / "manifest.json").rename(tmp_path / "b" / "manifest.json")
-    one = collect(tmp_path / "a", study="mine")
+    entries = stores[0].manifest("mine").entries
+    untested = next(entry for entry in entries if entry.key == "half")
+    stores[0].evaluation_file(untested.key, untested.evaluation).unlink()
     both = collect(tmp_path / "a", tmp_path / "b", study="mine")
-    pd.testing.assert_frame_equal(both, pd.concat([one, one], ignore_index=True))
+    pd.testing.assert_frame_equal(both, one)
+    pd.testing.assert_frame_equal(collect_timings(tmp_path / "a", tmp_path / "b", study="mine"), times)
+    moved = [entry.model_copy(update={"seed": 9}) for entry in entries]
+    stores[1].write_manifest(stores[1].manifest("mine").model_copy(update={"entries": moved}), tmp_path / "b")
+    assert len(collect(tmp_path / "a", tmp_path / "b", study="mine")) == 2 * len(one), "another place in the grid"
 
 
 @pytest.mark.parametrize("study", [None, "mine"])

@@ -20,6 +20,8 @@ from filelock import FileLock
 
 from advprune_core.base.files import write_sealed
 from advprune_core.base.settings import ConfigError
+from advprune_core.study.grid import study_grid
+from advprune_core.study.plans import plan
 from advprune_core.study.runner import run_study
 from advprune_core.study.store import RunStore
 from advprune_core.study.upkeep import check_results, collect_garbage
@@ -230,6 +232,17 @@ def test_to_look_for_garbage_a_folder_need_not_be_written_to(tmp_path: Path, mon
     assert collect_garbage(tmp_path) == found
     with pytest.raises(OSError, match="Read-only"):
         collect_garbage(tmp_path, remove=True)
+
+
+def test_who_only_looks_sets_nothing_aside(results: Path) -> None:
+    config = tiny_study(results, **STUDY)
+    path = min(results.glob("runs/*/record.json"))
+    path.write_text("{")
+    before = sorted(file for file in results.rglob("*") if file.name != ".lock")
+    for look in (lambda: collect_garbage(results), lambda: plan(study_grid(config), config.execution)):
+        with pytest.warns(UserWarning, match=r"record\.json is damaged .*left out"):
+            look()
+        assert sorted(file for file in results.rglob("*") if file.name != ".lock") == before
 
 
 def test_shards_say_what_is_theirs(tmp_path: Path) -> None:
