@@ -59,9 +59,7 @@ def collect(*results: str | Path, study: str | None = None) -> pd.DataFrame:
             rows += _all_rows(store)
             continue
         for entry, row in _study_rows(store, study):
-            if "evaluation" not in entries.get(
-                entry, {}
-            ):  # one run is no two seeds; the first copy that is tested counts
+            if "evaluation" not in entries.get(entry, {}):  # two copies of a run are not two seeds
                 entries[entry] = row
     return pd.DataFrame([*rows, *entries.values()])
 
