@@ -11,7 +11,7 @@ from advprune_core.analysis.markup import escape
 from advprune_core.analysis.seeds import planned_seeds, was_run
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import Verdict, compare, judge
-from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, way_of, whole_runs
+from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, variants, way_of, whole_runs
 from advprune_core.trainers.controls import control_arm
 
 #: An arm at a fraction.
@@ -55,7 +55,8 @@ def printable_ways(
     forward-equivalents; and processor seconds of the runs that were timed alone.
     """
     points = frontier(table, timings)
-    base = points[(points["way"] == reference) & (points["matched_fraction"] == 1)]["cost_per_image"]
+    of_reference = [way for way, variant in variants(table).items() if reference in (way, variant)]
+    base = points[points["way"].isin(of_reference) & (points["matched_fraction"] == 1)]["cost_per_image"]
     rows = []
     for way, group in points.groupby("way", sort=False):
         full = group[group["matched_fraction"] == 1].iloc[0]

@@ -15,7 +15,7 @@ from advprune_core.analysis.seeds import well_covered
 from advprune_core.analysis.survival import never_robust
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import Comparison, Verdict, between, compare, judge, method
-from advprune_core.analysis.ways import ROUNDING, frontier, way_labels
+from advprune_core.analysis.ways import ROUNDING, frontier, full_runs_once, variants, way_labels
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.datasets.base import DATASETS
 
@@ -35,10 +35,13 @@ def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: 
     margin : float
         What a way of training has to withstand beyond standard training to count as robust.
     """
-    table, reference = with_names(table, escape), escape(reference)
+    table, reference = full_runs_once(with_names(table, escape)), escape(reference)
     points = frontier(table)
+    points = points.assign(variant=points["way"].map(variants(table)))
     trained = points[(points["objective"] != "standard") & points["robust"].notna() & ~points["control"]]
     full, part = trained[trained["matched_fraction"] == 1], trained[trained["matched_fraction"] < 1]
+    named = full[(full["way"] == reference) | (full["variant"] == reference)]["way"]  # where arms are told apart
+    reference = str(named.iloc[0]) if len(named) else reference
     runs = with_accuracies(table).assign(arm=way_labels(table))
     asked: dict[tuple[str, float, str], Comparison] = {}
     for _, point in trained.iterrows():
@@ -69,7 +72,9 @@ def _rivals(point: pd.Series, full: pd.DataFrame, reference: str) -> dict[str, s
     All of the point's own data set and threat model.
     """
     full = full[full["setting"] == point["setting"]]
-    kind, name = ("reference", reference) if point["matched_fraction"] == 1 else ("whole", str(point["way"]))
+    kind, name = "reference", reference
+    if point["matched_fraction"] < 1:  # several arms' runs on all the data are their variant's
+        kind, name = "whole", str(point["way" if (full["way"] == point["way"]).any() else "variant"])
     found = (
         {kind: name} if (full["way"] == name).any() and (point["way"], point["matched_fraction"]) != (name, 1.0) else {}
     )

@@ -34,6 +34,23 @@ def way_labels(table: pd.DataFrame) -> pd.Series:
     return table["arm"] if several or not way_of(table).any() else way_of(table)
 
 
+def variants(table: pd.DataFrame) -> dict[str, str]:
+    """The way of training of each of the `way_labels`, which may be arms."""
+    return dict(zip(way_labels(table), way_of(table), strict=True))
+
+
+def full_runs_once(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the runs on all the data that several arms of a way of training share once, as that way's.
+
+    Where arms stand beside each other each of them would be judged against itself.
+    """
+    of = way_of(table)
+    full = (table["matched_fraction"] == 1) & table["control"].isna() & (of != "")
+    runs = pd.DataFrame({"of": of, "key": table["key"]}).where(full)
+    shared = full & runs.duplicated(keep=False)
+    return table.assign(arm=table["arm"].mask(shared, of))[~(full & runs.duplicated())]
+
+
 def full_costs(table: pd.DataFrame) -> pd.Series:
     """Forward-equivalents of the run on full data of each row's seed and way of training.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from advprune_core.analysis.summaries import printable_ways
 from advprune_core.analysis.trainer_findings import trainer_findings
 from advprune_core.datasets.digits import Digits
 from tests.analysis.prose import interval, lines, p_after_holm
@@ -20,6 +21,19 @@ def test_one_lucky_seed_takes_no_verdict_from_others() -> None:
     assert "Of the 2 points with a part of the data, 1 cost as much" in after
     assert [line for line in lines(before) if "1 worse on these images" in line]
     assert [line for line in lines(after) if "1 worse on these images" in line]
+
+
+def test_what_several_arms_share_on_all_the_data_is_one_way_and_no_rival_of_itself() -> None:
+    """Two ways of training with two pruners each: both ways are compared, each part with all the data of its own."""
+    both = trainers_table({key: value for key, value in WAYS.items() if key[0] in ("PGD-AT", "carried")})
+    other = both.assign(arm=both["variant"] + ": dual", key=both["key"].where(both["fraction"] == 1, "d" + both["key"]))
+    keyed = [rows.assign(key=rows["variant"] + rows["key"]) for rows in (both, other)]
+    text = trainer_findings(pd.concat(keyed, ignore_index=True))
+    assert "  - **carried** withstands the attack on 73.0 [" in text
+    assert "at 0.29 of the cost of *PGD-AT*: +1.0 points" in text
+    assert "no spread" not in text
+    assert "by -21.0 (carried: random, 40 %) to -12.0 points (PGD-AT: random, 40 %): 4 " in text
+    assert "cost / PGD-AT" in printable_ways(pd.concat(keyed, ignore_index=True))
 
 
 def test_each_threat_model_has_a_bar_of_its_own() -> None:
