@@ -85,7 +85,8 @@ class Advice(NamedTuple):
     rival : Plan or None
         The best of the other kind (pruned, or on all the data).
     compared : bool
-        Whether it is on all the data, or its way of training was measured there at about its cost.
+        On all the data, whether anything pruned was measured within the budget; pruned, whether its way of training
+        was measured on all the data at about its cost.
     """
 
     plan: Plan
@@ -126,7 +127,7 @@ def choose(points: pd.DataFrame, budget: float) -> Advice | None:
         return Advice(pruned, best, compared=any(plan.cost * (1 + SAME_COST) >= pruned.cost for plan in alike))
     near = [plan for plan in whole if plan is best or plan.robust.mean >= best.robust.low]
     taken = min(near, key=lambda plan: (round(math.log(plan.cost), 2), -plan.robust.mean))
-    return Advice(taken, _best(parts) if parts else None, compared=True)
+    return Advice(taken, _best(parts) if parts else None, compared=bool(parts))
 
 
 def _best(plans: Sequence[Plan]) -> Plan:
@@ -223,8 +224,9 @@ def _answer(found: Advice) -> str:
     """Whether to prune."""
     if found.compared:
         return "Prune" if found.plan.pruned else "Do not prune"
+    what = "on all the data" if found.plan.pruned else "pruned"
     way = "in this way of training " if found.rival else ""
-    why = f"nothing on all the data was measured {way}at this cost"
+    why = f"nothing {what} was measured {way}at this cost"
     return f"Cannot tell whether to prune: {why}. Best that was measured"
 
 

@@ -118,6 +118,15 @@ def test_a_pruned_run_beside_another_way_of_training_alone_is_no_reason_to_prune
     assert "Best that was measured: 50 % of the data, kept by 'aum'" in text
 
 
+def test_where_nothing_pruned_was_measured_nothing_is_said_against_it() -> None:
+    found = choose(points([FULL, SHORT]), 100)
+    assert found is not None
+    assert (found.plan.pruned, found.compared) == (False, False)
+    text = told(Request.create(cost=1.0), points([FULL, SHORT]))
+    assert "Cannot tell whether to prune: nothing pruned was measured at this cost. Best that was measured: all" in text
+    assert "Do not prune: all the data" in told(Request.create(cost=1.0), points([FULL, HALF]))
+
+
 @pytest.mark.parametrize(
     ("asked", "place"),
     [
