@@ -144,7 +144,7 @@ def pruner_findings(rows: pd.DataFrame) -> str:
     """
     if not len(rows):
         return "- No run of this study keeps less than all the data."
-    rows, texts = with_names(rows, escape), []
+    rows, texts = rows.assign(pruner=rows["pruner"].map(escape)), []  # its pruners are arms
     names = rows["pruner"].str.rpartition(": ")
     for way, own in rows.assign(pruner=names[2]).groupby(names[0], sort=False):
         text = bullets(_pruners_of_way(own))

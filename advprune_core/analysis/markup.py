@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-#: Columns of tables with names of arms, variants and own classes.
-_NAMES = ("arm", "variant", "way", "pruner")
+#: Columns of tables with names that people choose. A cell with a component's specification is parsed, and is none.
+_NAMES = ("arm", "variant", "way")
 _WAYS = ("variant", "way")
 
 

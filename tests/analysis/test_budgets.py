@@ -95,6 +95,15 @@ def test_nobody_is_advised_to_know_the_true_labels() -> None:
     assert (costs(known)["arm"] == "oracle").any(), "the map has it"
 
 
+def test_settings_of_an_own_pruner_are_no_markup() -> None:
+    """Its cell is parsed, and its arm is printed."""
+    own = rows("mine:_Own file=~/$s.npy", 0.48, visits=5, per_visit=17, fraction=0.5)
+    table = pd.concat([PGD, own.assign(pruner='{"mine:_Own": {"file": "~/$s.npy"}}')], ignore_index=True)
+    text = budget_findings(table, [0.5])
+    assert r"**mine:\_Own file=\~/\$s.npy, 50 %**" in text
+    plt.close(iso_cost_map(table))
+
+
 def test_one_seed_that_is_the_highest_is_no_advice() -> None:
     lucky = rows("craig", 0.9, visits=4, per_visit=17, fraction=0.4)
     assert chosen(pd.concat([TABLE, lucky.iloc[:1]], ignore_index=True), 1.0) == chosen(TABLE, 1.0)

@@ -111,6 +111,11 @@ def test_findings_and_figures_show_names(name: str) -> None:
         figure.savefig(BytesIO(), format="svg")
 
 
+def test_specifications_stay_what_they_are() -> None:
+    cell = '{"mine:_Own": {"file": "~/$s"}}'
+    assert with_names(pd.DataFrame({"arm": ["_a_"], "pruner": [cell]}), escape)["pruner"].tolist() == [cell]
+
+
 def test_dollars_are_no_formula() -> None:
     assert plain("$x$") == r"\$x\$"
     assert with_names(pd.DataFrame({"arm": ["$a$", None], "x": ["$", "$"]}), plain)["x"].tolist() == ["$", "$"]
