@@ -34,7 +34,7 @@ from advprune_core.analysis.style import (
 )
 from advprune_core.analysis.summaries import Point, points, seconds_ratio
 from advprune_core.analysis.verdicts import Comparison, compare, judge, method
-from advprune_core.analysis.ways import SAME_COST
+from advprune_core.analysis.ways import SAME_COST, way_of
 from advprune_core.base.settings import ConfigError
 
 #: Characters of a line beside a row of the figure; inches above the head of a pruned point.
@@ -112,7 +112,7 @@ def is_random(rows: pd.DataFrame) -> bool:
 
 def _twin(rows: pd.DataFrame, others: pd.DataFrame) -> bool:
     """Whether two points differ in what chooses their images alone."""
-    return set(rows["variant"]) == set(others["variant"]) and set(rows["kept"]) == set(others["kept"])
+    return set(way_of(rows)) == set(way_of(others)) and set(rows["kept"]) == set(others["kept"])
 
 
 def equal_cost_findings(table: pd.DataFrame) -> str:

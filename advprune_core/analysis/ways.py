@@ -18,8 +18,9 @@ ROUNDING = 0.01
 
 
 def way_of(table: pd.DataFrame) -> pd.Series:
-    """Which way of training a row is of, where there are several."""
-    return table["variant"] if "variant" in table else pd.Series("", index=table.index)
+    """Which way of training a row is of, where there are several; a table that was read from its CSV has gaps."""
+    known = table["variant"].astype(object) if "variant" in table else pd.Series("", index=table.index, dtype=object)
+    return known.where(known.notna(), "")
 
 
 def ways(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

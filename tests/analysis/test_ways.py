@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from advprune_core.analysis.against_cost import robust_vs_cost
+from advprune_core.analysis.decomposition import decomposition
 from advprune_core.analysis.dots import accuracy_dots
+from advprune_core.analysis.findings import accuracy_findings
+from advprune_core.analysis.rivals import equal_cost_findings
 from advprune_core.analysis.summaries import printable
 from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, ways
 from tests.analysis.figure_checks import texts
-from tests.made_up import TRAINERS, trainers_table
+from tests.made_up import TRAINERS, study_table, trainers_table
 
 
 def test_the_frontier_by_hand() -> None:
@@ -103,3 +108,21 @@ def test_costs_are_shares_of_the_same_way_of_training() -> None:
     assert {way: rows["arm"].unique().tolist() for way, rows in ways(table)} == {
         name: ["random"] for name in ("standard", "PGD-AT", "carried", "TRADES")
     }
+
+
+def test_a_table_that_was_read_from_its_csv_says_the_same() -> None:
+    """An empty variant is a gap there."""
+    values = [(0.9, 0.70), (0.9, 0.72), (0.9, 0.71)]
+    lower = [(0.9, 0.60), (0.9, 0.64), (0.9, 0.62)]
+    arms = {("random", 1.0): values, ("dual", 1.0): values, ("random", 0.5): lower}
+    arms |= {("dual", 0.5): values, ("same_cost(dual)", 0.5): lower}
+    table = study_table(arms).assign(variant="", n=100, kept=50, images_visited=500)
+    table["pruner"] = table["arm"].where(table["fraction"] < 1, "full")
+    again = pd.read_csv(StringIO(table.to_csv(index=False)))
+    assert again["variant"].isna().all()
+    assert "Full data reaches" in accuracy_findings(again)
+    for told in (accuracy_findings, equal_cost_findings, lambda rows: printable(rows).to_string()):
+        assert told(again) == told(table)
+    assert "against *static random subset, 50 %*" in equal_cost_findings(again)
+    pd.testing.assert_frame_equal(decomposition(again), decomposition(table))
+    assert len(decomposition(again))
