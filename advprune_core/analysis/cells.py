@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+#: What has to agree before accuracies or costs are compared: a forward pass of another network costs something else.
+_SETTING = ("dataset", "norm", "eps", "model")
+
 
 def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
     """The table with columns ``clean`` and ``robust``, empty where no run could be tested."""
@@ -45,10 +48,32 @@ def described(cell: str) -> str:
 
 
 def settings(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The rows of each data set and threat model, named where there are several: across them nothing is comparable."""
-    groups = [rows for _, rows in table.groupby(["dataset", "norm", "eps"], sort=False, dropna=False)]
-    names = [setting_of(rows) for rows in groups]
-    return list(zip(names if len(groups) > 1 else [""], groups, strict=False))
+    """The rows of each setting, named where there are several: across them nothing is comparable."""
+    groups = list(_by_setting(table).values())
+    return groups if len(groups) > 1 else [("", rows) for _, rows in groups]
+
+
+def setting_names(table: pd.DataFrame) -> pd.Series:
+    """Of each row ``digits, L-inf 2/16``, with the network where a table has several."""
+    return setting_numbers(table).map({number: name for number, (name, _) in _by_setting(table).items()})
+
+
+def setting_numbers(table: pd.DataFrame) -> pd.Series:
+    """Of each row, which of a table's settings it is in; what a table has no column for agrees."""
+    columns = [name for name in _SETTING if name in table]
+    if not columns:
+        return pd.Series(0, index=table.index)
+    return table.groupby(columns, sort=False, dropna=False).ngroup()
+
+
+def _by_setting(table: pd.DataFrame) -> dict[int, tuple[str, pd.DataFrame]]:
+    """Name and rows of each setting, in order of appearance."""
+    several = "model" in table and table["model"].nunique() > 1
+    found = {}
+    for number, rows in table.groupby(setting_numbers(table), sort=False):
+        network = f", {described(rows['model'].iloc[0])}" if several else ""
+        found[int(str(number))] = (setting_of(rows) + network, rows)
+    return found
 
 
 def setting_of(rows: pd.DataFrame) -> str:

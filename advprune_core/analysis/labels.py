@@ -77,7 +77,7 @@ def setting(table: pd.DataFrame) -> str:
 
 def settings_told(table: pd.DataFrame) -> str:
     """In sentences: data and threat models, network, way of training where there is one, attacks and images."""
-    threats = "; ".join(setting_of(rows) for _, rows in settings(table))
+    threats = "; ".join(dict.fromkeys(setting_of(rows) for _, rows in settings(table)))
     told = [threats, f"Network: {', '.join(dict.fromkeys(map(described, table['model'].dropna())))}"]
     ways = trainings(table)
     told += [f"Trained by {ways[0]}"] if len(ways) == 1 else []

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from advprune_core.analysis.cells import setting_of, with_accuracies
+from advprune_core.analysis.cells import setting_names, with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
@@ -42,8 +42,12 @@ _LETTERS, _HEAD = 62, 0.0425
 
 
 def _tested(table: pd.DataFrame) -> dict[Point, pd.DataFrame]:
-    """The points of a table that were tested."""
-    return points(table[table["robust"].notna()])
+    """The points of a table that were tested, with the name of each run's ``setting``."""
+    return points(table.assign(setting=setting_names(table))[table["robust"].notna()])
+
+
+def _setting_of(rows: pd.DataFrame) -> str:
+    return str(rows["setting"].iloc[0])
 
 
 def _whole(rows: pd.DataFrame) -> bool:
@@ -57,7 +61,8 @@ def _whole(rows: pd.DataFrame) -> bool:
 def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     """Every pruned point against all that is trained on all of the same data at its cost, and a random subset.
 
-    Of one threat model: accuracies within another radius cannot be compared.
+    Of one threat model and one network: accuracies within another radius cannot be compared, and costs are counted
+    in forwards of the network.
 
     Parameters
     ----------
@@ -73,7 +78,7 @@ def at_equal_cost(table: pd.DataFrame) -> dict[tuple[Point, Point], Comparison]:
     """
     table, found = with_accuracies(table), {}
     tested = _tested(table)
-    settings = {point: setting_of(rows) for point, rows in tested.items()}
+    settings = {point: _setting_of(rows) for point, rows in tested.items()}
     first = {frozenset(rows["key"]): point for point, rows in reversed(tested.items())}
     distinct = {point: rows for point, rows in tested.items() if point in first.values()}
     for point, rows in tested.items():
@@ -166,9 +171,9 @@ def _blocks(
     found: Mapping[tuple[Point, Point], Comparison], tested: Mapping[Point, pd.DataFrame]
 ) -> dict[str, list[tuple[str, tuple[Point, Point] | None]]]:
     """Of each data set and threat model the pruned points, each with its rivals, that which it gains most on first."""
-    rivals: dict[str, dict[Point, list[Point]]] = {name: {} for name in map(setting_of, tested.values())}
+    rivals: dict[str, dict[Point, list[Point]]] = {name: {} for name in map(_setting_of, tested.values())}
     for ours, rival in sorted(found, key=lambda pair: -found[pair].difference.mean):
-        rivals[setting_of(tested[ours])].setdefault(ours, []).append(rival)
+        rivals[_setting_of(tested[ours])].setdefault(ours, []).append(rival)
     blocks: dict[str, list[tuple[str, tuple[Point, Point] | None]]] = {}
     for name, pruned in rivals.items():
         for ours, others in pruned.items():

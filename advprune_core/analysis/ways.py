@@ -7,7 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from advprune_core.analysis.cells import checked, component_name, setting_of, settings, with_accuracies
+from advprune_core.analysis.cells import (
+    checked,
+    component_name,
+    setting_names,
+    setting_numbers,
+    settings,
+    with_accuracies,
+)
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.seeds import planned_seeds, well_covered
 
@@ -56,15 +63,16 @@ def full_costs(table: pd.DataFrame) -> pd.Series:
     """Forward-equivalents of the run on full data of each row's seed and way of training.
 
     What costs are shares of; where that run is missing, the mean of the others of its way; of a way of training that
-    was not run on full data, the first one's that was; NaN where there is none. Aligned with the table.
+    was not run on full data, the first one's that was. All of the row's own data set, threat model and network; NaN
+    where there is none. Aligned with the table.
     """
-    keys = pd.MultiIndex.from_arrays([way_of(table), table["seed"]])
+    keys = pd.MultiIndex.from_arrays([setting_numbers(table), way_of(table), table["seed"]])
     full = pd.Series(table["cost"].to_numpy(), index=keys)[(table["matched_fraction"] == 1).to_numpy()]
     full = full[~full.index.duplicated()]
     own = pd.Series(full.reindex(keys).to_numpy(), index=table.index)
-    own = own.fillna(way_of(table).map(full.groupby(level=0).mean()))
-    first = full.groupby(level=1, sort=False).first()
-    return own.fillna(table["seed"].map(first))
+    for known, other in ((full.groupby(level=[0, 1]).mean(), 2), (full.groupby(level=[0, 2], sort=False).first(), 1)):
+        own = own.fillna(pd.Series(known.reindex(keys.droplevel(other)).to_numpy(), index=table.index))
+    return own
 
 
 def whole_runs(table: pd.DataFrame) -> pd.DataFrame:
@@ -102,15 +110,15 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
     -------
     DataFrame
         ``way`` (the variant; with several pruners or controls the arm), ``setting`` (data set and threat
-        model), ``objective, start`` without their settings, ``steps`` of the attack, ``fraction,
-        matched_fraction, control, seeds``, of those ``planned``; ``clean, robust`` in [0, 1],
+        model, and the network where there are several), ``objective, start`` without their settings, ``steps`` of the
+        attack, ``fraction, matched_fraction, control, seeds``, of those ``planned``; ``clean, robust`` in [0, 1],
         ``robust_low, robust_high`` (95 % t);
         ``cost_per_image`` in forward-equivalents per training image, ``cpu_seconds`` (median of
         the runs timed alone, else NaN); ``runs``: those that are known to have collapsed or not (see `checked`), and
         how many of them ``collapsed``, NaN where none is; ``on_frontier``: no mean of what costs as much (within
         1 %) or less in the same setting is as high (`well_covered` ones), which is no verdict.
     """
-    table, rows = with_accuracies(table), []
+    table, rows = with_accuracies(table).assign(setting=setting_names(table)), []
     for (way, matched), group in table.groupby([way_labels(table), "matched_fraction"], sort=False):
         robust, known = accuracy(group["robust"].dropna()), group[checked(group)]
         alone = np.empty(0)
@@ -119,7 +127,7 @@ def frontier(table: pd.DataFrame, timings: pd.DataFrame | None = None) -> pd.Dat
         rows.append(
             {
                 "way": way,
-                "setting": setting_of(group),
+                "setting": group["setting"].iloc[0],
                 "objective": component_name(group["objective"].iloc[0]),
                 "start": component_name(group["start"].iloc[0]) if "start" in group else "",
                 "steps": str(group["steps"].iloc[0]) if "steps" in group else "",

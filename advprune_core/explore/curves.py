@@ -48,8 +48,8 @@ def metrics_of(table: pd.DataFrame) -> dict[str, str]:
 
 
 def threats_of(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each data set and threat model, named: across them nothing is comparable."""
-    return {setting_of(rows): rows for _, rows in settings(table)}
+    """The rows of each data set, threat model and network, named: across them nothing is comparable."""
+    return {name or setting_of(rows): rows for name, rows in settings(table)}
 
 
 def arms_of(table: pd.DataFrame) -> dict[str, str]:

@@ -35,6 +35,18 @@ def test_rivals_cost_no_more_and_are_of_the_same_data() -> None:
     assert pairs == everything | {(("way: aum", 0.5), ("way: random", 0.5))}, "what costs 0.6 of it is easy to beat"
 
 
+def test_another_network_is_no_rival_as_its_forwards_cost_something_else() -> None:
+    big = TABLE["arm"].isin(["cheap: random"])
+    table = TABLE.assign(model=np.where(big, "preact_resnet", "small_cnn"))
+    few = table[~((table["arm"] == "way: random") & (table["fraction"] == 1))]
+    assert not [pair for pair in at_equal_cost(few) if ("cheap: random", 1.0) in pair]
+    own = seeded_runs("cheap: aum", 0.50, fraction=0.5, cost=60, pruner="aum", model="preact_resnet")
+    figure = equal_cost_figure(stacked(table, own))
+    titles = [axis.get_title("left") for axis in figure.axes]
+    plt.close(figure)
+    assert titles == ["digits, L-inf 2/16, small_cnn", "digits, L-inf 2/16, preact_resnet"]
+
+
 def test_what_costs_less_is_a_rival_where_nothing_costs_as_much_and_its_cost_is_told() -> None:
     table = TABLE[~((TABLE["arm"] == "way: random") & (TABLE["fraction"] == 1))]
     cheap = ("cheap: random", 1.0)

@@ -9,12 +9,15 @@ import pandas as pd
 import pytest
 
 from advprune_core.analysis.against_cost import robust_vs_cost
+from advprune_core.analysis.cells import settings
 from advprune_core.analysis.decomposition import decomposition
 from advprune_core.analysis.dots import accuracy_dots
 from advprune_core.analysis.findings import accuracy_findings
+from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.rivals import equal_cost_findings
 from advprune_core.analysis.summaries import printable
 from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, ways
+from advprune_core.explore.curves import threats_of
 from tests.analysis.figure_checks import texts
 from tests.made_up import TRAINERS, study_table, trainers_table
 
@@ -126,3 +129,30 @@ def test_a_table_that_was_read_from_its_csv_says_the_same() -> None:
     assert "against *static random subset, 50 %*" in equal_cost_findings(again)
     pd.testing.assert_frame_equal(decomposition(again), decomposition(table))
     assert len(decomposition(again))
+
+
+def test_costs_are_no_shares_of_another_data_sets_or_networks_full_run() -> None:
+    table = trainers_table({key: TRAINERS[key] for key in TRAINERS if key[0] in ("PGD-AT", "carried")})
+    part = (table["variant"] == "carried") & (table["fraction"] < 1)
+    some = table[(table["variant"] == "PGD-AT") | part]
+    assert (some["cost"] / full_costs(some))[part].tolist() == pytest.approx([2 / 17] * 2), "the first one's"
+    for column, other in (("dataset", "fashion_mnist"), ("eps", 0.25), ("model", "preact_resnet")):
+        apart = some.assign(**{column: some[column].where(~part, other)})
+        assert full_costs(apart).isna().tolist() == part[apart.index].tolist()
+
+
+def test_networks_are_named_where_a_table_has_several() -> None:
+    """What costs as much in forwards of one of them costs something else in another's."""
+    table = trainers_table(TRAINERS)
+    assert {name for name, _ in settings(table)} == {""}
+    assert set(frontier(table)["setting"]) == {"digits, L-inf 2/16"}
+    apart = table.assign(model=table["model"].where(table["variant"] != "TRADES", "preact_resnet"))
+    names = ["digits, L-inf 2/16, small_cnn", "digits, L-inf 2/16, preact_resnet"]
+    assert [name for name, _ in settings(apart)] == names
+    points = frontier(apart).set_index(["way", "matched_fraction"])
+    assert points.loc["TRADES", 1.0]["setting"] == names[1]
+    assert not frontier(table).set_index(["way", "matched_fraction"]).loc["PGD-AT", 1.0]["on_frontier"]
+    big = table.assign(model=table["model"].where(table["variant"] != "PGD-AT", "preact_resnet"))
+    assert frontier(big).set_index(["way", "matched_fraction"]).loc["PGD-AT", 1.0]["on_frontier"]
+    assert {threats: len(rows) for threats, rows in threats_of(apart).items()} == dict(zip(names, (10, 2), strict=True))
+    assert settings_told(apart.assign(test_images=497)).startswith("digits, L-inf 2/16. Network: small_cnn, preact_res")
