@@ -60,8 +60,10 @@ def robust_vs_cost(table: pd.DataFrame) -> Figure:
     heights = [block.height + _NAME * (len(blocks) > 1) for block in blocks]
     figure = plt.figure(figsize=(PAGE, sum(heights) + 0.9), layout="constrained")
     parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
-    costs = [_draw(part, block, named=len(blocks) > 1) for part, block in zip(parts, blocks, strict=True)]
-    legend(figure, _keys([row for block in blocks for row in block.rows], shared=any(block.shared for block in blocks)))
+    rows = [row for block in blocks for row in block.rows]
+    shares = parts_of(rows)  # of all settings, as the legend is
+    costs = [_draw(part, block, shares, named=len(blocks) > 1) for part, block in zip(parts, blocks, strict=True)]
+    legend(figure, _keys(rows, shares, shared=any(block.shared for block in blocks)))
     how = ", 95 % t interval" * any(bool(np.isfinite(row.point["robust_low"])) for b in blocks for row in b.rows)
     ranked = all(well_covered(pd.Series([row.point["seeds"] for row in block.rows])).all() for block in blocks)
     which = "no mean" if ranked else f"no mean of {MIN_SEEDS} seeds"
@@ -82,11 +84,11 @@ def _same_costs(blocks: list[Block]) -> str:
     )
 
 
-def _draw(part: SubFigure, block: Block, *, named: bool) -> Axes | None:
-    """The panels of a setting; the axis of the cost."""
+def _draw(part: SubFigure, block: Block, parts: list[float], *, named: bool) -> Axes | None:
+    """The panels of a setting; the axis of the cost. `parts`: all fractions below 1 of the figure."""
     axis: Axes | None
     tall = [max(map(block.tall, pair)) for pair in block.pairs()]
-    panels, parts = block.panels, parts_of(block.rows)
+    panels = block.panels
     # Over all panels where there are several: one is too narrow for it.
     over = named and block.one_cost and len(panels) > 1
     if over:
@@ -150,11 +152,10 @@ def _ranks(axis: Axes, block: Block, rows: list[Row], parts: list[float]) -> Non
     tidy(axis)
 
 
-def _keys(rows: list[Row], *, shared: bool) -> list[Line2D]:
+def _keys(rows: list[Row], parts: list[float], *, shared: bool) -> list[Line2D]:
     """Families, fills and marks that occur."""
     families = {row.look.family: row.look for row in rows if not row.point["control"] and row.look != ALL_DATA}
     keys = [key(look, linestyle="") for look in families.values()] if len(families) > 1 else []
-    parts = parts_of(rows)
     grey: dict[str, Any] = {"color": GREY, "linestyle": "", "marker": "o"}
     shares = sorted({row.share for row in rows}, reverse=True)
     controls = any(row.point["control"] for row in rows)

@@ -128,12 +128,12 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     labels = {arm: arm_label(arm, list(drawn)) for arm in drawn}
     below = max(0.25 * math.ceil(len(labels) / 2), 0.2 * math.ceil(len(labels) / legend_columns(list(labels.values()))))
     figure, axes = canvas(len(found), 2, height=2.7 * len(found) + below, sharex=True)
+    fractions = sorted(table["matched_fraction"].unique())  # one axis for all, whatever one of them was run with
     for row, (name, rows) in zip(axes, found, strict=True):
         titles = {
             "clean": f"{name}\n" * bool(name) + "clean test images",
             "robust": f"under attack ({threat(rows)}; {attacks_told(rows)})",
         }
-        fractions = sorted(rows["matched_fraction"].unique())
         for axis, (value, title) in zip(row, titles.items(), strict=True):
             for place, arm in enumerate(_arms(rows)):
                 own = rows[(rows["arm"] == arm) & rows[value].notna()]
@@ -237,6 +237,7 @@ def _seconds(axis: Axes, timings: pd.DataFrame, drawn: dict[str, Look]) -> None:
 
 
 def _share(runs: pd.DataFrame, arm: str, fraction: float, column: str) -> float:
-    rows = runs[(runs["arm"] == arm) & (runs["fraction"] == fraction)]
+    """What a phase of runs costs, as a share of the full run's: of those that were trained to their end."""
+    rows = runs[(runs["arm"] == arm) & (runs["fraction"] == fraction) & runs["cost"].notna()]
     known = len(rows) and column in runs
     return float((rows[column].fillna(0) / full_costs(runs)[rows.index]).mean()) if known else 0.0

@@ -189,6 +189,16 @@ def test_bars_by_phase_sum_to_the_cost(arms: tuple[str, ...]) -> None:
     assert sorted(stacks.values()) == pytest.approx(sorted(expected))
 
 
+@pytest.mark.parametrize("partial", [np.nan, 30.0])
+def test_runs_that_failed_or_diverged_make_no_bar_lower(partial: float) -> None:
+    table = cost_table("random").astype({"cost": float, "passes_train": float})
+    lost = (table["fraction"] == 0.5) & (table["seed"] == 1)
+    table.loc[lost, ["clean", "robust", "cost"]] = np.nan
+    table.loc[lost, "passes_train"] = partial
+    heights = [patch.get_height() for patch in runtime(table, pd.DataFrame()).axes[0].patches]
+    assert sorted(heights) == pytest.approx([0.5, 1.0])
+
+
 @pytest.mark.parametrize("arms", [("scored", "random"), ("random", "scored")])
 def test_every_phase_drawn_is_in_the_legend(arms: tuple[str, ...]) -> None:
     axis = runtime(cost_table(*arms), pd.DataFrame()).axes[0]
@@ -220,6 +230,27 @@ WAYS = {
     ("PGD-AT", "pgd_at", 0.4): (6.8, [0.60, 0.60]),
     ("carried", "pgd_at", 1.0): (5.0, [0.71, 0.73]),
 }
+
+
+def test_settings_with_other_fractions_share_ticks_and_fills() -> None:
+    """One axis has the fractions of all, one legend the fills."""
+    few = trainers_table({("few", "pgd_at", f): (17 * f, [0.7 * f, 0.72 * f]) for f in (1.0, 0.5)})
+    many = trainers_table({("many", "pgd_at", f): (17 * f, [0.6 * f, 0.62 * f]) for f in (1.0, 0.5, 0.3, 0.1)})
+    table = pd.concat([many, few.assign(dataset="fashion_mnist")], ignore_index=True)
+    axes = accuracy_vs_fraction(table).axes
+    assert [list(axis.get_xticks()) for axis in axes] == [[0.1, 0.3, 0.5, 1.0]] * 4
+    assert [tick.get_text() for tick in axes[-1].get_xticklabels()] == ["10", "30", "50", "100"]
+
+    def filled(line: Any) -> float:
+        """The share of its edge's colour in a mark's fill."""
+        face, edge = (np.array(mpl.colors.to_rgb(c)) for c in (line.get_markerfacecolor(), line.get_markeredgecolor()))
+        return float(((1 - face) / (1 - edge)).mean())
+
+    figure = robust_vs_cost(table)
+    (legend,) = figure.legends
+    keys = dict(zip([text.get_text() for text in legend.get_texts()], legend.legend_handles, strict=True))
+    halves = [filled(line) for line in figure.findobj(Line2D) if list(line.get_xdata()) == [pytest.approx(8.5)]]
+    assert halves == pytest.approx([filled(keys["50 % of it"])] * 2)
 
 
 def test_robust_vs_cost() -> None:
