@@ -10,7 +10,7 @@ from pydantic import Field
 
 from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.seeds import as_a_constant
-from advprune_core.analysis.summaries import Point, mean_seconds, points
+from advprune_core.analysis.summaries import Point, mean_seconds, once, points
 from advprune_core.base.settings import ConfigError, Seed, Settings
 from advprune_core.datasets.base import DATASETS
 from advprune_core.study.grid import study_grid
@@ -122,6 +122,7 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
     """The points of a study by their robust accuracy, the best first.
 
     Those of which some runs have none stand after the others, and what is as robust as a constant answer has no rank.
+    What several arms share on all the data has one place, as the first of them.
 
     Parameters
     ----------
@@ -136,7 +137,7 @@ def ranked(table: pd.DataFrame) -> pd.DataFrame:
         training and selection (means).
     """
     rows = []
-    for (arm, fraction), runs in points(with_accuracies(table)).items():
+    for (arm, fraction), runs in points(once(with_accuracies(table))).items():
         tested = runs[runs["robust"].notna()]
         rows.append(
             {

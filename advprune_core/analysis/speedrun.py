@@ -15,7 +15,7 @@ from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.ranking import first_places, level_with, places_of
 from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, well_covered
 from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
-from advprune_core.analysis.summaries import Point, mean_seconds, points
+from advprune_core.analysis.summaries import Point, first_arms, mean_seconds, once, points
 from advprune_core.analysis.verdicts import compare, judge, method
 from advprune_core.study.plans import duration
 
@@ -26,7 +26,7 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
     """What the points of a study reach on the test images, the most robust first.
 
     Those of fewer seeds than `well_covered` asks for stand last, as a mean of one seed may be high by chance, and those
-    as robust as a constant answer.
+    as robust as a constant answer. What several arms share on all the data is the first one's.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def results(table: pd.DataFrame) -> pd.DataFrame:
         accuracy over seeds), ``cost`` and processor ``seconds``.
     """
     rows = []
-    for (arm, fraction), runs in points(with_accuracies(table[table["robust"].notna()])).items():
+    for (arm, fraction), runs in points(once(with_accuracies(table[table["robust"].notna()]))).items():
         robust = accuracy(runs["robust"])
         rows.append(
             {
@@ -99,7 +99,9 @@ def speedrun_findings(
         Robust accuracies in [0, 1]; reached if the interval over seeds of the first of the ranking lies above.
     """
     table, ranking = (with_names(part, escape) for part in (with_accuracies(table), ranking))
-    found = results(table)
+    same = first_arms(table)
+    arms = [same.get(point, point)[0] for point in places_of(ranking)]
+    found, ranking = results(table), ranking.assign(arm=arms)
     tested = dict(zip(places_of(found), [row for _, row in found.iterrows()], strict=True))
     places = places_of(ranking[ranking["held_out"].notna()])
     if not len(found):
@@ -111,7 +113,7 @@ def speedrun_findings(
     if places and places[0] in tested and places[0] != next(iter(tested)):
         first = tested[places[0]]
         text.append(f"- On held-out images, *{names[places[0]]}* was first; here it is {_reached(first)} % robust.")
-    loops = {(escape(arm), 1.0) for arm in textbook}
+    loops = {same.get((escape(arm), 1.0), (escape(arm), 1.0)) for arm in textbook}
     pruned, whole = first_places(ranking)
     asked = {
         "The first pruned run of the ranking": (pruned, whole),

@@ -8,7 +8,7 @@ import pandas as pd
 from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
-from advprune_core.analysis.seeds import planned_seeds, was_run
+from advprune_core.analysis.seeds import planned_seeds, runs_of, was_run
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import Verdict, compare, judge
 from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, variants, way_of, whole_runs
@@ -87,7 +87,8 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
         ``against_same_cost``: paired differences in robust accuracy from the pruner `random` of the same way of
         training at the fraction, and from all data at the cost of this pruner, with ``_low, _high``, ``_deviation``
         (of seeds), ``_pairs`` (``2 of 3 seeds, 1 diverged left out``), ``_p`` (Holm, over all differences
-        of this table) and ``_verdict``; ``headroom``, the share of the way from the one mean to the other;
+        of this table) and ``_verdict``; ``headroom``, the share of the way from the one mean to the other (of
+        the seeds that all have);
         ``cost``, of the full run's, in passes, and ``cost_seconds``: the same with selection counted
         in processor seconds of the run's own training, so that it holds on a busy machine; what all
         selections cost in epochs of training on all data, in passes and in processor seconds;
@@ -105,8 +106,8 @@ def pruner_table(table: pd.DataFrame, *, random: str = "random") -> pd.DataFrame
         row |= {"robust": group["robust"].mean(), "headroom": np.nan}
         gain, rest = (verdicts.get((str(arm), at, name)) for name in ("against_random", "against_same_cost"))
         row |= _told("against_random", gain) | _told("against_same_cost", rest)
-        if gain and rest and (room := gain.comparison.difference.mean - rest.comparison.difference.mean) > 0:
-            row["headroom"] = gain.comparison.difference.mean / room
+        if gain and rest:
+            row["headroom"] = _headroom(table, str(arm), at, random)
         row["cost"] = shares[group.index].mean()
         if "cpu_seconds_train" in group:  # nowhere, if all runs failed
             training = shares[group.index] * group["passes_train"] / group["cost"]
@@ -128,11 +129,22 @@ def _against_rivals(table: pd.DataFrame, runs: pd.DataFrame, random: str) -> dic
     """Each pruner at each fraction against its two rivals, where these were run."""
     asked = {}
     for arm, fraction in runs[["arm", "fraction"]].drop_duplicates().itertuples(index=False):
-        of_way = "".join([*arm.rpartition(": ")[:2], random])
-        for name, rival in (("against_random", of_way), ("against_same_cost", control_arm("same_cost", arm))):
+        for name, rival in zip(("against_random", "against_same_cost"), _rivals(arm, random), strict=True):
             if rival != arm and was_run(table, rival, fraction):
                 asked[arm, fraction, name] = compare(table, arm, rival, fraction=fraction)
     return judge(asked)
+
+
+def _rivals(arm: str, random: str) -> tuple[str, str]:
+    """The arms that a pruner is held against: `random` of its way of training, and all the data at its cost."""
+    return "".join([*arm.rpartition(": ")[:2], random]), control_arm("same_cost", arm)
+
+
+def _headroom(table: pd.DataFrame, arm: str, fraction: float, random: str) -> float:
+    """How far an arm is on the way from its one rival to the other, over the seeds that all three have."""
+    runs = [runs_of(table, name, fraction)["robust"] for name in (arm, *_rivals(arm, random))]
+    own, chance, whole = pd.concat(runs, axis=1).dropna().mean()
+    return float((own - chance) / (whole - chance)) if whole > chance else np.nan
 
 
 def _told(name: str, verdict: Verdict | None) -> dict[str, object]:
@@ -257,6 +269,13 @@ def _share(value: float) -> str:
 def once(table: pd.DataFrame) -> pd.DataFrame:
     """Without the rows that repeat another arm's run on all the data."""
     return table[~((table["matched_fraction"] == 1) & table.duplicated("key"))]
+
+
+def first_arms(table: pd.DataFrame) -> dict[Point, Point]:
+    """Of every point on all the data, that which `once` keeps of its runs."""
+    full = table[table["matched_fraction"] == 1]
+    first = full.drop_duplicates("key").set_index("key")["arm"]
+    return {(arm, 1.0): (first[key], 1.0) for arm, key in zip(full["arm"], full["key"], strict=True)}
 
 
 def _filled(rows: list[dict[str, object]]) -> pd.DataFrame:

@@ -117,3 +117,19 @@ def test_a_constant_answer_does_not_lead() -> None:
     assert results(table)["arm"].tolist() == ["ours: random", "constant: random"]
     told = "No arm is more robust than a constant answer, so nobody leads."
     assert speedrun_findings(useless, ranked(useless), textbook=[]) == told
+
+
+def test_one_run_on_all_the_data_that_several_pruners_share_is_one_point() -> None:
+    """It takes one place in the ranking, is level with nobody, and is the textbook under any of its names."""
+    shared = [rows.assign(arm="textbook: aum") for rows in (PLAIN, held_out(plain=0.55))]
+    ranking = ranked(stacked(held_out(plain=0.55, full=0.64, pruned=0.66), shared[1]))
+    assert ranking["arm"].tolist() == ["ours: random", "ours: random", "textbook: random"]
+    table = stacked(PLAIN, shared[0], FULL, PRUNED)
+    assert results(table)["arm"].tolist() == ["ours: random", "ours: random", "textbook: random"]
+    text = speedrun_findings(table, ranking, textbook=["textbook: aum"])
+    assert "(the highest of 3 means" in text
+    assert "Level with" not in text
+    assert "The first of the ranking, *ours: static random subset, 50 %*, against *textbook: all the data*" in text
+    reversed_ = speedrun_findings(stacked(shared[0], PLAIN, FULL, PRUNED), ranking, textbook=["textbook: random"])
+    assert "against *textbook: all the data*: " in reversed_
+    plt.close(speedrun_figure(table))

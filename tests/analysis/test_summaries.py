@@ -102,6 +102,16 @@ def test_the_table_of_pruners_by_hand() -> None:
     assert rows.loc["random", "selection_passes"] == 0
 
 
+def test_headroom_is_of_the_seeds_that_all_three_arms_have() -> None:
+    """The fourth seed is no pair with the control, and would mix its gain with a room that it is not in."""
+    arms = {("random", 1.0): [0.8] * 4, ("random", 0.5): [0.58] * 4, ("score", 0.5): [0.60, 0.60, 0.60, 0.50]}
+    arms |= {("score", 1.0): [0.8] * 4, ("same_cost(score)", 0.5): [0.62] * 3}
+    table = pruners_table({point: [(0.9, value) for value in values] for point, values in arms.items()}, {})
+    score = pruner_table(table).set_index("pruner").loc["score"]
+    assert score["against_random"] == pytest.approx(-0.005)
+    assert score["headroom"] == pytest.approx(0.5)
+
+
 def test_all_differences_of_the_table_of_pruners_are_judged_together() -> None:
     reached = {
         "random": [0.60, 0.62, 0.61],
