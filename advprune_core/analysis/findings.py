@@ -43,7 +43,7 @@ def accuracy_findings(table: pd.DataFrame) -> str:
     texts = []
     for way, rows in parts:
         own = {pair: verdict for pair, verdict in verdicts.items() if pair[0] == way}
-        text = bullets([*_full_data(rows), *_pruned_arms(rows, own), *_unhappy(rows)])
+        text = bullets([*_full_data(rows), *_pruned_arms(rows, own), *unhappy_runs(rows)])
         texts.append(f"### {way}\n\n{text}" if way else text)
     return with_method("\n\n".join(texts), method(verdicts.values()))
 
@@ -104,7 +104,8 @@ def _level(table: pd.DataFrame, arm: str, fraction: float, loss: Verdict | None)
     return f"against full data{cost}: {clean.points()} clean, {loss.text()}"
 
 
-def _unhappy(table: pd.DataFrame) -> list[str]:
+def unhappy_runs(table: pd.DataFrame) -> list[str]:
+    """How many runs did not end well, and how."""
     unhappy = table[table["status"] != "ok"].drop_duplicates("key")
     counts = ", ".join(f"{n} {status}" for status, n in unhappy["status"].value_counts().items())
     return [f"Not every run ended well: {counts}."] if counts else []

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from advprune_core.analysis.against_cost import robust_vs_cost
 from advprune_core.analysis.budgets import iso_cost_map
+from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.decomposition import decomposition, decomposition_figure
 from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.pages import compares_ways, findings_of, many_arms, more_findings, rows_of
@@ -95,7 +96,7 @@ def report(sources: Sequence[tuple[Path, str]]) -> str:
 
 def _part(folder: Path, study: str) -> Part:
     store = RunStore(folder, read_only=True)
-    manifest, table = store.manifest(study), collect(folder, study=study)
+    manifest, table = store.manifest(study), with_accuracies(collect(folder, study=study))
     if not len(table) or table["robust"].isna().all():
         raise ConfigError(f"no run of the study {study!r} in {folder} is finished and tested")
     tables = {"In short": sortable(rows_of(table, folder, study))}

@@ -63,15 +63,14 @@ def printable_ways(
         row: dict[str, object] = {"way of training": way}
         row |= {"threat model": full["setting"]} if points["setting"].nunique() > 1 else {}
         if len(base):
-            row |= {f"cost / {reference}": f"{full['cost_per_image'] / base.iloc[0]:.2f}"}
+            row |= {f"cost / {reference}": _number(full["cost_per_image"] / base.iloc[0], 2)}
         else:
-            row |= {"cost / training image": f"{full['cost_per_image']:.0f}"}
-        row |= {"seconds": "" if np.isnan(full["cpu_seconds"]) else f"{full['cpu_seconds']:.1f}"}
-        row |= {"clean, %": f"{100 * full['clean']:.1f}"}
+            row |= {"cost / training image": _number(full["cost_per_image"], 0)}
+        row |= {"seconds": _number(full["cpu_seconds"], 1), "clean, %": _number(100 * full["clean"], 1)}
         for _, point in group.sort_values("matched_fraction", ascending=False).iterrows():
             value = Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
             if (seeds := _seeds(point)) != str(planned_seeds(table, table)):
-                value += f" ({seeds} seeds)"
+                value = f"{value} ({seeds} seeds)".strip()
             row[f"robust at {100 * point['matched_fraction']:g} %"] = value
         rows.append(row)
     return _filled(rows)
@@ -252,18 +251,19 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
             shown[f"{name} accuracy, %"] = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], 0).text()
         if worst is not None:
             lowest = worst[row["arm"], row["matched_fraction"]]
-            shown["its worst class, %"] = "" if np.isnan(lowest) else f"{100 * lowest:.1f}"
+            shown["its worst class, %"] = _number(100 * lowest, 1)
         if dearest is None:
-            shown["cost / full run"] = _share(row["cost"])
+            shown["cost / full run"] = _number(row["cost"], 3)
         elif of_all is not None:
-            shown["cost / its full run"] = _share(row["cost"]) if ways[row["arm"]] in with_full else ""
-            shown[f"cost / full run of {dearest[0]}"] = _share(of_all[row["arm"], row["matched_fraction"]])
+            shown["cost / its full run"] = _number(row["cost"], 3) if ways[row["arm"]] in with_full else ""
+            shown[f"cost / full run of {dearest[0]}"] = _number(of_all[row["arm"], row["matched_fraction"]], 3)
         rows.append(shown)
     return _filled(rows)
 
 
-def _share(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.3f}"
+def _number(value: float, digits: int) -> str:
+    """With so many digits; what is not known leaves its cell empty."""
+    return "" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def once(table: pd.DataFrame) -> pd.DataFrame:
@@ -281,7 +281,8 @@ def first_arms(table: pd.DataFrame) -> dict[Point, Point]:
 def _filled(rows: list[dict[str, object]]) -> pd.DataFrame:
     """A table of text without columns in which nothing stands."""
     table = pd.DataFrame(rows)
-    return table.loc[:, (table.fillna("") != "").any()]
+    table = table.fillna("")
+    return table.loc[:, (table != "").any()]
 
 
 def _kept(row: pd.Series, table: pd.DataFrame) -> dict[str, str]:
@@ -313,7 +314,7 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
         shown = {"arm": row["arm"], **_kept(row, table)}
         here = means.loc[(row["arm"], row["matched_fraction"])]
         known = {name: here[column] for column, name in columns.items()}
-        rows.append(shown | {name: "" if pd.isna(value) else f"{100 * value:.1f}" for name, value in known.items()})
+        rows.append(shown | {name: _number(100 * value, 1) for name, value in known.items()})
     return pd.DataFrame(rows)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from advprune_core.analysis.cells import checked, component_name, with_accuracies
 from advprune_core.analysis.estimates import Estimate
-from advprune_core.analysis.findings import bullets, with_method
+from advprune_core.analysis.findings import bullets, unhappy_runs, with_method
 from advprune_core.analysis.markup import escape, with_names
 from advprune_core.analysis.seeds import well_covered
 from advprune_core.analysis.survival import never_robust
@@ -57,6 +57,8 @@ def trainer_findings(table: pd.DataFrame, *, reference: str = "PGD-AT", margin: 
     verdicts = mirrored | judged
     lines = [
         *_robust_at_all(points, margin),
+        *_untested(points),
+        *unhappy_runs(table[table["status"] != "collapsed"]),  # which are told by themselves
         *_collapses(table),
         *_paying(full, reference, verdicts),
         *_pruned(part, full, reference, verdicts),
@@ -146,13 +148,25 @@ def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:
             f"Standard training{where} reaches {100 * whole['clean']:.1f} % on clean images "
             f"and {_percent(whole)} % under attack."
         )
-        others = here[here["objective"] != "standard"]
+        others = here[(here["objective"] != "standard") & here["robust"].notna()]
+        if not len(others):
+            continue
         weak = others[~(others["robust"] >= bar)]
-        names = [f"{row['way']} at {100 * row['matched_fraction']:g} %" for _, row in weak.iterrows()]
+        names = _named(weak)
         some = f"all but {'; '.join(names)}" if names else "all"
         told = "none" if 0 < len(names) == len(others) else some
         lines.append(f"Of {len(others)} others, {told} withstand at least {100 * margin:g} points more than that.")
     return lines
+
+
+def _untested(points: pd.DataFrame) -> list[str]:
+    """What has no result: nothing is said of it."""
+    names = _named(points[points["robust"].isna()])
+    return [f"Without a result: {'; '.join(names)}."] if names else []
+
+
+def _named(points: pd.DataFrame) -> list[str]:
+    return [f"{row['way']} at {100 * row['matched_fraction']:g} %" for _, row in points.iterrows()]
 
 
 def _collapses(table: pd.DataFrame) -> list[str]:

@@ -16,8 +16,9 @@ from PIL import Image
 from advprune_core.analysis.pages import findings_of
 from advprune_core.analysis.report import report, sortable
 from advprune_core.base.settings import ConfigError
+from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect
-from tests.made_up import entry_point, write_manifest
+from tests.made_up import entry_point, run_record, write_manifest
 from tests.notebooks.lab import CHROMIUM, browser
 from tests.reference import REFERENCE
 
@@ -58,6 +59,10 @@ def test_nothing_to_report_is_said(tmp_path: Path) -> None:
     write_manifest(tmp_path, "mine", [])
     with pytest.raises(ConfigError, match="no run of the study 'mine'"):
         report([(tmp_path, "mine")])
+    RunStore(tmp_path).write_run(run_record("a" * 16, status="diverged"), last=None)
+    write_manifest(tmp_path, "untested", [("random", 1.0, 0, None, "a" * 16, "b" * 16)])
+    with pytest.raises(ConfigError, match="no run of the study 'untested'"):
+        report([(tmp_path, "untested")])
     with pytest.raises(ConfigError, match="name a study"):
         report([])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from advprune_core.analysis.summaries import printable_ways
@@ -48,6 +49,20 @@ def test_each_threat_model_has_a_bar_of_its_own() -> None:
     assert " 2.0 [" in told[2]
     assert "all but wide FGSM at 100 % withstand" in told[3]
     assert told[0].count("L-inf") == told[2].count("L-inf") == 1
+
+
+def test_what_has_no_result_is_not_called_weak() -> None:
+    table = trainers_table(WAYS)
+    fgsm = table["variant"] == "FGSM"
+    table.loc[fgsm, ["clean", "robust", "cost", "val_pgd_best"]] = np.nan
+    table.loc[fgsm, "status"] = "diverged"
+    text = lines(trainer_findings(table))
+    assert "Of 4 others, all withstand at least 20 points more" in text[1]
+    assert text[2:4] == ["- Without a result: FGSM at 100 %.", "- Not every run ended well: 3 diverged."]
+    shown = printable_ways(table).set_index("way of training")
+    assert shown.loc["FGSM"].tolist() == ["", "", "(0 of 3 seeds)", ""]
+    alone = lines(trainer_findings(table[fgsm | (table["variant"] == "standard")]))
+    assert not [line for line in alone if "others" in line]
 
 
 def test_what_is_said_of_ways_of_training() -> None:
