@@ -15,7 +15,7 @@ from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.ranking import first_places, level_with, places_of
 from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, well_covered
 from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
-from advprune_core.analysis.summaries import Point, first_arms, mean_seconds, once, points
+from advprune_core.analysis.summaries import Point, mean_seconds, once, points
 from advprune_core.analysis.verdicts import compare, judge, method
 from advprune_core.study.plans import duration
 
@@ -99,7 +99,7 @@ def speedrun_findings(
         Robust accuracies in [0, 1]; reached if the interval over seeds of the first of the ranking lies above.
     """
     table, ranking = (with_names(part, escape) for part in (with_accuracies(table), ranking))
-    same = first_arms(table)
+    same = _first_arms(table)
     arms = [same.get(point, point)[0] for point in places_of(ranking)]
     found, ranking = results(table), ranking.assign(arm=arms)
     tested = dict(zip(places_of(found), [row for _, row in found.iterrows()], strict=True))
@@ -141,6 +141,13 @@ def speedrun_findings(
             text.append(f"- Level with *{names[place]}* in the ranking, which the order of the grid decides: {level}.")
     text += [f"- {100 * goal:g} % robust: {_goal(goal, places, tested, names)}." for goal in goals]
     return "\n".join(text) + (f"\n\n{method(verdicts.values())}" if verdicts else "")
+
+
+def _first_arms(table: pd.DataFrame) -> dict[Point, Point]:
+    """Of every point on all the data, that which `once` keeps of its runs."""
+    full = table[table["matched_fraction"] == 1]
+    first = full.drop_duplicates("key").set_index("key")["arm"]
+    return {(arm, 1.0): (first[key], 1.0) for arm, key in zip(full["arm"], full["key"], strict=True)}
 
 
 def _leader(found: pd.DataFrame, names: Mapping[Point, str]) -> str:

@@ -141,9 +141,10 @@ def _rivals(arm: str, random: str) -> tuple[str, str]:
 
 def _headroom(table: pd.DataFrame, arm: str, fraction: float, random: str) -> float:
     """How far an arm is on the way from its one rival to the other, over the seeds that all three have."""
-    runs = [runs_of(table, name, fraction)["robust"] for name in (arm, *_rivals(arm, random))]
-    own, chance, whole = pd.concat(runs, axis=1).dropna().mean()
-    return float((own - chance) / (whole - chance)) if whole > chance else np.nan
+    own, *rivals = (runs_of(table, name, fraction)["robust"] for name in (arm, *_rivals(arm, random)))
+    gain, rest = pd.concat([own - rival for rival in rivals], axis=1).dropna().to_numpy(np.float64).T.copy()
+    room = gain.mean() - rest.mean() if len(gain) else 0.0
+    return float(gain.mean() / room) if room > 0 else np.nan
 
 
 def _told(name: str, verdict: Verdict | None) -> dict[str, object]:
@@ -269,13 +270,6 @@ def _number(value: float, digits: int) -> str:
 def once(table: pd.DataFrame) -> pd.DataFrame:
     """Without the rows that repeat another arm's run on all the data."""
     return table[~((table["matched_fraction"] == 1) & table.duplicated("key"))]
-
-
-def first_arms(table: pd.DataFrame) -> dict[Point, Point]:
-    """Of every point on all the data, that which `once` keeps of its runs."""
-    full = table[table["matched_fraction"] == 1]
-    first = full.drop_duplicates("key").set_index("key")["arm"]
-    return {(arm, 1.0): (first[key], 1.0) for arm, key in zip(full["arm"], full["key"], strict=True)}
 
 
 def _filled(rows: list[dict[str, object]]) -> pd.DataFrame:
