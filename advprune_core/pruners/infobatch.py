@@ -70,6 +70,21 @@ def infobatch(
     return kept, weights[kept]
 
 
+def with_emptied_classes(selection: Selection, labels: NDArray[np.int64], rng: np.random.Generator) -> Selection:
+    """Add a random image, of weight 1, of each class that a draw has left without any; `n_filled` counts them.
+
+    Nothing else changes, so the draw stays unbiased for all other classes, and is the same where none is empty. The
+    image added counts too much by the chance of such a draw, which is a chance of very small classes alone.
+    """
+    empty = (np.bincount(labels) > 0) & (np.bincount(labels[selection.indices], minlength=labels.max() + 1) == 0)
+    added = [rng.choice(members) for members, _ in by_class(labels, empty.astype(np.int64))]
+    if not added:
+        return selection
+    indices = np.concatenate([selection.indices, np.array(added, np.int64)])
+    weights = np.concatenate([selection.weights, np.ones(len(added), np.float32)])
+    return Selection(indices, weights, selection.n_filled + len(added))
+
+
 @PRUNERS.register
 class InfoBatch(Pruner):
     """Random well-learned images left out of each epoch, unbiased (Qin et al. 2024); no cost.
@@ -79,7 +94,8 @@ class InfoBatch(Pruner):
     that of all data on average; the last epochs are on all data. The share dropped of them follows
     from the fraction (the paper's ratio of 0.5 keeps about 0.7), up to `max_ratio`: the realised
     fraction, which includes the full epochs, is in the record. Images that `min_per_class` keeps are drawn
-    anew in each epoch, too, and weigh 1.
+    anew in each epoch, too, and weigh 1. Without it, a class that an epoch's draw leaves empty has one image of
+    weight 1 added to it.
     """
 
     name = "infobatch"
@@ -113,5 +129,7 @@ class InfoBatch(Pruner):
         seen = context.state["losses"].cpu().numpy()
         losses[: len(seen)] = seen
         floors: dict[str, Any] = {"labels": context.labels, "least": context.min_per_class}
-        indices, weights = infobatch(losses, context.k, max_ratio=self.max_ratio, rng=context.rng, **floors)
-        return Selection(indices, weights.astype(np.float32))
+        rng = context.rng
+        indices, weights = infobatch(losses, context.k, max_ratio=self.max_ratio, rng=rng, **floors)
+        # In the midst of training it is too late to refuse such a draw.
+        return with_emptied_classes(Selection(indices, weights.astype(np.float32)), context.labels, rng)

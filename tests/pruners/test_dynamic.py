@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from advprune_core.base.ledger import Ledger
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.augmentation import Crops
+from advprune_core.datasets.base import dataset_from_arrays
+from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import keep
 from advprune_core.pruners.infobatch import InfoBatch, infobatch
@@ -125,6 +127,34 @@ def test_a_pruned_epoch_is_unbiased_whatever_every_class_has_to_keep(least: int)
     expected = [losses.sum(), *np.bincount(made.labels, losses)]
     error = np.std(totals, axis=0) / np.sqrt(len(totals))
     assert (np.abs(np.mean(totals, axis=0) - expected) < 5 * error + 1e-5).all()
+
+
+def test_a_class_that_a_draw_has_left_empty_gets_an_image_and_nothing_else_changes() -> None:
+    """Such a draw ended the run in the midst of training, and again after each restart."""
+    labels = np.repeat([0, 1, 2], [40, 40, 2])
+    made = replace(context(0.3, dataset=dataset_of(labels)), min_per_class=0)
+    losses = np.where(labels == 2, 0.01, np.random.default_rng(0).exponential(size=len(labels)))
+    state, emptied = {"losses": torch.from_numpy(losses).float()}, 0
+    for seed in range(20):
+        one = replace(made, seed=seed, state=state)
+        known = losses.astype(np.float32).astype(np.float64)
+        indices, weights = infobatch(known, one.k, rng=one.rng, labels=labels)
+        found = keep(InfoBatch(full_at_end=0), one)
+        drawn = np.isin(found.indices, indices)
+        assert np.array_equal(found.indices[drawn], indices)
+        assert np.array_equal(found.weights[drawn], weights.astype(np.float32))
+        added = found.indices[~drawn]
+        assert len(added) == found.n_filled == (2 not in labels[indices])
+        assert (labels[added] == 2).all()
+        assert (found.weights[~drawn] == 1).all()
+        emptied += len(added)
+    assert 0 < emptied < 20
+
+
+def dataset_of(labels: np.ndarray) -> Dataset:
+    """Grey images of these classes; none is held out."""
+    x = np.zeros((len(labels), 4, 4), np.float32)
+    return dataset_from_arrays(x, labels, x, labels, val_select=0, val_stop=0)
 
 
 @given(
