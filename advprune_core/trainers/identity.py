@@ -9,6 +9,8 @@ from advprune_core.attacks.pgd import default_step_size
 from advprune_core.base.keys import json_data
 from advprune_core.objectives.grad_align import GradAlign
 from advprune_core.objectives.partial import PartialSteps
+from advprune_core.pruners.base import Pruner
+from advprune_core.pruners.history import HistoryPruner
 from advprune_core.pruners.infobatch import InfoBatch
 from advprune_core.pruners.keep_modes import KeepFragile
 from advprune_core.pruners.outputs import AttackingPruner
@@ -73,8 +75,15 @@ def _mended_where_pruned(config: RunConfig) -> dict[str, bool]:
         "infobatch": isinstance(config.pruner, InfoBatch)
         and config.fraction < 1
         and config.min_per_class > 0,  # images were exchanged
+        "budget": config.optimisation.cost_budget is not None
+        and _chooses_by_passes(config.pruner),  # which the schedule ran ahead by
         "sora": config.objective.same_weights,  # its step's length, where images have weights
     }
+
+
+def _chooses_by_passes(pruner: Pruner) -> bool:
+    """Whether selections cost passes of a network."""
+    return bool(pruner.scout_epochs()) or (pruner.uses_model and not isinstance(pruner, HistoryPruner))
 
 
 def _broken_by_fewer_steps(config: RunConfig) -> bool:

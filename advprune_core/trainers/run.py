@@ -192,6 +192,7 @@ class Run:
         config, state, budget = self.config, self.state, self.config.optimisation.cost_budget
         if not config.pruner.due(epoch) or not self._pays_for_another():
             return
+        before = state.ledger.passes.get("select", 0)
         model, observed, policy = state.model, state.pruner, state.policy
         if self.scout is not None:
             model, observed, policy = self._scouted(self.scout)
@@ -219,6 +220,7 @@ class Run:
                 f"cost_budget = {budget} is spent once {config.pruner.name} has selected ({state.ledger.cost:,} "
                 "forward-equivalents so far): raise it, or choose more cheaply"
             )
+        state.counters.choosing += state.ledger.passes["select"] - before
         state.selections[epoch] = state.selection
 
     def _pays_for_another(self) -> bool:
@@ -250,7 +252,7 @@ class Run:
 
     def _epoch(self, epoch: int, *, share: float) -> dict[str, Any]:
         config, state, size = self.config, self.state, self.config.optimisation.batch_size
-        budget = config.optimisation.cost_budget
+        budget, choosing = config.optimisation.cost_budget, state.counters.choosing
         state.model.train()
         self.last_batch = None
         n, whole, by_images = len(self.dataset.train), len(state.selection), self._counts_images()
@@ -267,7 +269,9 @@ class Run:
             done = epoch + position
             if by_images:
                 done = (state.counters.visited + tally.images) / n
-            progress = max(done / config.optimisation.epochs, before / budget if budget else 0.0)
+            # The schedule spans the training: what choosing costs shortens that, and is no part of it.
+            paid = (before - choosing) / max(budget - choosing, 1) if budget else 0.0
+            progress = max(done / config.optimisation.epochs, paid)
             progress = min(max(progress, 0.0), 1.0)
             rate = config.optimisation.lr * config.optimisation.schedule.factor(progress)
             for group in state.optimiser.param_groups:

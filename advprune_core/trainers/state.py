@@ -32,7 +32,7 @@ _FORMAT = 2
 
 @dataclass
 class Counters:
-    """Running totals of a run; `spent`: its cost budget is."""
+    """Running totals of a run; `spent`: its cost budget is; `choosing`: forward-equivalents that selections cost."""
 
     epoch: int = 0
     steps: int = 0
@@ -40,6 +40,7 @@ class Counters:
     best: float = -1.0
     best_epoch: int | None = None
     spent: bool = False
+    choosing: int = 0
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -240,3 +240,21 @@ def test_only_l2_attacks_have_a_geometry_in_their_keys(digits: Dataset, monkeypa
 def test_what_came_out_otherwise_before_has_another_key(options: dict[str, Any], marks: list[str] | None) -> None:
     identity = RunConfig.flat(**{"fraction": 0.5} | options).identity("data")
     assert identity.get("mended") == marks
+
+
+@pytest.mark.parametrize(
+    ("pruner", "told"),
+    [
+        ("random", False),
+        ("loss_top", False),
+        ({"aum": {"warmup_epochs": 5}}, False),
+        ({"aum": {"score_epochs": 5, "keep": "highest"}}, True),
+        ("keep_hard", True),
+        ("grad_match", True),
+    ],
+)
+def test_runs_whose_schedule_ran_ahead_by_what_choosing_costs_have_other_keys(pruner: Any, told: bool) -> None:
+    options: dict[str, Any] = {"pruner": pruner, "fraction": 0.5}
+    for budget in (None, 10**6):
+        mended = RunConfig.flat(**options, cost_budget=budget).identity("").get("mended", [])
+        assert ("budget" in mended) == (told and budget is not None)

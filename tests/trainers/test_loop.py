@@ -259,8 +259,32 @@ def test_selection_counts_towards_the_budget() -> None:
     progress, result = followed(config)
     passes = result.ledger["passes"]
     assert passes["select"] > 1200
-    assert progress[-result.steps] == passes["select"] / 4000
     assert abs(passes["train"] + passes["select"] - 4000) <= 40
+    # It shortens the run and not its schedule, which once began where the selection had ended.
+    assert progress[-result.steps :] == pytest.approx(np.arange(result.steps) * 80 / (4000 - passes["select"]))
+
+
+def test_selections_in_between_do_not_wear_the_schedule() -> None:
+    """Each leaves less to train on, of which as much as before is done."""
+    pruner = {"keep_hard": {"warmup_epochs": 1, "every": 2}}
+    progress, result = followed(tiny_run(epochs=30, cost_budget=6000, pruner=pruner, fraction=0.2))
+    assert len(result.selections) > 3
+    each = result.ledger["passes"]["select"] / len(result.selections)
+    steps = 0
+    for row in result.metrics:
+        chosen = each * sum(epoch <= row["epoch"] for epoch in result.selections)
+        for _ in range(row["images"] // 16):
+            assert progress[steps] == pytest.approx(80 * steps / (6000 - chosen))
+            steps += 1
+    assert steps == result.steps
+    assert 1 - 80 / 3000 < progress[-1] < 1
+
+
+def test_choosing_from_each_batch_is_part_of_its_step() -> None:
+    """It costs the same at every step, of which the schedule has as many with it as without."""
+    progress, result = followed(tiny_run(epochs=30, cost_budget=4000, pruner="loss_top", fraction=0.5))
+    assert result.ledger["passes"]["select"] > 0
+    assert progress == pytest.approx([step * 112 / 4000 for step in range(result.steps)])
 
 
 def test_a_budget_that_choosing_alone_spends_is_no_budget_to_train_on() -> None:
