@@ -48,6 +48,9 @@ LISTED: dict[str, list[Any]] = {
     "schedule/piecewise/factors": [(0.5, 0.01), (0.1, 0.0)],
 }
 
+#: What else a component must be set to for ``family/name/field`` to be of any effect.
+BESIDE: dict[str, dict[str, Any]] = {"pruner/score/head": {"score": "grand"}}
+
 #: Settings without a default, for those components that have one.
 REQUIRED: dict[str, dict[str, Any]] = {"dataset/npz": {"path": "a.npz"}, "dataset/folder": {"path": "a"}}
 
@@ -162,18 +165,22 @@ def changes(families: dict[str, Registry[Any]]) -> list[tuple[str, str, str, lis
     """
     rows = []
     for family, name in components(families):
-        base = component(family, name)
-        for field, info in type(base).model_fields.items():
+        for field, info in ALL_FAMILIES[family].classes()[name].model_fields.items():
             listed = LISTED.get(f"{family}/{name}/{field}", LISTED.get(f"{family}/{field}"))
             groups = derived(info) if listed is None else [[value] for value in listed]
-            able = [[value for value in group if _differs(base, family, name, field, value)] for group in groups]
+            able = [[value for value in group if _differs(family, name, field, value)] for group in groups]
             rows += [(family, name, field, group) for group in [g for g in able if g] or [[]]]
     return rows
 
 
-def _differs(base: Component, family: str, name: str, field: str, value: Any) -> bool:
+def beside(family: str, name: str, field: str, **changed: Any) -> Component:
+    """The component that a field has an effect on, with what is `changed` of it."""
+    return component(family, name, **BESIDE.get(f"{family}/{name}/{field}", {}) | changed)
+
+
+def _differs(family: str, name: str, field: str, value: Any) -> bool:
     try:
-        return component(family, name, **{field: value}) != base
+        return beside(family, name, field, **{field: value}) != beside(family, name, field)
     except ConfigError:
         return False
 

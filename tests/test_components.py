@@ -25,7 +25,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.base import Outputs, Passes
 from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
-from tests.alternatives import ALL_FAMILIES, FAMILIES, LISTED, changes, component, components, demand
+from tests.alternatives import ALL_FAMILIES, FAMILIES, LISTED, beside, changes, component, components, demand
 from tests.contexts import context, watched
 
 EPS = 0.03  # some of the images break, some stand: restarts matter only then
@@ -171,8 +171,8 @@ def _fields(path: str) -> list[str]:
 def test_every_setting_changes_what_the_component_does(family: str, name: str, field: str, values: list[Any]) -> None:
     demand(family, name, field, values)
     effect = EFFECTS[family]
-    before = effect(component(family, name))
-    assert any(effect(component(family, name, **{field: value})) != before for value in values), (
+    before = effect(beside(family, name, field))
+    assert any(effect(beside(family, name, field, **{field: value})) != before for value in values), (
         f"{field} is idle: {values} change nothing (if others would, list them in tests/alternatives.py)"
     )
 
@@ -217,9 +217,10 @@ class TestContract:
 
     def test_equals_itself_after_spec_and_parse(self, family: str, name: str) -> None:
         mine = [(field, value) for *path, field, values in CHANGES if path == [family, name] for value in values]
-        variants: list[dict[str, Any]] = [{}, *({field: value} for field, value in mine)]
-        for settings in variants:
-            made = component(family, name, **settings)
+        for made in (
+            component(family, name),
+            *(beside(family, name, field, **{field: value}) for field, value in mine),
+        ):
             spec = json.loads(json.dumps(made.spec()))
             assert parse(family, spec) == made
             full = {made.name: made.model_dump(mode="json")}

@@ -174,6 +174,15 @@ class Pruner(Component):
             With what would have to be changed.
         """
 
+    def check_model(self, model: nn.Module, images: Tensor) -> None:
+        """Refuse, before any work, a network that cannot be looked at; `images` (B, C, H, W) are two of the data.
+
+        Raises
+        ------
+        ConfigError
+            With what would have to be changed.
+        """
+
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         """Look at a batch that was trained on, at no cost; `state` is part of every checkpoint."""
 

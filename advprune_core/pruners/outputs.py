@@ -79,21 +79,27 @@ def last_layer(model: nn.Module, head: str | None = None) -> Iterator[list[tuple
             hook.remove()
 
 
-def branch(model: nn.Module, x: Tensor, *, head: str | None = None) -> Branch:
+def branch(model: nn.Module, x: Tensor, *, head: str | None = None, features: bool = True) -> Branch:
     """Logits and penultimate features of images (B, C, H, W), in the model's present mode.
+
+    Without `features` logits alone, of any network, and a matrix of no columns.
 
     Raises
     ------
     ConfigError
-        If the logits are not the output of the last linear layer (or of `head`).
+        If features are wanted and the logits are not the output of the last linear layer (or of `head`).
     """
+    if not features:
+        with torch.no_grad():
+            logits = model(x).detach()
+        return Branch(logits, logits.new_empty(len(logits), 0))
     with last_layer(model, head) as record, torch.no_grad():
         logits = model(x)
-    features, output = record[-1] if record else (logits, logits[:0])
-    if features.dim() != 2 or output.shape != logits.shape or not torch.equal(output, logits):
+    inputs, output = record[-1] if record else (logits, logits[:0])
+    if inputs.dim() != 2 or output.shape != logits.shape or not torch.equal(output, logits):
         name = "its last nn.Linear" if head is None else f"head = {head!r}"
         raise ConfigError(f"the model's logits are not the output of {name}; name the layer that makes them by `head`")
-    return Branch(logits.detach(), features)
+    return Branch(logits.detach(), inputs)
 
 
 def scoring_policy(policy: AttackPolicy, steps: int | None, *, start: Start | None = None) -> AttackPolicy:
@@ -119,6 +125,7 @@ def split_outputs(
     steps: int | None = None,
     head: str | None = None,
     half: bool = False,
+    features: bool = True,
 ) -> SplitOutputs:
     """Outputs of the context's model on a split, in eval mode, without a trace in it.
 
@@ -139,6 +146,8 @@ def split_outputs(
         See `last_layer`.
     half : bool
         Features as of `Branch.halved`: half of the memory.
+    features : bool
+        Whether features are wanted; else the network may be any.
 
     Returns
     -------
@@ -148,7 +157,7 @@ def split_outputs(
     Raises
     ------
     ConfigError
-        A context without a model; logits that are not the last layer's.
+        A context without a model; with features, logits that are not the last layer's.
     """
     if context.outputs is not None and split is context.dataset.train:
         return _saved(context.outputs, clean=clean, adversarial=adversarial, half=half)
@@ -165,14 +174,14 @@ def split_outputs(
         loss = context.objective.attack_loss if context.objective is not None else "cross_entropy"
         needs_clean = attack is not None and (loss == "kl" or attack.policy.steps.uses_logits)
         for ids, x, y in split.batches(BATCH, device):
-            at_clean = branch(model, x, head=head) if clean or needs_clean else None
+            at_clean = branch(model, x, head=head, features=features) if clean or needs_clean else None
             logits = None if at_clean is None else at_clean.logits
             if clean and at_clean is not None:
                 keep("clean", at_clean)
             if attack is not None:
                 target = logits if loss == "kl" and logits is not None else y
                 x_adv = attack(_centred(x, y, ids, context), target, loss, clean=logits)
-                keep("adversarial", branch(model, x_adv, head=head))
+                keep("adversarial", branch(model, x_adv, head=head, features=features))
     kept = (rooms[name].branch if name in rooms else None for name in ("clean", "adversarial"))
     return SplitOutputs(split.labels.to(device), *kept)
 
@@ -191,12 +200,23 @@ def _saved(outputs: SplitOutputs, *, clean: bool, adversarial: bool, half: bool)
 
 
 class AttackingPruner(ModelPruner):
-    """A pruner that attacks the training images, and needs the last layer's inputs."""
+    """A pruner that attacks the training images, and may need the last layer's inputs."""
 
     steps: Annotated[
         int | None, Field(ge=1, le=10_000, description="steps of the scoring attack; none: the training's")
     ] = None
     head: Annotated[str | None, Field(description="name of the last linear layer; none: found")] = None
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether it looks at the last layer's inputs, and not at logits alone."""
+        return True
+
+    def check_model(self, model: nn.Module, images: Tensor) -> None:
+        """The last layer must be found, where its inputs are looked at."""
+        if self.uses_features:
+            with no_trace(model):
+                branch(model, images, head=self.head)
 
 
 class OutputPruner(AttackingPruner):
@@ -214,7 +234,7 @@ class OutputPruner(AttackingPruner):
 
     def branch(self, context: Context) -> Branch:
         """Outputs for the training images that the settings ask for."""
-        return split_branch(context, steps=self.steps, head=self.head)
+        return split_branch(context, steps=self.steps, head=self.head, features=self.uses_features)
 
 
 def scoring_steps(steps: int | None, objective: Objective | None) -> int | None:
@@ -223,14 +243,18 @@ def scoring_steps(steps: int | None, objective: Objective | None) -> int | None:
     return 0 if steps is None and never else steps
 
 
-def split_branch(context: Context, *, steps: int | None = None, head: str | None = None) -> Branch:
+def split_branch(
+    context: Context, *, steps: int | None = None, head: str | None = None, features: bool = True
+) -> Branch:
     """Outputs for all training images after `steps` steps of an attack, at 0 for the clean images.
 
     Parameters and errors as of `split_outputs`, but for `steps`: see `scoring_steps`.
     """
     split, steps = context.dataset.train, scoring_steps(steps, context.objective)
     attacked = steps != 0
-    outputs = split_outputs(context, split, clean=not attacked, adversarial=attacked, steps=steps, head=head)
+    outputs = split_outputs(
+        context, split, clean=not attacked, adversarial=attacked, steps=steps, head=head, features=features
+    )
     found = outputs.adversarial if attacked else outputs.clean
     assert found is not None
     return found

@@ -61,6 +61,8 @@ KINDS = {
     "el2n": _Kind(el2n, True),
     "grand": _Kind(grand, True),
 }
+#: Scores that look at the last layer's inputs; the others look at logits alone, of any network.
+OF_FEATURES = ("grand",)
 ScoreName = Literal["loss", "margin", "entropy", "el2n", "grand", "steps_to_break"]
 
 
@@ -77,18 +79,18 @@ def split_scores(context: Context, score: ScoreName, *, steps: int | None = None
         Of the scoring attack, 0 for clean images; default: as training has them (`scoring_steps`, and
         for steps to break `split_steps_to_break`).
     head : str, optional
-        Name of the last layer, where it is not found.
+        Name of the last layer, where it is not found; GraNd alone looks at it.
 
     Raises
     ------
     ConfigError
-        A context without model (or, for adversarial outputs, without attack); a model whose
-        logits are not the last layer's.
+        A context without model (or, for adversarial outputs, without attack); for GraNd, a model
+        whose logits are not the last layer's.
     """
     if score == "steps_to_break":
         values: Tensor = split_steps_to_break(context, steps=steps)
     else:
-        branch = split_branch(context, steps=steps, head=head)
+        branch = split_branch(context, steps=steps, head=head, features=score in OF_FEATURES)
         values = KINDS[score].function(branch, context.dataset.train.labels.to(branch.logits.device))
     return np.asarray(values.cpu().numpy(), np.float64)
 
@@ -120,6 +122,19 @@ class Score(OutputPruner, ScorePruner):
         if self.score == "steps_to_break" and self.steps == 0:
             raise ValueError("steps_to_break counts the steps of an attack: steps must be at least 1")
         return self
+
+    @model_validator(mode="after")
+    def _head_is_looked_at(self) -> Score:
+        if self.head is not None and not self.uses_features:
+            raise ValueError(
+                f"head = {self.head!r} has no effect on the score {self.score!r}, which does not look at the last "
+                f"layer; of the scores {', '.join(OF_FEATURES)} alone does: leave head out"
+            )
+        return self
+
+    @property
+    def uses_features(self) -> bool:
+        return self.score in OF_FEATURES
 
     def for_objective(self, objective: Objective) -> Pruner:
         """As of `OutputPruner`; steps to break need an attack in any case."""

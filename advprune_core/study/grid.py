@@ -256,11 +256,22 @@ def check_entries(
         dataset = datasets[config.dataset]
         model = build_model(config.model, dataset)
         check_model(model, dataset)
+        images = dataset.train.pixels(slice(0, 2))
         try:
-            check_precision(config, model, dataset.train.pixels(slice(0, 2)))
+            check_precision(config, model, images)
         except ConfigError:  # which concerns training alone
             if any(left(entry, dataset)[0] for entry in alike):
                 raise
+        by_pruner: dict[str, list[Entry]] = {}
+        for entry in alike:
+            by_pruner.setdefault(json.dumps(entry.config.pruner.canonical()), []).append(entry)
+        for same in by_pruner.values():
+            try:
+                same[0].config.pruner.check_model(model, images)
+            except ConfigError as error:
+                for entry in same:
+                    if left(entry, dataset)[0]:
+                        raise ConfigError(f"{entry.describe()}: {error}") from None
         if config.init is not None:
             config.init.load(model)
     return entries, datasets

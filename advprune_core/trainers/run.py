@@ -73,7 +73,9 @@ class Run:
         self.split = dataset.train.to(self.state.device)
         self.last_batch: Batch | None = None
         self.checkpoint_seconds = math.inf
-        check_precision(config, self.state.model, self.split.pixels(slice(0, 2)))
+        images = self.split.pixels(slice(0, 2))
+        check_precision(config, self.state.model, images)
+        config.pruner.check_model(self.state.model, images)
 
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         """Go on from the last checkpoint to the end; see `loop.train`."""

@@ -137,6 +137,46 @@ def test_input_gradient_norms_are_those_of_each_image_alone() -> None:
     assert input_gradient_norm(model, x, y).tolist() == pytest.approx(expected, rel=1e-4)
 
 
+class NoHead(nn.Module):
+    """Its logits are means over the image; a layer of weights is left over from something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.unused = nn.Conv2d(1, 4, 3), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("model", [NoHead(), Line()], ids=["convolutions", "no weights"])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_scores_of_logits_alone_need_no_last_layer(model: nn.Module, steps: int) -> None:
+    made = context(model=model, dataset=blobs((50, 40)), objective="pgd_at")
+    for name in sorted(set(KINDS) - {"grand"}):
+        values = split_scores(made, name, steps=steps)  # type: ignore[arg-type]
+        assert values.shape == (made.n,)
+        assert np.isfinite(values).all()
+    with pytest.raises(ConfigError, match=r"no nn\.Linear|not the output of its last"):
+        split_scores(made, "grand", steps=steps)
+
+
+def test_scores_without_features_are_those_beside_features() -> None:
+    made = context(objective="pgd_at")
+    outputs = split_outputs(made, made.dataset.train, adversarial=True)
+    assert outputs.adversarial is not None
+    for name in sorted(set(KINDS) - {"grand"}):
+        expected = KINDS[name].function(outputs.adversarial, made.dataset.train.labels)
+        assert np.array_equal(split_scores(made, name), expected.double().numpy())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("score", ["loss", "margin", "entropy", "el2n", "steps_to_break"])
+def test_a_head_that_no_score_looks_at_is_refused(score: str) -> None:
+    """It had no effect but another key."""
+    with pytest.raises(ConfigError, match=f"head = 'fc' has no effect on the score '{score}'"):
+        Score.create(score=score, head="fc")
+    assert Score.create(score="grand", head="fc").head == "fc"
+
+
 class Own(Steps):
     """A policy of one's own that says no more than it has to."""
 

@@ -17,8 +17,11 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.base import Context
 from advprune_core.pruners.random import Random
 from advprune_core.pruners.selection import check_selected
+from advprune_core.study.grid import check_entries, grid
 from advprune_core.trainers.checks import check_run, fitted
 from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.loop import train
+from tests.tiny import tiny_run
 
 
 def rare(n: int = 100, alone: int = 1) -> Dataset:
@@ -131,3 +134,32 @@ def test_classes_without_training_images_are_no_loss() -> None:
     check_selected([0, 1], dataset, fraction=0.2)
     with pytest.raises(ConfigError, match=r"leave class 2 .5 images. without any"):
         check_selected([0, 2], dataset, fraction=0.2)
+
+
+class NoHead(torch.nn.Module):
+    """Its logits are no output of a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(1, 10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("pruner", ["glister", "grad_match", "herding", "d2", {"score": {"score": "grand"}}], ids=str)
+def test_a_network_without_the_layer_that_is_looked_at_is_refused_before_work(pruner: Any, digits: Dataset) -> None:
+    """It showed after the warm-up."""
+    config, epochs = tiny_run(pruner=pruner, fraction=0.5, epochs=20), list[Any]()
+    with pytest.raises(ConfigError, match="so there is no last layer"):
+        train(config, digits, model=NoHead(), on_epoch=epochs.append)
+    assert not epochs
+    named = config.with_settings({"pruner.head": "nowhere"})
+    with pytest.raises(ConfigError, match="head = 'nowhere'"):
+        check_entries(grid(named, pruners=[named.pruner], fractions=[0.5], seeds=[0]))
+
+
+@pytest.mark.parametrize("pruner", ["keep_hard", {"score": {"score": "entropy"}}], ids=str)
+def test_what_looks_at_logits_trains_any_network(pruner: Any, digits: Dataset) -> None:
+    config = tiny_run(pruner=pruner, fraction=0.5, epochs=2)
+    assert train(config, digits, model=NoHead()).status == "ok"

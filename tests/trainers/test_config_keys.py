@@ -19,7 +19,7 @@ from advprune_core.objectives.base import TRAINERS
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.study.evaluations import EvaluationConfig
 from advprune_core.trainers.config import RunConfig
-from tests.alternatives import ALL_FAMILIES, RUN_OPTIONS, changes, companions, component, components, demand
+from tests.alternatives import ALL_FAMILIES, RUN_OPTIONS, beside, changes, companions, component, components, demand
 
 PRUNED = RunConfig(pruner="random", fraction=0.8, device="cpu")
 
@@ -55,7 +55,7 @@ def test_every_setting_of_every_component_changes_the_key(
 ) -> None:
     demand(family, name, field, values)
     keys = set()
-    for made in (component(family, name), component(family, name, **{field: values[0]})):
+    for made in (beside(family, name, field), beside(family, name, field, **{field: values[0]})):
         group, _, part = FIELD.get(family, family).rpartition(".")
         given = {"pruner": "random", "fraction": 0.8, **companions(made)}
         given |= {group: {**given.get(group, {}), part: made}} if group else {part: made}
