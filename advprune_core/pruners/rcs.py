@@ -114,6 +114,7 @@ class RCS(HeldOutPruner):
     """
 
     name = "rcs"
+    attacks_in_any_case = True
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="images of a candidate batch")] = 16
     chunk: Annotated[int, Field(ge=1, le=1_000_000, description="candidate batches that are compared at a time")] = 100
     eta: Annotated[float, Field(gt=0, le=1_000_000, description="length of the virtual step after each pick")] = 0.001

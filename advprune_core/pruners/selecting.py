@@ -106,6 +106,7 @@ def select(
         raise ConfigError(f"min_per_class must be a whole number, at least 0, not {min_per_class!r}")
     if model is not None and x is None:
         raise ConfigError("a model needs the images, x")
+    chosen = chosen.for_objective(loss)
     dataset = whole(x, y, held_out, layout)
     saved = _outputs(dataset, logits, features, what="")
     adversarial = _outputs(dataset, adversarial_logits, adversarial_features, what="adversarial_")

@@ -8,15 +8,16 @@ act like another learning rate.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import Objective
-from advprune_core.pruners.base import Context
+from advprune_core.pruners.base import Context, Pruner
 from advprune_core.pruners.branches import SplitOutputs
 from advprune_core.pruners.gradients import LastLayerGradients, last_layer_gradients, objective_outputs
 from advprune_core.pruners.omp import Pursuit
@@ -69,11 +70,28 @@ class GradientPruner(AttackingPruner):
     """A pruner that selects by gradients of the run's objective, again every so many epochs."""
 
     measures_steps = True
+    #: Attacks some images whatever the objective.
+    attacks_in_any_case: ClassVar[bool] = False
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000, description="epochs on full data before selecting")] = 5
     every: Annotated[int, Field(ge=0, le=100_000, description="select again every so many epochs; 0: once")] = 10
     half_features: Annotated[
         bool, Field(description="keep the last layer's inputs in float16: half of what selection takes in memory")
     ] = False
+
+    def for_objective(self, objective: Objective) -> Pruner:
+        """The same pruner.
+
+        Raises
+        ------
+        ConfigError
+            Steps of a scoring attack, where the objective has none.
+        """
+        if self.steps is not None and not (objective.uses_adversarial or self.attacks_in_any_case):
+            raise ConfigError(
+                f"steps = {self.steps} of {self.name} have no effect: the objective {objective.name!r}, whose "
+                "gradients it takes, attacks no images; leave steps out"
+            )
+        return self
 
     def outputs(self, context: Context, split: Split) -> tuple[Objective, SplitOutputs]:
         """The run's objective, and what it looks at of a split."""

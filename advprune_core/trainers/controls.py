@@ -222,6 +222,8 @@ def _with_steps_of(config: RunConfig, record: Finished) -> RunConfig:
         )
     # When it selects, and by which outputs it measures: whatever the pruner has of that, an own one may lack some.
     alike = {name: getattr(config.pruner, name) for name in GradientPruner.model_fields if hasattr(config.pruner, name)}
+    if not config.objective.uses_adversarial:
+        alike.pop("steps", None)  # of an attack that only the pruner itself makes
     settings = {"warmup_epochs": 0, "every": 0, **alike, "ratio": float(f"{record.step_ratio:.6g}")}
     return config.replace(pruner=RandomSteps.create(**settings))
 

@@ -10,10 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.pruners import PRUNERS, Context, Selection
 from advprune_core.pruners.grad_match import grad_match, grad_match_by_batch, grad_match_by_class
 from advprune_core.pruners.gradients import LastLayerGradients
+from advprune_core.pruners.selecting import select
 from advprune_core.pruners.selection import by_class
 from advprune_core.pruners.weights import GradientPruner, step_ratio, weigh
 from advprune_core.study.finished import run_record
@@ -178,3 +180,16 @@ def test_those_that_measure_say_so() -> None:
     for name, cls in PRUNERS.classes().items():
         if cls.__module__.startswith("advprune_core."):
             assert cls.measures_steps == issubclass(cls, GradientPruner), name
+
+
+@pytest.mark.parametrize("pruner", ["grad_match", "grad_match_pb", "craig", "glister", "random_steps"])
+def test_steps_of_an_attack_that_nobody_makes_are_refused(pruner: str) -> None:
+    """They had no effect but another key."""
+    spec = {pruner: {"steps": 5}}
+    with pytest.raises(ConfigError, match=f"steps = 5 of {pruner} have no effect: the objective 'standard'"):
+        tiny_run(objective="standard", pruner=spec, fraction=0.3)
+    with pytest.raises(ConfigError, match="have no effect"):
+        select(np.arange(40) % 2, pruner=spec, fraction=0.5, objective="standard", logits=np.eye(2)[np.arange(40) % 2])
+    assert tiny_run(objective="standard", pruner=pruner, fraction=0.3).pruner.name == pruner
+    assert tiny_run(pruner=spec, fraction=0.3).pruner.name == pruner
+    assert tiny_run(objective="standard", pruner={"rcs": {"steps": 5}}, fraction=0.3).pruner.name == "rcs"

@@ -349,6 +349,14 @@ def test_steps_as_long_as_the_runs(pruner: Any, ratio: float, alike: dict[str, A
     assert expected_passes("same_step_size", config, 1000) == config.passes(1000)
 
 
+def test_random_steps_beside_rcs_without_attacks_make_none() -> None:
+    """RCS attacks its held-out images whatever the objective; random steps have no use for its steps."""
+    config = matched(pruner={"rcs": {"steps": 3}}, objective="standard")
+    resolved = resolve("same_step_size", config, record(config, n=1000, visited=2000, per_image=3))
+    assert isinstance(resolved.pruner, RandomSteps)
+    assert resolved.pruner.steps is None
+
+
 @pytest.mark.parametrize("pruner", ["random", "score", "keep_fragile", "infobatch", "loss_top", "d2"])
 def test_step_sizes_that_nobody_measures_are_refused(pruner: str) -> None:
     with pytest.raises(ConfigError, match=f"same_step_size.*'{pruner}' does not measure.*grad_match"):
