@@ -96,6 +96,9 @@ class DUAL(HistoryPruner):
             raise ValueError("exponent draws images by a density, keep takes them by rule: give one of the two")
         return self.with_window_of(self.window)
 
+    def needed_visits(self) -> int:
+        return self.window
+
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         note_difficulty(state, ids=batch.ids, logits=outputs.logits, y=batch.y, window=self.window)
 

@@ -47,6 +47,9 @@ class DynamicUncertainty(HistoryPruner):
     def _long_enough(self) -> DynamicUncertainty:
         return self.with_window_of(self.window)
 
+    def needed_visits(self) -> int:
+        return self.window
+
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         note_probability(state, ids=batch.ids, logits=outputs.logits, y=batch.y, window=self.window)
 

@@ -103,6 +103,10 @@ class HistoryPruner(ScorePruner):
     warmup_epochs: Annotated[int, Field(ge=1, le=100_000, description="epochs on full data before selecting")] = 5
     keep: Rule = Highest()
 
+    def needed_visits(self) -> int:
+        """How often an image has to be trained on to have a score; with a window, as often as that is long."""
+        return 1
+
     def with_window_of(self, window: int) -> Self:
         """The pruner itself, if it observes a window of so many epochs; for validators.
 

@@ -65,6 +65,9 @@ class TDDS(HistoryPruner):
     def _long_enough(self) -> TDDS:
         return self.with_window_of(self.window)
 
+    def needed_visits(self) -> int:
+        return self.window
+
     def observe(self, batch: Batch, outputs: Outputs, state: dict[str, Tensor]) -> None:
         note_change(state, ids=batch.ids, logits=outputs.logits, window=self.window, decay=self.decay)
 

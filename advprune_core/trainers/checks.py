@@ -13,8 +13,10 @@ import torch
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners.base import Context, keep
+from advprune_core.pruners.history import HistoryPruner
 from advprune_core.pruners.random import Full
-from advprune_core.pruners.selection import budget, check_every_class, check_floors, check_selected
+from advprune_core.pruners.selection import Selection, budget, check_every_class, check_floors, check_selected
+from advprune_core.trainers.batches import BatchQueue, epoch_order
 from advprune_core.trainers.config import RunConfig
 
 
@@ -89,9 +91,33 @@ def _check_selections(config: RunConfig, dataset: Dataset) -> None:
             f"{pruner.name} would not select in {epochs:g} epochs, all of them warm-up; "
             "lower pruner.warmup_epochs or train longer"
         )
+    _check_visits(config, len(dataset.train))
     # What needs no model is known now; the same draw comes again when it is due.
     for epoch in [] if pruner.uses_model else due:
         check_selected(keep(pruner, replace(bare, epoch=epoch)).indices, dataset, fraction=fraction)
+
+
+def _check_visits(config: RunConfig, n: int) -> None:
+    """Refuse epochs after which more than half of `n` images were not trained on as often as their score needs.
+
+    What is left of an epoch waits for the next one. Where batches are so large that this is most of the images, a
+    window as long as the warm-up is complete for the others alone.
+    """
+    pruner, size = config.pruner, config.optimisation.batch_size
+    if not isinstance(pruner, HistoryPruner) or 2 * size <= n or pruner.observed_epochs() > pruner.needed_visits():
+        return
+    everything, queue, visits = Selection(np.arange(n)), BatchQueue(size), np.zeros(n, np.int64)
+    for epoch in range(pruner.observed_epochs()):
+        queue.add(epoch_order(config.seed, epoch, n, everything), epoch, everything)
+        for ids, _, _ in queue.batches():
+            visits[ids] += 1
+    if (waiting := int((visits < pruner.needed_visits()).sum())) > n / 2:
+        name = "score_epochs" if pruner.score_epochs else "warmup_epochs"
+        raise ConfigError(
+            f"{pruner.name} needs a window of {pruner.needed_visits()} epochs of most images, and after "
+            f"{pruner.observed_epochs()} {name} {waiting} of {n} images would still wait for a batch of {size}: raise "
+            f"pruner.{name} by 1, or use a shorter window or a smaller batch_size"
+        )
 
 
 def check_machine(config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import warnings
@@ -163,3 +164,22 @@ def test_a_network_without_the_layer_that_is_looked_at_is_refused_before_work(pr
 def test_what_looks_at_logits_trains_any_network(pruner: Any, digits: Dataset) -> None:
     config = tiny_run(pruner=pruner, fraction=0.5, epochs=2)
     assert train(config, digits, model=NoHead()).status == "ok"
+
+
+@pytest.mark.parametrize("pruner", ["dual", "tdds", "dynamic_uncertainty"])
+@pytest.mark.parametrize("name", ["warmup_epochs", "score_epochs"])
+def test_a_window_that_most_images_miss_the_end_of_is_refused_before_work(pruner: str, name: str) -> None:
+    """After the warm-up it was too late to say so."""
+    x, y = np.random.default_rng(0).random((254, 4, 4), np.float32), np.arange(254) % 2
+    dataset = dataset_from_arrays(x, y, x, y, val_select=0, val_stop=0)
+    for epochs, size in itertools.product((3, 4, 5), (150, 170, 190, 230)):
+        settings = {name: epochs, "window": min(epochs, 4)}
+        config = tiny_run(pruner={pruner: settings}, fraction=0.95, epochs=6, batch_size=size, objective="standard")
+        waiting = epochs * 254 % size
+        done = list[Any]()
+        if epochs <= 4 and waiting > 127:
+            with pytest.raises(ConfigError, match=f"{pruner} needs a window .* {waiting} of 254 .*pruner.{name} by 1"):
+                train(config, dataset, on_epoch=done.append)
+            assert not done
+        else:
+            assert train(config, dataset).status == "ok"
