@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advprune_core.attacks.geometry import StepSize
 from advprune_core.attacks.pgd import default_step_size
+from advprune_core.base.settings import ConfigError
 from advprune_core.objectives.base import TRAINERS, Trainer
 from advprune_core.objectives.batch import Batch, PolicyState
 from advprune_core.objectives.steps import STEPS, FixedSteps, Steps, parse_steps
@@ -79,9 +80,20 @@ class SATTrainer(Trainer):
     attack = {"start": "random", "steps": "partial"}
 
     def attack_with(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """As any trainer's; a number of steps is that of the images that are attacked."""
+        """As any trainer's; a number of steps is that of the images that are attacked.
+
+        Raises
+        ------
+        ConfigError
+            A `step_factor`, which partial steps have none of: with steps for all images it would be PGD-AT.
+        """
         found = super().attack_with(given)
         steps = parse_steps(found["steps"])
-        if isinstance(steps, FixedSteps) and steps.step_factor is None:
+        if isinstance(steps, FixedSteps):
+            if steps.step_factor is not None:
+                raise ConfigError(
+                    f"the trainer {self.name!r} attacks a part of each batch, whose steps have no step_factor: give "
+                    "the length as step_size, in pixel units"
+                )
             found["steps"] = PartialSteps.create(count=steps.count, step_size=steps.step_size)
         return found

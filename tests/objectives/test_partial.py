@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.objectives.partial import PartialSteps, least_sure
 from advprune_core.objectives.policy import AttackPolicy
@@ -54,3 +55,15 @@ def test_a_small_share_of_a_small_batch_is_one_image(network: nn.Module) -> None
 def test_it_costs_its_share_of_the_steps_and_a_clean_pass(share: float, expected: float) -> None:
     config = RunConfig.flat(trainer="sat", steps={"partial": {"share": share}})
     assert config.passes_per_image == expected
+
+
+def test_a_length_that_partial_steps_do_not_know_is_refused() -> None:
+    """The run was PGD-AT on all images, under the name of SAT."""
+    steps = {"fixed": {"count": 7, "step_factor": 0.25}}
+    with pytest.raises(ConfigError, match=r"'sat' attacks a part of each batch.*no step_factor"):
+        RunConfig.flat(trainer="sat", steps=steps)
+    with pytest.raises(ConfigError, match="no step_factor"):
+        RunConfig.flat().with_settings({"trainer": "sat", "attack.steps": steps})
+    fixed = RunConfig.flat(trainer="sat", steps={"fixed": {"count": 7, "step_size": 0.01}})
+    assert fixed.attack.steps == PartialSteps(count=7, step_size=0.01)
+    assert RunConfig.flat(steps=steps).with_settings({"trainer": "sat"}).attack.steps == PartialSteps()
