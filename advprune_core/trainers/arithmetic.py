@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from advprune_core.attacks.compiled import CompiledPasses, compiled_passes
@@ -17,14 +18,22 @@ from advprune_core.trainers.config import RunConfig
 
 @contextmanager
 def arithmetic(config: RunConfig) -> Iterator[None]:
-    """A run's own threads on a CPU; on a GPU deterministic kernels, and TF32 in compiled runs only."""
+    """A run's own threads on a CPU, of torch and of NumPy; on a GPU deterministic kernels, and TF32 if compiled.
+
+    NumPy's linear algebra would take all cores for the small products of a pursuit, which so are two or three times
+    as slow, and round as the number of cores has it.
+    """
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     tf32 = config.speed == "compiled"
-    if config.device == "cpu":
+    own = config.device == "cpu"
+    if own:
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("high" if tf32 and config.device == "cuda" else precision)
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32):
+        with (
+            threadpool_limits(limits=config.threads, user_api="blas") if own else nullcontext(),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32),
+        ):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)

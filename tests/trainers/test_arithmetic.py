@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
@@ -20,6 +21,22 @@ from tests.tiny import tiny_run
 def modes() -> tuple[object, ...]:
     cudnn = torch.backends.cudnn
     return torch.get_num_threads(), cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+
+
+def blas_threads() -> set[int]:
+    """Of NumPy's linear algebra; empty where that is none whose threads can be set."""
+    return {int(library["num_threads"]) for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_a_run_has_its_threads_for_numpy_too() -> None:
+    """A pursuit of a run with one thread took all cores, and was the slower for it."""
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = blas_threads()
+        with arithmetic(tiny_run(threads=1, device="cpu")):
+            assert blas_threads() <= {1}
+        assert blas_threads() == before
+        with arithmetic(tiny_run(threads=1, device="cuda")):
+            assert blas_threads() == before
 
 
 def test_modes_are_set_and_restored() -> None:
