@@ -109,7 +109,8 @@ class Objective(Component):
         ------
         ConfigError
             Several steps, or steps by image, with a single-step objective; a start without a
-            gradient; a start that needs a gradient which the objective does not hand over; KL in training mode.
+            gradient; a start that needs a gradient which the objective does not hand over; KL, or
+            steps on parts of a batch, in training mode.
         """
         if not self.uses_adversarial:
             return
@@ -125,6 +126,11 @@ class Objective(Component):
         if self.own_step and attack.attack_mode != "eval":
             raise ConfigError(
                 f"the objective {self.name!r} attacks in the pass that it trains on: attack_mode has no effect"
+            )
+        if attack.attack_mode != "eval" and attack.steps.of_parts:
+            raise ConfigError(
+                f"steps = {attack.steps.name!r} attack parts of a batch, whose statistics are not those of the batch "
+                f"(of one image there are none): attack_mode = {attack.attack_mode!r} does not fit, leave it at 'eval'"
             )
         if self.attack_loss == "kl" and attack.attack_mode != "eval":
             raise ConfigError(

@@ -110,6 +110,10 @@ class BulletSteps(Steps):
         return super().length_of(eps, steps) if self.boundary_step_size is None else self.boundary_step_size
 
     @property
+    def of_parts(self) -> bool:
+        return True
+
+    @property
     def leaves_out(self) -> bool:
         return self.robust == 0
 

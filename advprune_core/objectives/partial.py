@@ -60,6 +60,10 @@ class PartialSteps(Steps):
         return default_step_size(eps, steps) if self.step_size is None else self.step_size
 
     @property
+    def of_parts(self) -> bool:
+        return self.share < 1
+
+    @property
     def leaves_out(self) -> bool:
         return True
 

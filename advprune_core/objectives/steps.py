@@ -31,6 +31,11 @@ class Steps(Component):
         return False
 
     @property
+    def of_parts(self) -> bool:
+        """Whether some steps are taken on a part of the batch alone, the images that still have steps."""
+        return False
+
+    @property
     def single(self) -> bool:
         """Whether every image gets one step."""
         return False

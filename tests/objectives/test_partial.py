@@ -67,3 +67,14 @@ def test_a_length_that_partial_steps_do_not_know_is_refused() -> None:
     fixed = RunConfig.flat(trainer="sat", steps={"fixed": {"count": 7, "step_size": 0.01}})
     assert fixed.attack.steps == PartialSteps(count=7, step_size=0.01)
     assert RunConfig.flat(steps=steps).with_settings({"trainer": "sat"}).attack.steps == PartialSteps()
+
+
+@pytest.mark.parametrize("steps", ["partial", "bullet"])
+def test_parts_of_a_batch_are_attacked_in_eval_mode_alone(steps: str) -> None:
+    """Their statistics are not those of the batch, and of a single image BatchNorm has none: the run failed."""
+    with pytest.raises(ConfigError, match=rf"steps = '{steps}' attack parts of a batch.*attack_mode = 'train'"):
+        RunConfig.flat(steps=steps, attack_mode="train")
+    with pytest.raises(ConfigError, match="parts of a batch"):
+        RunConfig.flat(attack_mode="train").with_settings({"attack.steps": steps})
+    RunConfig.flat(steps={"partial": {"share": 1.0}}, attack_mode="train")
+    RunConfig.flat(objective="standard", steps=steps, attack_mode="train")
