@@ -99,6 +99,7 @@ def answer_rows() -> dict[str, Row]:
         "few wrong, half": _wrong_labels("when_pruning_wins", 20, 0.5, "the digits"),
         "few wrong": _wrong_labels("when_pruning_wins", 20, 0.8, "the digits"),
         "many wrong": _wrong_labels("when_pruning_wins", 40, 0.6, "the digits"),
+        "fewest wrong, cifar": _wrong_labels("noise_cifar10_cpu", 10, 0.9, "CIFAR-10", _APGD),
         "few wrong, cifar": _wrong_labels("noise_cifar10_cpu", 20, 0.8, "CIFAR-10", _APGD),
         "many wrong, cifar": _wrong_labels("noise_cifar10_cpu", 40, 0.6, "CIFAR-10", _APGD),
     }

@@ -148,8 +148,9 @@ def when_pruning_wins() -> str:
         "Where labels are wrong: training on the images whose labels a first phase without attacks finds most "
         "plausible, beside the best way to train on all of them at the same cost. On the digits, 80 % of them where "
         f"20 % of the labels are wrong gain {told('few wrong')}, 60 % where 40 % are wrong {told('many wrong')}; half "
-        f"of them, fewer than are right, where 20 % are wrong {told('few wrong, half')}. On CIFAR-10 80 % are "
-        f"{told('few wrong, cifar')} where 20 % are wrong, 60 % {told('many wrong, cifar')} where 40 % are."
+        f"of them, fewer than are right, where 20 % are wrong {told('few wrong, half')}. On CIFAR-10 90 % are "
+        f"{told('fewest wrong, cifar')} where 10 % are wrong, 80 % {told('few wrong, cifar')} where 20 % are, 60 % "
+        f"{told('many wrong, cifar')} where 40 % are."
     )
 
 

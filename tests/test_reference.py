@@ -40,10 +40,7 @@ from tests.reference import REFERENCE, STUDIES
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
-UNDER_WAY = {
-    "noise_cifar10_cpu",
-    "gradient_matching_cifar10_cpu",
-}
+UNDER_WAY = {"gradient_matching_cifar10_cpu"}
 
 
 def test_there_are_studies_and_each_is_one_file_of_records() -> None:
