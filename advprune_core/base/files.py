@@ -23,6 +23,22 @@ class DamagedFile(AdvpruneError):
     """A file that does not hold what was written to it."""
 
 
+def own_path(text: str | Path) -> Path:
+    """A path that somebody typed, ``~`` expanded.
+
+    Raises
+    ------
+    ConfigError
+        A home folder that is not known, a zero byte.
+    """
+    if "\0" in str(text):
+        raise ConfigError(f"there is no file {str(text)!r}: a path has no zero bytes")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{text}: {error}") from None
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file beside `path`, to the disk itself, then rename it into place.
 

@@ -21,8 +21,7 @@ def collect(
 ) -> None:
     """Put the records of all runs into one table."""
     from advprune_core.base.environment import results_root
-    from advprune_core.base.files import write_text
-    from advprune_core.datasets.npz import own_path
+    from advprune_core.base.files import own_path, write_text
     from advprune_core.study.record_files import check_is_results
     from advprune_core.study.table import collect as collect_records
 
@@ -52,7 +51,7 @@ def export(
     """Copy a study, finished or not, without weights: records, tables, figures, notebooks (for publication)."""
     from advprune_core.analysis.pages import write_page
     from advprune_core.base.environment import results_root
-    from advprune_core.datasets.npz import own_path
+    from advprune_core.base.files import own_path
     from advprune_core.study.archive import export_study
 
     done = export_study(study_name, own_path(folder), results=results_root(out))
@@ -74,8 +73,7 @@ def report(
     """Write one page of studies that opens from a file: answer, figures, sortable tables, cost, how to repeat them."""
     from advprune_core.analysis.report import report as page_of
     from advprune_core.base.environment import results_root
-    from advprune_core.base.files import write_text
-    from advprune_core.datasets.npz import own_path
+    from advprune_core.base.files import own_path, write_text
     from advprune_core.study.record_files import read_manifest
 
     if not out.endswith(".html"):
@@ -102,7 +100,7 @@ def import_(
 ) -> None:
     """Bring a study into the results, every record verified: its runs are finished here, with or without weights."""
     from advprune_core.base.environment import results_root
-    from advprune_core.datasets.npz import own_path
+    from advprune_core.base.files import own_path
     from advprune_core.study.incoming import import_study
 
     root = results_root(out)

@@ -60,8 +60,7 @@ def select(
     print(f"{pruner} keeps {len(selection)} of {len(split)} images{filled}: indices and weights in {out}")
     if picture is not None:
         from advprune_core.analysis.gallery import gallery
-        from advprune_core.base.files import write_atomically
-        from advprune_core.datasets.npz import own_path
+        from advprune_core.base.files import own_path, write_atomically
 
         figure = gallery(split, selection, title=f"{pruner}, {fraction} of the images")
         write_atomically(own_path(picture), lambda file: figure.savefig(file, format="png", dpi=150))

@@ -21,7 +21,7 @@ def init(
     folder: Annotated[str, typer.Argument(help="Where to; it may exist")],
 ) -> None:
     """Lay the notebooks and profiles out in a folder, to work there; what is in it stays as it is."""
-    from advprune_core.datasets.npz import own_path
+    from advprune_core.base.files import own_path
     from advprune_core.study.notebooks import lay_out
 
     place = own_path(folder)

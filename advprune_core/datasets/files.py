@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field
 
-from advprune_core.base.files import digest_of
+from advprune_core.base.files import digest_of, own_path
 from advprune_core.base.values import some
 from advprune_core.datasets.arrays import Array, DataError, Layout
 from advprune_core.datasets.base import DATASETS, DatasetSource
 from advprune_core.datasets.class_folders import Skipped, class_files
-from advprune_core.datasets.npz import four_arrays, own_path, read_npz
+from advprune_core.datasets.npz import four_arrays, read_npz
 
 #: How images that are not square become so.
 Fit = Literal["crop", "pad"]

@@ -19,22 +19,6 @@ _FOUR = ("x_train", "y_train", "x_test", "y_test")
 _NPY = b"\x93NUMPY"
 
 
-def own_path(text: str | Path) -> Path:
-    """A path that somebody typed, ``~`` expanded.
-
-    Raises
-    ------
-    DataError
-        A home folder that is not known, a zero byte.
-    """
-    if "\0" in str(text):
-        raise DataError(f"there is no file {str(text)!r}: a path has no zero bytes")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{text}: {error}") from None
-
-
 def four_arrays(path: Path) -> Callable[[list[str]], list[str]]:
     """What `read_npz` is to read of a data set; it refuses one that lacks some of it."""
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from advprune_core.base.files import write_atomically
+from advprune_core.base.files import own_path, write_atomically
 from advprune_core.datasets.arrays import DataError, Layout, as_array
 from advprune_core.datasets.base import dataset_from_arrays
-from advprune_core.datasets.npz import own_path
 
 
 def _stack(items: Any) -> tuple[np.ndarray, np.ndarray]:

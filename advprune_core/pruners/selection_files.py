@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from advprune_core.base.files import write_atomically
+from advprune_core.base.files import own_path, write_atomically
 from advprune_core.base.settings import ConfigError
-from advprune_core.datasets.npz import own_path, read_npz
+from advprune_core.datasets.npz import read_npz
 from advprune_core.datasets.splits import Split
 from advprune_core.models.base import MODELS, build_model
 from advprune_core.models.weights import with_weights

@@ -11,11 +11,10 @@ from advprune_core.attacks.base import ATTACKS
 from advprune_core.attacks.compiled import Speed, compile_cache
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.base.environment import results_root
-from advprune_core.base.files import check_writable, digest_of
+from advprune_core.base.files import check_writable, digest_of, own_path
 from advprune_core.base.keys import content_key
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
-from advprune_core.datasets.npz import own_path
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import against_testing, against_training
 from advprune_core.study.evaluations import PGD_40, EvaluationConfig

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from advprune_core.base.environment import results_root
-from advprune_core.datasets.npz import own_path
+from advprune_core.base.files import own_path
 from advprune_core.study import columns
 from advprune_core.study.manifest import ManifestEntry
 from advprune_core.study.record_files import check_is_results

@@ -103,7 +103,7 @@ def data(counts: list[int], *, duplicates: bool) -> Dataset:
     x = np.random.default_rng(1).random((len(labels), 6, 6), dtype=np.float32)
     if duplicates:
         x[:] = x[0]
-    held_out = min(2, len(labels) - 1)
+    held_out = min(2, len(labels) - len(set(labels.tolist())))
     return dataset_from_arrays(x, labels, x, labels, val_select=held_out, val_stop=0)
 
 
