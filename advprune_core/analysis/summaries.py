@@ -274,8 +274,7 @@ def once(table: pd.DataFrame) -> pd.DataFrame:
 
 def _filled(rows: list[dict[str, object]]) -> pd.DataFrame:
     """A table of text without columns in which nothing stands."""
-    table = pd.DataFrame(rows)
-    table = table.fillna("")
+    table = pd.DataFrame(rows).fillna("")
     return table.loc[:, (table != "").any()]
 
 

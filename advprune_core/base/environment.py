@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from advprune_core.base.files import own_path
+
 
 def results_root(results: str | Path | None = None) -> Path:
     """The results folder: the argument, else ``$ADVPRUNE_RESULTS``, else the project's.
@@ -21,7 +23,7 @@ def results_root(results: str | Path | None = None) -> Path:
     """
     chosen = results or os.environ.get("ADVPRUNE_RESULTS")
     if chosen:
-        return Path(chosen).expanduser()
+        return own_path(chosen)
     here = Path.cwd()
     for folder in (here, *here.parents):
         notebooks = folder / "notebooks"

@@ -7,7 +7,6 @@ The split's seed is fixed, so that every run, whatever its seed, has the same im
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from functools import lru_cache
@@ -19,6 +18,7 @@ import torch
 from pydantic import Field
 
 from advprune_core.base.components import Component, Registry
+from advprune_core.base.files import own_path
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.arrays import (
     Array,
@@ -68,8 +68,8 @@ class DatasetSource(Component):
     side: ClassVar[int] = 0
 
     def __hash__(self) -> int:
-        """Equal for equal sources, which may have settings that are lists."""
-        return hash(json.dumps(self.spec(), sort_keys=True))
+        """By the settings that all sources have: those of one's own may be lists."""
+        return hash((type(self), *(getattr(self, name) for name in DatasetSource.model_fields)))
 
     def stamp(self) -> tuple[int, ...]:
         """What changes when the user's own files do."""
@@ -88,7 +88,7 @@ class DatasetSource(Component):
 def data_folder(folder: str | Path | None = None) -> Path:
     """The folder of downloaded data: the argument, else ``$ADVPRUNE_DATA``, else a user cache."""
     chosen = folder or os.environ.get("ADVPRUNE_DATA") or Path.home() / ".cache" / "advprune"
-    return Path(chosen).expanduser()
+    return own_path(chosen)
 
 
 def load_dataset(

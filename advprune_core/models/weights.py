@@ -13,7 +13,7 @@ import torch
 from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from advprune_core.base.files import digest_of
+from advprune_core.base.files import digest_of, own_path
 from advprune_core.base.settings import ConfigError, Settings
 from advprune_core.base.values import some
 
@@ -61,8 +61,8 @@ class InitialWeights(Settings):
         ConfigError
             No such file.
         """
-        path = Path(self.path).expanduser()
-        if "\0" in self.path or not os.path.isfile(path):
+        path = own_path(self.path)
+        if not os.path.isfile(path):
             raise ConfigError(f"there is no file {self.path!r}")
         found = path.stat()
         return _digest(path, found.st_mtime_ns, found.st_size)
@@ -86,7 +86,7 @@ class InitialWeights(Settings):
         ConfigError
             See `load_weights`.
         """
-        load_weights(model, Path(self.path).expanduser(), fresh=self.fresh)
+        load_weights(model, own_path(self.path), fresh=self.fresh)
 
 
 @lru_cache(maxsize=8)

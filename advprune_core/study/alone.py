@@ -26,7 +26,9 @@ def time_alone(driver: Driver) -> None:
     timed = [entry for entry in timed if grid.found(entry.config, entry.evaluation) == entry.config]
     pending = [(entry, timings_lacking(driver.store, grid.key(entry.config), repeats)) for entry in timed]
     pending = [(entry, missing) for entry, missing in pending if missing > 0]
-    any(_warmed_up(entry.config, grid.dataset(entry.config)) for entry, _ in pending)  # by the first that can be
+    for entry, _ in pending:
+        if _warmed_up(entry.config, grid.dataset(entry.config)):
+            break
     for entry, missing in pending:
         again = missing - (driver.tasks.training(grid.key(entry.config)) is not None)
         driver.bar.total += again * grid.passes(entry.config)

@@ -160,12 +160,10 @@ def _import_evaluations(key: str, files: Files, target: RunStore, found: Importe
     """Write the evaluations of a run, or of somebody's own weights, that are not there yet; how many these are."""
     new = 0
     for path in files.find(f"runs/{key}/evaluations/*.json"):
-        try:
-            evaluation = read_record(path, EvaluationRecord, without_digest=True, files=files)
-        except DamagedFile as error:
-            found.refused[str(path)] = str(error)
+        evaluation = _verified(path, EvaluationRecord, files, found)
+        if evaluation is None or key in found.otherwise:
             continue
-        if key not in found.otherwise and (in_place or target.evaluation(key, evaluation.key) is None):
+        if in_place or target.evaluation(key, evaluation.key) is None:
             target.write_evaluation(_marked(evaluation, in_place=in_place))
             new += 1
     return new
@@ -182,15 +180,20 @@ def _import_timings(record: RunRecord, files: Files, target: RunStore, found: Im
     if record.timed_alone:
         coming.append((None, timing_of(record)))
     for path in files.find(f"runs/{key}/timings/*.json"):
-        try:
-            timing = read_record(path, Timing, without_digest=True, files=files)
-        except DamagedFile as error:
-            found.refused[str(path)] = str(error)
-            continue
-        coming.append((path.stem if in_place else None, timing))
+        if (timing := _verified(path, Timing, files, found)) is not None:
+            coming.append((path.stem if in_place else None, timing))
     for number, timing in coming:
         if number is not None or (timing.seconds, timing.cpu_seconds) not in known:
             target.write_timing(key, _marked(timing, in_place=in_place), number=number)
+
+
+def _verified(path: Path, kind: type[R], files: Files, found: Imported) -> R | None:
+    """A record, or None of a damaged one, which is refused."""
+    try:
+        return read_record(path, kind, without_digest=True, files=files)
+    except DamagedFile as error:
+        found.refused[str(path)] = str(error)
+        return None
 
 
 def _run_record(path: Path, files: Files) -> tuple[RunRecord, bool]:

@@ -71,7 +71,7 @@ def collect_timings(*results: str | Path, study: str) -> pd.DataFrame:
     -------
     DataFrame
         ``key, arm, variant, fraction, seed, device, threads``, ``seconds`` and ``cpu_seconds`` of training
-        and selection; one row for each repetition, and for what several folders have.
+        and selection; one row for each repetition, once though several folders may have it.
     """
     rows: list[dict[str, Any]] = []
     for folder in results:
