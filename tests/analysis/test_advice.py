@@ -179,10 +179,15 @@ def test_with_many_wrong_labels_pruning_is_advised() -> None:
     assert "extrapolated" not in text
     assert told(Request.create(cost=0.3), dataset={"digits": {"label_noise": 0.4}}).count("Prune: 60 %") == 1
     assert "Prune: 80 % of the data, kept by 'aum'" in told(Request.create(cost=0.3, wrong_labels=0.2))
-    some = told(Request.create(cost=0.3, wrong_labels=0.1))
+    some = told(Request.create(cost=0.3, wrong_labels=0.1))  # which was measured on CIFAR-10 alone
     assert "Do not prune" in some
-    assert "extrapolated to 10 % of the labels wrong" in some
-    assert "reached there" in some
+    assert "10 % of the labels wrong), preact_resnet" in some
+    assert "extrapolated to digits" in some
+    assert "of the labels wrong: whether" not in some
+    few = told(Request.create(cost=0.3, wrong_labels=0.05))
+    assert "Do not prune" in few
+    assert "extrapolated to 5 % of the labels wrong" in few
+    assert "reached there" in few
 
 
 def test_the_command_is_one_that_runs() -> None:
