@@ -24,8 +24,10 @@ Says = Literal["lower", "higher"] | None
 AS_FEWER_EPOCHS = f"{HELD}, but not known to be sooner than fewer epochs at its cost"
 NOTHING_TO_LOSE = f"{OPEN}, as no run on all the data was ever robust either"
 NEVER_ROBUST = f"{NOT_HELD}, as no run on the part was ever robust"
+TOO_SHORT = f"{OPEN}: no run on the part was ever robust, but with as many steps they are not known to be worse"
 FLAGGED_FROM_THE_START = f"{NOT_HELD}, as more runs on the part never were robust"
 AS_FEWER_STEPS = f"{HELD} only as fewer steps: with as many, not known to collapse less"
+AS_FEWER_STEPS_MORE = f"{OPEN}: more runs on the part, but not known to be more with as many steps"
 #: A fall of robust accuracy on held-out images without which no run that collapsed had been robust before.
 _FELL = 0.2
 
@@ -70,17 +72,17 @@ def _says(tests: Mapping[K, Signs | None]) -> dict[K, Says]:
 
 
 def fewer_claimed(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
-    """How many runs overfit catastrophically on a part of the data, beside all of it, and if they take as many steps.
+    """How many runs end robust to their own attack alone, on a part of the data, on all of it, and with as many steps.
 
-    From the start: they learn the training attack alone, and were robust at no check.
+    After a fall (catastrophic overfitting), or from the start: robust against a stronger attack at no check.
     """
     assert claim.fraction is not None
     lives = lives_of(lifetimes)
     fell = {point: rows.set_index("seed")["collapse_steps"].notna() for point, rows in lives.items()}
-    told, tests, verdicts, deepest = [], dict[tuple[str, str], Signs | None](), dict[str, str](), 0.0
-    for arm in claim.ways:
-        way, longer = arm.rpartition(": ")[0], control_arm("same_steps", arm)
-        places = [(arm, 1.0), (arm, claim.fraction), (longer, claim.fraction)]
+    ways = {arm.rpartition(": ")[0]: arm for arm in claim.ways}
+    told, tests, verdicts, deepest = [], dict[tuple[str, str], Signs | None](), dict.fromkeys(ways, OPEN), 0.0
+    for way, arm in ways.items():
+        places = [(arm, 1.0), *((each, claim.fraction) for each in _both(arm))]
         runs = [fell.get(place) for place in places]
         if any(found is None for found in runs):
             return NOT_MEASURED, OPEN
@@ -92,26 +94,36 @@ def fewer_claimed(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
         told.append(f"{way} {counts} of {len(shared)} ({' / '.join(best)} %)")
         if never_robust(lives[arm, 1.0]):
             verdicts[way] = NOTHING_TO_LOSE
-        elif never_robust(lives[arm, claim.fraction]):
-            verdicts[way] = NEVER_ROBUST
-        else:
-            verdicts[way] = OPEN
-            tests[way, "pruned"], tests[way, "as long"] = sign_test(pruned, full), sign_test(as_long, full)
+            continue
+        tests[way, "as long"] = sign_test(as_long, full)
+        if not never_robust(lives[arm, claim.fraction]):
+            tests[way, "pruned"] = sign_test(pruned, full)
     says = _says(tests)
-    for way, arm in {arm.rpartition(": ")[0]: arm for arm in claim.ways}.items():
+    for way, arm in ways.items():
+        part, longer = (lives[point, claim.fraction] for point in _both(arm))
         if (way, "pruned") in tests:
             verdicts[way] = _of_way(says[way, "pruned"], says[way, "as long"])
-            part = lives[arm, claim.fraction]
             if verdicts[way] == NOT_HELD and never_robust(part[part["collapse_steps"].notna()]):
                 verdicts[way] = FLAGGED_FROM_THE_START
+        elif verdicts[way] != NOTHING_TO_LOSE:
+            worse = says[way, "as long"] == "higher" or never_robust(longer)
+            verdicts[way] = NEVER_ROBUST if worse else TOO_SHORT
     share = f"{100 * claim.fraction:g} %"
     where = f"on all the data / {share} of it / {share} with as many steps"
     height = "" if deepest > _FELL else f", from their start on: none falls by more than {100 * deepest:.0f} points"
-    measured = f"runs that overfit catastrophically, {where} (their best check, median)"
+    measured = f"runs that withstand their own attack alone, {where} (their best check, median)"
     return f"{measured}: {'; '.join(told)}{height}", together(verdicts)
 
 
+def _both(arm: str) -> tuple[str, str]:
+    """An arm, and its control with as many steps as the full run."""
+    return arm, control_arm("same_steps", arm)
+
+
 def _of_way(pruned: Says, as_long: Says) -> str:
+    """Both ways the control with as many steps has to agree: a shorter run collapses less, and learns less."""
     if pruned == "lower":
         return HELD if as_long == "lower" else AS_FEWER_STEPS
-    return NOT_HELD if pruned == "higher" else OPEN
+    if pruned == "higher":
+        return NOT_HELD if as_long == "higher" else AS_FEWER_STEPS_MORE
+    return OPEN

@@ -127,6 +127,11 @@ def check_machine(config: RunConfig) -> None:
     ------
     ConfigError
         No GPU; more than four threads for each core; initial weights that are not there, or changed.
+
+    Warns
+    -----
+    UserWarning
+        bfloat16 on a processor that has to emulate it.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device = 'cuda', but there is no GPU that torch can use; try 'auto' or 'cpu'")
@@ -135,6 +140,17 @@ def check_machine(config: RunConfig) -> None:
         raise ConfigError(f"threads = {config.threads}, but this machine has {cores} cores: at most {4 * cores}")
     if config.init is not None:
         config.init.check()
+    if config.precision == "bfloat16" and config.device == "cpu" and _emulates_bfloat16():
+        warnings.warn(
+            "precision = 'bfloat16', but this processor has no AVX-512: PyTorch emulates it, in ten to thirty times the "
+            "time of float32, which is another run; do these runs on a processor with AVX-512 BF16 or AMX, or on a GPU",
+            stacklevel=3,
+        )
+
+
+def _emulates_bfloat16() -> bool:
+    """Whether convolutions in bfloat16 are made of float32 ones number by number, as on x86 before AVX-512."""
+    return torch.backends.cpu.get_cpu_capability() in ("NO AVX", "AVX2")
 
 
 def fitted(config: RunConfig, dataset: Dataset) -> RunConfig:

@@ -9,9 +9,11 @@ from advprune_core.analysis.claims import claims_table
 from advprune_core.analysis.reliability import (
     AS_FEWER_EPOCHS,
     AS_FEWER_STEPS,
+    AS_FEWER_STEPS_MORE,
     FLAGGED_FROM_THE_START,
     NEVER_ROBUST,
     NOTHING_TO_LOSE,
+    TOO_SHORT,
 )
 from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, OPEN
 
@@ -89,7 +91,8 @@ _WAYS = ("FGSM", "Fast AT", "N-FGSM", "PGD-2")
         ((30, 30, 30, 30), (0, 0, 0, 0), (0, 0, 0, 0), HELD),
         ((30, 30, 30, 30), (0, 0, 0, 0), (30, 30, 30, 30), AS_FEWER_STEPS),
         ((30, 30, 30, 30), (30, 30, 30, 30), (0, 0, 0, 0), OPEN),
-        ((0, 0, 0, 0), (30, 30, 30, 30), (0, 0, 0, 0), NOT_HELD),
+        ((0, 0, 0, 0), (30, 30, 30, 30), (30, 30, 30, 30), NOT_HELD),
+        ((0, 0, 0, 0), (30, 30, 30, 30), (0, 0, 0, 0), AS_FEWER_STEPS_MORE),
         ((8, 0, 0, 0), (1, 0, 0, 0), (1, 0, 0, 0), OPEN),  # p = 2 / 2 ** 7, times the 8 tests
         # Of each way what it shows; with as many steps the second collapses more.
         (
@@ -128,8 +131,8 @@ def test_reliability_is_judged_with_as_many_steps_too(
 
 def test_what_is_flagged_from_the_start_lost_nothing() -> None:
     """More runs are flagged on the part, and of these none was ever robust: too short, not less reliable."""
-    counts = {(f"{way}: {arm}", f): 0 for way in _WAYS for arm, f in (("random", 1.0), ("same_steps(random)", 0.3))}
-    lives = lifetimes(counts | {(f"{way}: random", 0.3): 20 for way in _WAYS})
+    counts = {(f"{way}: {arm}", 0.3): 20 for way in _WAYS for arm in ("random", "same_steps(random)")}
+    lives = lifetimes(counts | {(f"{way}: random", 1.0): 0 for way in _WAYS})
     part = (lives["arm"] == "Fast AT: random") & (lives["fraction"] == 0.3) & lives["collapse_steps"].notna()
     lives.loc[part, "val_pgd_best"] = 0.2
     found = claims_table({}, lifetimes={"collapse_by_fraction": lives}).iloc[_RELIABILITY]
@@ -137,18 +140,29 @@ def test_what_is_flagged_from_the_start_lost_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "expected"),
+    ("never", "expected"),
     [
-        (("random", 1.0), NOTHING_TO_LOSE),
-        (("random", 0.3), NEVER_ROBUST),
-        (("same_steps(random)", 0.3), HELD),
+        ([("random", 1.0)], NOTHING_TO_LOSE),
+        ([("random", 0.3)], TOO_SHORT),
+        ([("random", 0.3), ("same_steps(random)", 0.3)], NEVER_ROBUST),
+        ([("same_steps(random)", 0.3)], HELD),
     ],
 )
-def test_what_never_was_robust_is_not_reliable_for_collapsing_less(where: tuple[str, float], expected: str) -> None:
+def test_what_never_was_robust_is_not_reliable_for_collapsing_less(
+    never: list[tuple[str, float]], expected: str
+) -> None:
     counts = {(f"{way}: random", 1.0): 30 for way in _WAYS} | {(f"{way}: random", 0.3): 0 for way in _WAYS}
     lives = lifetimes(counts | {(f"{way}: same_steps(random)", 0.3): 0 for way in _WAYS})
-    arm, fraction = where
-    lives.loc[(lives["arm"] == f"N-FGSM: {arm}") & (lives["fraction"] == fraction), "val_pgd_best"] = 0.1
+    for arm, fraction in never:
+        lives.loc[(lives["arm"] == f"N-FGSM: {arm}") & (lives["fraction"] == fraction), "val_pgd_best"] = 0.1
     found = claims_table({}, lifetimes={"collapse_by_fraction": lives}).iloc[_RELIABILITY]
     others = f"{HELD} (FGSM and Fast AT and PGD-2); {expected} (N-FGSM)"
     assert found["verdict"] == (HELD if expected == HELD else others)
+
+
+def test_a_part_that_never_was_robust_is_worse_if_more_runs_are_with_as_many_steps() -> None:
+    counts = {(f"{way}: {arm}", 0.3): 30 for way in _WAYS for arm in ("random", "same_steps(random)")}
+    lives = lifetimes(counts | {(f"{way}: random", 1.0): 5 for way in _WAYS})
+    lives.loc[(lives["arm"].str.endswith(": random")) & (lives["fraction"] == 0.3), "val_pgd_best"] = 0.1
+    found = claims_table({}, lifetimes={"collapse_by_fraction": lives}).iloc[_RELIABILITY]
+    assert found["verdict"] == NEVER_ROBUST

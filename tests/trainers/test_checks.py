@@ -19,7 +19,7 @@ from advprune_core.pruners.base import Context
 from advprune_core.pruners.random import Random
 from advprune_core.pruners.selection import check_selected
 from advprune_core.study.grid import check_entries, grid
-from advprune_core.trainers.checks import check_run, fitted
+from advprune_core.trainers.checks import check_machine, check_run, fitted
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from tests.tiny import tiny_run
@@ -183,3 +183,24 @@ def test_a_window_that_most_images_miss_the_end_of_is_refused_before_work(pruner
             assert not done
         else:
             assert train(config, dataset).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("units", "precision", "told"),
+    [
+        ("AVX2", "bfloat16", True),
+        ("NO AVX", "bfloat16", True),
+        ("AVX512", "bfloat16", False),
+        ("SVE256", "bfloat16", False),
+        ("DEFAULT", "bfloat16", False),
+        ("AVX2", "float32", False),
+    ],
+)
+def test_a_processor_that_emulates_bfloat16_is_told_before_work(
+    units: str, precision: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: units)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_machine(RunConfig.flat(precision=precision, device="cpu"))
+    assert any("PyTorch emulates it" in str(warning.message) for warning in caught) == told
