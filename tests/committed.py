@@ -206,6 +206,12 @@ def by_rule_on_the_digits() -> dict[str, Comparison]:
     return _the_best_first(found)
 
 
+def balanced_rule_on_the_digits() -> Comparison:
+    """The rule that the first paper's code has for each class by itself, beside fewer epochs."""
+    rule = "keep_fragile balanced=True"
+    return compare(of("pruners"), rule, f"same_cost({rule})", fraction=FIFTH)
+
+
 def _the_best_first(found: dict[str, Comparison]) -> dict[str, Comparison]:
     return dict(sorted(found.items(), key=lambda item: -item[1].difference.mean))
 
@@ -213,6 +219,16 @@ def _the_best_first(found: dict[str, Comparison]) -> dict[str, Comparison]:
 def one_step_on_all_digits() -> Comparison:
     """N-FGSM beside PGD-7, both on all the digits: what a cheaper attack is worth by itself."""
     return compare(of("trainers"), "N-FGSM: random", "PGD-AT: random", fraction=1.0)
+
+
+def one_step_within_3_16() -> Comparison:
+    """The same within a radius that is half as large again."""
+    return compare(of("carried"), "N-FGSM, eps 3/16: random", "PGD-AT, eps 3/16: random", fraction=1.0)
+
+
+def half_of_some_wrong() -> list[Case]:
+    """Half of CIFAR-10 by AUM, fewer than are right, where 20 and 40 % of the labels are wrong."""
+    return [_wrong_labels("noise_cifar10_cpu", wrong, 0.5, "CIFAR-10", _APGD) for wrong in (20, 40)]
 
 
 def _later(rule: str) -> str:
@@ -284,10 +300,11 @@ def _carried(study: str, point: Point, *, other: Point, data: str) -> Case:
     runs = points(table)
     (arm, share), (whole, matched) = point, other
     epochs, least = (runs[each]["epochs"].mean() for each in (point, other))
+    once = ", in which nothing is carried yet" * bool(least <= 1)
     return Case(
         data,
         f"a random {100 * share:g} %, {epochs:.2g} epochs",
-        f"{least:.2g} epoch{'s' * bool(least > 1.5)}",
+        f"{least:.2g} epoch{'s' * bool(least > 1.5)}{once}",
         runs[other]["robust"].mean(),
         compare(table, arm, whole, fraction=share, reference_fraction=matched),
         clean_gain(runs[point], runs[other]),

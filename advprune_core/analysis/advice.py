@@ -250,7 +250,8 @@ def _way(plan: Plan) -> str:
 def _beside(plan: Plan, rival: Plan) -> str:
     """What the best of the other kind reaches."""
     open_ = ", the difference is not established" * (rival.robust.mean > plan.robust.mean)
-    return f"  against {_way(rival)}: {_expected(rival.robust, 'robust')}{open_}"
+    between = ", interpolated between costs that were measured" * (rival.between[0] != rival.between[1])
+    return f"  against {_way(rival)}: {_expected(rival.robust, 'robust')}{between}{open_}"
 
 
 def _expected(value: Estimate, name: str) -> str:

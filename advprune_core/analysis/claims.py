@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from advprune_core.analysis.cells import component_settings, specification, with_accuracies
+from advprune_core.analysis.cells import specification, with_accuracies
 from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, estimate
 from advprune_core.analysis.labels import setting, trainings
 from advprune_core.analysis.reliability import fewer_claimed, sooner_claimed
-from advprune_core.analysis.rivals import at_equal_robustness, deciding, known_as_robust
-from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, together
-from advprune_core.analysis.seeds import as_a_constant, both_outcomes, runs_of, was_run, well_covered
-from advprune_core.analysis.summaries import points, seconds_ratio
+from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, so_far, together
+from advprune_core.analysis.seeds import both_outcomes, runs_of, was_run
+from advprune_core.analysis.speedups import cheaper, level, without_loss
+from advprune_core.analysis.summaries import points
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import (
     BETTER,
@@ -33,9 +33,6 @@ from advprune_core.analysis.verdicts import (
 from advprune_core.analysis.ways import SAME_COST
 from advprune_core.models.base import MODELS
 from advprune_core.study.unfinished import Missing
-
-#: Robust accuracy in [0, 1] that a run may lose and still count as robust as another; stated before the runs.
-MARGIN = 0.02
 
 
 def claims_table(
@@ -100,41 +97,11 @@ def _judged(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) 
     if not was_run(table, claim.reference, 1.0):
         return NOT_MEASURED, OPEN
     if claim.kind == "speed-up without loss":
-        return _without_loss(claim, table, missing=missing)
+        return without_loss(claim, table, missing=missing)
     assert claim.fraction is not None
     if not was_run(table, claim.reference, claim.fraction):
         return NOT_MEASURED, OPEN
-    return _cheaper(claim, table) if claim.kind == "speed-up" else _lost(claim, table)
-
-
-def _cheaper(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
-    """How many times what the pruned runs cost the full ones do; pruned from the start, and later."""
-    assert claim.number is not None
-    assert claim.fraction is not None
-    tested = table[table["robust"].notna()]
-    full, told, verdicts = runs_of(tested, claim.reference, 1.0), [], {}
-    for arm in (claim.reference, claim.later):
-        pruned = runs_of(tested, arm, claim.fraction)
-        if not len(pruned):
-            continue
-        epochs = component_settings(pruned["pruner"].iloc[0]).get("warmup_epochs", 0)
-        when = f"after {epochs} epochs" if epochs else "from the start"
-        times, seconds = float((full["cost"] / pruned["cost"]).mean()), seconds_ratio(pruned, full)
-        told.append(f"{times:.2f}x in passes{_timed(seconds, pruned, full)} (pruned {when})")
-        verdicts[when] = NOT_HELD if times < claim.number else HELD if seconds >= claim.number else OPEN
-    if not told:
-        return NOT_MEASURED, OPEN
-    return "; ".join(told), together(verdicts)
-
-
-def _timed(seconds: float, *timed: pd.DataFrame) -> str:
-    """How many times cheaper runs are in processor seconds, and whether these were taken alone; or why nobody knows."""
-    if np.isnan(seconds):
-        processors = [set(runs["run_device"].dropna()) for runs in timed if "run_device" in runs]
-        apart = len(processors) > 1 and all(processors) and not set.intersection(*processors)
-        return ", trained on other processors" * apart
-    alone = all("timed_alone" in runs and runs["timed_alone"].all() for runs in timed)
-    return f", {seconds:.2f}x in processor seconds{'' if alone else ' beside other work'}"
+    return cheaper(claim, table) if claim.kind == "speed-up" else _lost(claim, table)
 
 
 def _lost(claim: Claim, table: pd.DataFrame) -> tuple[str, str]:
@@ -161,19 +128,19 @@ def _lost_by(claim: Claim, table: pd.DataFrame, *, arm: str) -> tuple[str, str]:
         return NOT_MEASURED, OPEN
     full, pruned = runs_of(tested, reference, 1.0), runs_of(tested, arm, claim.fraction)
     seeds = full.index.intersection(pruned.index)
-    lost, level = found.over_images, _level(full.loc[seeds])
+    lost, of_all = found.over_images, level(full.loc[seeds])
     in_points = _at_most(surer.over_images, claim.number / 100)
     if not found.alike:
-        return f"{lost.text()} points of {level} ({lost.counted()}), tested differently", OPEN
+        return f"{lost.text()} points of {of_all} ({lost.counted()}), tested differently", OPEN
     if not full["robust"].loc[seeds].all():  # there is nothing to lose a share of
         never = "where a full run is not robust at all no share is known"
-        return f"{lost.text()} points of {level} ({lost.counted()}; {never})", f"{in_points} if points are meant"
+        return f"{lost.text()} points of {of_all} ({lost.counted()}; {never})", f"{in_points} if points are meant"
     shares = (1 - pruned["robust"] / full["robust"]).loc[seeds]
     outcomes = both_outcomes(pruned.loc[seeds], full.loc[seeds]) if found.other_images is not None else None
     share = _share(shares, outcomes, 1 - LEVEL)
     in_share = _at_most(_share(shares, outcomes, 1 - LEVEL / claim.looks), claim.number / 100)
     verdict = in_points if in_points == in_share else f"{in_points} if points are meant, else {in_share}"
-    return f"{lost.text()} points of {level}, {share.text()} % of what was robust ({lost.counted()})", verdict
+    return f"{lost.text()} points of {of_all}, {share.text()} % of what was robust ({lost.counted()})", verdict
 
 
 def _share(
@@ -189,59 +156,6 @@ def _share(
 
 def _at_most(loss: Estimate, said: float) -> str:
     return HELD if loss.high <= said else NOT_HELD if loss.low > said else OPEN
-
-
-def _without_loss(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) -> tuple[str, str]:
-    held_out = at_equal_robustness(table, reference=claim.reference, margin=MARGIN)
-    ways, full = held_out["arm"].str.rpartition(": ")[0], runs_of(table, claim.reference, 1.0)
-    pruned = held_out[ways.isin(claim.ways) & (held_out["fraction"] < 1)].sort_values("speed_up", ascending=False)
-    if not len(pruned):
-        return NOT_MEASURED, OPEN
-    if as_a_constant(full):
-        return f"no more robust on all the data than a constant answer ({_level(full)})", OPEN
-    assert claim.number is not None
-    as_cheap = pruned[pruned["speed_up"] >= claim.number]
-    known = [_as_robust(row, claim, table, of=len(as_cheap)) is True for _, row in as_cheap.iterrows()]
-    if any(known):
-        row = as_cheap[known].iloc[0]
-        return f"{_times(row, table, full)} ({row['arm']})", HELD
-    sure = pruned[[value is True for value in pruned["as_robust"]]]
-    best = f"{_times(sure.iloc[0], table, full)} ({sure['arm'].iloc[0]})" if len(sure) else "none known to be as robust"
-    awaited = [
-        point
-        for point in missing
-        if point.arm.rpartition(": ")[0] in claim.ways and point.control is None and point.fraction < 1
-    ]
-    whole = float(full["cost"].mean())
-    cheap = [point for point in awaited if point.passes is None or whole / point.passes >= claim.number]
-    told = [f"{best} so far" if awaited else best]
-    if len(as_cheap) or not len(sure):
-        rows = as_cheap if len(as_cheap) else pruned
-        row = rows[well_covered(rows["seeds"])].sort_values("difference").iloc[-1]
-        lost, kept = deciding(row), f"{row['arm']}, {100 * row['fraction']:g} %"
-        beside = f"{lost.points()} beside {_level(full)} ({kept}; {lost.counted()})"
-        told.append(f"at {_times(row, table, full)}: {beside}")
-    unpruned = [f"{way}: {claim.reference.rpartition(': ')[2]}" for way in claim.ways]
-    itself = held_out[held_out["arm"].isin(unpruned) & (held_out["matched_fraction"] == 1)]
-    for _, row in itself[itself["arm"] != claim.reference].iterrows():  # what this way of training loses itself
-        lost, way = deciding(row), row["arm"].rpartition(": ")[0]
-        told.append(f"{way} on all the data: {lost.points()} at {_times(row, table, full)} ({lost.counted()})")
-    less = [_as_robust(row, claim, table) is False for _, row in as_cheap.iterrows()]
-    if not all(less) or (cheap and not len(as_cheap)):
-        return "; ".join(told), OPEN
-    return "; ".join(told), _so_far(NOT_HELD, len(cheap))
-
-
-def _as_robust(row: pd.Series, claim: Claim, table: pd.DataFrame, *, of: int = 1) -> bool | None:
-    """Whether a row of `at_equal_robustness` loses no more than the margin, as one of so many; None if not known."""
-    places = {"fraction": row["matched_fraction"], "reference_fraction": 1.0}
-    found = compare(table, row["arm"], claim.reference, **places, confidence=1 - LEVEL / (of * claim.looks))
-    return known_as_robust(found, margin=MARGIN)
-
-
-def _so_far(verdict: str, missing: int) -> str:
-    """A verdict on what was run, where other runs might change it: ``not held so far; 1 run is missing``."""
-    return f"{verdict} so far; {missing} run{'s are' if missing > 1 else ' is'} missing" if missing else verdict
 
 
 def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) -> tuple[str, str]:
@@ -267,29 +181,18 @@ def _gained(claim: Claim, table: pd.DataFrame, *, missing: Collection[Missing]) 
     gain, full = verdict.comparison.over_images, tested[_of_its_way(arm, claim.reference), 1.0]
     told = (
         f"of {len(verdicts)} pruned and cheaper, beside the full run, {said[BETTER]} better and {said[WORSE]} worse "
-        f"beyond chance{more}; the best {gain.points()} beside {_level(full)} at {times[best]:.2f}x ({arm}, "
+        f"beyond chance{more}; the best {gain.points()} beside {level(full)} at {times[best]:.2f}x ({arm}, "
         f"{100 * fraction:g} %; {gain.counted()})"
     )
     if said[BETTER]:
         return told, HELD
     awaited = sum(point.control is None and point.fraction < 1 for point in missing)
-    return told, _so_far(NOT_HELD if said[WORSE] == len(verdicts) else OPEN, awaited)
+    return told, so_far(NOT_HELD if said[WORSE] == len(verdicts) else OPEN, awaited)
 
 
 def _of_its_way(arm: str, pruner: str) -> str:
     """The arm of a pruner in the way of training of another arm."""
     return "".join([*arm.rpartition(": ")[:2], pruner])
-
-
-def _times(row: pd.Series, table: pd.DataFrame, full: pd.DataFrame) -> str:
-    """How many times cheaper the runs of a row of `at_equal_robustness` are than the full ones, in both units."""
-    pruned = runs_of(table, row["arm"], row["matched_fraction"])
-    return f"{row['speed_up']:.2f}x in passes{_timed(row['speed_up_seconds'], pruned, full)}"
-
-
-def _level(runs: pd.DataFrame) -> str:
-    """How robust runs are: ``29.9 %``."""
-    return f"{100 * runs['robust'].mean():.1f} %"
 
 
 def _setting(table: pd.DataFrame, claim: Claim) -> str:

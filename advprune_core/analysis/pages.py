@@ -8,7 +8,6 @@ import pandas as pd
 
 from advprune_core.analysis.budgets import budget_findings
 from advprune_core.analysis.cells import settings, with_accuracies
-from advprune_core.analysis.claims import MARGIN
 from advprune_core.analysis.convergence import convergence_findings
 from advprune_core.analysis.decomposition import decomposition, decomposition_findings
 from advprune_core.analysis.doubts import doubts
@@ -18,6 +17,7 @@ from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.rivals import equal_cost_findings, equal_robustness_findings
 from advprune_core.analysis.seeds import well_covered
+from advprune_core.analysis.speedups import MARGIN
 from advprune_core.analysis.summaries import (
     after_attacks,
     markdown,

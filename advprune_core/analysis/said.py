@@ -41,6 +41,8 @@ class Claim:
     looks : int
         How many times records could have told, seeds having been added because they could not: each verdict is then
         by intervals that miss so many times more seldom (Bonferroni).
+    methods : tuple of str
+        Pruners that are the paper's own: what they lose is told where a random part decides.
     """
 
     paper: str
@@ -53,6 +55,7 @@ class Claim:
     ways: tuple[str, ...] = ()
     later: str = ""
     looks: int = 1
+    methods: tuple[str, ...] = ()
 
     @property
     def said(self) -> str:
@@ -69,6 +72,11 @@ def together(verdicts: Mapping[str, str]) -> str:
         return next(iter(found))
     names = {verdict: [name for name, own in verdicts.items() if own == verdict] for verdict in found}
     return "; ".join(f"{verdict} ({' and '.join(own)})" for verdict, own in names.items())
+
+
+def so_far(verdict: str, missing: int) -> str:
+    """A verdict on what was run, where other runs might change it: ``not held so far; 1 run is missing``."""
+    return f"{verdict} so far; {missing} run{'s are' if missing > 1 else ' is'} missing" if missing else verdict
 
 
 _A, _B = "2207.00694", "2302.12366"
@@ -109,6 +117,7 @@ CLAIMS = (
             reference,
             ways=ways,
             looks=looks,
+            methods=("grad_match", "glister"),
         )
         for data, study, says, number, reference, ways, looks in (
             ("CIFAR-10", "gradient_matching_cifar10_cpu", "data pruning", 3.44, "TRADES: random", _PLAIN, 2),

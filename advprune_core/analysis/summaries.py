@@ -27,11 +27,16 @@ def seconds_ratio(ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
 
     NaN where there is none: seconds of two processors, of a GPU and a CPU or at two speeds say nothing together.
     """
+    return float(seconds_ratios(ours, theirs).mean())
+
+
+def seconds_ratios(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.Series:
+    """The same of each of these seeds."""
     place = [name for name in _PLACE if name in ours and name in theirs]
     seeds = ours.index.intersection(theirs.index)
     ours, theirs = ours.loc[seeds], theirs.loc[seeds]
     same = (ours[place] == theirs[place]).all(axis=1)
-    return float((theirs["cost_seconds"] / ours["cost_seconds"])[same].mean())
+    return (theirs["cost_seconds"] / ours["cost_seconds"])[same]
 
 
 def mean_seconds(runs: pd.DataFrame) -> float:

@@ -25,8 +25,8 @@ class _CleanLoss(ScorePruner):
 class KeepEasy(_CleanLoss):
     """The lowest clean losses (Kaufmann et al. 2022, "high": drops the highest); 1 an image.
 
-    Helps where labels are noisy or little data is kept. Score it on adversarial images with
-    ``{score: {keep: lowest}}``.
+    Said to help where labels are noisy or little data is kept: not in the published runs of short adversarial
+    training. Score it on adversarial images with ``{score: {keep: lowest}}``.
     """
 
     name = "keep_easy"
@@ -39,7 +39,8 @@ class KeepEasy(_CleanLoss):
 class KeepHard(_CleanLoss):
     """The highest clean losses (Kaufmann et al. 2022, "low": drops the lowest); 1 an image.
 
-    Helps where most data is kept and easy images repeat each other; hurts with noisy labels.
+    Said to help where most data is kept and easy images repeat each other: not in the published runs of short
+    adversarial training. Hurts with noisy labels.
     """
 
     name = "keep_hard"

@@ -99,8 +99,9 @@ def split_scores(context: Context, score: ScoreName, *, steps: int | None = None
 class Score(OutputPruner, ScorePruner):
     """Any score (loss, margin, entropy, EL2N, GraNd, steps to break) with any keep rule.
 
-    Helps to compare what is worth keeping: hard (`highest` loss, EL2N, GraNd, entropy; `lowest`
-    margin, steps to break) wins where much data is left, easy or `stratified` where little is.
+    Helps to compare what is worth keeping. Of standard training it is said that hard images (`highest` loss, EL2N,
+    GraNd, entropy; `lowest` margin, steps to break) win where much data is left, easy ones or `stratified` where
+    little is; the published runs, adversarial and short, do not show it.
     Settings: the score, the keep rule, class balance, and `steps`: of the scoring attack, 0 for clean
     images, by default those of the training attack and clean images where there is none (standard
     training). Steps to break count those of an attack in any case, see `keep_fragile`. Cost per

@@ -142,8 +142,8 @@ def check_machine(config: RunConfig) -> None:
         config.init.check()
     if config.precision == "bfloat16" and config.device == "cpu" and _emulates_bfloat16():
         warnings.warn(
-            "precision = 'bfloat16', but this processor has no AVX-512: PyTorch emulates it, in ten to thirty times the "
-            "time of float32, which is another run; do these runs on a processor with AVX-512 BF16 or AMX, or on a GPU",
+            "precision = 'bfloat16', but this processor has no AVX-512: PyTorch emulates it, in ten to thirty times "
+            "the time of float32, which is another run; train these on a processor with AVX-512 BF16 or AMX, or a GPU",
             stacklevel=3,
         )
 

@@ -190,6 +190,15 @@ def test_with_many_wrong_labels_pruning_is_advised() -> None:
     assert "reached there" in few
 
 
+@pytest.mark.parametrize(("cost", "interpolated"), [(0.2, True), (0.3, False)])
+def test_a_rival_that_was_not_run_at_its_cost_is_said_to_be_interpolated(cost: float, interpolated: bool) -> None:
+    (beside,) = [line for line in told(Request.create(cost=cost)).splitlines() if line.startswith("  against ")]
+    points = read_points().query("dataset == 'digits' and wrong_labels == 0 and pruner == 'random'")
+    kept = float(beside.partition("against ")[2].partition(" %")[0]) / 100
+    assert (kept in set(points["fraction"])) != interpolated
+    assert beside.endswith(", interpolated between costs that were measured") == interpolated
+
+
 def test_the_command_is_one_that_runs() -> None:
     """Its options make the very run that was measured."""
     text = told(Request.create(cost=0.3, wrong_labels=0.4))

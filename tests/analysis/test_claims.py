@@ -143,7 +143,7 @@ def test_a_loss_is_one_of_other_images_too() -> None:
         ("loss", 0.276, f"{HELD} if points are meant, else {OPEN}", f"{HELD} if points are meant, else {OPEN}"),
         ("loss", 0.274, f"{HELD} if points are meant, else {NOT_HELD}", f"{HELD} if points are meant, else {OPEN}"),
         ("speed-up without loss", 0.2816, HELD, OPEN),
-        ("speed-up without loss", 0.2783, NOT_HELD, OPEN),
+        ("speed-up without loss", 0.2783, f"{NOT_HELD}; glister was not run so cheaply", OPEN),
     ],
 )
 def test_seeds_that_were_added_after_a_look_are_paid_for(
@@ -181,7 +181,7 @@ def test_one_seed_measures_and_does_not_judge() -> None:
     [
         (0.30, 25, HELD),  # 4x without loss
         (0.30, 50, NOT_HELD),  # without loss, but 2x
-        (0.10, 25, NOT_HELD),  # 4x, with a loss
+        (0.10, 25, f"{NOT_HELD}; glister was not run so cheaply"),  # 4x, with a loss
         (0.2805, 25, OPEN),  # 4x, and nobody can tell
     ],
 )
@@ -196,13 +196,13 @@ def test_a_speed_up_counts_without_a_loss(robust: float, cost: float, expected: 
     if expected == HELD:
         assert found["measured"][_PLAIN] == f"{times} (TRADES, warm start: grad_match every=7)"
     told, loss = found["measured"][_PLAIN], f"{100 * (robust - 0.30):+.1f} points ["
-    assert (f"; at {times}: {loss}" in told) == (expected in (NOT_HELD, OPEN) and as_cheap), "as cheap as was said"
+    assert (f"; at {times}: {loss}" in told) == (expected != HELD and as_cheap), "as cheap as was said"
     assert found["verdict"][_BULLET] == OPEN, "BulletTrain was not run"
     study = "gradient_matching_cifar10_cpu"
     elsewhere = claims_table({study: table}, missing={study: [missing("MART, warm start: random every=7")]})
     assert elsewhere["verdict"][_PLAIN] == expected, "what is missing is of another claim"
     unfinished = claims_table({study: table}, missing={study: [missing("TRADES, warm start: random every=7")]})
-    may_reach_it = f"{NOT_HELD} so far; 1 run is missing" if expected == NOT_HELD and as_cheap else OPEN
+    may_reach_it = f"{expected} so far; 1 run is missing" if expected.startswith(NOT_HELD) and as_cheap else OPEN
     assert unfinished["verdict"][_PLAIN] == (HELD if expected == HELD else may_reach_it)
     dear = claims_table({study: table}, missing={study: [missing("TRADES, warm start: random every=7", passes=30.0)]})
     assert dear["verdict"][_PLAIN] == expected, "what is missing costs too much to reach it"
@@ -221,7 +221,45 @@ def test_what_an_acceleration_loses_without_pruning_stands_beside_it() -> None:
     assert itself in found["measured"][_BULLET]
     assert " at 2.00x in passes, 2.00x in processor seconds beside other work (5 seeds)" in found["measured"][_BULLET]
     assert itself not in found["measured"][_PLAIN]
-    assert found["verdict"][_BULLET] == NOT_HELD
+    assert found["verdict"][_BULLET] == f"{NOT_HELD}; grad_match and glister were not run so cheaply"
+
+
+def test_what_the_papers_own_methods_lose_stands_beside_a_random_part() -> None:
+    """Of each the most robust that is as cheap as was said; where none is, the cheapest, and that it is not."""
+    table = stacked(
+        seeded_runs("TRADES: random", 0.30, **FACTS),
+        seeded_runs("TRADES: random", 0.20, fraction=0.2, cost=20, **FACTS),
+        seeded_runs("TRADES, warm start: grad_match every=7", 0.12, fraction=0.2, cost=32, **FACTS),
+        seeded_runs("TRADES, warm start: grad_match every=7", 0.15, fraction=0.3, cost=40, **FACTS),
+        seeded_runs("TRADES, warm start: glister every=7", 0.10, fraction=0.2, cost=25, **FACTS),
+        seeded_runs("TRADES, warm start: glister every=7", 0.18, fraction=0.3, cost=28, **FACTS),
+    ).assign(robust_pgd20=0.4)
+    found = claims_table({"gradient_matching_cifar10_cpu": table}).iloc[_PLAIN]
+    assert "(TRADES: random, 20 %; 5 seeds)" in found["measured"]
+    assert "; TRADES, warm start: grad_match every=7, 20 %, at 3.12x: -18.0 points [" in found["measured"]
+    assert "; TRADES, warm start: glister every=7, 30 %, at 3.57x: -12.0 points [" in found["measured"]
+    assert found["verdict"] == f"{NOT_HELD}; grad_match was not run so cheaply"
+
+
+def test_what_leaves_a_verdict_open_is_named() -> None:
+    """All but one are known to lose more than the margin; of that one nobody knows."""
+    unsure = seeded_runs("TRADES, warm start: glister every=7", 0.27, fraction=0.2, cost=25, **FACTS)
+    unsure["robust"] = unsure["robust"] + np.linspace(-0.1, 0.1, len(unsure))
+    table = stacked(
+        seeded_runs("TRADES: random", 0.30, **FACTS),
+        seeded_runs("TRADES: random", 0.20, fraction=0.2, cost=20, **FACTS),
+        unsure,
+    ).assign(robust_pgd20=0.4)
+    found = claims_table({"gradient_matching_cifar10_cpu": table}).iloc[_PLAIN]
+    assert found["verdict"] == f"{OPEN}, as TRADES, warm start: glister every=7, 20 % may be as robust"
+
+
+def test_seconds_of_some_seeds_say_of_how_many() -> None:
+    """The seeds that one machine has both of."""
+    table = headline(0.26, 0.20, run_device="a laptop")
+    table.loc[(table["fraction"] == 0.2) & (table["seed"] < 3), "run_device"] = "another"
+    found = claims_table({"cifar10_cpu": table}).iloc[2]
+    assert "5.00x in processor seconds beside other work of 2 seeds (pruned from the start)" in found["measured"]
 
 
 def copies(runs: pd.DataFrame, count: int) -> list[pd.DataFrame]:

@@ -125,7 +125,7 @@ def test_exactly_k_distinct_images(spec: Any, counts: list[int], fraction: float
         selection = pruner.select(made)
     except ConfigError as error:
         if "needs held-out images" in str(error):  # of classes with one image each none is held out
-            assert len(dataset.val_select) == 0  # noqa: PT017
+            assert len(dataset.val_select) == 0
         else:
             assert made.k == 0 or "would leave class" in str(error)  # noqa: PT017
         return
