@@ -22,10 +22,31 @@ _PIXELS = 2**20
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images (uint8, or float32 in [0, 1]), shape (n, C, H, W), and labels (int64), shape (n,)."""
+    """Images (uint8, or float32 in [0, 1]), shape (n, C, H, W), and labels (int64), shape (n,).
+
+    Raises
+    ------
+    DataError
+        What are no tensors of these shapes, or not as many images as labels. Values are not looked at.
+    """
 
     images: Tensor
     labels: Tensor
+
+    def __post_init__(self) -> None:
+        # Of types and shapes alone: nothing is computed, and no device is waited for.
+        images, labels = self.images, self.labels
+        for name, value in (("images", images), ("labels", labels)):
+            if not isinstance(value, Tensor):
+                raise DataError(f"{name} of a split must be a tensor, not {type(value).__name__}")
+        if images.dim() != 4:
+            raise DataError(f"images must have the shape (n, C, H, W), not {tuple(images.shape)}")
+        if labels.is_floating_point() or labels.is_complex():
+            kind = str(labels.dtype).removeprefix("torch.")
+            raise DataError(f"labels must be a tensor of whole numbers (int64), not one of {kind}")
+        if labels.shape != images.shape[:1]:
+            count = len(images)
+            raise DataError(f"labels have shape {tuple(labels.shape)}, for {count} images it must be ({count},)")
 
     def __len__(self) -> int:
         return len(self.labels)

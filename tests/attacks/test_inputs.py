@@ -94,8 +94,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"threat": ThreatModel()}, "not both"),
     "a dict as threat": ({"threat": {"eps": 0.1}, "eps": None}, "threat must be a ThreatModel"),
 }  # fmt: skip
-#: `Split` and its callers look at these before.
-NOT_OF_A_SPLIT = {"array", "labels as a list", "no pixels", "grey levels", "one image"}
+#: A `Split` may hold grey levels, and says the others in its own words.
+NOT_OF_A_SPLIT = {"array", "labels as a list", "grey levels", "one image"}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import DataError, DatasetSource, data_folder, dataset_from_arrays, load_dataset
-from advprune_core.datasets.splits import Dataset, channel_statistics, in_proportion, largest_remainder
+from advprune_core.datasets.splits import Dataset, Split, channel_statistics, in_proportion, largest_remainder
 from advprune_core.trainers.config import RunConfig
 from tests.memory import Largest
 
@@ -26,6 +26,33 @@ def arrays(n: int = 120, classes: int = 3, seed: int = 0) -> dict[str, Any]:
     x = rng.integers(0, 256, (n, 6, 5, 3), dtype=np.uint8)
     y = np.arange(n) % classes
     return {"x_train": x, "y_train": y, "x_test": x[:20, ::-1], "y_test": y[:20]}
+
+
+IMAGES, LABELS = torch.zeros(4, 1, 6, 5), torch.arange(4)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (IMAGES, LABELS[:3], r"labels have shape \(3,\), for 4 images it must be \(4,\)"),
+        (IMAGES[:3], LABELS, r"labels have shape \(4,\), for 3 images it must be \(3,\)"),
+        (IMAGES, torch.eye(4).long(), r"labels have shape \(4, 4\), for 4 images"),
+        (IMAGES[:, 0], LABELS, r"images must have the shape \(n, C, H, W\), not \(4, 6, 5\)"),
+        (IMAGES, LABELS.float(), "labels must be a tensor of whole numbers .int64., not one of float32"),
+        (IMAGES.numpy(), LABELS, "images of a split must be a tensor, not ndarray"),
+        (IMAGES, [0, 1, 2, 3], "labels of a split must be a tensor, not list"),
+    ],
+)
+def test_what_is_no_split(images: Any, labels: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Split(images, labels)
+
+
+def test_a_split_is_made_without_a_look_at_its_values() -> None:
+    """Tensors on the meta device have none: to look, as to wait for a GPU, would be an error."""
+    split = Split(IMAGES.to("meta"), LABELS.to("meta"))
+    assert len(split.take(torch.tensor([0, 2], device="meta"))) == 2
+    assert len(Split(IMAGES, LABELS).take(torch.arange(0))) == 0
 
 
 def test_digits_have_the_promised_sizes_and_end_with_other_writers(digits: Dataset) -> None:
