@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.apgd import APGD, APGDT
 from advprune_core.attacks.base import ATTACKS, Attack
-from advprune_core.attacks.ensemble import Outcome, turns
+from advprune_core.attacks.ensemble import Outcome, propose, turns
 from advprune_core.attacks.evaluate import inspected
 from advprune_core.attacks.fab import FABT
 from advprune_core.attacks.geometry import ThreatModel
@@ -132,7 +132,7 @@ class AutoAttack(Attack):
         for turn in turns([self], seed=seed):
             if len(left) == 0:
                 break
-            result[left] = turn.attack.perturb(model, x[left], y[left], threat=threat, seed=turn.key, ids=names[left])
+            result[left] = propose(turn.attack, model, x[left], y[left], threat=threat, seed=turn.key, ids=names[left])
             logits = quiet_logits(model, result[left])
             check_sound(logits)
             left = left[logits.argmax(1) == y[left]]
@@ -195,12 +195,11 @@ def autoattack(
     Warns
     -----
     UserWarning
-        What `guards.inspect` doubts; also if every image is misclassified already.
+        What stands in the outcome's `warnings`.
     """
     attack = AutoAttack.create(version=version, precision=precision, give_up=give_up)
     given = check_inputs(model, x, y, threat=threat, norm=norm, eps=eps, seed=seed, ids=ids, batch_size=batch_size)
     options: dict[str, Any] = {"seed": seed, "ids": given.ids, "batch_size": batch_size, "progress": progress}
-    folder = None if work is None else Path(work)
     return inspected(
-        model, Split(given.x, given.y), [attack], threat=given.threat, work=folder, keep_images=True, **options
+        model, Split(given.x, given.y), [attack], threat=given.threat, work=work, keep_images=True, **options
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
@@ -26,9 +26,10 @@ from advprune_core.base.files import read_sealed, write_sealed
 from advprune_core.base.ledger import count_passes, passes_counted
 from advprune_core.base.progress import attack_bar
 from advprune_core.base.randomness import stream
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Split
-from advprune_core.models.mode import device_of, quiet_logits, true_float32
-from advprune_core.models.passes import check_sound
+from advprune_core.models.mode import device_of, quiet_logits, true_float32, untouched
+from advprune_core.models.passes import check_sound, described
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,19 @@ class Outcome:
         True where the attack failed, and all before it. An image that is wrong without an attack is
         False. An attack in parts has an entry of its own, and ``label/part`` for each of them.
     warnings : tuple of str
-        Why these numbers may say more than is true: see `attacks.guards.inspect`.
+        Why these numbers may say more than is true: what `attacks.guards.inspect` doubts, clean accuracy at chance,
+        attacks that left the ball.
     x_adv : Tensor of float32, shape (n, C, H, W), or None
         Where they were asked for: the adversarial image of what is broken, else the clean one.
+    outside : dict of str to int
+        On how many images an attack, or part of one, left the ball or [0, 1]: to these it counts as having failed.
     """
 
     clean: NDArray[np.bool_]
     attacks: dict[str, NDArray[np.bool_]]
     warnings: tuple[str, ...] = ()
     x_adv: Tensor | None = None
+    outside: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         parts = [f"{label}={right.mean():.3f}" for label, right in {"clean": self.clean, **self.attacks}.items()]
@@ -137,7 +142,8 @@ def _joined(batches: Sequence[Outcome], order: Sequence[Turn]) -> Outcome:
         attacks |= parts | {owner: list(parts.values())[-1]}
     images = [batch.x_adv for batch in batches if batch.x_adv is not None]
     x_adv = torch.cat(images) if images else None
-    return Outcome(np.concatenate([batch.clean for batch in batches]), attacks, x_adv=x_adv)
+    outside = sum((Counter(batch.outside) for batch in batches), Counter[str]())
+    return Outcome(np.concatenate([batch.clean for batch in batches]), attacks, x_adv=x_adv, outside=dict(outside))
 
 
 def attack_batch(
@@ -184,14 +190,10 @@ def attack_batch(
         left = standing.nonzero().squeeze(1)
         on_turn(number, turn.label)
         if len(left):
-            proposed = turn.attack.perturb(model, x[left], y[left], threat=threat, seed=turn.key, ids=ids[left])
+            proposed = propose(turn.attack, model, x[left], y[left], threat=threat, seed=turn.key, ids=ids[left])
             allowed = inside(proposed, x[left], norm=threat.norm, eps=threat.eps)
             if not allowed.all():
-                warnings.warn(
-                    f"{turn.label} left the ball of radius {threat.eps:g} or [0, 1] on "
-                    f"{int((~allowed).sum())} images; these do not count",
-                    stacklevel=2,
-                )
+                found = replace(found, outside={**found.outside, turn.label: int((~allowed).sum())})
             # In the batch that was judged without an attack: rounding depends on the batch's size.
             tried = x_adv.clone()
             tried[left[allowed]] = proposed[allowed]
@@ -202,6 +204,28 @@ def attack_batch(
         found = replace(found, attacks={**found.attacks, turn.label: right.cpu().numpy()}, x_adv=x_adv)
         _save(path, found, x_adv, passes_counted() - begun)
     return found
+
+
+def propose(
+    attack: Attack, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor
+) -> Tensor:
+    """What an attack, which may be somebody's own, makes of images (B, C, H, W): float32, without a graph.
+
+    The model is put in eval mode, and left as it was.
+
+    Raises
+    ------
+    ConfigError
+        What it gives are no floats of the images' shape.
+    """
+    with untouched(model):
+        proposed = attack.perturb(model, x, y, threat=threat, seed=seed, ids=ids)
+    if isinstance(proposed, Tensor) and proposed.is_floating_point() and proposed.shape == x.shape:
+        return proposed.detach().to(x.device, torch.float32)
+    raise ConfigError(
+        f"the attack {attack.label()} gives {described(proposed)}, where adversarial images are wanted: a tensor of "
+        f"floats of the images' shape, {tuple(x.shape)}"
+    )
 
 
 def fingerprint(
@@ -227,6 +251,7 @@ def _save(path: Path | None, found: Outcome, x_adv: Tensor, spent: int) -> None:
     if path is None:
         return
     arrays: dict[str, Any] = {f"right {label}": right for label, right in found.attacks.items()}
+    arrays |= {f"outside {label}": np.array(count) for label, count in found.outside.items()}
     content = io.BytesIO()
     np.savez(content, **arrays, clean=found.clean, x_adv=x_adv.cpu().numpy(), passes=np.array(spent))
     write_sealed(path, content.getvalue())
@@ -239,5 +264,6 @@ def _load(path: Path | None, x: Tensor, attacks: Sequence[Turn]) -> tuple[Outcom
         return None, 0
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
         right = {turn.label: arrays[f"right {turn.label}"] for turn in attacks if f"right {turn.label}" in arrays}
+        outside = {label: int(arrays[f"outside {label}"]) for label in right if f"outside {label}" in arrays}
         x_adv = torch.from_numpy(arrays["x_adv"]).to(x.device)
-        return Outcome(arrays["clean"], right, x_adv=x_adv), int(arrays["passes"])
+        return Outcome(arrays["clean"], right, x_adv=x_adv, outside=outside), int(arrays["passes"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,14 @@ from advprune_core.attacks.base import Attack, parse_attacks
 from advprune_core.attacks.ensemble import Outcome, attack_split
 from advprune_core.attacks.geometry import ThreatModel, threat_model
 from advprune_core.attacks.guards import SAMPLE, inspect
-from advprune_core.attacks.inputs import check_images, check_numbers, check_whole
-from advprune_core.base.settings import ConfigError
+from advprune_core.attacks.inputs import check_images, check_labels, check_numbers, check_whole, in_unit
+from advprune_core.base.files import own_path
+from advprune_core.base.settings import ConfigError, check_names
 from advprune_core.datasets.splits import Split
 from advprune_core.models.mode import device_of, quiet_logits
 from advprune_core.models.passes import check_network
 
 __all__ = ["Outcome", "accuracy_under", "evaluate", "inspected", "pack_bits", "predictions", "unpack_bits", "wilson"]
-
-#: Optimiser steps, below which a network that has learnt nothing was hardly trained.
-_FEW_STEPS = 200
 
 
 @lru_cache(maxsize=4096)  # records are verified whenever they are read, and scipy takes a millisecond
@@ -69,15 +67,15 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 500,
     ids: Tensor | None = None,
-    work: Path | None = None,
+    work: str | Path | None = None,
     progress: bool = False,
-    steps: int | None = None,
+    **misplaced: Never,
 ) -> Outcome:
     """Attack every image that is classified correctly.
 
     An attack succeeds if the model misclassifies the image it returns, checked with one more
     pass at the evaluation's batch size; the attacks run in the order given, each on the images
-    that all before it failed on.
+    that all before it failed on. One that is listed again has other noise, and its place behind its name.
 
     Parameters
     ----------
@@ -94,13 +92,13 @@ def evaluate(
     batch_size : int
     ids : Tensor of int64, shape (n,), optional
         What noise is keyed by; default: the places in the split.
-    work : Path, optional
+    work : path, optional
         Folder that keeps the state after every attack and batch: a killed evaluation goes on from
         there, to the same outcome.
     progress : bool
         Show a bar with the images left and the time.
-    steps : int, optional
-        Of the optimiser in the model's training, if known: few are named where it has learnt nothing.
+    **misplaced
+        Refused: settings of an attack (steps, ...) are given with it.
 
     Returns
     -------
@@ -110,7 +108,8 @@ def evaluate(
     Raises
     ------
     ConfigError
-        No images, an unknown attack, settings out of range; what `guards.inspect` refuses.
+        No images, pixels outside [0, 1], an unknown attack, settings out of range; an attack that gives no images of
+        the shape it was given; what `guards.inspect` refuses.
 
     Warns
     -----
@@ -118,6 +117,44 @@ def evaluate(
         What stands in the outcome's `warnings`.
     """
     ball, chosen = threat_model(threat, norm, eps), parse_attacks(attacks)
+    if misplaced:
+        _refuse(next(iter(misplaced)), chosen)
+    options: dict[str, Any] = {"seed": seed, "ids": ids, "batch_size": batch_size, "work": work, "progress": progress}
+    return inspected(model, split, chosen, threat=ball, **options)
+
+
+def _refuse(name: str, attacks: Sequence[Attack]) -> None:
+    """Say where a keyword belongs that `evaluate` has not."""
+    for attack in attacks:
+        if name in type(attack).model_fields:
+            cls = type(attack).__name__
+            raise ConfigError(f"{name} is a setting of the attack {attack.name}: give {cls}({name}=...) as the attack")
+    check_names([name], evaluate.__kwdefaults__ or (), what="parameter")
+
+
+def inspected(
+    model: nn.Module,
+    split: Split,
+    attacks: Sequence[Attack],
+    *,
+    threat: ThreatModel,
+    seed: int,
+    ids: Tensor | None = None,
+    batch_size: int = 500,
+    work: str | Path | None = None,
+    keep_images: bool = False,
+    progress: bool = False,
+    remedy: str | None = None,
+) -> Outcome:
+    """What `evaluate` does with attacks and a threat model that were looked at; its caller warns of the doubts.
+
+    Parameters
+    ----------
+    keep_images : bool
+        Let the outcome have the adversarial images.
+    remedy : str, optional
+        What to do about a model that has learnt nothing, from who knows how it was trained.
+    """
     check_whole("seed", seed, least=0)
     check_whole("batch_size", batch_size, least=1)
     check_network(model)
@@ -129,47 +166,41 @@ def evaluate(
     if len(split) == 0:
         raise ConfigError("there are no images to evaluate on: the split is empty")
     names = None if ids is None else check_numbers("ids", ids, split.labels)
-    options = {"seed": seed, "ids": names, "batch_size": batch_size, "work": work, "progress": progress}
-    return inspected(model, split, chosen, threat=ball, steps=steps, **options)
-
-
-def inspected(
-    model: nn.Module,
-    split: Split,
-    attacks: Sequence[Attack],
-    *,
-    threat: ThreatModel,
-    steps: int | None = None,
-    **options: Any,
-) -> Outcome:
-    """What `ensemble.attack_split` finds (its options), and what is to be doubted in it, of which the caller warns."""
+    folder = None if work is None else own_path(work)
     device = device_of(model, split.labels.device)
     sample = check_images(split.pixels(slice(0, SAMPLE))).to(device)
-    doubts, classes = inspect(model, sample, split.labels.to(device), threat=threat)
+    labels = check_labels(split.labels, split.images)
+    if split.images.is_floating_point():  # of all, because any may lie outside
+        split = replace(split, images=in_unit(split.images))
+    doubts, classes = inspect(model, sample, labels.to(device), threat=threat)
     doubts += tuple(doubt for attack in attacks for doubt in attack.doubts(classes=classes))
-    outcome = attack_split(model, split, attacks, threat=threat, **options)
-    if not outcome.clean.any():
-        doubts += (
-            "every image is misclassified without an attack, so there was nothing to attack; "
-            + _remedy(steps, otherwise="check the labels, and that images and model go together"),
-        )
-    elif wilson(int(outcome.clean.sum()), len(outcome.clean))[0] <= 1 / classes:
-        longer = "train for longer, or with another learning rate or a smaller eps, and check the labels"
-        doubts += (
-            f"clean accuracy is at chance: {100 * outcome.clean.mean():.1f} % of {len(outcome.clean)} images, where "
-            f"guessing one of {classes} classes is right for {100 / classes:.1f} %; robust accuracy says nothing then; "
-            f"{_remedy(steps, otherwise=longer)}",
-        )
+    options: dict[str, Any] = {"batch_size": batch_size, "keep_images": keep_images, "progress": progress}
+    outcome = attack_split(model, split, attacks, threat=threat, seed=seed, ids=names, work=folder, **options)
+    doubts += tuple(_doubts_of_outcome(outcome, classes=classes, threat=threat, remedy=remedy))
     for doubt in doubts:
         warnings.warn(doubt, stacklevel=3)
     return replace(outcome, warnings=doubts)
 
 
-def _remedy(steps: int | None, *, otherwise: str) -> str:
-    """What to do about a network that has learnt nothing in so many steps (None: nobody knows how many)."""
-    if steps is None or steps >= _FEW_STEPS:
-        return otherwise
-    return f"only {steps} step{'s' * (steps != 1)}: train for more epochs, or with a smaller --batch-size"
+def _doubts_of_outcome(outcome: Outcome, *, classes: int, threat: ThreatModel, remedy: str | None) -> Iterator[str]:
+    """What only the attacked images show."""
+    if not outcome.clean.any():
+        yield (
+            "every image is misclassified without an attack, so there was nothing to attack; "
+            f"{remedy or 'check the labels, and that images and model go together'}"
+        )
+    elif wilson(int(outcome.clean.sum()), len(outcome.clean))[0] <= 1 / classes:
+        longer = "train for longer, or with another learning rate or a smaller eps, and check the labels"
+        yield (
+            f"clean accuracy is at chance: {100 * outcome.clean.mean():.1f} % of {len(outcome.clean)} images, where "
+            f"guessing one of {classes} classes is right for {100 / classes:.1f} %; robust accuracy says nothing then; "
+            f"{remedy or longer}"
+        )
+    for label, count in outcome.outside.items():
+        yield (
+            f"{label} left the ball of radius {threat.eps:g} ({threat.norm}) or [0, 1] on {count} images, which count "
+            "as not broken by it and flatter the model; let it project what it returns onto both"
+        )
 
 
 def accuracy_under(model: nn.Module, split: Split, attack: Attack, *, threat: ThreatModel, seed: int = 0) -> float:

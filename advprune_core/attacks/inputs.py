@@ -96,14 +96,24 @@ def check_images(x: Any) -> Tensor:
     if x.numel() == 0:
         raise ConfigError("the batch is empty" if len(x) == 0 else f"images of shape {tuple(x.shape)} have no pixels")
     with torch.inference_mode(mode=False):
-        copy = x.detach().to(torch.float32, copy=True)
-    low, high = (float(value) for value in torch.aminmax(copy))
+        return in_unit(x.detach().to(torch.float32, copy=True))
+
+
+def in_unit(x: Tensor) -> Tensor:
+    """Images of floats inside [0, 1]: themselves, or clamped where they are off by `ROUNDING`.
+
+    Raises
+    ------
+    ConfigError
+        Pixels elsewhere.
+    """
+    low, high = (float(value) for value in torch.aminmax(x))
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ConfigError(
             f"images must lie in [0, 1], these are in [{low:g}, {high:g}]: pass them "
             "unnormalised and let the model normalise inside, so that eps has the unit it says"
         )
-    return copy if low >= 0 and high <= 1 else copy.clamp_(0, 1)
+    return x if low >= 0 and high <= 1 else x.clamp(0, 1)
 
 
 def check_start(start: Any, x: Tensor) -> Tensor:

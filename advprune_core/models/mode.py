@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -35,15 +35,48 @@ def no_trace(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     # Setting modes costs more than a forward pass of a tiny network has time for: skip if right.
     if any(flag != wanted for flag in before):
         model.train(wanted)
-    saved = [buffer.clone() for buffer in model.buffers()] if wanted else []
     try:
-        with generators_kept(), torch.inference_mode(mode=False):
+        with (
+            _buffers_kept(model) if wanted else nullcontext(),
+            generators_kept(),
+            torch.inference_mode(mode=False),
+        ):
             yield
     finally:
         for module, flag in zip(modules, before, strict=True):
             if module.training != flag:
                 module.training = flag
-        for buffer, value in zip(model.buffers(), saved, strict=bool(saved)):
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """`no_trace` around code of somebody else's: whatever it does to modes, buffers and gradients is undone.
+
+    Inside, no weight has a gradient.
+    """
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    for parameter, _, gradient in before:
+        if gradient is not None:  # set aside: `backward` would add to it
+            parameter.grad = None
+    try:
+        with _buffers_kept(model), no_trace(model):
+            yield
+    finally:
+        for parameter, wanted, gradient in before:
+            if parameter.requires_grad != wanted:
+                parameter.requires_grad_(wanted)
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Put the values of all buffers (BatchNorm statistics) back after a block."""
+    saved = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(model.buffers(), saved, strict=True):
             buffer.data.copy_(value)  # of the data: autograd may still need the buffer, and it is as it was
 
 

@@ -52,7 +52,7 @@ def ask(model: nn.Module, x: Tensor) -> Tensor:
     if isinstance(logits, Tensor) and logits.dim() == 2 and len(logits) == len(x) and logits.is_floating_point():
         return logits
     raise ConfigError(
-        f"the model gives {_described(logits)} for {len(x)} images, where attacks need one tensor of logits "
+        f"the model gives {described(logits)} for {len(x)} images, where attacks need one tensor of logits "
         f"({len(x)}, classes); wrap it in an nn.Module whose forward returns that alone"
     )
 
@@ -67,7 +67,8 @@ def _refusal(error: Exception, x: Tensor) -> str:
     )
 
 
-def _described(outputs: Any) -> str:
+def described(outputs: Any) -> str:
+    """What somebody's code has given, as a message shows it."""
     if isinstance(outputs, Tensor):
         return f"outputs of shape {tuple(outputs.shape)} ({str(outputs.dtype).removeprefix('torch.')})"
     return f"an output of type {type(outputs).__name__}"

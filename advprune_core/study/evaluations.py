@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advprune_core.attacks.base import ATTACKS, PGD, Attack
 from advprune_core.attacks.compiled import CompiledPasses, Speed, compiled_passes
-from advprune_core.attacks.evaluate import Outcome, evaluate
+from advprune_core.attacks.evaluate import Outcome, inspected
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
 from advprune_core.base.keys import content_key, json_data
 from advprune_core.base.ledger import Ledger
@@ -20,6 +20,8 @@ from advprune_core.base.settings import ConfigError, Seed, Settings
 from advprune_core.datasets.splits import Dataset, Split
 from advprune_core.models.mode import true_float32
 
+#: Optimiser steps, below which a network that has learnt nothing was hardly trained.
+_FEW_STEPS = 200
 #: Images of a compiled pass of a search on a processor; what is left of a batch is cut and filled up to it.
 SEARCH_SIZE = 128
 
@@ -96,7 +98,8 @@ def evaluate_model(
     """Evaluate any network on a data set's test images: outcomes, and the ledger's state.
 
     With a folder `work`, an evaluation that was killed goes on where it was, to the same outcome;
-    its ledger counts what an undisturbed one would have.
+    its ledger counts what an undisturbed one would have. `steps` are the optimiser's in the model's training, if they
+    are known: doubts about a model that has learnt nothing name them where they are few.
 
     Raises
     ------
@@ -110,7 +113,7 @@ def evaluate_model(
         with ledger.phase("compile"):
             searches = compiled_searches(model, test, evaluation, device=device).instead_of(model)
     with searches, ledger.watch(model), ledger.phase("evaluate"):
-        outcome = evaluate(
+        outcome = inspected(
             model,
             test,
             evaluation.attacks,
@@ -120,9 +123,16 @@ def evaluate_model(
             ids=ids,
             work=work,
             progress=progress,
-            steps=steps,
+            remedy=_remedy(steps),
         )
     return outcome, ledger.state()
+
+
+def _remedy(steps: int | None) -> str | None:
+    """What to do about a network that has learnt nothing, if that is for want of steps of the optimiser."""
+    if steps is None or steps >= _FEW_STEPS:
+        return None
+    return f"only {steps} step{'s' * (steps != 1)}: train for more epochs, or with a smaller --batch-size"
 
 
 def compiled_searches(

@@ -374,18 +374,37 @@ def test_what_is_no_split_is_named(trained: nn.Module, digits: Dataset, split: S
             evaluate(trained, other, "fgsm", threat=THREAT)  # type: ignore[arg-type]
 
 
-def test_few_steps_are_named_where_nothing_is_right(digits: Dataset, split: Split) -> None:
-    wrong = Split(split.images, (split.labels + 1) % 10)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": 3}, r"steps is a setting of the attack pgd: give PGD\(steps=...\) as the attack"),
+        ({"restarts": 3}, r"restarts is a setting of the attack pgd"),
+        ({"bach_size": 3}, "unknown parameter 'bach_size' .did you mean 'batch_size'"),
+    ],
+)
+def test_settings_of_an_attack_are_given_with_it(given: dict, message: str, trained: nn.Module, split: Split) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate(trained, split, ["fgsm", "pgd"], threat=THREAT, **given)
 
-    class Knows(nn.Module):
-        """Says what the labels were."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            return nn.functional.one_hot(split.labels[: len(x)], 10).float() + 0 * x.flatten(1).sum(1, keepdim=True)
-
-    for steps, message in ((1, "only 1 step: train for more epochs"), (None, "check the labels"), (999, "check the")):
-        with pytest.warns(UserWarning, match=f"every image is misclassified .*{message}"):
-            evaluate(Knows(), wrong, "fgsm", threat=THREAT, steps=steps, batch_size=len(split))
+@pytest.mark.parametrize("place", [0, 40])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": 1.5}, r"must lie in \[0, 1\], these are in \[0, 1.5\]"),
+        ({"images": float("nan")}, r"must lie in \[0, 1\]"),
+        ({"labels": -1}, "labels are classes from 0, but the least is -1"),
+        ({"labels": 10}, "a label is 10, but the model has 10 classes"),
+    ],
+)
+def test_every_image_is_looked_at(
+    place: int, change: dict[str, float], message: str, trained: nn.Module, split: Split
+) -> None:
+    ((name, value),) = change.items()
+    split = Split(split.images.clone(), split.labels.clone())
+    getattr(split, name).view(len(split), -1)[place, -1] = value
+    with pytest.raises(ConfigError, match=message):
+        evaluate(trained, split, "fgsm", threat=THREAT)
 
 
 def test_short_texts(digits: Dataset, split: Split) -> None:
@@ -397,30 +416,6 @@ def test_short_texts(digits: Dataset, split: Split) -> None:
         assert len(repr(thing)) < 150
         assert "tensor(" not in repr(thing)
         assert "array(" not in repr(thing)
-
-
-_LONGER = "train for longer, or with another learning rate"
-
-
-@pytest.mark.parametrize(
-    ("steps", "said"),
-    [
-        (1, "only 1 step: train for more epochs, or with a smaller --batch-size"),
-        (12, "only 12 steps: train for more epochs"),
-        (5000, _LONGER),
-        (None, _LONGER),
-    ],
-)
-def test_what_to_do_about_accuracy_at_chance_is_said(steps: int | None, said: str) -> None:
-    class Constant(nn.Module):
-        """Sees the first class in every image."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1)[:, :1] * torch.tensor([1.0, 0.5, 0.25, 0.0])
-
-    split = Split(torch.linspace(0.5, 1, 20).view(20, 1, 1, 1), torch.arange(20) % 4)
-    with pytest.warns(UserWarning, match=f"at chance: 25.0 % .*; {said}"):
-        evaluate(Constant(), split, [FGSM()], eps=1e-4, steps=steps)
 
 
 @pytest.mark.parametrize(("right", "doubted"), [(6, True), (8, True), (9, False), (20, False)])

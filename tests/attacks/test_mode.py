@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from advprune_core.models.mode import Mode, no_trace
+from advprune_core.models.mode import Mode, no_trace, untouched
 
 Network = Callable[[str], nn.Module]
 Watch = Callable[..., AbstractContextManager[None]]
@@ -24,6 +24,21 @@ def test_leaves_no_trace(name: str, mode: Mode, fails: bool, network: Network, n
     with nothing_left(model, x), expected, no_trace(model, mode):
         assert {module.training for module in model.modules()} == {mode == "train"}
         model(x)
+        if fails:
+            raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_whatever_somebody_else_does_to_a_model_is_undone(fails: bool, network: Network, nothing_left: Watch) -> None:
+    model, x = network("preact_resnet18"), torch.rand(3, 1, 8, 8)
+    expected = pytest.raises(RuntimeError, match="broken") if fails else nullcontext()
+    with nothing_left(model, x), expected, untouched(model):
+        assert not any(module.training for module in model.modules())
+        assert all(parameter.grad is None for parameter in model.parameters())
+        statistics = [buffer.clone() for buffer in model.buffers()]
+        model.requires_grad_(True).train()(x).sum().backward()
+        assert not all(map(torch.equal, statistics, model.buffers()))
+        model.requires_grad_(False)
         if fails:
             raise RuntimeError("broken")
 
