@@ -22,6 +22,9 @@ from advprune_core.models.passes import check_classes, check_sound
 SAMPLE = 32
 #: The brightest pixel of grey levels 0..16 that were divided by 255.
 BLACK = 16 / 255
+#: The largest L-inf radius that is usual on photographs. L2 radii begin at more than twice that (36/255, of certified
+#: networks on CIFAR): one up to here, where so many pixels share it that it hardly moves them, was meant in L-inf.
+LARGEST_LINF = 16 / 255
 
 
 def inspect(model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel) -> tuple[tuple[str, ...], int]:
@@ -42,7 +45,7 @@ def inspect(model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel) -> t
     -------
     doubts : tuple of str
         Model in train mode; random outputs; probabilities instead of logits; gradients that vanish;
-        images that are nearly black; a radius that makes every image grey.
+        images that are nearly black; a radius that makes every image grey; an L2 radius in units of L-inf.
     classes : int
         Number of logits.
 
@@ -54,7 +57,7 @@ def inspect(model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel) -> t
     """
     given = check_inputs(model, x[:SAMPLE], y[:SAMPLE], threat=threat)
     x, labels = given.x, given.y
-    doubts = [*_doubts_of_images(x, threat)]
+    doubts = [*doubts_of_images(x, threat)]
     if any(isinstance(module, _NormBase | _DropoutNd) and module.training for module in model.modules()):
         doubts.append(
             "the model is in train mode (dropout, normalisation): it is attacked in eval mode and put back; "
@@ -81,7 +84,8 @@ def inspect(model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel) -> t
     return tuple(doubts), logits.shape[1]
 
 
-def _doubts_of_images(x: Tensor, threat: ThreatModel) -> Iterator[str]:
+def doubts_of_images(x: Tensor, threat: ThreatModel) -> Iterator[str]:
+    """What images (B, C, H, W) in [0, 1] and a threat model say by themselves."""
     brightest, pixels = float(x.max()), x[0].numel()
     if brightest <= BLACK + 1e-6:
         yield (
@@ -93,6 +97,13 @@ def _doubts_of_images(x: Tensor, threat: ThreatModel) -> Iterator[str]:
         yield (
             f"eps = {threat.eps:g} turns any image of {pixels} pixels into plain grey ({threat.norm}, from {grey:g}): "
             "no model can be robust; it is in units of [0, 1], 8 grey levels are '8/255'"
+        )
+    moved = threat.eps / math.sqrt(pixels)
+    if threat.norm == "l2" and threat.eps <= LARGEST_LINF and moved < 1 / 255:
+        yield (
+            f"eps = {threat.eps:g} in L2 is next to no attack: spread over {pixels} pixels it moves each by "
+            f"{255 * moved:.2g} of 255 grey levels; was an L-inf radius meant? Usual in L2 are 0.5 for 3x32x32 pixels "
+            "and 2 for 28x28"
         )
 
 

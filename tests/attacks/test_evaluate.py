@@ -26,6 +26,7 @@ from advprune_core.attacks.evaluate import (
     unpack_bits,
     wilson,
 )
+from advprune_core.attacks.guards import doubts_of_images
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset, Split
 from advprune_core.models.base import build_model
@@ -322,6 +323,36 @@ def test_a_round_eps_of_8(trained: nn.Module, split: Split) -> None:
         evaluate(trained, split, "fgsm", eps=8)
     with pytest.warns(UserWarning, match="plain grey .l2, from 4"):
         evaluate(trained, split, "fgsm", norm="L2", eps=8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "norm", "eps", "doubted"),
+    [
+        ((3, 32, 32), "l2", "8/255", True),
+        ((3, 32, 32), "l2", "16/255", True),
+        ((1, 28, 28), "l2", "8/255", True),
+        ((3, 8, 8), "l2", "8/255", True),
+        ((3, 64, 64), "l2", "4/255", True),
+        ((3, 32, 32), "linf", "1/255", False),
+        # Radii of the field: of empirical and of certified robustness, of training for transfer, of the digits here.
+        *(((3, 32, 32), "l2", eps, False) for eps in (0.1, "36/255", 0.25, 0.5, "128/255", 1.0)),
+        *(((1, 28, 28), "l2", eps, False) for eps in (0.1, 0.5, 1.0, 1.5, 2.0)),
+        *(((1, 8, 8), "l2", eps, False) for eps in ("8/255", "1/16", 0.125, 0.5)),
+        *(((3, 64, 64), "l2", eps, False) for eps in ("36/255", 0.5)),
+        *(((3, 224, 224), "l2", eps, False) for eps in (0.1, 0.25, 0.5, 3.0)),
+    ],
+)
+def test_an_l2_radius_in_units_of_l_inf_is_doubted(shape: Any, norm: Any, eps: Any, doubted: bool) -> None:
+    threat = ThreatModel.create(norm=norm, eps=eps)
+    doubts = list(doubts_of_images(torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)), threat))
+    assert [bool(re.search("next to no attack.*was an L-inf radius meant", doubt)) for doubt in doubts] == [
+        True
+    ] * doubted
+
+
+def test_a_small_l2_radius_stands_in_the_outcome(trained: nn.Module, split: Split) -> None:
+    with pytest.warns(UserWarning, match="eps = 0.0235294 in L2 .* over 64 pixels it moves each by 0.75 of 255 grey"):
+        assert len(evaluate(trained, split, "fgsm", norm="l2", eps="6/255").warnings) == 1
 
 
 def test_numbers_that_are_none(trained: nn.Module, split: Split) -> None:
