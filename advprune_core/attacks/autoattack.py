@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, mode
 from torch import Tensor, nn
 
 from advprune_core.attacks.apgd import APGD, APGDT
-from advprune_core.attacks.base import ATTACKS, Attack
+from advprune_core.attacks.base import ATTACKS, Attack, parse_attacks
 from advprune_core.attacks.ensemble import Outcome, propose, turns
 from advprune_core.attacks.evaluate import inspected
 from advprune_core.attacks.fab import FABT
@@ -32,7 +32,7 @@ Version = Literal["standard", "apgd"]
 
 def _version(value: Any) -> Any:
     if isinstance(value, list | tuple) and value:
-        return tuple(ATTACKS.parse(spec) for spec in value)
+        return parse_attacks(value)
     if value not in (versions := get_args(Version)):
         raise ValueError(f"{value!r} is no version: {' or '.join(map(repr, versions))}, or a list of attacks")
     return value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -41,7 +42,8 @@ class Attack(Component):
     ) -> Tensor:
         """Adversarial images for `x` (B, C, H, W) in [0, 1] with labels `y` (B,).
 
-        Noise is keyed by `seed` and `ids` (B,), the images' places in their data set.
+        Noise is keyed by `seed` and `ids` (B,), the images' places in their data set. An evaluation undoes what this
+        does to the model's mode, statistics and gradients, and to torch's generators.
         """
         raise NotImplementedError
 
@@ -52,16 +54,41 @@ def parse_attacks(specs: Any) -> tuple[Attack, ...]:
     Raises
     ------
     ConfigError
-        An unknown name or setting; none at all.
+        An unknown name or setting; none at all; one of your own that cannot be called.
     """
-    several = [specs] if isinstance(specs, Attack | str | Mapping) else specs
-    try:
-        found = tuple(ATTACKS.parse(spec) for spec in several)
-    except (TypeError, ValueError) as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from None
+    one = isinstance(specs, Component | str | Mapping) or not isinstance(specs, Iterable)
+    found = tuple(ATTACKS.parse(spec) for spec in ([specs] if one else specs))
     if not found:
         raise ConfigError("no attack is given; allowed: " + ", ".join(ATTACKS.classes()))
+    for attack in found:
+        _check_perturb(attack)
     return found
+
+
+def _check_perturb(attack: Attack) -> None:
+    """Refuse an attack without a `perturb` that takes what the one of `Attack` takes."""
+    if attack.parts():  # which are called instead
+        return
+    own, whole = type(attack).perturb, "perturb(self, model, x, y, *, threat, seed, ids=None)"
+    if own is Attack.perturb:
+        raise ConfigError(f"the attack {attack.label()} has no {whole}")
+    try:
+        inspect.signature(own).bind(attack, None, None, None, threat=None, seed=0, ids=None)
+    except TypeError as error:
+        raise ConfigError(f"the attack {attack.label()} cannot be called as {whole}: {error}") from None
+
+
+def check_distinct(attacks: Sequence[Attack]) -> None:
+    """Refuse an attack that is listed twice: the second finds what the first did.
+
+    Raises
+    ------
+    ConfigError
+        With the attacks.
+    """
+    labels = [attack.label() for attack in attacks]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"an attack is listed twice: {', '.join(labels)}")
 
 
 @ATTACKS.register

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from advprune_core.attacks.geometry import ThreatModel, threat_model
 from advprune_core.base.settings import ConfigError, check_names
 from advprune_core.datasets.arrays import ROUNDING
-from advprune_core.models.passes import check_network, kind_of
+from advprune_core.models.passes import check_classes, check_network, kind_of
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -135,6 +135,20 @@ def check_labels(y: Any, x: Tensor) -> Tensor:
     if (least := int(labels.min())) < 0:
         raise ConfigError(f"labels are classes from 0, but the least is {least}")
     return labels
+
+
+def check_logits(target: Any, x: Tensor) -> Tensor:
+    """Clean logits (B, classes) as the target of KL."""
+    if not isinstance(target, Tensor) or not target.is_floating_point() or target.dim() != 2 or len(target) != len(x):
+        raise ConfigError(f"with loss = 'kl' the target holds the clean logits, floats of shape ({len(x)}, classes)")
+    return target.detach().to(x.device)
+
+
+def check_width(logits: Tensor, target: Tensor, *, classes: int) -> None:
+    """Refuse logits of fewer classes than labels need, or of others than a target of logits has."""
+    check_classes(logits, classes)
+    if target.dim() == 2 and target.shape[1] != logits.shape[1]:
+        raise ConfigError(f"target has logits of {target.shape[1]} classes, the model of {logits.shape[1]}")
 
 
 def check_numbers(name: str, values: Any, x: Tensor) -> Tensor:

@@ -27,9 +27,11 @@ from advprune_core.attacks.inputs import (
     check_choice,
     check_inputs,
     check_labels,
+    check_logits,
     check_numbers,
     check_start,
     check_whole,
+    check_width,
 )
 from advprune_core.attacks.losses import LOSSES, AttackLoss
 from advprune_core.base import randomness
@@ -37,7 +39,7 @@ from advprune_core.base.ledger import attack_pass
 from advprune_core.base.randomness import normal, stream
 from advprune_core.base.settings import ConfigError
 from advprune_core.models.mode import Mode, no_trace
-from advprune_core.models.passes import ask, check_classes, check_sound, gradient_of
+from advprune_core.models.passes import ask, check_sound, gradient_of
 
 StartArgument = Literal["clean", "random"] | Tensor
 
@@ -169,9 +171,7 @@ def pgd(
     needed = max(given.classes, int(goal.max()) + 1) if loss != "kl" else given.classes
 
     def losses(logits: Tensor, wanted: Tensor) -> Tensor:
-        check_classes(logits, needed)
-        if wanted.dim() == 2 and wanted.shape != logits.shape:
-            raise ConfigError(f"target has logits of {wanted.shape[1]} classes, the model of {logits.shape[1]}")
+        check_width(logits, wanted, classes=needed)
         return LOSSES[loss](logits, wanted)
 
     def random_start(rows: Tensor, key: int) -> Tensor:
@@ -270,13 +270,6 @@ def fgsm(
     """Fast gradient sign method: one step of length `eps` (see `pgd` for the parameters)."""
     ball = threat_model(threat, norm, eps)
     return pgd(model, x, target, threat=ball, steps=1, step_size=ball.eps, start=start, loss=loss, seed=seed, mode=mode)
-
-
-def check_logits(target: Any, x: Tensor) -> Tensor:
-    """Clean logits (B, classes) as the target of KL."""
-    if not isinstance(target, Tensor) or not target.is_floating_point() or target.dim() != 2 or len(target) != len(x):
-        raise ConfigError(f"with loss = 'kl' the target holds the clean logits, floats of shape ({len(x)}, classes)")
-    return target.detach().to(x.device)
 
 
 def check_steps(steps: Any, x: Tensor) -> int | Tensor:

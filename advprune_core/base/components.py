@@ -117,6 +117,10 @@ class Registry(Generic[C]):
         self._family = cls
         return cls
 
+    @property
+    def _one(self) -> str:
+        return f"{'an' if self.noun[0] in 'aeiou' else 'a'} {self.noun}"
+
     def register(self, cls: type[C]) -> type[C]:
         """Class decorator: make `cls` available under ``cls.name``.
 
@@ -150,21 +154,25 @@ class Registry(Generic[C]):
         """
         if isinstance(spec, Component):
             if not isinstance(spec, self._family):
-                raise ConfigError(f"{shown(spec)} is not a {self.noun}")
+                raise ConfigError(f"{shown(spec)} is not {self._one}")
             return spec
+        if inspect.isclass(spec) and issubclass(spec, self._family):
+            own = spec.__qualname__
+            raise ConfigError(f"{own} is a class, where {self._one} is an object of one: {own}(...), or its name")
         name: Any = spec
         settings: Any = {}
         if isinstance(spec, Mapping) and len(spec) == 1:
             name, settings = next(iter(spec.items()))
         if not isinstance(name, str) or not isinstance(settings, Mapping | None):
-            raise ConfigError(f"a {self.noun} is a name or {{name: {{setting: value}}}}, not {shown(spec)}")
+            own = f"; one of your own is an object of a subclass of {self._family.__name__}" if callable(spec) else ""
+            raise ConfigError(f"{self._one} is a name or {{name: {{setting: value}}}}, not {shown(spec)}{own}")
         settings = dict(settings or {})
         if any(not isinstance(key, str) for key in settings):
             raise ConfigError(f"{self.noun} {name}: settings have names, not {list(settings)}")
         if ":" in name:
             cls = import_object(name)
             if not (inspect.isclass(cls) and issubclass(cls, self._family)):
-                raise ConfigError(f"{name!r} is not the class of a {self.noun}")
+                raise ConfigError(f"{name!r} is not the class of {self._one}")
         else:
             check_names([name], self.classes(), what=self.noun)
             cls = self._classes[name]

@@ -29,7 +29,7 @@ def run(
     """Train and evaluate one run; what is there is not run again."""
     from advprune_core.analysis.cells import threat_name
     from advprune_core.analysis.verdicts import on_one_seed
-    from advprune_core.attacks.base import ATTACKS
+    from advprune_core.attacks.base import parse_attacks
     from advprune_core.base.files import shown
     from advprune_core.base.settings import check_names
     from advprune_core.pruners.base import PRUNERS
@@ -54,7 +54,7 @@ def run(
         raise ConfigError(
             f"--pruner {typed(asked['pruner'])} needs the share of the images to keep, as in --fraction 0.4"
         )
-    attacks = tuple(ATTACKS.parse(value_of(text)) for text in evaluation) if evaluation else PGD_40
+    attacks = parse_attacks([value_of(text) for text in evaluation]) if evaluation else PGD_40
     execution = Execution(engine="serial", timed_repeats=0, data=data, results=out, retrain=retrain)
     label = pruner_label(config.pruner)
     entries = [Entry(label, config.fraction, config.seed, config, attacks=attacks)]

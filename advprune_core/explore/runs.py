@@ -10,7 +10,7 @@ import pandas as pd
 
 from advprune_core.analysis.estimates import accuracy, estimate
 from advprune_core.analysis.summaries import Point
-from advprune_core.attacks.base import ATTACKS, Attack
+from advprune_core.attacks.base import Attack, parse_attacks
 from advprune_core.base.settings import ConfigError
 from advprune_core.explore.curves import metrics_of
 from advprune_core.explore.sources import Source
@@ -44,7 +44,7 @@ def config_of(record: RunRecord) -> RunConfig:
 def attacks_of_row(source: Source, row: pd.Series) -> tuple[Attack, ...]:
     """The attacks that a row of a study's table was tested with."""
     found = source.store.evaluation(row["key"], row["evaluation"])
-    return PGD_40 if found is None else tuple(map(ATTACKS.parse, found.config["attacks"]))
+    return PGD_40 if found is None else parse_attacks(found.config["attacks"])
 
 
 def point_summary(table: pd.DataFrame, point: Point) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import Norm, NormSetting, ascend, check_radius, project
-from advprune_core.attacks.inputs import check_images
+from advprune_core.attacks.inputs import check_choice, check_images, check_labels, check_logits, check_width
 from advprune_core.attacks.losses import LOSSES, AttackLoss
 from advprune_core.attacks.pgd import climb, warn_of_long_steps
 from advprune_core.base.components import component_field
@@ -85,9 +85,15 @@ class AttackPolicy(Settings):
         Raises
         ------
         ConfigError
-            Images that are no floats in [0, 1].
+            Images that are no floats in [0, 1], an unknown loss, a target that it cannot have, labels of classes
+            that the model has not.
         """
-        batch = replace(batch, x=check_images(batch.x))
+        check_choice("loss", loss, LOSSES)
+        x = check_images(batch.x)
+        batch = replace(batch, x=x, y=check_labels(batch.y, x))
+        target = check_logits(target, x) if loss == "kl" else check_labels(target, x)
+        largest = batch.y if loss == "kl" else torch.maximum(batch.y, target)
+        check_width(quiet_logits(model, x[:1]), target, classes=int(largest.max()) + 1)
         return self.bind(model, seed=seed, state=state)(batch, target, loss)
 
 

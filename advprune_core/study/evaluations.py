@@ -10,7 +10,7 @@ import torch
 from pydantic import BeforeValidator, Field, PlainSerializer
 from torch import Tensor
 
-from advprune_core.attacks.base import ATTACKS, PGD, Attack
+from advprune_core.attacks.base import PGD, Attack, check_distinct, parse_attacks
 from advprune_core.attacks.compiled import CompiledPasses, Speed, compiled_passes
 from advprune_core.attacks.evaluate import Outcome, inspected
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
@@ -26,13 +26,9 @@ _FEW_STEPS = 200
 SEARCH_SIZE = 128
 
 
-def _attacks(specs: Any) -> Any:
-    return tuple(ATTACKS.parse(spec) for spec in ([specs] if isinstance(specs, str | dict) else specs))
-
-
 Attacks = Annotated[
     tuple[Attack, ...],
-    BeforeValidator(_attacks),
+    BeforeValidator(parse_attacks),
     PlainSerializer(lambda attacks: [attack.spec() for attack in attacks]),
 ]
 
@@ -54,7 +50,7 @@ class EvaluationConfig(Settings):
     speed: Annotated[Speed, Field(description="passes of the searches; verdicts are always plain")] = "exact"
 
     def check(self, dataset: Dataset) -> None:
-        """Refuse more images than there are, and an attack that is listed twice: the second finds what the first did.
+        """Refuse more images than there are, and an attack that is listed twice.
 
         Raises
         ------
@@ -62,9 +58,7 @@ class EvaluationConfig(Settings):
         """
         if self.images is not None and self.images > len(dataset.test):
             raise ConfigError(f"images = {self.images}, but there are only {len(dataset.test)} test images")
-        labels = [attack.label() for attack in self.attacks]
-        if len(set(labels)) < len(labels):
-            raise ConfigError(f"an attack is listed twice: {', '.join(labels)}")
+        check_distinct(self.attacks)
 
     def split(self, dataset: Dataset) -> tuple[Split, Tensor | None]:
         """The images that are attacked, and their places among all test images (None: all in order)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advprune_core.attacks.base import ATTACKS
+from advprune_core.attacks.base import parse_attacks
 from advprune_core.attacks.compiled import Speed, compile_cache
 from advprune_core.attacks.geometry import ThreatModel
 from advprune_core.base.environment import results_root
@@ -61,7 +61,7 @@ def evaluate_checkpoint(
     UserWarning
         What cannot be compiled here, so that an exact run, or an exact evaluation, is taken instead.
     """
-    parsed = tuple(ATTACKS.parse(spec) for spec in attacks) or PGD_40
+    parsed = parse_attacks(attacks) if attacks else PGD_40
     if run_key is not None:
         run = load_run(run_key, results)
         config, key = run.config.replace(device="auto"), run.record.key

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from advprune_core.attacks import ATTACKS, FGSM, PGD, ThreatModel, fgsm, pgd
+from advprune_core.attacks import ATTACKS, FGSM, PGD, Attack, AutoAttack, ThreatModel, fgsm, pgd
+from advprune_core.attacks.base import parse_attacks
 from advprune_core.attacks.geometry import Norm
 from advprune_core.attacks.losses import AttackLoss
 from advprune_core.base.ledger import Ledger
@@ -206,6 +207,39 @@ def test_components_call_the_functions(norm: str, loss: Any, network: Network, i
 def test_what_is_refused(spec: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ATTACKS.parse(spec)
+
+
+class Without(Attack):
+    name = "without"
+
+
+class OfOldTimes(Attack):
+    name = "of_old_times"
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> Tensor:  # type: ignore[override]
+        return x
+
+
+class OfAnyArguments(Attack):
+    name = "of_any_arguments"
+
+    def perturb(self, *args: Any, **kwargs: Any) -> Tensor:
+        found: Tensor = args[1]
+        return found
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_attack_that_cannot_be_called_is_refused_before_any_work(inside: bool) -> None:
+    for attack, message in (
+        (Without(), r"the attack without has no perturb\(self, model, x, y, \*, threat, seed, ids=None\)"),
+        (
+            OfOldTimes(),
+            r"of_old_times cannot be called as perturb\(self.*: got an unexpected keyword argument 'threat'",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            AutoAttack.create(version=[attack]) if inside else parse_attacks(["pgd", attack])
+    assert parse_attacks(OfAnyArguments()) == (OfAnyArguments(),)
 
 
 #: Attacks, and the cost of an image that withstands them as their docstrings say, in forward-equivalents.

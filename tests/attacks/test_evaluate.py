@@ -345,9 +345,8 @@ def test_a_round_eps_of_8(trained: nn.Module, split: Split) -> None:
 def test_an_l2_radius_in_units_of_l_inf_is_doubted(shape: Any, norm: Any, eps: Any, doubted: bool) -> None:
     threat = ThreatModel.create(norm=norm, eps=eps)
     doubts = list(doubts_of_images(torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)), threat))
-    assert [bool(re.search("next to no attack.*was an L-inf radius meant", doubt)) for doubt in doubts] == [
-        True
-    ] * doubted
+    assert len(doubts) == doubted
+    assert all(re.search("next to no attack.*was an L-inf radius meant", doubt) for doubt in doubts)
 
 
 def test_a_small_l2_radius_stands_in_the_outcome(trained: nn.Module, split: Split) -> None:
@@ -390,7 +389,12 @@ def test_attacks_by_name(trained: nn.Module, split: Split) -> None:
     for attacks, message in (
         ("pdg", "did you mean 'pgd'"),
         ([], "no attack is given"),
-        (3, "."),
+        (3, "an attack is a name or .*, not 3"),
+        (predictions, "an attack is a name or .*, not <function predictions .*an object of a subclass of Attack"),
+        (PGD, r"PGD is a class, where an attack is an object of one: PGD\(...\), or its name"),
+        ([FGSM], r"FGSM is a class"),
+        (Selection(np.arange(3)), "is a name or"),
+        (SmallCNN(), r"SmallCNN\(.*\) is not an attack"),
         ([3], "is a name or"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -21,6 +21,8 @@ REFUSED = [
     ({"tool": {"hammer": {}, "saw": {}}}, "a tool is a name or {name: {setting: value}}"),
     ({"tool": {"hammer": 3}}, "a tool is a name or {name: {setting: value}}"),
     ({"tool": 3}, "a tool is a name or {name: {setting: value}}, not 3"),
+    ({"tool": Saw}, "Saw is a class, where a tool is an object of one: Saw(...), or its name"),
+    ({"tool": len}, "not <built-in function len>; one of your own is an object of a subclass of Component"),
     ({"tool": None}, "a tool is a name or {name: {setting: value}}, not None"),
     ({"width": "8/0"}, "'8/0' is not a number or a ratio such as '8/255'"),
     ({"width": "a/b"}, "'a/b' is not a number or a ratio"),

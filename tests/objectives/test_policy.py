@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -186,3 +187,31 @@ def test_an_attack_of_an_image_does_not_depend_on_its_batch(norm: Norm, model: n
     torch.testing.assert_close(attack(policy, model, batch([2, 5, 9])), together[[2, 0, 1]], rtol=0, atol=1e-6)
     assert not torch.equal(attack(policy, model, batch([5, 9, 2]), seed=1), together)
     assert not torch.equal(attack(policy, model, batch([5, 9, 2], 1)), together)
+
+
+LABELS, LOGITS = torch.tensor([1, 2, 3]), torch.zeros(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("target", "loss", "message"),
+    [
+        (LABELS, "ce", "unknown loss 'ce'; allowed: cross_entropy, kl, margin"),
+        (LABELS, "kl", r"with loss = 'kl' the target holds the clean logits, floats of shape \(3, classes\)"),
+        (LOGITS, "cross_entropy", "labels must be a tensor of whole numbers"),
+        (LABELS[:2], "margin", r"labels have shape \(2,\), for 3 images it must be \(3,\)"),
+        (LABELS + 1, "cross_entropy", "a label is 4, but the model has 4 classes"),
+        (LABELS - 2, "cross_entropy", "labels are classes from 0, but the least is -1"),
+        (LOGITS[:, :3], "kl", "target has logits of 3 classes, the model of 4"),
+    ],
+)
+def test_targets_that_a_loss_cannot_have(target: Tensor, loss: Any, message: str, model: nn.Module) -> None:
+    policy = AttackPolicy(eps=0.1)
+    with pytest.raises(ConfigError, match=message):
+        policy.attack(model, batch([1, 2, 3]), target, loss, seed=0, state={})
+
+
+def test_labels_of_a_batch_are_looked_at(model: nn.Module) -> None:
+    """Steps for each image may look at them, whatever the target is."""
+    given = replace(batch([1, 2, 3]), y=LABELS + 1)
+    with pytest.raises(ConfigError, match="a label is 4, but the model has 4 classes"):
+        AttackPolicy(eps=0.1).attack(model, given, LOGITS, "kl", seed=0, state={})
