@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advprune_core.attacks import ATTACKS, PGD, Attack, AutoAttack, ThreatModel, autoattack, fgsm, pgd
-    from advprune_core.attacks.evaluate import evaluate
+    from advprune_core.attacks import APGD, ATTACKS, FGSM, PGD, Attack, AutoAttack, ThreatModel, autoattack, fgsm, pgd
+    from advprune_core.attacks.evaluate import Outcome, evaluate
     from advprune_core.base.settings import AdvpruneError
     from advprune_core.datasets.base import DATASETS, DatasetSource, dataset_from_arrays, load_dataset
     from advprune_core.datasets.packing import pack
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "DATASETS",
+    "FGSM",
     "MODELS",
     "OBJECTIVES",
     "PGD",
@@ -50,6 +52,7 @@ __all__ = [
     "DatasetSource",
     "ModelSettings",
     "Objective",
+    "Outcome",
     "Pruner",
     "RunConfig",
     "Schedule",
@@ -74,8 +77,8 @@ __all__ = [
 
 #: Where a name comes from. It is imported when it is asked for, because PyTorch takes seconds that help does not need.
 _HOMES = {
-    "attacks": ("ATTACKS", "PGD", "Attack", "AutoAttack", "ThreatModel", "autoattack", "fgsm", "pgd"),
-    "attacks.evaluate": ("evaluate",),
+    "attacks": ("APGD", "ATTACKS", "FGSM", "PGD", "Attack", "AutoAttack", "ThreatModel", "autoattack", "fgsm", "pgd"),
+    "attacks.evaluate": ("Outcome", "evaluate"),
     "base.settings": ("AdvpruneError",),
     "datasets.base": ("DATASETS", "DatasetSource", "dataset_from_arrays", "load_dataset"),
     "datasets.splits": ("Dataset",),
