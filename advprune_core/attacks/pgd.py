@@ -5,10 +5,9 @@ Goodfellow et al. 2015 (1412.6572) and Madry et al. 2018 (1706.06083).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args, overload
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from advprune_core.attacks.geometry import (
     ThreatModel,
     Uniform,
     ascend,
-    pixels,
     project,
     random_point,
     threat_model,
@@ -28,12 +26,12 @@ from advprune_core.attacks.inputs import (
     check_inputs,
     check_labels,
     check_logits,
-    check_numbers,
     check_start,
     check_whole,
     check_width,
 )
 from advprune_core.attacks.losses import LOSSES, AttackLoss
+from advprune_core.attacks.steps import check_step_size, check_steps
 from advprune_core.base import randomness
 from advprune_core.base.ledger import attack_pass
 from advprune_core.base.randomness import normal, stream
@@ -42,17 +40,6 @@ from advprune_core.models.mode import Mode, no_trace
 from advprune_core.models.passes import ask, check_sound, gradient_of
 
 StartArgument = Literal["clean", "random"] | Tensor
-
-
-@overload
-def default_step_size(eps: float, steps: int) -> float: ...
-@overload
-def default_step_size(eps: float, steps: Tensor) -> Tensor: ...
-def default_step_size(eps: float, steps: int | Tensor) -> float | Tensor:
-    """min(2.5 / k, 1) eps: far enough to cross the ball, never more than its radius."""
-    if isinstance(steps, Tensor):
-        return ((2.5 / steps.double()).clamp(max=1.0) * eps).float()
-    return min(2.5 / max(steps, 1), 1.0) * eps
 
 
 def input_gradient(
@@ -270,37 +257,3 @@ def fgsm(
     """Fast gradient sign method: one step of length `eps` (see `pgd` for the parameters)."""
     ball = threat_model(threat, norm, eps)
     return pgd(model, x, target, threat=ball, steps=1, step_size=ball.eps, start=start, loss=loss, seed=seed, mode=mode)
-
-
-def check_steps(steps: Any, x: Tensor) -> int | Tensor:
-    """A number of steps from 1, or one from 0 for each image."""
-    if not isinstance(steps, Tensor) or steps.dim() == 0:
-        check_whole("steps", steps if not isinstance(steps, Tensor) else steps.item(), least=1)
-        return int(steps)
-    each = check_numbers("steps", steps, x)
-    if int(each.min()) < 0:
-        raise ConfigError(f"steps of an image must be at least 0, not {int(each.min())}")
-    return each
-
-
-def check_step_size(step_size: Any, x: Tensor, *, steps: int | Tensor, eps: float) -> float | Tensor:
-    """A length of steps above 0, or one for each image; more than the ball's diameter warns."""
-    if step_size is None:
-        return default_step_size(eps, steps)
-    if not isinstance(step_size, Tensor):
-        size = pixels("step_size", step_size)
-        warn_of_long_steps(size, eps)
-        return size
-    if not step_size.is_floating_point() or step_size.shape != x.shape[:1]:
-        raise ConfigError(f"step_size must be a number, or floats of shape ({len(x)},), not {tuple(step_size.shape)}")
-    low, high = (float(size) for size in torch.aminmax(step_size))
-    if not 0 < low <= high < torch.inf:
-        raise ConfigError(f"step_size must be above 0 and finite, not {low:g} to {high:g}")
-    warn_of_long_steps(high, eps)
-    return step_size.detach().to(x.device, torch.float32)
-
-
-def warn_of_long_steps(size: float, eps: float) -> None:
-    """Warn of steps that cross the whole ball."""
-    if size > 2 * eps * (1 + 1e-6):
-        warnings.warn(f"a step of {size:g} is more than the ball's diameter, 2 eps = {2 * eps:g}", stacklevel=4)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from advprune_core.attacks.geometry import StepSize
-from advprune_core.attacks.pgd import default_step_size
+from advprune_core.attacks.steps import default_step_size
 from advprune_core.base.settings import ConfigError
 from advprune_core.objectives.base import TRAINERS, Trainer
 from advprune_core.objectives.batch import Batch, PolicyState

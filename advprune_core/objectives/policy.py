@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from advprune_core.attacks.geometry import Norm, NormSetting, ascend, check_radius, project
 from advprune_core.attacks.inputs import check_choice, check_images, check_labels, check_logits, check_width
 from advprune_core.attacks.losses import LOSSES, AttackLoss
-from advprune_core.attacks.pgd import climb, warn_of_long_steps
+from advprune_core.attacks.pgd import climb
+from advprune_core.attacks.steps import warn_of_long_steps
 from advprune_core.base.components import component_field
 from advprune_core.base.randomness import stream
 from advprune_core.base.settings import ConfigError, Pixels, Settings

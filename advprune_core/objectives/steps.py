@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from advprune_core.attacks.geometry import StepSize
-from advprune_core.attacks.pgd import default_step_size
+from advprune_core.attacks.steps import default_step_size
 from advprune_core.base.components import Component, Registry
 from advprune_core.objectives.batch import Batch, PolicyState
 

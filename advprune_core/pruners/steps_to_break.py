@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import Norm, ascend, project
 from advprune_core.attacks.losses import cross_entropy
-from advprune_core.attacks.pgd import default_step_size, input_gradient
+from advprune_core.attacks.pgd import input_gradient
+from advprune_core.attacks.steps import default_step_size
 from advprune_core.base.settings import ConfigError
 from advprune_core.models.mode import device_of, no_trace
 from advprune_core.pruners.base import Context

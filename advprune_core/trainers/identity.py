@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from advprune_core.attacks.geometry import L2_VERSION
-from advprune_core.attacks.pgd import default_step_size
+from advprune_core.attacks.steps import default_step_size
 from advprune_core.base.keys import json_data
 from advprune_core.objectives.grad_align import GradAlign
 from advprune_core.objectives.partial import PartialSteps

@@ -14,7 +14,7 @@ import torchattacks
 from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import Norm, project
-from advprune_core.attacks.pgd import default_step_size, fgsm, pgd, start_point
+from advprune_core.attacks.pgd import fgsm, pgd, start_point
 from advprune_core.base.settings import AdvpruneError
 
 Network = Callable[[str], nn.Module]
@@ -210,11 +210,6 @@ def test_seeds(network: Network, images: Images) -> None:
     results = [pgd(model, x, y, eps=0.1, steps=1, seed=seed) for seed in (0, 1, 0)]
     assert torch.equal(results[0], results[2])
     assert not torch.equal(results[0], results[1])
-
-
-@pytest.mark.parametrize(("steps", "size"), [(1, 1.0), (2, 1.0), (3, 2.5 / 3), (10, 0.25), (40, 0.0625)])
-def test_default_step_size(steps: int, size: float) -> None:
-    assert default_step_size(0.1, steps) == pytest.approx(0.1 * size)
 
 
 REFUSED = {
