@@ -7,6 +7,7 @@ passes through the model only when the pruner does. When it is asked is part of 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
@@ -19,6 +20,7 @@ from advprune_core.base.components import Component, Registry
 from advprune_core.base.randomness import generator
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset, largest_remainder
+from advprune_core.models.mode import no_trace
 from advprune_core.pruners.selection import Selection, budget, by_class, check_every_class, with_every_class
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Context:
     seed, epoch : int
         For `rng`, which no other draw of the run shares.
     model : nn.Module or None
-        The network as it stands; None where a selection is checked before training.
+        The network as it stands, in eval mode; None where a selection is checked before training.
     objective, attack : Objective, AttackPolicy or None
         What the run trains with; None like the model.
     state : dict of str to Tensor
@@ -79,7 +81,7 @@ class Context:
 
     @property
     def network(self) -> nn.Module:
-        """The model.
+        """The model, in eval mode, so that passes leave its BatchNorm statistics alone.
 
         Raises
         ------
@@ -191,7 +193,7 @@ class Pruner(Component):
         return batch_size
 
     def narrow(self, model: nn.Module, batch: Batch, size: int) -> Batch:
-        """Choose `size` images of a batch of `candidates`, before the training attack."""
+        """Choose `size` images of a batch of `candidates`, before the training attack; the model is in eval mode."""
         return batch
 
     def select(self, context: Context) -> Selection:
@@ -283,12 +285,15 @@ class ModelPruner(ScheduledPruner):
 def keep(pruner: Pruner, context: Context) -> Selection:
     """What a pruner selects, with `Context.min_per_class` images of every class at least.
 
+    Its model is in eval mode meanwhile, and has its modes back afterwards; the global generators as well.
+
     Raises
     ------
     ConfigError
         A pruner that says it is exact and is not, or returns what is no selection of these images.
     """
-    selection = pruner.select(context)
+    with nullcontext() if context.model is None else no_trace(context.model):
+        selection = pruner.select(context)
     if not isinstance(selection, Selection):
         raise ConfigError(
             f"the pruner {pruner.name!r} returned a {type(selection).__name__} where a selection is wanted: "

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from advprune_core.base.randomness import torch_stream
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
+from advprune_core.models.mode import no_trace
 from advprune_core.models.passes import NotFiniteError
 from advprune_core.objectives.base import Outputs, Passes
 from advprune_core.objectives.batch import Batch
@@ -75,7 +76,8 @@ class Run:
         self.checkpoint_seconds = math.inf
         images = self.split.pixels(slice(0, 2))
         check_precision(config, self.state.model, images)
-        config.pruner.check_model(self.state.model, images)
+        with no_trace(self.state.model):
+            config.pruner.check_model(self.state.model, images)
 
     def train(self, checkpoint_seconds: float, on_epoch: Callable[[dict[str, Any]], None] | None) -> TrainResult:
         """Go on from the last checkpoint to the end; see `loop.train`."""
@@ -288,7 +290,7 @@ class Run:
                 flip=config.optimisation.flip,
             )
             if len(batch_ids) > size:
-                with state.ledger.phase("select"):
+                with state.ledger.phase("select"), no_trace(state.model):
                     batch = config.pruner.narrow(state.model, batch, size)
                 batch_ids = batch.ids.cpu().numpy()
             with autocast(config):

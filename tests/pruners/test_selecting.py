@@ -13,11 +13,12 @@ import torch
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.pruners import PRUNERS, Selection
+from advprune_core.pruners.base import Context, ModelPruner
 from advprune_core.pruners.branches import SplitOutputs
 from advprune_core.pruners.outputs import split_outputs
 from advprune_core.pruners.selecting import select
 from advprune_core.pruners.selection_files import load_selection, save_selection
-from tests.contexts import EPS, blobs, context
+from tests.contexts import EPS, blobs, context, network
 from tests.made_up import entry_point, refused
 
 WORLD = blobs()
@@ -185,3 +186,25 @@ def test_a_class_that_would_be_emptied_is_refused() -> None:
     assert (labels[found.indices] == 2).sum() == 1
     with pytest.raises(ConfigError, match=r"min_per_class = 20 needs 42 images, and fraction 0\.04 keeps 40"):
         select(labels, pruner="random", fraction=0.04, seed=1, min_per_class=20)
+
+
+class Raw(ModelPruner):
+    """Asks the network as it is given, without a thought of its modes."""
+
+    name = "raw"
+
+    def choose(self, context: Context) -> Selection:
+        logits = context.network(context.dataset.train.pixels(slice(None)))
+        return Selection(logits.detach().amax(1).argsort().numpy()[-context.k :])
+
+
+def test_a_network_in_training_mode_is_left_as_it_was() -> None:
+    model = network(4).train()
+    before = copy.deepcopy(model.state_dict())
+    kept = select(Y, x=X, model=model, pruner=Raw(), fraction=0.5, eps=EPS)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert (
+        kept.indices.tolist()
+        == select(Y, x=X, model=model.eval(), pruner=Raw(), fraction=0.5, eps=EPS).indices.tolist()
+    )
