@@ -163,6 +163,12 @@ def dataset_from_arrays(
         Images taken out of the training set for each validation split; by default
         ``min(1000, n // 13)`` each (100 of the 1,300 digits).
 
+    Returns
+    -------
+    Dataset
+        Where each image of its splits stands in these arrays, `Split.rows` says: what a pruner selects are positions
+        in the training split, ``x_train[dataset.train.rows[selection.indices]]``.
+
     Raises
     ------
     DataError
@@ -189,6 +195,7 @@ def dataset_from_arrays(
     gone = np.setdiff1d(labels, labels[kept])
     if len(gone):
         warnings.warn(f"limit = {limit} leaves no image of {gone.tolist()}: classes without any", stacklevel=2)
+    rows, test_rows = np.arange(len(labels))[kept], np.arange(len(test_labels))[test_kept]
     images, labels = images[kept], labels[kept]
     test_images, test_labels = test_images[test_kept], test_labels[test_kept]
 
@@ -207,7 +214,7 @@ def dataset_from_arrays(
     train = np.setdiff1d(np.arange(len(labels)), held_out)
 
     def split(ids: np.ndarray) -> Split:
-        return Split(torch.from_numpy(images[ids]), torch.from_numpy(labels[ids]))
+        return Split(*map(torch.from_numpy, (images[ids], labels[ids], rows[ids])))
 
     training = split(train)
     mean, std = channel_statistics(training.images)
@@ -216,7 +223,7 @@ def dataset_from_arrays(
         train=training,
         val_select=split(select),
         val_stop=split(stop),
-        test=Split(torch.from_numpy(test_images.copy()), torch.from_numpy(test_labels.copy())),
+        test=Split(*map(torch.from_numpy, (test_images.copy(), test_labels.copy(), test_rows))),
         classes=classes,
         mean=mean,
         std=std,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from advprune_core.datasets.arrays import DataError
-from advprune_core.datasets.splits import Dataset, Split
+from advprune_core.datasets.splits import Dataset
 
 
 def flip_labels(labels: NDArray[np.int64], share: float, *, classes: int, seed: int) -> NDArray[np.int64]:
@@ -50,7 +50,7 @@ def with_label_noise(dataset: Dataset, share: float, *, seed: int = 0) -> Datase
     digest.update(labels.data)
     return replace(
         dataset,
-        train=Split(dataset.train.images, torch.from_numpy(labels)),
+        train=replace(dataset.train, labels=torch.from_numpy(labels)),
         true_labels=true,
         train_hash=digest.hexdigest()[:16],
     )

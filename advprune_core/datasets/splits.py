@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,15 @@ _PIXELS = 2**20
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images (uint8, or float32 in [0, 1]), shape (n, C, H, W), and labels (int64), shape (n,).
+    """Images with their labels, and where they come from.
+
+    Attributes
+    ----------
+    images : Tensor of uint8, or of float32 in [0, 1], shape (n, C, H, W)
+    labels : Tensor of int64, shape (n,)
+    rows : Tensor of int64, shape (n,)
+        Position of each image in the arrays that the data set was made from (of training and validation splits:
+        `x_train` and `y_train`), or in what its source reads; 0 .. n - 1 unless given. No hash depends on them.
 
     Raises
     ------
@@ -32,6 +40,7 @@ class Split:
 
     images: Tensor
     labels: Tensor
+    rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
     def __post_init__(self) -> None:
         # Of types and shapes alone: nothing is computed, and no device is waited for.
@@ -47,6 +56,8 @@ class Split:
         if labels.shape != images.shape[:1]:
             count = len(images)
             raise DataError(f"labels have shape {tuple(labels.shape)}, for {count} images it must be ({count},)")
+        if len(self.rows) == 0 < len(labels):
+            object.__setattr__(self, "rows", torch.arange(len(labels), device=labels.device))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,7 +67,7 @@ class Split:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as arrays, which a buffer outside the pickle may hold: processes then share the images."""
-        arrays = self.images.cpu().numpy(), self.labels.cpu().numpy()
+        arrays = tuple(values.cpu().numpy() for values in (self.images, self.labels, self.rows))
         return _unpickled, (*arrays, str(self.images.device))
 
     def pixels(self, ids: Tensor | slice) -> Tensor:
@@ -73,11 +84,11 @@ class Split:
 
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        return Split(self.images.to(device), self.labels.to(device), self.rows.to(device))
 
     def take(self, ids: Tensor) -> Split:
         """Only the images `ids`."""
-        return Split(self.images[ids], self.labels[ids])
+        return Split(self.images[ids], self.labels[ids], self.rows[ids])
 
     def spread(self, size: int, *, among: np.ndarray | None = None) -> Tensor:
         """Sorted ids (int64) of `size` images with the class proportions of all, or those `among`; always the same."""
@@ -87,10 +98,10 @@ class Split:
         return torch.from_numpy(among[in_proportion(labels[among], size, SPLIT_SEED)])
 
 
-def _unpickled(images: np.ndarray, labels: np.ndarray, device: str) -> Split:
+def _unpickled(images: np.ndarray, labels: np.ndarray, rows: np.ndarray, device: str) -> Split:
     with warnings.catch_warnings():  # what is shared cannot be written to, and no one does
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return Split(torch.from_numpy(images), torch.from_numpy(labels)).to(device)
+        return Split(*map(torch.from_numpy, (images, labels, rows))).to(device)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

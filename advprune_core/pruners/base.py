@@ -39,7 +39,8 @@ class Context:
     Attributes
     ----------
     dataset : Dataset
-        With the training split that indices refer to, and `val_select`. Not for the test split.
+        With the training split that indices refer to, and `val_select`. Not for the test split. Values that belong to
+        the arrays that it was made from, such as scores of one's own, are those of the images at ``train.rows``.
     fraction : float
         Share to keep; `k` is the number of images.
     seed, epoch : int

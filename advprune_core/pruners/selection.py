@@ -18,7 +18,8 @@ class Selection:
     Attributes
     ----------
     indices : array of int64, shape (k,)
-        Distinct positions in the training split, sorted.
+        Distinct positions in the training split, sorted. That has no image that is held out: in the arrays that it was
+        made from they are ``dataset.train.rows[indices]``. Of `select`, which holds none out: positions in its arrays.
     weights : array of float32, shape (k,)
         Weights in the loss, ``sum(w * loss) / batch size``; 1 unless the pruner sets them.
     n_filled : int

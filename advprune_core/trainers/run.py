@@ -125,6 +125,7 @@ class Run:
             images_visited=state.counters.visited,
             unique_images=int(state.seen.sum()),
             state_bytes=sum(value.numel() * value.element_size() for value in kept),
+            rows=self.dataset.train.rows.cpu().numpy()[state.selection.indices],
         )
 
     def _check(self, row: dict[str, Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import DataError, DatasetSource, data_folder, dataset_from_arrays, load_dataset
+from advprune_core.datasets.label_noise import with_label_noise
 from advprune_core.datasets.splits import Dataset, Split, channel_statistics, in_proportion, largest_remainder
 from advprune_core.trainers.config import RunConfig
 from tests.memory import Largest
@@ -76,6 +79,26 @@ def test_splits_are_disjoint_cover_everything_and_are_stratified(digits: Dataset
     share = np.bincount(raw.target[:1300]) / 1300
     for part in parts:
         assert np.abs(np.bincount(part.labels.numpy(), minlength=10) - share * len(part)).max() <= 1.5
+
+
+@pytest.mark.parametrize("options", [{}, {"limit": 50, "test_limit": 7}, {"val_select": 0, "val_stop": 30}], ids=str)
+def test_every_image_says_where_it_stands_in_the_arrays(options: dict[str, Any]) -> None:
+    """Of a split, of a part of it, of one with wrong labels, on another device, in another process."""
+    given = arrays()
+    dataset = dataset_from_arrays(**given, **options)
+    noisy = with_label_noise(dataset, 0.5)
+    on_stop = replace(dataset, val_stop=dataset.train).tested_on_val_stop()
+    some = torch.tensor([1, 0])
+    for name in SPLITS:
+        split = getattr(dataset, name)
+        made = [split, split.to("cpu"), getattr(noisy, name), pickle.loads(pickle.dumps(split))]
+        made += [split.take(some)] if len(split) else []
+        made += [on_stop.test] if name == "train" else []
+        x = given["x_test" if name == "test" else "x_train"]
+        for one in made:
+            assert np.array_equal(one.images.numpy().transpose(0, 2, 3, 1), x[one.rows.numpy()])
+            assert one.rows.dtype == torch.int64
+    assert Split(dataset.test.images, dataset.test.labels).rows.tolist() == [*range(len(dataset.test))]
 
 
 def test_the_split_is_the_same_whatever_was_drawn_before() -> None:

@@ -25,7 +25,7 @@ from tests.made_up import run_record as made_up
 def result(selections: dict[int, Selection], metrics: list[dict[str, Any]]) -> TrainResult:
     phases: dict[str, Any] = {"passes": {"train": 10}, "seconds": {"train": 1.0}, "cpu_seconds": {"train": 0.5}}
     ledger = {**phases, "peak_memory": 99}
-    return TrainResult("ok", metrics, selections, ledger, {}, None, 1, None, 17, 330, 20, 8)
+    return TrainResult("ok", metrics, selections, ledger, {}, None, 1, None, 17, 330, 20, 8, np.arange(1))
 
 
 def test_a_new_column_is_one_declaration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

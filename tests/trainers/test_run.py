@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advprune_core.datasets.base import load_dataset
+from advprune_core.datasets.base import dataset_from_arrays, load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, ModelPruner
@@ -73,3 +75,26 @@ def test_a_pruner_that_looks_at_the_network_leaves_it_as_it_was(place: str) -> N
     looked, never = trained(place), trained("nowhere")
     assert looked.metrics == never.metrics
     assert all(torch.equal(looked.last[name], value) for name, value in never.last.items())
+
+
+@pytest.mark.parametrize("limit", [None, 200])
+@pytest.mark.parametrize("spec", [{}, {"pruner": {"random": {"warmup_epochs": 1}}, "fraction": 0.4}], ids=str)
+def test_what_was_kept_is_known_in_ones_own_arrays(spec: dict[str, Any], limit: int | None) -> None:
+    """Each image of the arrays is grey of a shade of its own, by which it is known again."""
+    n = 256
+    x, y = np.arange(n, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2), np.arange(n) % 10
+    dataset = dataset_from_arrays(x, y, x, y, limit=limit)
+    result = train(tiny_run(eps=0.01, **spec), dataset)
+    selection = result.last_selection
+    kept = np.arange(len(dataset.train)) if selection is None else selection.indices
+    shades = dataset.train.images[kept].flatten(1).numpy()
+    assert np.array_equal(shades, x[result.rows].reshape(len(kept), -1))
+    assert np.array_equal(dataset.train.labels[kept].numpy(), y[result.rows])
+    assert result.rows.dtype == np.int64
+
+
+def test_a_result_knows_its_cost() -> None:
+    """PGD-1 on 254 images for an epoch in batches of 16, after one choice by clean and attacked outputs."""
+    config = tiny_run(pruner={"grad_match": {"warmup_epochs": 1}}, fraction=0.5, epochs=2, best_every=1)
+    result = train(config, data(config))
+    assert result.cost == result.steps * 16 * 5 + 254 * 3
