@@ -43,6 +43,49 @@ class Outputs:
     attacked: Tensor | None = None
 
 
+def check_losses(losses: Any, images: int) -> None:
+    """Refuse losses that are not one for each of so many images, with a graph: others would be broadcast in silence.
+
+    Raises
+    ------
+    ConfigError
+        With what they are.
+    """
+    if not isinstance(losses, Tensor) or losses.shape != (images,):
+        found = f"of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+        raise ConfigError(
+            f"the losses of {images} images are {found}: one loss per image is wanted, a tensor of shape ({images},) "
+            "(of PyTorch's losses, reduction='none')"
+        )
+    if not losses.requires_grad:
+        raise ConfigError(
+            "the losses have no gradient: they are computed without the network's logits, or detached from them "
+            "(detach, numpy, torch.no_grad)"
+        )
+
+
+def check_outputs(outputs: Any, images: int) -> None:
+    """Refuse what a step of one's own returns where `Outputs` of so many images are wanted.
+
+    Raises
+    ------
+    ConfigError
+        With what it is.
+    """
+    if not isinstance(outputs, Outputs):
+        raise ConfigError(
+            f"a step returned a {type(outputs).__name__} where Outputs are wanted: return what update(passes) gives"
+        )
+    given = {"losses": outputs.losses, "logits": outputs.logits, "attacked": outputs.attacked}
+    wanted = {"losses": (1, "B"), "logits": (2, "B, classes"), "attacked": (1, "B")}
+    for name, value in given.items():
+        dimensions, shape = wanted[name]
+        if value is not None and (value.dim() != dimensions or len(value) != images):
+            raise ConfigError(
+                f"a step returned {name} of shape {tuple(value.shape)}, not ({shape}), B = {images} images"
+            )
+
+
 #: The passes that are trained on: losses per image (B,) with their graph, and the logits to report.
 Passes = Callable[[], tuple[Tensor, Tensor]]
 #: Take the passes, go back through the weighted mean loss, and move the weights once.
@@ -86,7 +129,7 @@ class Objective(Component):
         return {}
 
     def step(self, model: nn.Module, batch: Batch, attack: BoundAttack, update: Update) -> Outputs:
-        """Attack the batch, compute the losses, update the weights once."""
+        """Attack the batch, compute the losses, and `update` the weights by them: once, or as often as wanted."""
         target = quiet_logits(model, batch.x) if self.attack_loss == "kl" else batch.y
         x_adv = attack(batch, target, self.attack_loss) if self.uses_adversarial else None
 

@@ -89,6 +89,11 @@ class Context:
         ConfigError
             Where there is none.
         """
+        if self.model is None and self.objective is None:
+            raise ConfigError(
+                "this pruner looks at what a network makes of the images, and there is none before training: a class "
+                "that does says uses_model = True, or is a ModelPruner, and is asked in training alone"
+            )
         if self.model is None:
             raise ConfigError(
                 "this pruner looks at what a network makes of the images, and there is none: name a model and its "

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Split
-from advprune_core.objectives.base import Objective
+from advprune_core.objectives.base import Objective, check_losses
 from advprune_core.pruners.base import Context
 from advprune_core.pruners.branches import Branch, SplitOutputs
 from advprune_core.pruners.outputs import split_outputs
@@ -138,7 +138,7 @@ def logit_gradients(objective: Objective, outputs: SplitOutputs) -> list[tuple[B
     Raises
     ------
     ValueError
-        If a branch that the objective uses is missing.
+        If a branch that the objective uses is missing, or its losses are not one for each image.
     """
     branches = (
         outputs.clean if objective.uses_clean else None,
@@ -149,6 +149,7 @@ def logit_gradients(objective: Objective, outputs: SplitOutputs) -> list[tuple[B
     leaves = [None if part is None else part.logits.detach().clone().requires_grad_() for part in branches]
     with torch.enable_grad():
         losses = objective.per_sample(leaves[0], leaves[1], outputs.labels)
+        check_losses(losses, len(outputs.labels))
         wanted = [leaf for leaf in leaves if leaf is not None]
         # Losses of different images are independent, so the gradient of their sum has them all.
         found = iter(torch.autograd.grad(losses.sum(), wanted, allow_unused=True))

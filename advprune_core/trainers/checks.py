@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
@@ -18,6 +19,10 @@ from advprune_core.pruners.random import Full
 from advprune_core.pruners.selection import Selection, budget, check_every_class, check_floors, check_selected
 from advprune_core.trainers.batches import BatchQueue, epoch_order
 from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.schedules import rate_at
+
+#: Progress at which a schedule is asked for its rate before the training.
+_LOOKED_AT = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def check_run(config: RunConfig, dataset: Dataset) -> None:
@@ -63,7 +68,7 @@ def _check_images(config: RunConfig, dataset: Dataset) -> None:
 
 
 def _check_length(config: RunConfig, dataset: Dataset) -> None:
-    """Refuse a run without an attacked epoch or a batch, and checks that cannot be made."""
+    """Refuse a run without an attacked epoch or a batch, rates that are none, and checks that cannot be made."""
     optimisation, k = config.optimisation, _kept(config, len(dataset.train))
     epochs, size = optimisation.epochs, optimisation.batch_size
     if optimisation.plain_epochs >= epochs:
@@ -73,6 +78,8 @@ def _check_length(config: RunConfig, dataset: Dataset) -> None:
         )
     if epochs * k < size:
         raise ConfigError(f"{epochs:g} epochs of {k} images are not one batch of {size}")
+    for progress in _LOOKED_AT:
+        rate_at(optimisation.schedule, progress, peak=optimisation.lr)
     if config.best_every == 0 and config.on_collapse != "flag":
         raise ConfigError(f"on_collapse = {config.on_collapse!r} needs checks: set best_every")
     if config.best_every and len(dataset.val_stop) == 0:
@@ -151,6 +158,23 @@ def check_machine(config: RunConfig) -> None:
 def _emulates_bfloat16() -> bool:
     """Whether convolutions in bfloat16 are made of float32 ones number by number, as on x86 before AVX-512."""
     return torch.backends.cpu.get_cpu_capability() in ("NO AVX", "AVX2")
+
+
+def check_weights(model: nn.Module, config: RunConfig) -> None:
+    """Refuse a network without a weight that training may move.
+
+    Raises
+    ------
+    ConfigError
+        All are frozen, or there is none; with `awp`, those are biases and scales, which it leaves alone.
+    """
+    free = [weight for weight in model.parameters() if weight.requires_grad]
+    if not free:
+        raise ConfigError(
+            "the model has no weight to train: all are frozen; call requires_grad_(True) on those that shall be trained"
+        )
+    if config.optimisation.awp and all(weight.dim() < 2 for weight in free):
+        raise ConfigError("awp moves weight matrices, and all of the model's are frozen: leave it at 0")
 
 
 def fitted(config: RunConfig, dataset: Dataset) -> RunConfig:

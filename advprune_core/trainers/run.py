@@ -20,7 +20,7 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.mode import no_trace
 from advprune_core.models.passes import NotFiniteError
-from advprune_core.objectives.base import Outputs, Passes
+from advprune_core.objectives.base import Outputs, Passes, check_losses, check_outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.pruners.selection import check_selected
@@ -29,6 +29,7 @@ from advprune_core.trainers.awp import perturbed_weights
 from advprune_core.trainers.batches import batch_of, epoch_order
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
+from advprune_core.trainers.schedules import rate_at
 from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import SCOUT, RunState
 from advprune_core.trainers.tally import Tally
@@ -278,7 +279,7 @@ class Run:
             paid = (before - choosing) / max(budget - choosing, 1) if budget else 0.0
             progress = max(done / config.optimisation.epochs, paid)
             progress = min(max(progress, 0.0), 1.0)
-            rate = config.optimisation.lr * config.optimisation.schedule.factor(progress)
+            rate = rate_at(config.optimisation.schedule, progress, peak=config.optimisation.lr)
             for group in state.optimiser.param_groups:
                 group["lr"] = rate
             batch = batch_of(
@@ -293,9 +294,18 @@ class Run:
             if len(batch_ids) > size:
                 with state.ledger.phase("select"), no_trace(state.model):
                     batch = config.pruner.narrow(state.model, batch, size)
+                if len(batch.x) != size or batch.ids.shape != (size,) or batch.weights.shape != (size,):
+                    raise ConfigError(
+                        f"narrow of the pruner {config.pruner.name!r} returned {len(batch.x)} images with "
+                        f"{tuple(batch.ids.shape)} ids and {tuple(batch.weights.shape)} weights, not {size} of each"
+                    )
                 batch_ids = batch.ids.cpu().numpy()
+            steps = state.counters.steps
             with autocast(config):
                 outputs = objective.step(state.model, batch, attack, partial(self._update, batch))
+            check_outputs(outputs, len(batch.x))
+            if state.counters.steps == steps:
+                raise ConfigError(f"the objective {objective.name!r} took a step that never calls update(passes)")
             self.last_batch = batch
             if not plain:
                 config.attack.steps.observe(batch, outputs.logits, state.policy)
@@ -331,6 +341,7 @@ class Run:
         state.optimiser.zero_grad(set_to_none=True)
 
         def weighted(losses: Tensor) -> Tensor:
+            check_losses(losses, len(batch.x))
             state.ledger.full_backward()  # of the pass that gave them
             return (losses * batch.weights).sum() / len(losses)
 

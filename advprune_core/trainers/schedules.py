@@ -13,6 +13,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from advprune_core.base.components import Component, Registry
+from advprune_core.base.settings import ConfigError
+from advprune_core.base.values import shown
 
 SCHEDULES: Registry[Schedule] = Registry("schedule", "advprune_core.trainers")
 
@@ -26,6 +28,27 @@ class Schedule(Component):
     def factor(self, progress: float) -> float:
         """Factor at `progress` in [0, 1]."""
         raise NotImplementedError
+
+
+def rate_at(schedule: Schedule, progress: float, *, peak: float) -> float:
+    """Learning rate at `progress` in [0, 1].
+
+    Raises
+    ------
+    ConfigError
+        A factor that is no number, below 0 or not finite.
+    """
+    found = schedule.factor(progress)
+    try:
+        factor = float(found)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not 0 <= factor < math.inf:
+        raise ConfigError(
+            f"the schedule {schedule.name!r} gives the factor {shown(found)} at {progress:.3g} of the training: a "
+            "finite number is wanted, at least 0"
+        )
+    return peak * factor
 
 
 def _anneal(start: float, end: float, share: float) -> float:

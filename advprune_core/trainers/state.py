@@ -21,6 +21,7 @@ from advprune_core.models.base import build_model, check_model
 from advprune_core.models.weights import finite_entries, tensors
 from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.batches import BatchQueue
+from advprune_core.trainers.checks import check_weights
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.given import Given
 
@@ -110,6 +111,7 @@ class RunState:
         else:
             check_model(model, dataset)
             self.given = Given.of(model)
+        check_weights(model, config)
         if config.init is not None:
             config.init.load(model)
         self.model = model.to(self.device)

@@ -261,7 +261,7 @@ def test_the_head_is_found_named_or_refused() -> None:
 
 def test_missing_outputs_are_named() -> None:
     made = context()
-    with pytest.raises(ConfigError, match="and there is none"):
+    with pytest.raises(ConfigError, match=r"there is none before training: .* uses_model = True"):
         split_outputs(Context(dataset=blobs(), fraction=0.5, seed=0), made.dataset.train)
     with pytest.raises(ValueError, match="missing"):
         last_layer_gradients(OBJECTIVES.parse("mart"), split_outputs(made, made.dataset.train, clean=True))

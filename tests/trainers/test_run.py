@@ -10,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import dataset_from_arrays, load_dataset
 from advprune_core.datasets.splits import Dataset
+from advprune_core.objectives.base import Objective, Outputs, Update
 from advprune_core.objectives.batch import Batch
-from advprune_core.pruners.base import Context, ModelPruner
+from advprune_core.objectives.policy import BoundAttack
+from advprune_core.pruners.base import Context, ModelPruner, Pruner
 from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
@@ -84,7 +87,7 @@ def test_what_was_kept_is_known_in_ones_own_arrays(spec: dict[str, Any], limit: 
     n = 256
     x, y = np.arange(n, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2), np.arange(n) % 10
     dataset = dataset_from_arrays(x, y, x, y, limit=limit)
-    result = train(tiny_run(eps=0.01, **spec), dataset)
+    result = train(tiny_run(dataset="digits", eps=0.01, **spec), dataset)
     selection = result.last_selection
     kept = np.arange(len(dataset.train)) if selection is None else selection.indices
     shades = dataset.train.images[kept].flatten(1).numpy()
@@ -98,3 +101,111 @@ def test_a_result_knows_its_cost() -> None:
     config = tiny_run(pruner={"grad_match": {"warmup_epochs": 1}}, fraction=0.5, epochs=2, best_every=1)
     result = train(config, data(config))
     assert result.cost == result.steps * 16 * 5 + 254 * 3
+
+
+class Shaped(Objective):
+    """Cross-entropy in the shape that is asked for, or a step that is none."""
+
+    name = "shaped"
+    way: str = "right"
+
+    def per_sample(self, clean: Tensor | None, adversarial: Tensor | None, y: Tensor) -> Any:
+        losses = self.cross_entropy(adversarial, y)
+        ways = {
+            "column": losses[:, None],
+            "mean": losses.mean(),
+            "number": float(losses.mean()),
+            "cut": losses.detach(),
+        }
+        return ways.get(self.way, losses)
+
+    def step(self, model: nn.Module, batch: Batch, attack: BoundAttack, update: Update) -> Any:
+        if self.way == "no update":
+            return Outputs(torch.zeros(len(batch.x)), model(batch.x).detach())
+        outputs = super().step(model, batch, attack, update)
+        ways = {
+            "pair": (outputs.losses, outputs.logits),
+            "one loss": Outputs(outputs.losses.mean(), outputs.logits),
+            "classes": Outputs(outputs.losses, outputs.logits.argmax(1)),
+            "all": Outputs(outputs.losses, outputs.logits, torch.tensor(True)),
+        }
+        return ways.get(self.way, outputs)
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("column", r"the losses of 16 images are of shape \(16, 1\): one loss per image .*reduction='none'"),
+        ("mean", r"are of shape \(\): one loss per image"),
+        ("number", "are a float: one loss per image"),
+        ("cut", "have no gradient"),
+        ("no update", "'shaped' took a step that never calls update"),
+        ("pair", "returned a tuple where Outputs are wanted"),
+        ("one loss", r"losses of shape \(\), not \(B\), B = 16"),
+        ("classes", r"logits of shape \(16,\), not \(B, classes\)"),
+        ("all", r"attacked of shape \(\), not \(B\)"),
+    ],
+)
+@pytest.mark.parametrize("awp", [0.0, 0.01])
+def test_losses_and_steps_of_ones_own_are_checked(way: str, message: str, awp: float) -> None:
+    config = tiny_run(objective=Shaped(way=way), awp=awp)
+    with pytest.raises(ConfigError, match=message):
+        train(config, data(config))
+
+
+def test_an_objective_of_ones_own_of_the_right_shape_is_that_of_the_package() -> None:
+    ours, own = (train(config, data(config)) for config in (tiny_run(), tiny_run(objective=Shaped())))
+    assert all(torch.equal(own.last[name], value) for name, value in ours.last.items())
+
+
+class Greedy(Looking):
+    """Leaves more images of a batch than it may."""
+
+    name = "greedy"
+
+    def narrow(self, model: nn.Module, batch: Batch, size: int) -> Batch:
+        return batch
+
+
+def test_a_batch_is_narrowed_to_its_size() -> None:
+    config = tiny_run(pruner=Greedy(narrows=True), fraction=0.5)
+    with pytest.raises(ConfigError, match=r"'greedy' returned 32 images with \(32,\) ids .* not 16"):
+        train(config, data(config))
+
+
+class Hasty(Pruner):
+    """Asks for the network, and does not say so."""
+
+    name = "hasty"
+
+    def select(self, context: Context) -> Selection:
+        return Selection(np.arange(len(context.network.state_dict())))
+
+
+def test_a_pruner_that_needs_a_network_has_to_say_so() -> None:
+    config = tiny_run(pruner=Hasty(), fraction=0.5)
+    with pytest.raises(ConfigError, match=r"there is none before training: .* says uses_model = True"):
+        train(config, data(config))
+
+
+@pytest.mark.parametrize(
+    ("options", "trains", "message"),
+    [
+        ({}, lambda name: False, "no weight to train: all are frozen"),
+        ({"awp": 0.01}, lambda name: name.endswith("bias"), "awp moves weight matrices"),
+        ({}, lambda name: name.endswith("bias"), None),
+    ],
+)
+def test_a_network_without_a_weight_to_train_is_refused(
+    options: dict[str, Any], trains: Any, message: str | None
+) -> None:
+    model, config = with_batch_norm(), tiny_run(epochs=1, **options)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(trains(name))
+    if message is None:
+        before = model[0].weight.clone()
+        train(config, data(config), model=model)
+        assert torch.equal(model[0].weight, before)
+    else:
+        with pytest.raises(ConfigError, match=message):
+            train(config, data(config), model=model)

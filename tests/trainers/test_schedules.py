@@ -10,10 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import PrivateAttr
 from torch.optim import lr_scheduler
 
 from advprune_core.base.settings import ConfigError
-from advprune_core.trainers.schedules import SCHEDULES, Constant, Cosine, OneCycle, Piecewise
+from advprune_core.datasets.base import load_dataset
+from advprune_core.trainers.checks import check_training
+from advprune_core.trainers.schedules import SCHEDULES, Constant, Cosine, OneCycle, Piecewise, Schedule, rate_at
+from tests.tiny import tiny_run
 
 STEPS = 97
 
@@ -131,3 +135,34 @@ BAD: list[tuple[type[Any], dict[str, Any], str]] = [
 def test_bad_settings_are_refused(cls: type[Any], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cls.create(**settings)
+
+
+class Own(Schedule):
+    """Whatever is given."""
+
+    name = "own"
+    _given: Any = PrivateAttr()
+
+    def factor(self, progress: float) -> Any:
+        return self._given
+
+
+def own(factor: Any) -> Own:
+    schedule = Own()
+    schedule._given = factor
+    return schedule
+
+
+@pytest.mark.parametrize("factor", [0.5, torch.tensor(0.5), np.float32(0.5), np.array(0.5)], ids=repr)
+def test_a_rate_is_a_number_whatever_is_one(factor: Any) -> None:
+    rate = rate_at(own(factor), 0.3, peak=0.2)
+    assert (type(rate), rate) == (float, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize("factor", [-0.1, float("nan"), float("inf"), None, "half", torch.ones(2)], ids=repr)
+def test_a_factor_that_is_no_rate_is_refused_before_training(factor: Any) -> None:
+    config = tiny_run(schedule=own(factor))
+    with pytest.raises(
+        ConfigError, match=r"'own' gives the factor .* at 0 of the training: a finite number .* at least 0"
+    ):
+        check_training(config, load_dataset(config.dataset))
