@@ -16,7 +16,7 @@ from advprune_core.attacks.losses import cross_entropy, margin
 from advprune_core.attacks.search import Search
 from advprune_core.base.settings import ConfigError
 from advprune_core.models.mode import first_logits, no_trace, true_float32
-from advprune_core.models.passes import check_classes, check_sound
+from advprune_core.models.passes import PROBABILITIES, check_classes, check_sound, look_like_probabilities
 
 #: Images that the questions are asked of.
 SAMPLE = 32
@@ -76,11 +76,8 @@ def inspect(model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel) -> t
             "so that no attack here is strong and no number reliable; fix the randomness, or attack the mean of "
             "several passes"
         )
-    if float(logits.min()) >= 0 and float((logits.sum(1) - 1).abs().max()) < 1e-4:
-        doubts.append(
-            "the outputs look like probabilities (not below 0, sums of 1): attacks need logits, because softmax "
-            "hides the gradient; leave the softmax out of the model"
-        )
+    if look_like_probabilities(logits):
+        doubts.append(PROBABILITIES)
     return tuple(doubts), logits.shape[1]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -115,7 +116,8 @@ def load_dataset(
     found = _load(parsed.replace(label_noise=0.0, tested_on="test"), str(data_folder(folder)), parsed.stamp())
     if parsed.label_noise:
         found = with_label_noise(found, parsed.label_noise)
-    return found if parsed.tested_on == "test" else found.tested_on_val_stop()
+    found = found if parsed.tested_on == "test" else found.tested_on_val_stop()
+    return replace(found, source=parsed.spec())
 
 
 @lru_cache(maxsize=2)

@@ -119,6 +119,8 @@ class Dataset:
         Content hashes: of everything that can determine the weights, and of the test split.
     true_labels : Tensor of int64, shape (n,), or None
         Of the training images, where some of their labels are known to be wrong.
+    source : str, dict or None
+        What `load_dataset` made it of, a name or ``{name: settings}``; None of arrays.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Dataset:
     train_hash: str
     test_hash: str
     true_labels: Tensor | None = None
+    source: str | dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         names = ("train", "val_select", "val_stop", "test")

@@ -7,6 +7,7 @@ as ``"module:factory"`` or passed to `advprune_core.trainers.loop.train` directl
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from advprune_core.base.settings import AdvpruneError, ConfigError
 from advprune_core.base.sources import source_hash
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.mode import device_of, first_logits
-from advprune_core.models.passes import check_network
+from advprune_core.models.passes import PROBABILITIES, check_network, look_like_probabilities
 
 
 class ModelSettings(Component):
@@ -82,7 +83,18 @@ class OwnModel(ModelSettings):
 
 class _ModelRegistry(Registry[ModelSettings]):
     def parse(self, spec: Any) -> Any:
-        """As `Registry.parse`; ``"module:factory"`` names a function that returns a network."""
+        """As `Registry.parse`; ``"module:factory"`` names a function that returns a network.
+
+        Raises
+        ------
+        ConfigError
+            A network itself, or its class, among others.
+        """
+        if isinstance(spec, nn.Module) or (inspect.isclass(spec) and issubclass(spec, nn.Module)):
+            raise ConfigError(
+                "settings name a network, as 'module:factory', a function that returns it, or as one of "
+                f"{', '.join(self.classes())}; a network itself is given to train(config, dataset, model=network)"
+            )
         name, arguments = next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else (spec, {})
         if isinstance(name, str) and ":" in name:
             return OwnModel.create(factory=name, arguments=arguments or {})
@@ -134,6 +146,11 @@ def check_model(model: Any, dataset: Dataset) -> None:
     ConfigError
         What is no `nn.Module`, or on the meta device; outputs other than one tensor of a logit for
         each class, be it in training mode alone; a model that changes its input in place.
+
+    Warns
+    -----
+    UserWarning
+        Outputs that look like probabilities.
     """
     check_network(model)
     images = dataset.train.pixels(slice(0, 2)).to(device_of(model))
@@ -144,6 +161,8 @@ def check_model(model: Any, dataset: Dataset) -> None:
             f"{dataset.name} has {dataset.classes} classes, so it must be (2, {dataset.classes}); a factory is told "
             f"as in {{torchvision.models:resnet18: {{num_classes: {dataset.classes}}}}}"
         )
+    if look_like_probabilities(logits):
+        warnings.warn(PROBABILITIES, stacklevel=2)
     try:
         first_logits(model, images, "train")  # some have more outputs there, for losses of their own
     except ConfigError as error:

@@ -11,6 +11,11 @@ from advprune_core.base.settings import AdvpruneError, ConfigError
 
 IN_PLACE = "the model changes its input in place, and with it the data; use x = x + 1 instead of x += 1 in its forward"
 
+PROBABILITIES = (
+    "the outputs look like probabilities (not below 0, sums of 1): attacks and losses need logits, because softmax "
+    "hides the gradient; leave the softmax out of the model"
+)
+
 
 class NotFiniteError(ConfigError):
     """Outputs that are not numbers: no class, and no verdict."""
@@ -130,3 +135,8 @@ def check_sound(logits: Tensor) -> None:
             f"the model's outputs are NaN or infinite for {bad} of {len(logits)} images, so there is nothing to "
             "judge; look for weights that diverged, or a division by 0 or an overflow in its forward"
         )
+
+
+def look_like_probabilities(logits: Tensor) -> bool:
+    """Whether outputs (B, classes) are not below 0 and have sums of 1: there is a softmax in the network."""
+    return float(logits.min()) >= 0 and float((logits.sum(1) - 1).abs().max()) < 1e-4

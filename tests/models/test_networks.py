@@ -281,6 +281,8 @@ def test_own_factory(own: str, digits: Dataset) -> None:
         ("own_networks:no_module", "must be an nn.Module, not str"),
         ("own_networks:absent", "cannot import 'own_networks:absent'"),
         ("no_such_module:factory", "cannot import 'no_such_module:factory'"),
+        (nn.Flatten(), r"'module:factory'.*small_cnn.*; a network itself is given to train\(config, dataset, model="),
+        (nn.Flatten, "a network itself is given to train"),
         ("smal_cnn", "unknown model 'smal_cnn' .did you mean 'small_cnn'"),
         ({"small_cnn": {"widht": 3}}, "unknown setting 'widht' .did you mean 'width'"),
         ({"small_cnn": {"width": 0}}, "width = 0"),

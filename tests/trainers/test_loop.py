@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import pickle
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +31,7 @@ from advprune_core.pruners.random import Random
 from advprune_core.pruners.selection import Selection
 from advprune_core.trainers import state
 from advprune_core.trainers.config import RunConfig
-from advprune_core.trainers.loop import train
+from advprune_core.trainers.loop import train, train_warmup
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.run import Run
 from advprune_core.trainers.state import SCOUT, RunState, unbiased_average
@@ -620,6 +622,59 @@ def test_the_eps_of_another_data_set_is_named() -> None:
         train(config.replace(attack=AttackPolicy(eps="2/16")), own)
         train(config.replace(attack=AttackPolicy()), arrays)
     assert config.replace(attack=AttackPolicy()) == config.replace(attack=AttackPolicy(eps="2/16"))
+
+
+def test_a_run_needs_no_data_set_but_that_of_its_config(tmp_path: Path) -> None:
+    noisy = {"digits": {"limit": 300, "label_noise": 0.4}}
+    config = tiny_run(dataset=noisy)
+    assert same(train(config), train(config, load_dataset(noisy)))
+    assert not same(train(config), train(tiny_run(), load_dataset({"digits": {"limit": 300}})))
+
+
+@pytest.mark.parametrize(
+    ("named", "given", "told"),
+    [
+        ({"digits": {"label_noise": 0.4}}, "digits", "'label_noise': 0.4.* has no effect: .* is made of digits"),
+        ({"digits": {"limit": 200}}, {"digits": {"limit": 300}}, "'limit': 200.* is made of .*'limit': 300"),
+        ("cifar10", None, "cifar10, has no effect: .* is made of arrays"),
+        ("digits", None, None),
+        ("digits", {"digits": {"limit": 300}}, None),
+        ({"digits": {"limit": 300, "label_noise": 0.1}}, {"digits": {"limit": 300, "label_noise": 0.1}}, None),
+        (
+            {"digits": {"limit": 300, "tested_on": "val_stop"}},
+            {"digits": {"tested_on": "val_stop", "limit": 300}},
+            None,
+        ),
+    ],
+)
+def test_a_data_set_that_the_config_names_in_vain_is_told(named: Any, given: Any, told: str | None) -> None:
+    config = tiny_run(dataset=named, eps="2/16", epochs=0.2)
+    dataset = pickle.loads(pickle.dumps(load_dataset(given or "digits")))  # as it gets to a worker
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(config, dataset if given else replace(dataset, source=None))
+    texts = [str(warning.message) for warning in caught]
+    assert len(texts) == (told is not None)
+    assert told is None or re.search(told, texts[0])
+
+
+def test_an_own_network_is_as_it_is_tested_and_paths_may_be_text(tmp_path: Path) -> None:
+    config = tiny_run(pruner={"random": {"warmup_epochs": 1}}, fraction=0.4)
+    train_warmup(config, data(config), work=str(tmp_path / "warm"))
+    model, start = build_model(config.model, data(config)), str(tmp_path / "warm" / "checkpoint.pt")
+    result = train(config, data(config), model=model, work=str(tmp_path / "run"))
+    assert not any(module.training for module in model.modules())
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    assert same(result, train(config, data(config), start=start, work=str(tmp_path / "other")))
+
+
+def test_a_softmax_in_the_network_is_told_before_training() -> None:
+    config = tiny_run(epochs=0.2)
+    with pytest.warns(UserWarning, match="look like probabilities .* leave the softmax out"):
+        train(config, data(config), model=nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(config, data(config), model=nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.LogSoftmax(1)))
 
 
 def test_divergence_is_a_status() -> None:
