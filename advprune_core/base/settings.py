@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
@@ -104,6 +104,11 @@ class Settings(BaseModel, metaclass=_Explained):
         """The constructor, for values as people and files give them ("8/255", a list), which its types don't allow."""
         return cls(**values)
 
+    @classmethod
+    def known(cls, name: str, *, also: Sequence[str] = ()) -> str:
+        """What is said of an unknown setting `name`: the near miss, and what is allowed, some names `also`."""
+        return near_miss(name, [*cls.model_fields, *also], inner=_inner(cls))
+
     def replace(self, /, **values: Any) -> Self:
         """Return a copy with some values changed, validated again."""
         current = {name: getattr(self, name) for name in type(self).model_fields}
@@ -175,7 +180,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
                 field = owner.model_fields.get(str(part))
                 if field is not None and inspect.isclass(field.annotation):
                     owner = cast(type[BaseModel], field.annotation)
-            hint = near_miss(name.split(".")[-1], owner.model_fields, inner=_inner(owner))
+            leaf = name.split(".")[-1]
+            hint = owner.known(leaf) if issubclass(owner, Settings) else near_miss(leaf, owner.model_fields)
             lines.append(f"unknown setting {name!r}{hint}")
         else:
             message = item["msg"].removeprefix("Value error, ")

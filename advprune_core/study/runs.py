@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from advprune_core.base.environment import results_root
-from advprune_core.base.settings import ConfigError
+from advprune_core.base.settings import ConfigError, check_names
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.models.weights import with_weights
@@ -32,13 +32,14 @@ class Run:
         return load_model(self.config, dataset, self.weights(checkpoint))
 
     def weights(self, checkpoint: str = "last") -> Path:
-        """File of the weights, as they were written.
+        """File of the weights, as they were written: "last", or "best" of a run with checks on val_stop.
 
         Raises
         ------
         ConfigError
-            They are not there, or damaged.
+            Another name; they are not there, or damaged.
         """
+        check_names([checkpoint], ("last", "best"), what="checkpoint")
         path = self.store.file(self.record, f"{checkpoint}.pt")
         if path is not None:
             return path

@@ -111,6 +111,12 @@ class RunConfig(Settings):
         ),
     ] = "auto"
 
+    @classmethod
+    def known(cls, name: str, *, also: Sequence[str] = ("trainer",)) -> str:
+        """As of all settings; and what takes a name that is flat."""
+        flat = f"; RunConfig.flat({name}=...) takes it as it is" if name in flat_fields() else ""
+        return super().known(name, also=also) + flat
+
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, values: Any) -> Any:

@@ -251,6 +251,8 @@ def test_model_gives_the_logits_of_the_trained_weights(store: RunStore, checkpoi
     assert not model.training
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"unknown checkpoint 'lats' \(did you mean 'last'\?\); allowed: best, last"):
+        run.weights("lats")
     (store.folder(key) / f"{checkpoint}.pt").unlink()
     with pytest.raises(ConfigError, match=f"the weights of run {key} are not in"):
         run.model(dataset, checkpoint)

@@ -110,6 +110,23 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trainr": "pgd_at"}, "unknown setting 'trainr' (did you mean 'trainer'?)"),
+        ({"eps": 0.1}, "(did you mean 'attack.eps'?)"),
+        ({"eps": 0.1}, "; RunConfig.flat(eps=...) takes it as it is"),
+        ({"epochs": 3}, "(did you mean 'optimisation.epochs'?)"),
+        ({"limit": 3}, "(did you mean 'dataset.limit'?)"),
+    ],
+)
+def test_unknown_settings_say_what_is_known(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(**options)
+    assert message in str(caught.value)
+    assert ", trainer, " in str(caught.value)
+
+
 RESOLVED = [
     ("attack.eps", {}, 2 / 16),
     ("attack.eps", {"norm": "l2"}, 0.5),
