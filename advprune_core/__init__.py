@@ -11,20 +11,23 @@ if TYPE_CHECKING:
     from advprune_core.base.settings import AdvpruneError
     from advprune_core.datasets.base import DATASETS, DatasetSource, dataset_from_arrays, load_dataset
     from advprune_core.datasets.packing import pack
-    from advprune_core.datasets.splits import Dataset
+    from advprune_core.datasets.splits import Dataset, Split
     from advprune_core.models.base import MODELS, ModelSettings
-    from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Trainer
+    from advprune_core.objectives.base import OBJECTIVES, TRAINERS, Objective, Outputs, Trainer
     from advprune_core.objectives.batch import Batch
     from advprune_core.objectives.policy import AttackPolicy
     from advprune_core.objectives.starts import STARTS, Start
     from advprune_core.objectives.steps import STEPS, Steps
-    from advprune_core.pruners import PRUNERS, Context, Pruner, Selection
+    from advprune_core.pruners import PRUNERS, Context, ModelPruner, Pruner, Selection
+    from advprune_core.pruners.selecting import select
     from advprune_core.study.runner import run_study
     from advprune_core.study.runs import load_run
     from advprune_core.study.study import StudyConfig
     from advprune_core.study.table import collect
     from advprune_core.trainers.config import RunConfig
     from advprune_core.trainers.loop import train
+    from advprune_core.trainers.optimisation import Optimisation
+    from advprune_core.trainers.result import TrainResult
     from advprune_core.trainers.schedules import SCHEDULES, Schedule
 
 __version__ = "0.1.0"
@@ -50,17 +53,22 @@ __all__ = [
     "Context",
     "Dataset",
     "DatasetSource",
+    "ModelPruner",
     "ModelSettings",
     "Objective",
+    "Optimisation",
     "Outcome",
+    "Outputs",
     "Pruner",
     "RunConfig",
     "Schedule",
     "Selection",
+    "Split",
     "Start",
     "Steps",
     "StudyConfig",
     "ThreatModel",
+    "TrainResult",
     "Trainer",
     "autoattack",
     "collect",
@@ -72,6 +80,7 @@ __all__ = [
     "pack",
     "pgd",
     "run_study",
+    "select",
     "train",
 ]
 
@@ -81,21 +90,24 @@ _HOMES = {
     "attacks.evaluate": ("Outcome", "evaluate"),
     "base.settings": ("AdvpruneError",),
     "datasets.base": ("DATASETS", "DatasetSource", "dataset_from_arrays", "load_dataset"),
-    "datasets.splits": ("Dataset",),
+    "datasets.splits": ("Dataset", "Split"),
     "datasets.packing": ("pack",),
     "objectives.batch": ("Batch",),
     "models.base": ("MODELS", "ModelSettings"),
-    "objectives.base": ("OBJECTIVES", "TRAINERS", "Objective", "Trainer"),
+    "objectives.base": ("OBJECTIVES", "TRAINERS", "Objective", "Outputs", "Trainer"),
     "objectives.policy": ("AttackPolicy",),
     "objectives.starts": ("STARTS", "Start"),
     "objectives.steps": ("STEPS", "Steps"),
-    "pruners": ("PRUNERS", "Context", "Pruner", "Selection"),
+    "pruners": ("PRUNERS", "Context", "ModelPruner", "Pruner", "Selection"),
+    "pruners.selecting": ("select",),
     "study.runner": ("run_study",),
     "study.runs": ("load_run",),
     "study.study": ("StudyConfig",),
     "study.table": ("collect",),
     "trainers.config": ("RunConfig",),
     "trainers.loop": ("train",),
+    "trainers.optimisation": ("Optimisation",),
+    "trainers.result": ("TrainResult",),
     "trainers.schedules": ("SCHEDULES", "Schedule"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -26,7 +26,10 @@ def select(
     weights: Annotated[str | None, typer.Option(help="Its state dict (.pt)")] = None,
     objective: Annotated[str, typer.Option(help="Loss that you will train with")] = "pgd_at",
     norm: Annotated[str, typer.Option(help="Norm of the scoring attack: linf or l2")] = "linf",
-    eps: Annotated[str, typer.Option(help="Its radius in units of [0, 1]")] = "8/255",
+    eps: Annotated[
+        str | None,
+        typer.Option(help="Its radius in units of [0, 1] [default: 8/255, in L2 128/255: usual of photographs]"),
+    ] = None,
     steps: Annotated[str, typer.Option(help="Its steps")] = "7",
     seed: Annotated[str, typer.Option(help="Of random choices")] = "0",
     min_per_class: Annotated[str, typer.Option(help="Images kept of every class at least")] = "0",

@@ -15,7 +15,7 @@ each together with what the ones before have left (results/reference/selection h
 To add a pruner: a subclass of `Pruner` in a file here, registered with `PRUNERS`; the README has one.
 """
 
-from advprune_core.pruners.base import PRUNERS, Context, Pruner
+from advprune_core.pruners.base import PRUNERS, Context, ModelPruner, Pruner
 from advprune_core.pruners.selection import Selection, budget
 
-__all__ = ["PRUNERS", "Context", "Pruner", "Selection", "budget"]
+__all__ = ["PRUNERS", "Context", "ModelPruner", "Pruner", "Selection", "budget"]

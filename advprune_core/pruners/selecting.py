@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from advprune_core.attacks.geometry import Norm
 from advprune_core.base.components import Registry
 from advprune_core.base.settings import ConfigError, Pixels
+from advprune_core.base.values import as_ratio
 from advprune_core.datasets.arrays import (
     Array,
     Layout,
@@ -20,12 +22,14 @@ from advprune_core.datasets.arrays import (
     checked_labels,
     same_count,
 )
+from advprune_core.datasets.base import DatasetSource
 from advprune_core.datasets.splits import Dataset, Split, channel_statistics
 from advprune_core.objectives.base import OBJECTIVES, Objective, Outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners.base import PRUNERS, Context, Pruner, keep
 from advprune_core.pruners.branches import Branch, SplitOutputs
+from advprune_core.pruners.outputs import scoring_steps
 from advprune_core.pruners.selection import Selection, check_floors, check_selected
 
 
@@ -45,7 +49,7 @@ def select(
     layout: Layout | None = None,
     objective: str | dict[str, Any] | Objective = "pgd_at",
     norm: Norm = "linf",
-    eps: Pixels | str = 8 / 255,
+    eps: Pixels | str | None = None,
     steps: int = 7,
     seed: int = 0,
     min_per_class: int = 0,
@@ -81,8 +85,8 @@ def select(
     objective : str, dict or Objective
         The loss that you will train with, for gradients.
     norm, eps, steps
-        Threat model and steps of the scoring attack; scores for standard training take clean images
-        unless their own ``steps`` say otherwise.
+        Threat model and steps of the scoring attack: eps in units of [0, 1], by default what is usual of photographs
+        (8/255, in L2 128/255). Scores for standard training take clean images unless their own ``steps`` say otherwise.
     seed : int
     min_per_class : int
         Images kept of every class at least, as far as it has so many; 0: a class that would be emptied is refused.
@@ -96,6 +100,11 @@ def select(
     ------
     ConfigError
         What does not fit together, and what the pruner lacks.
+
+    Warns
+    -----
+    UserWarning
+        Images that are attacked within an eps that nobody has given.
     """
     chosen, loss = parsed(PRUNERS, pruner), parsed(OBJECTIVES, objective)
     if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.floating) or not 0 < fraction <= 1:
@@ -113,13 +122,23 @@ def select(
     if adversarial is None and not (loss.uses_clean and loss.uses_adversarial):
         adversarial = saved  # one branch for both, because what was saved is what is meant
     outputs = SplitOutputs(dataset.train.labels, saved, adversarial)
+    attack = AttackPolicy.create(norm=norm, eps=eps, steps=steps)
+    if attack.eps is None:
+        attack = attack.replace(eps=DatasetSource.default_eps[attack.norm])
+        attacked = scoring_steps(getattr(chosen, "steps", None), loss) != 0
+        if model is not None and adversarial is None and chosen.uses_model and attacked:
+            warnings.warn(
+                f"no eps was given: the images are attacked within {as_ratio(attack.radius)}, what is usual of "
+                "photographs; say eps=",
+                stacklevel=2,
+            )
     context = Context(
         dataset=dataset,
         fraction=float(fraction),
         seed=int(seed),
         model=model,
         objective=loss,
-        attack=AttackPolicy.create(norm=norm, eps=eps, steps=steps),
+        attack=attack,
         outputs=None if saved is adversarial is None else outputs,
         state={} if trajectory is None else _history(chosen, dataset, trajectory),
         epochs=0.0 if trajectory is None else float(len(trajectory)),

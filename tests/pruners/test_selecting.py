@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from advprune_core.base.settings import ConfigError
+from advprune_core.objectives.pgd_at import PGDAT
 from advprune_core.pruners import PRUNERS, Selection
 from advprune_core.pruners.base import Context, ModelPruner
 from advprune_core.pruners.branches import SplitOutputs
@@ -208,3 +210,38 @@ def test_a_network_in_training_mode_is_left_as_it_was() -> None:
         kept.indices.tolist()
         == select(Y, x=X, model=model.eval(), pruner=Raw(), fraction=0.5, eps=EPS).indices.tolist()
     )
+
+
+@pytest.mark.parametrize(
+    ("pruner", "given", "radius"),
+    [
+        ("grad_match", {}, "8/255"),
+        ("grad_match", {"norm": "l2"}, "128/255"),
+        ("grad_match", {"eps": EPS}, None),
+        ("grad_match", {"objective": "standard"}, None),
+        ({"score": {"score": "el2n", "steps": 0}}, {}, None),
+        ("random", {}, None),
+    ],
+)
+def test_a_radius_that_nobody_gave_is_told(pruner: Any, given: dict[str, Any], radius: str | None) -> None:
+    made = {"x": X, "model": context().network, "pruner": pruner, "fraction": 0.4, "steps": 1}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = select(Y, **made, **given)
+    texts = [str(warning.message) for warning in caught]
+    assert [f"within {radius}," in text for text in texts] == [True] * (radius is not None)
+    if radius is not None:
+        assert found.indices.tolist() == select(Y, **made, **given, eps=radius).indices.tolist()
+
+
+def test_losses_of_ones_own_objective_are_one_for_each_image() -> None:
+    class Column(PGDAT):
+        """Losses of shape (n, 1)."""
+
+        name = "column"
+
+        def per_sample(self, clean: Any, adversarial: Any, y: Any) -> Any:
+            return super().per_sample(clean, adversarial, y)[:, None]
+
+    with pytest.raises(ConfigError, match=r"of shape \(160, 1\): one loss per image"):
+        select(Y, pruner="grad_match", fraction=0.4, logits=LOGITS, features=LOGITS, objective=Column())
