@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from advprune_core.analysis.verdicts import compare, compare_outcomes
     from advprune_core.attacks import APGD, ATTACKS, FGSM, PGD, Attack, AutoAttack, ThreatModel, autoattack, fgsm, pgd
     from advprune_core.attacks.evaluate import Outcome, evaluate
     from advprune_core.base.settings import AdvpruneError
@@ -72,6 +73,8 @@ __all__ = [
     "Trainer",
     "autoattack",
     "collect",
+    "compare",
+    "compare_outcomes",
     "dataset_from_arrays",
     "evaluate",
     "fgsm",
@@ -86,6 +89,7 @@ __all__ = [
 
 #: Where a name comes from. It is imported when it is asked for, because PyTorch takes seconds that help does not need.
 _HOMES = {
+    "analysis.verdicts": ("compare", "compare_outcomes"),
     "attacks": ("APGD", "ATTACKS", "FGSM", "PGD", "Attack", "AutoAttack", "ThreatModel", "autoattack", "fgsm", "pgd"),
     "attacks.evaluate": ("Outcome", "evaluate"),
     "base.settings": ("AdvpruneError",),

@@ -8,12 +8,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from advprune_core.base.settings import ConfigError
+
 #: What has to agree before accuracies or costs are compared: a forward pass of another network costs something else.
 _SETTING = ("dataset", "norm", "eps", "model")
 
 
+def check_arms(table: pd.DataFrame) -> None:
+    """Refuse rows of no study, as `collect` gives without one: they are of no arm.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if len(table) and "arm" not in table:
+        raise ConfigError("the table has no arms: those are of a study, `collect(study=...)`")
+
+
 def with_accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with columns ``clean`` and ``robust``, empty where no run could be tested."""
+    """A study's table with columns ``clean`` and ``robust``, empty where no run could be tested.
+
+    Raises
+    ------
+    ConfigError
+        See `check_arms`.
+    """
+    check_arms(table)
     missing = {name: np.nan for name in ("clean", "robust") if name not in table}
     return table.assign(**missing) if missing else table
 

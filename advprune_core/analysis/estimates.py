@@ -8,8 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
+
+from advprune_core.base.settings import ConfigError
 
 #: Values this close are the same: accuracies are whole images, and differences of floats are not exact.
 SAME = 1e-9
@@ -63,11 +65,24 @@ def estimate(
     ----------
     values : Series or ndarray of shape (seeds,)
     confidence : float
+        Between 0 and 1.
     bounds : (float, float)
-        Between which the true mean is known to lie. The interval is cut there, which takes nothing
-        from its coverage.
+        Of an accuracy or a difference of two, between which every value and so the true mean lies. The interval is
+        cut there, which takes nothing from its coverage.
+
+    Raises
+    ------
+    ConfigError
+        A value beyond the bounds, as accuracies in per cent are; a confidence that is no share.
     """
+    _check_confidence(confidence)
     x = np.asarray(values, dtype=np.float64)
+    beyond = x[(x < bounds[0] - SAME) | (x > bounds[1] + SAME)]
+    if len(beyond):
+        low, high = bounds
+        raise ConfigError(
+            f"{beyond[0]:g} is not in [{low:g}, {high:g}]: accuracies are fractions of all images, not per cent"
+        )
     nan = float("nan")
     if len(x) == 0:
         return Estimate(nan, nan, nan, 0)
@@ -79,8 +94,19 @@ def estimate(
 
 
 def accuracy(values: pd.Series | np.ndarray) -> Estimate:
-    """Mean accuracy of one value in [0, 1] per seed; its 95 % interval stays within [0, 1]."""
+    """Mean accuracy of one value in [0, 1] per seed; its 95 % interval stays within [0, 1].
+
+    Raises
+    ------
+    ConfigError
+        A value that is not in [0, 1].
+    """
     return estimate(values, bounds=(0.0, 1.0))
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence = {confidence:g}: a share between 0 and 1 is meant, as 0.95")
 
 
 def spread(values: np.ndarray) -> bool:
@@ -120,6 +146,17 @@ def seeds_for(difference: float, deviation: float, *, often: float = 0.8, most: 
     return next((seeds for seeds in range(2, most) if power(difference, deviation, seeds) >= often), most)
 
 
+def _crossed(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Outcomes of the same seeds and images: a single run of one would stand beside every seed of the other."""
+    ours, theirs = np.asarray(first, dtype=np.float32), np.asarray(second, dtype=np.float32)
+    if ours.ndim != 2 or ours.shape != theirs.shape:
+        raise ConfigError(
+            f"outcomes of shape {ours.shape} and {theirs.shape}: both must be (seeds, images), of the same seeds and "
+            "images"
+        )
+    return ours, theirs
+
+
 def crossed_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:
     """Standard error of the difference of two mean accuracies over seeds and images, and its degrees of freedom.
 
@@ -131,10 +168,23 @@ def crossed_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[
     Parameters
     ----------
     first, second : ndarray of bool, shape (seeds, images)
-        Whether each image is right, by seed; both have the same seeds and images. At least two of each.
+        Whether each image is right, by seed; both have the same seeds and images.
+
+    Returns
+    -------
+    error, freedom : float
+        NaN with fewer than two seeds or images; only `freedom` where no outcome differs.
+
+    Raises
+    ------
+    ConfigError
+        Unequal shapes.
     """
-    d = first.astype(np.float64) - second
+    ours, theirs = _crossed(first, second)
+    d = ours.astype(np.float64) - theirs
     seeds, images = d.shape
+    if min(d.shape) < 2:
+        return float("nan"), float("nan")
     by_seed, by_image = d.mean(1), d.mean(0)
     rest = d - by_seed[:, None] - by_image + d.mean()
     freedom = np.array([seeds - 1, images - 1, (seeds - 1) * (images - 1)])
@@ -142,6 +192,8 @@ def crossed_error(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[
     if squares[1] <= squares[2]:  # no sign of images that differ
         squares[1:] = 0.0
     variance = squares[0] + squares[1] - squares[2]
+    if variance == 0:
+        return 0.0, float("nan")
     return float(np.sqrt(variance / d.size)), float(variance**2 / (squares**2 / freedom).sum())
 
 
@@ -164,22 +216,39 @@ def crossed_bootstrap(
     Parameters
     ----------
     first, second : ndarray of bool, shape (seeds, images)
-        Whether each image is right, by seed; both have the same seeds and images. At least two seeds.
+        Whether each image is right, by seed; both have the same seeds and images.
     confidence : float
+        Between 0 and 1.
     relative : bool
         Of the difference as a share of the second accuracy, which must not be 0 in any seed.
     resamples : int
         From a generator with a fixed seed: the same arrays give the same interval.
+
+    Returns
+    -------
+    low, high : float
+        NaN with fewer than two seeds, as of `estimate`, or without images.
+
+    Raises
+    ------
+    ConfigError
+        Unequal shapes; a confidence that is no share; with `relative`, a seed whose second accuracy is 0.
     """
-    seeds, images = first.shape
+    _check_confidence(confidence)
+    ours, theirs = _crossed(first, second)
+    seeds, images = ours.shape
+    if seeds < 2 or not images:
+        return float("nan"), float("nan")
+    if relative and not theirs.any(1).all():
+        raise ConfigError("relative = True: the second is right on no image in some seed, so there is no share of it")
     drawn_seeds, drawn_images = _draws(seeds, seeds - 1, resamples), _draws(images, images, resamples).T
 
     def drawn(values: NDArray[np.float32]) -> NDArray[np.float64]:
         # Sums of whole numbers, exact in whatever order threads add them up: a page has the same digits everywhere.
         return np.einsum("bs,sb->b", drawn_seeds, values @ drawn_images).astype(np.float64)
 
-    d, base = first.astype(np.float32) - second, second.astype(np.float32)
-    over, bound = (drawn(base), base.mean(1)) if relative else ((seeds - 1) * images, 1.0)
+    d = ours - theirs
+    over, bound = (drawn(theirs), theirs.mean(1)) if relative else ((seeds - 1) * images, 1.0)
     low, high = np.quantile(drawn(d) / over, [(1 - confidence) / 2, (1 + confidence) / 2])
     student = estimate(d.mean(1) / bound, confidence, bounds=(-1.0, np.inf if relative else 1.0))
     return float(np.fmin(low, student.low)), float(np.fmax(high, student.high))
@@ -211,8 +280,16 @@ class Signs:
 
 
 def sign_test(first: Sequence[float] | pd.Series, second: Sequence[float] | pd.Series) -> Signs:
-    """The exact sign test (Dixon & Mood 1946): it takes infinities, which mean *never*; equal pairs say nothing."""
+    """The exact sign test (Dixon & Mood 1946): it takes infinities, which mean *never*; equal pairs say nothing.
+
+    Raises
+    ------
+    ConfigError
+        Not as many of the one as of the other.
+    """
     a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    if a.shape != b.shape:
+        raise ConfigError(f"{a.size} and {b.size} values are no pairs")
     lower, higher = int((a < b).sum()), int((a > b).sum())
     p = float(stats.binomtest(lower, lower + higher).pvalue) if lower + higher else 1.0
     return Signs(lower, higher, len(a), p)

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from advprune_core.analysis.cells import check_arms
 from advprune_core.attacks.evaluate import as_constant, unpack_bits
+from advprune_core.base.settings import ConfigError, check_names
 
 #: Fewer allow no verdict, and no place among the best.
 MIN_SEEDS = 3
@@ -15,6 +17,23 @@ MIN_SEEDS = 3
 def runs_of(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:
     """The runs of an arm at a (matched) fraction, one for each seed."""
     return by_seed(table[(table["arm"] == arm) & (table["matched_fraction"] == fraction)])
+
+
+def known_runs(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:
+    """`runs_of` an arm at a fraction that the table must have: of a misspelt one all seeds would count as not run.
+
+    Raises
+    ------
+    ConfigError
+        A table of no study; an arm, or a fraction of it, without any run.
+    """
+    check_arms(table)
+    check_names([arm], table["arm"].unique() if len(table) else [], what="arm")
+    runs = runs_of(table, arm, fraction)
+    if not len(runs):
+        known = sorted(table.loc[table["arm"] == arm, "matched_fraction"].unique(), reverse=True)
+        raise ConfigError(f"{arm!r} has no run at fraction {fraction:g}; allowed: {', '.join(f'{f:g}' for f in known)}")
+    return runs
 
 
 def by_seed(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from advprune_core.analysis.cells import with_accuracies
+from advprune_core.analysis.cells import check_arms, with_accuracies
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.seeds import planned_seeds, runs_of, was_run
@@ -47,6 +47,7 @@ def mean_seconds(runs: pd.DataFrame) -> float:
 
 def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, pd.DataFrame]:
     """The rows of each arm at each of its fractions, in order of appearance; `by`: the column of fractions."""
+    check_arms(table)
     found = dict.fromkeys(zip(table["arm"], table[by], strict=True))
     return {(arm, fraction): table[(table["arm"] == arm) & (table[by] == fraction)] for arm, fraction in found}
 
@@ -208,7 +209,7 @@ def speed_ups(runs: pd.DataFrame, timings: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per arm and matched fraction: clean and robust accuracy in per cent, cost of the full run.
+    """One row per arm and matched fraction: clean and robust accuracy, and the share of the full run's cost.
 
     Returns
     -------
@@ -245,7 +246,7 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
     The run on all the data that several arms share stands there once. Where ways of training cost differently, or some
     were not run on all the data, the cost is also told as a share of the dearest's.
     """
-    rows, places, table = [], ["arm", "matched_fraction"], once(table)
+    rows, places, table = [], ["arm", "matched_fraction"], once(with_accuracies(table))
     ways = dict(zip(table["arm"], way_of(table), strict=True))
     with_full = set(way_of(whole_runs(table)))
     dearest = dearest_costs(table)
@@ -306,8 +307,8 @@ def after_attacks(table: pd.DataFrame) -> pd.DataFrame:
         themselves; means over seeds.
     """
     columns = {"clean": "clean"} | {f"robust_{name}": name for name in attacks_of(table, parts=True)}
-    table, rows = once(table), []
-    means = with_accuracies(table).groupby(["arm", "matched_fraction"])[list(columns)].mean()
+    table, rows = once(with_accuracies(table)), []
+    means = table.groupby(["arm", "matched_fraction"])[list(columns)].mean()
     for _, row in summary(table).iterrows():
         shown = {"arm": row["arm"], **_kept(row, table)}
         here = means.loc[(row["arm"], row["matched_fraction"])]

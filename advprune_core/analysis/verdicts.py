@@ -31,8 +31,17 @@ from advprune_core.analysis.estimates import (
     spread,
     t_test,
 )
-from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, both_outcomes, planned_seeds, runs_of, why_unpaired
+from advprune_core.analysis.seeds import (
+    MIN_SEEDS,
+    as_a_constant,
+    both_outcomes,
+    known_runs,
+    planned_seeds,
+    why_unpaired,
+)
 from advprune_core.analysis.tested import equally_tested
+from advprune_core.attacks.evaluate import Outcome, pack_bits
+from advprune_core.base.settings import ConfigError
 
 K = TypeVar("K", bound=Hashable)
 
@@ -169,9 +178,14 @@ def compare(
         unless given.
     confidence : float
         Of the intervals.
+
+    Raises
+    ------
+    ConfigError
+        A table of no study; an arm, or a fraction of it, without any run, with those that there are.
     """
-    ours = runs_of(table, arm, fraction)
-    theirs = runs_of(table, reference, fraction if reference_fraction is None else reference_fraction)
+    ours = known_runs(table, arm, fraction)
+    theirs = known_runs(table, reference, fraction if reference_fraction is None else reference_fraction)
     tested = [set(rows["robust"].dropna().index) for rows in (ours, theirs)]
     paired = sorted(set.intersection(*tested))
     planned, asked = _planned(table, ours, theirs)
@@ -194,13 +208,52 @@ def compare(
     return Comparison(difference, planned, reasons, p, p_images, other_images, deviation, learned, alike)
 
 
+def compare_outcomes(ours: Sequence[Outcome], theirs: Sequence[Outcome], *, confidence: float = 0.95) -> Comparison:
+    """Compare what `evaluate` found of networks that were trained in two ways, the first of each with one seed.
+
+    Parameters
+    ----------
+    ours, theirs : sequence of Outcome
+        One for each seed, in the same order of seeds; all of the same images, by the same attacks.
+    confidence : float
+        Of the intervals.
+
+    Returns
+    -------
+    Comparison
+        As of `compare`; ``judge({"pruned": comparison})`` gives the verdict. Of other attacks there is none.
+
+    Raises
+    ------
+    ConfigError
+        What is no list of outcomes; not as many of the one as of the other; other images.
+    """
+    runs = {"ours": ours, "theirs": theirs}
+    for name, outcomes in runs.items():
+        listed = isinstance(outcomes, list | tuple) and all(isinstance(outcome, Outcome) for outcome in outcomes)
+        if not listed or not outcomes:
+            raise ConfigError(f"{name} must be a list of what `evaluate` returns, an outcome for each seed")
+    if len(ours) != len(theirs):
+        raise ConfigError(f"{len(ours)} outcomes and {len(theirs)} are no pairs: one of each for every seed is wanted")
+    if len(sizes := sorted({len(outcome.clean) for outcome in (*ours, *theirs)})) > 1:
+        raise ConfigError(f"outcomes of {' and '.join(map(str, sizes))} images: all must be of the same ones")
+    rows = [
+        {"arm": name, "matched_fraction": 1.0, "seed": seed, "status": "ok", "robust": outcome.accuracy}
+        | {f"robust_{label}": right.mean() for label, right in outcome.attacks.items()}
+        | {"outcomes": pack_bits(outcome.robust), "test_images": len(outcome.clean)}
+        for name, outcomes in runs.items()
+        for seed, outcome in enumerate(outcomes)
+    ]
+    return compare(pd.DataFrame(rows), *runs, fraction=1.0, confidence=confidence)
+
+
 def _planned(table: pd.DataFrame, ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[int, set[int]]:
     """How many seeds a study has of two points' runs, and which of them are known: of that which has fewer.
 
     A part of a study may have more seeds than another.
     """
-    known = [(planned_seeds(runs, table), set(runs.index)) for runs in (ours, theirs) if len(runs)]
-    fewest = min((count for count, _ in known), default=table["seed"].nunique())
+    known = [(planned_seeds(runs, table), set(runs.index)) for runs in (ours, theirs)]
+    fewest = min(count for count, _ in known)
     return fewest, set[int]().union(*(seeds for count, seeds in known if count == fewest))
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,7 @@ from advprune_core.analysis.estimates import (
     sign_test,
     t_test,
 )
+from advprune_core.base.settings import ConfigError
 from tests.made_up import outcomes_of
 
 #: Pairs; how many are lower, higher; p by counting: of 2 ** n equally likely signs those as far from even.
@@ -209,6 +213,61 @@ def test_the_bootstrap_draws_rows_and_columns() -> None:
     assert got == pytest.approx((min(low, student.low), max(high, student.high)), abs=0.01)
     assert got == crossed_bootstrap(first, second, resamples=6000), "the same arrays, the same interval"
     assert got[0] < student.low < student.high < got[1], "a case in which images are few"
+
+
+@pytest.mark.parametrize("broadcast", [(slice(None), 0), (slice(None), slice(1)), (0, 0)], ids=str)
+@pytest.mark.parametrize("over_both", [crossed_error, crossed_bootstrap])
+def test_outcomes_of_other_seeds_are_refused(over_both: Callable[..., Any], broadcast: tuple[Any, Any]) -> None:
+    """One run of the second would stand beside every seed of the first, as if it had been trained as often."""
+    first, second = outcomes_of(0.4, arms=2, seeds=3, images=40, seed=5)
+    with pytest.raises(ConfigError, match=r"both must be \(seeds, images\), of the same seeds and images"):
+        over_both(first[broadcast[0]], second[broadcast[1]])
+    with pytest.raises(ConfigError, match="both must be"):
+        over_both(first, second[:, :1])
+
+
+def test_what_has_no_error_is_nan_without_a_warning() -> None:
+    first, second = outcomes_of(0.4, arms=2, seeds=3, images=40, seed=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for ours, theirs in ((first[:1], second[:1]), (first[:0], second[:0]), (first[:, :0], second[:, :0])):
+            assert np.isnan(crossed_error(ours, theirs)).all()
+            assert np.isnan(crossed_bootstrap(ours, theirs)).all()
+        assert crossed_error(first, first) == pytest.approx((0.0, math.nan), nan_ok=True)
+    assert crossed_bootstrap(first.tolist(), second.tolist()) == crossed_bootstrap(first, second)
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    first, second = outcomes_of(0.4, arms=2, seeds=3, images=40, seed=5)
+    second[1] = False
+    with pytest.raises(ConfigError, match="no image in some seed"):
+        crossed_bootstrap(first, second, relative=True)
+
+
+@pytest.mark.parametrize("values", [[50.0, 60.0, 70.0], [0.5, 1.01], [-0.1], [0.5, math.nan, 2.0]], ids=str)
+def test_accuracies_are_fractions(values: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"is not in \[0, 1\]: accuracies are fractions of all images, not per cent"):
+        accuracy(np.array(values))
+
+
+def test_values_at_the_bounds_are_within_them_but_for_rounding() -> None:
+    assert accuracy(np.array([1.0, 1.0 + 1e-12, 0.0, -1e-12])).mean == pytest.approx(0.5)
+    with pytest.raises(ConfigError, match=r"5 is not in \[-1, 1\]"):
+        estimate(np.array([0.2, 5.0]), bounds=(-1.0, 1.0))
+    assert estimate(np.array([20.0, 50.0])).mean == 35, "any number, where no bounds are named"
+
+
+@pytest.mark.parametrize("confidence", [95, 0, 1])
+def test_a_confidence_is_a_share(confidence: float) -> None:
+    first, second = outcomes_of(0.4, arms=2, seeds=3, images=40, seed=5)
+    for told in (partial(estimate, first.mean(1)), partial(crossed_bootstrap, first, second)):
+        with pytest.raises(ConfigError, match=f"confidence = {confidence}: a share between 0 and 1"):
+            told(confidence)
+
+
+def test_a_sign_test_is_of_pairs() -> None:
+    with pytest.raises(ConfigError, match="3 and 1 values are no pairs"):
+        sign_test([1, 2, 3], [2])
 
 
 def test_the_relative_bootstrap_is_of_the_ratio() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from advprune_core.analysis.summaries import after_attacks, printable, printable_ways, pruner_table, summary
+from advprune_core.analysis.summaries import after_attacks, points, printable, printable_ways, pruner_table, summary
+from advprune_core.base.settings import ConfigError
 from tests.made_up import TRAINERS, pruners_table, trainers_table
 
 
@@ -39,6 +42,13 @@ def test_the_summary_by_hand() -> None:
     assert got["cost"].tolist() == pytest.approx([1.0, 0.4, 0.4])
     assert got["speed_up"].tolist() == pytest.approx([1.0, 2.5, 2.5])
     assert got["robust_high"].tolist()[1] == pytest.approx(0.52 + 12.7062 * 0.02, rel=1e-4)
+
+
+@pytest.mark.parametrize("told", [summary, printable, pruner_table, printable_ways, after_attacks, points])
+def test_a_table_of_no_study_is_refused(told: Callable[[pd.DataFrame], object]) -> None:
+    runs = table().drop(columns=["arm", "matched_fraction", "control"])
+    with pytest.raises(ConfigError, match=r"no arms: those are of a study, `collect\(study=...\)`"):
+        told(runs)
 
 
 def test_runs_without_an_accuracy_stay_in_the_summary() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,12 +25,15 @@ from advprune_core.analysis.verdicts import (
     WORSE_HERE,
     Comparison,
     compare,
+    compare_outcomes,
     how_judged,
     judge,
     method,
     on_one_seed,
     planning,
 )
+from advprune_core.attacks.evaluate import Outcome
+from advprune_core.base.settings import ConfigError
 from tests.made_up import outcome_table, outcomes_of, seeded_runs, stacked, study_table
 
 NAN = float("nan")
@@ -145,13 +151,75 @@ def test_what_was_tested_differently_has_no_verdict(other: dict[str, float]) -> 
     assert "+20.0 points" in verdict.text()
 
 
-@pytest.mark.parametrize(("arm", "fraction"), [("c", 0.5), ("b", 0.4)])
-def test_what_was_not_run_has_no_difference(arm: str, fraction: float) -> None:
-    table = of(a=[0.5, 0.6], b=[0.4, 0.5])
-    got = compare(table, "a", arm, fraction=fraction)
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (("a", "redom", 0.5), "unknown arm 'redom' (did you mean 'random'?); allowed: a, random"),
+        (("redom", "a", 0.5), "unknown arm 'redom'"),
+        (("a", "random", 0.4), "'a' has no run at fraction 0.4; allowed: 1, 0.5"),
+        (("a", "random", 1.0), "'random' has no run at fraction 1; allowed: 0.5"),
+    ],
+)
+def test_what_the_table_lacks_is_refused(places: tuple[str, str, float], message: str) -> None:
+    """Or a misspelt arm would read as one that no seed was run of."""
+    table = study_table({("a", 1.0): [(1, 0.6)], ("a", 0.5): [(1, 0.5)], ("random", 0.5): [(1, 0.4)]})
+    first, second, fraction = places
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        compare(table, first, second, fraction=fraction)
+    assert (was_run(table, first, fraction) and was_run(table, second, fraction)) is False
+    with pytest.raises(ConfigError, match=r"no arms: those are of a study, `collect\(study=...\)`"):
+        compare(table.drop(columns="arm"), first, second, fraction=fraction)
+
+
+def test_what_was_not_tested_has_no_difference() -> None:
+    table = of(a=[0.5, 0.6], b=[NAN, NAN])
+    got = compare(table, "a", "b", fraction=0.5)
     assert (got.difference.seeds, math.isnan(got.difference.mean)) == (0, True)
     assert judge({0: got})[0].says == "no verdict: no seed has both"
-    assert (was_run(table, arm, fraction), was_run(table, "a", 0.5)) == (False, True)
+
+
+def test_accuracies_in_per_cent_are_refused() -> None:
+    with pytest.raises(ConfigError, match="fractions of all images, not per cent"):
+        compare(of(a=[50, 60], b=[40, 41]), "a", "b", fraction=0.5)
+
+
+def found_by(outcomes: np.ndarray, *attacks: str) -> list[Outcome]:
+    """What `evaluate` returns of networks of some seeds, of whose images so many withstand all the attacks."""
+    return [Outcome(np.ones_like(right), dict.fromkeys(attacks, right)) for right in outcomes]
+
+
+def test_outcomes_are_compared_as_a_table_of_them_is() -> None:
+    a, b = outcomes_of(0.5, arms=2, seeds=4, images=61, seed=2)
+    got = compare_outcomes(found_by(a, "pgd40"), tuple(found_by(b, "pgd40")), confidence=0.9)
+    assert got == compare(outcome_table({"a": a, "b": b}), "a", "b", fraction=0.5, confidence=0.9)
+    assert got.p == pytest.approx(stats.ttest_rel(a.mean(1), b.mean(1)).pvalue)
+    assert got.other_images == crossed_bootstrap(a, b, 0.9)
+    one = compare_outcomes(found_by(a[:1], "pgd40"), found_by(b[:1], "pgd40"))
+    assert one.difference.mean == pytest.approx(a[0].mean() - b[0].mean())
+    assert judge({0: one})[0].says == "no verdict: 1 seed"
+
+
+def test_outcomes_under_other_attacks_have_no_verdict() -> None:
+    a, b = outcomes_of(0.5, arms=2, seeds=4, images=61, seed=2)
+    for other in (["pgd20"], ["pgd40", "fgsm"]):
+        got = compare_outcomes(found_by(a, "pgd40"), found_by(b, *other))
+        assert judge({0: got})[0].says == "no verdict: not tested by the same attacks, on the same images"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        (lambda found: found[0], "theirs must be a list of what `evaluate` returns"),
+        (lambda found: [], "theirs must be a list of what `evaluate` returns"),
+        (lambda found: [one.accuracy for one in found], "theirs must be a list of what `evaluate` returns"),
+        (lambda found: found[:3], "4 outcomes and 3 are no pairs"),
+        (lambda found: [*found[:3], *found_by(np.ones((1, 30), bool), "pgd40")], "of 30 and 61 images"),
+    ],
+)
+def test_outcomes_that_are_no_pairs_are_refused(theirs: Callable[[list[Outcome]], Any], message: str) -> None:
+    a, b = (found_by(right, "pgd40") for right in outcomes_of(0.5, arms=2, seeds=4, images=61, seed=2))
+    with pytest.raises(ConfigError, match=message):
+        compare_outcomes(a, theirs(b))
 
 
 @pytest.mark.parametrize(
