@@ -27,7 +27,7 @@ from advprune_core.base.components import Component
 from advprune_core.base.files import write_text
 from advprune_core.pruners.oracle import Oracle
 from advprune_core.study.record_files import read_manifest
-from advprune_core.study.runs import Run
+from advprune_core.study.runs import StoredRun
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect
 from advprune_core.trainers.config import RunConfig, flat_values
@@ -86,7 +86,7 @@ def _runs(folder: Path) -> Iterator[dict[str, Any]]:
     for row in table[table["robust"].notna()].to_dict("records"):
         record = store.run(row["key"])
         assert record is not None  # it is in the table
-        config = Run(store, record).config
+        config = StoredRun(store, record).config
         # An oracle knows what nobody knows of data of one's own; what settings are chosen by is no test; a run that a
         # budget ends has not the epochs of its setting.
         budget = config.optimisation.cost_budget

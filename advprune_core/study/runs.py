@@ -8,16 +8,26 @@ from torch import nn
 
 from advprune_core.base.environment import results_root
 from advprune_core.base.settings import ConfigError, check_names
+from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.models.weights import with_weights
-from advprune_core.study.records import RunRecord
+from advprune_core.pruners.selection import Selection
+from advprune_core.study.records import EvaluationRecord, RunRecord
 from advprune_core.study.store import RunStore
 from advprune_core.trainers.config import RunConfig
 
 
-class Run:
-    """A run on disk: its record, evaluations, selections and model."""
+class StoredRun:
+    """A run on disk.
+
+    Attributes
+    ----------
+    store : RunStore
+        The results folder that it lies in.
+    record : RunRecord
+        What it was, what it cost, and how it ended.
+    """
 
     def __init__(self, store: RunStore, record: RunRecord) -> None:
         self.store, self.record = store, record
@@ -27,8 +37,33 @@ class Run:
         """The run's configuration; its device may be none of this machine's."""
         return RunConfig.create(**{"speed": "exact", **self.record.config})
 
-    def model(self, dataset: Dataset, checkpoint: str = "last") -> nn.Module:
-        """The trained network in eval mode, on the CPU."""
+    @property
+    def evaluations(self) -> list[EvaluationRecord]:
+        """Every evaluation of it; the outcome of each image is its ``outcome()``."""
+        return self.store.evaluations(self.record.key)
+
+    @property
+    def selections(self) -> dict[int, Selection]:
+        """What it was trained on, by the epoch from which each selection holds; none of a run on all the data."""
+        return self.store.selections(self.record.key)
+
+    def model(self, dataset: Dataset | None = None, checkpoint: str = "last") -> nn.Module:
+        """The trained network in eval mode, on the CPU.
+
+        Parameters
+        ----------
+        dataset : Dataset, optional
+            Of as many classes and images of the same shape; default: the run's own, which is loaded.
+        checkpoint : str
+            ``"last"`` or ``"best"``.
+
+        Raises
+        ------
+        ConfigError
+            See `weights`.
+        """
+        if dataset is None:
+            dataset = load_dataset(self.config.dataset)
         return load_model(self.config, dataset, self.weights(checkpoint))
 
     def weights(self, checkpoint: str = "last") -> Path:
@@ -57,12 +92,18 @@ def load_model(config: RunConfig, dataset: Dataset, weights: Path) -> nn.Module:
     return with_weights(build_model(config.model, dataset, seed=config.seed), weights)
 
 
-def load_run(key: str, results: str | Path | None = None) -> Run:
-    """Find a run by its key, or the beginning of it."""
+def load_run(key: str, results: str | Path | None = None) -> StoredRun:
+    """Find a run by its key, or the beginning of it.
+
+    Raises
+    ------
+    ConfigError
+        No run, or several, whose key begins so.
+    """
     store = RunStore(results_root(results))
     matches = [name for name in store.run_keys() if name.startswith(key)]
     record = store.run(matches[0]) if len(matches) == 1 else None
     if record is None:
         found = f"{len(matches)} runs begin" if matches else "no run begins"
         raise ConfigError(f"{found} with {key!r} in {store.results / 'runs'}")
-    return Run(store, record)
+    return StoredRun(store, record)

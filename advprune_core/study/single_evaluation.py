@@ -20,7 +20,7 @@ from advprune_core.study.compiling import against_testing, against_training
 from advprune_core.study.evaluations import PGD_40, EvaluationConfig
 from advprune_core.study.finished import evaluation_record, finish, finish_evaluation, is_done, run_record
 from advprune_core.study.records import OWN_WEIGHTS, EvaluationRecord
-from advprune_core.study.runs import Run, load_run
+from advprune_core.study.runs import StoredRun, load_run
 from advprune_core.study.store import RunStore
 from advprune_core.study.tasks import EvaluateTask, TrainTask
 from advprune_core.trainers.config import RunConfig
@@ -119,7 +119,7 @@ def _settled(evaluation: EvaluationConfig, config: RunConfig, dataset: Dataset) 
     return evaluation.replace(speed="exact")
 
 
-def train_again(run: Run, dataset: Dataset) -> None:
+def train_again(run: StoredRun, dataset: Dataset) -> None:
     """Train a run for the files that its record names, if one of them is missing or damaged.
 
     A compiled run that cannot be compiled here becomes the exact one, which has a key of its own.

@@ -230,6 +230,15 @@ def test_load_run_by_prefix(store: RunStore, prefix: str, found: str) -> None:
     assert repr(prefix) in str(error.value)
 
 
+def test_a_run_on_disk_has_its_evaluations_and_selections(store: RunStore) -> None:
+    found, kept = evaluation_record("e", KEY, [True, False], {"pgd": [False, False]}), Selection(np.arange(3))
+    store.write_run(run_record(KEY), last={}, selections={2: kept})
+    store.write_evaluation(found)
+    run = load_run(KEY, store.results)
+    assert run.evaluations == [found]
+    assert {epoch: selection.indices.tolist() for epoch, selection in run.selections.items()} == {2: [0, 1, 2]}
+
+
 @pytest.mark.parametrize("checkpoint", ["last", "best"])
 def test_model_gives_the_logits_of_the_trained_weights(store: RunStore, checkpoint: str) -> None:
     """Against the network written out by hand on the weights that training returned."""
@@ -251,6 +260,7 @@ def test_model_gives_the_logits_of_the_trained_weights(store: RunStore, checkpoi
     assert not model.training
     with torch.no_grad():
         torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(run.model(checkpoint=checkpoint)(x), model(x), rtol=0, atol=0)
     with pytest.raises(ConfigError, match=r"unknown checkpoint 'lats' \(did you mean 'last'\?\); allowed: best, last"):
         run.weights("lats")
     (store.folder(key) / f"{checkpoint}.pt").unlink()
