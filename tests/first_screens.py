@@ -34,11 +34,6 @@ def _judged(verdict: Verdict) -> str:
     return f"{difference.points()} robust ({difference.seeds} seeds; {verdict.says})"
 
 
-def _difference(row: pd.Series, name: str) -> Estimate:
-    """A difference and its interval, from the row of a table."""
-    return Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], row["seeds"])
-
-
 def accuracy_vs_fraction() -> str:
     """The smallest subset beside a shorter run of its cost."""
     digits, cifar, plain = (answer_rows()[f"{data}, least"] for data in ("digits", "cifar", "cifar, no crops"))
@@ -69,7 +64,7 @@ def pruners() -> str:
     subset = rows.set_index("pruner").loc["random"]
     rows = rows[rows["against_random"].notna()]
     best = rows.loc[rows["against_random"].idxmax()]
-    random, whole = _difference(best, "against_random"), _difference(best, "against_same_cost")
+    random, whole = Estimate.of_row(best, "against_random"), Estimate.of_row(best, "against_same_cost")
     return (
         f"On {100 * best['fraction']:g} % of the digits the best of {len(rows)} pruners, *{best['pruner']}*, is "
         f"{random.points()} robust beside a random subset and {whole.points()} beside all the data at its cost, "

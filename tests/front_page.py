@@ -16,9 +16,9 @@ from advprune_core.analysis.pages import ABOUT, write_page
 from advprune_core.analysis.rivals import at_equal_robustness
 from advprune_core.analysis.speedups import MARGIN
 from advprune_core.analysis.style import write
-from advprune_core.analysis.summaries import markdown, once, points, pruner_table
+from advprune_core.analysis.summaries import markdown, points, pruner_table
 from advprune_core.analysis.verdicts import BETTER, BETTER_ALONE, BETTER_HERE, UNDECIDED, WORSE, WORSE_ALONE
-from advprune_core.analysis.ways import frontier
+from advprune_core.analysis.ways import frontier, once
 from advprune_core.base.files import write_text
 from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.store import RunStore

@@ -27,9 +27,8 @@ from advprune_core.analysis.style import (
     styled,
     tidy,
 )
-from advprune_core.analysis.summaries import once
 from advprune_core.analysis.tested import attacks_told
-from advprune_core.analysis.ways import dearest_costs, full_costs
+from advprune_core.analysis.ways import dearest_costs, full_costs, once
 
 #: With more arms than this, controls among them, lines cannot be told apart.
 MANY = 8

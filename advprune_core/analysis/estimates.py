@@ -35,6 +35,11 @@ class Estimate:
     high: float
     seeds: int
 
+    @classmethod
+    def of_row(cls, row: pd.Series, name: str) -> Estimate:
+        """That of a table's row, from its columns ``<name>, <name>_low, <name>_high`` and ``seeds``."""
+        return cls(row[name], row[f"{name}_low"], row[f"{name}_high"], int(row["seeds"]))
+
     def text(self, scale: float = 100.0, digits: int = 1) -> str:
         """``75.1 [74.0, 76.2]``, or the mean alone; nothing of no seed."""
         if np.isnan(self.mean):

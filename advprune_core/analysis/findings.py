@@ -193,7 +193,7 @@ def _random_itself(rows: pd.DataFrame) -> list[str]:
     """The random subset beside all the data at its cost: what every pruner of that table has to be seen beside."""
     lines, name = [], "against_same_cost"
     for _, row in rows[rows[f"{name}_verdict"] != ""].iterrows():
-        gain = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], int(row["seeds"]))
+        gain = Estimate.of_row(row, name)
         lines.append(
             f"  - a static random subset itself against all data, same cost: {gain.points()}; {row[f'{name}_verdict']}."
         )

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.seeds import as_a_constant
-from advprune_core.analysis.summaries import Point, mean_seconds, once, points
+from advprune_core.analysis.summaries import Point, mean_seconds, points
+from advprune_core.analysis.ways import once
 from advprune_core.base.settings import ConfigError, Seed, Settings
 from advprune_core.datasets.base import DATASETS
 from advprune_core.study.grid import study_grid

@@ -331,7 +331,7 @@ def equal_robustness_findings(table: pd.DataFrame, *, reference: str, margin: fl
 
 
 def _speed(row: pd.Series, arms: Sequence[str]) -> str:
-    difference = Estimate(row["difference"], row["difference_low"], row["difference_high"], row["seeds"])
+    difference = Estimate.of_row(row, "difference")
     other = (row["images_low"], row["images_high"])
     images = "" if np.isnan(other[0]) else f"; other images [{100 * other[0]:+.1f}, {100 * other[1]:+.1f}]"
     loss = f"{difference.points()} robust ({difference.counted()}{images})"

@@ -15,8 +15,9 @@ from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.ranking import first_places, level_with, places_of
 from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, well_covered
 from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
-from advprune_core.analysis.summaries import Point, mean_seconds, once, points
+from advprune_core.analysis.summaries import Point, mean_seconds, points
 from advprune_core.analysis.verdicts import compare, judge, method
+from advprune_core.analysis.ways import once
 from advprune_core.study.plans import duration
 
 _RESULTS = ("arm", "fraction", "seeds", "clean", "robust", "low", "high", "cost", "seconds")

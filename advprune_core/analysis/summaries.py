@@ -11,7 +11,7 @@ from advprune_core.analysis.markup import escape
 from advprune_core.analysis.seeds import planned_seeds, runs_of, was_run
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import Verdict, compare, judge
-from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, variants, way_of, whole_runs
+from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, once, variants, way_of, whole_runs
 from advprune_core.trainers.controls import control_arm
 
 #: An arm at a fraction.
@@ -74,7 +74,7 @@ def printable_ways(
             row |= {"cost / training image": _number(full["cost_per_image"], 0)}
         row |= {"seconds": _number(full["cpu_seconds"], 1), "clean, %": _number(100 * full["clean"], 1)}
         for _, point in group.sort_values("matched_fraction", ascending=False).iterrows():
-            value = Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
+            value = Estimate.of_row(point, "robust").text()
             if (seeds := _seeds(point)) != str(planned_seeds(table, table)):
                 value = f"{value} ({seeds} seeds)".strip()
             row[f"robust at {100 * point['matched_fraction']:g} %"] = value
@@ -255,7 +255,7 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
     for _, row in summary(table).iterrows():
         shown = {"arm": row["arm"], **_kept(row, table), "seeds": _seeds(row)}
         for name in ("clean", "robust"):
-            shown[f"{name} accuracy, %"] = Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], 0).text()
+            shown[f"{name} accuracy, %"] = Estimate.of_row(row, name).text()
         if worst is not None:
             lowest = worst[row["arm"], row["matched_fraction"]]
             shown["its worst class, %"] = _number(100 * lowest, 1)
@@ -271,11 +271,6 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
 def _number(value: float, digits: int) -> str:
     """With so many digits; what is not known leaves its cell empty."""
     return "" if np.isnan(value) else f"{value:.{digits}f}"
-
-
-def once(table: pd.DataFrame) -> pd.DataFrame:
-    """Without the rows that repeat another arm's run on all the data."""
-    return table[~((table["matched_fraction"] == 1) & table.duplicated("key"))]
 
 
 def _filled(rows: list[dict[str, object]]) -> pd.DataFrame:

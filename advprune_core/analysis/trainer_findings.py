@@ -132,7 +132,7 @@ def _counts(verdicts: Iterable[Verdict]) -> str:
 
 
 def _percent(point: pd.Series) -> str:
-    return Estimate(point["robust"], point["robust_low"], point["robust_high"], 0).text()
+    return Estimate.of_row(point, "robust").text()
 
 
 def _robust_at_all(points: pd.DataFrame, margin: float) -> list[str]:

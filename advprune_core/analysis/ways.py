@@ -47,10 +47,20 @@ def variants(table: pd.DataFrame) -> dict[str, str]:
     return dict(zip(way_labels(table), way_of(table), strict=True))
 
 
+def once(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the rows that repeat another arm's run on all the data: the first arm stands for all, controls too.
+
+    For lists of arms, where it keeps its name. Where ways of training are judged beside each other, it is the way's:
+    see `full_runs_once`.
+    """
+    return table[~((table["matched_fraction"] == 1) & table.duplicated("key"))]
+
+
 def full_runs_once(table: pd.DataFrame) -> pd.DataFrame:
     """The table with the runs on all the data that several arms of a way of training share once, as that way's.
 
-    Where arms stand beside each other each of them would be judged against itself.
+    Where arms stand beside each other each of them would be judged against itself. Controls, which `once` drops as
+    well, and what has no way of training stay.
     """
     of = way_of(table)
     full = (table["matched_fraction"] == 1) & table["control"].isna() & (of != "")

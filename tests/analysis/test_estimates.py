@@ -123,6 +123,13 @@ def test_texts(value: Estimate, options: dict[str, Any], text: str) -> None:
     assert value.text(**options) == text
 
 
+def test_an_estimate_of_a_tables_row() -> None:
+    row = pd.Series({"robust": 0.5, "robust_low": 0.4, "robust_high": 0.6, "seeds": 3.0, "clean": 0.9})
+    found = Estimate.of_row(row, "robust")
+    assert found == Estimate(0.5, 0.4, 0.6, 3)
+    assert found.counted() == "3 seeds"
+
+
 def test_points() -> None:
     assert Estimate(-0.01, -0.02, 0.004, 3).points() == "-1.0 points [-2.0, +0.4]"
     assert Estimate(0.03, math.nan, math.nan, 2).points() == "+3.0 points"

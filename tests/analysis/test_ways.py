@@ -16,10 +16,26 @@ from advprune_core.analysis.findings import accuracy_findings
 from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.rivals import equal_cost_findings
 from advprune_core.analysis.summaries import printable
-from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, ways
+from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, full_runs_once, once, ways
 from advprune_core.explore.curves import threats_of
 from tests.analysis.figure_checks import texts
 from tests.made_up import TRAINERS, study_table, trainers_table
+
+
+def test_a_shared_run_stands_once_by_its_arm_or_by_its_way_of_training() -> None:
+    """Of two pruners, and the control of one, the run on all the data is the same."""
+    arms = ["PGD-AT: random", "PGD-AT: redraw", "PGD-AT: same_cost(random)"]
+    table = study_table({(arm, fraction): [(0.9, 0.6)] for arm in arms for fraction in (1.0, 0.5)})
+    table = table.assign(variant="PGD-AT", control=[None] * 4 + ["same_cost"] * 2)
+    of_a_part = [(arm, 0.5) for arm in arms]
+
+    def points(rows: pd.DataFrame) -> list[tuple[str, float]]:
+        return list(zip(rows["arm"], rows["matched_fraction"], strict=True))
+
+    assert points(once(table)) == [(arms[0], 1.0), *of_a_part]
+    assert sorted(points(full_runs_once(table))) == sorted([("PGD-AT", 1.0), (arms[2], 1.0), *of_a_part])
+    alone = table.assign(variant="")
+    assert points(full_runs_once(alone)) == points(alone)
 
 
 def test_the_frontier_by_hand() -> None:
