@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
+from advprune_core.models.mode import device_of
 from advprune_core.pruners.base import PRUNERS, Context, keep
 from advprune_core.pruners.keep_rules import Scores
 from advprune_core.pruners.outputs import split_branch
-from advprune_core.pruners.scores import KINDS, ScoreName, split_scores
+from advprune_core.pruners.scores import KINDS, OF_FEATURES, Score, ScoreName, split_scores
 from advprune_core.pruners.selection import Selection
 from advprune_core.study.runs import load_run
 from advprune_core.trainers.config import RunConfig
@@ -55,14 +57,36 @@ class Network:
         )
 
     def scores(self, score: ScoreName) -> Scores:
-        """The score of every training image, under the training attack; kept for the next time."""
+        """The score of every training image, under the training attack; kept for the next time.
+
+        Raises
+        ------
+        ConfigError
+            One that looks at the last layer's inputs, of a network that does not show them.
+        """
         if score == "steps_to_break" and score not in self._scores:
             self._scores[score] = split_scores(self.context(1.0), score)
-        elif score not in self._scores:  # outputs under attack give all the others at once
-            branch, labels = split_branch(self.context(1.0)), self.dataset.train.labels.cpu()
-            found = {name: kind.function(branch, labels) for name, kind in KINDS.items()}
-            self._scores.update({name: values.numpy().astype(np.float64) for name, values in found.items()})  # type: ignore[misc]
+        elif score not in self._scores:
+            self._check(score)
+            # Outputs under attack give all at once; features of them only a network that shows its last layer.
+            names = [name for name in KINDS if name not in OF_FEATURES or self._shows(name)]
+            branch = split_branch(self.context(1.0), features=not set(OF_FEATURES).isdisjoint(names))
+            labels = self.dataset.train.labels.to(branch.logits.device)
+            found = {name: KINDS[name].function(branch, labels) for name in names}
+            self._scores.update({name: values.cpu().numpy().astype(np.float64) for name, values in found.items()})  # type: ignore[misc]
         return self._scores[score]
+
+    def _check(self, score: str) -> None:
+        """Refuse a score that the network cannot be looked at for, as its pruner does."""
+        images = self.dataset.train.pixels(slice(0, 2)).to(device_of(self.model))
+        Score.create(score=score).check_model(self.model, images)
+
+    def _shows(self, score: str) -> bool:
+        try:
+            self._check(score)
+        except ConfigError:
+            return False
+        return True
 
     def selection(self, pruner: str, fraction: float) -> Selection:
         """What a pruner keeps; kept for the next time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,26 @@ def test_scores_are_those_of_the_pruners(network: Network, score: str) -> None:
 @pytest.mark.parametrize("pruner", CHOOSERS)
 def test_every_pruner_that_is_offered_can_choose(network: Network, pruner: str) -> None:
     assert len(network.selection(pruner, 0.2)) == network.context(0.2).k
+
+
+class Doubled(torch.nn.Module):
+    """A network whose logits are not its last layer's."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * self.inner(x)
+
+
+def test_what_looks_at_logits_alone_needs_no_last_layer(network: Network) -> None:
+    other = replace(network, model=Doubled(network.model), _scores={}, _selections={})
+    for score in ("loss", "el2n", "margin"):
+        assert other.scores(score).tolist() == split_scores(other.context(1.0), score).tolist()
+    assert len(other.selection("keep_hard", 0.2)) == other.context(0.2).k
+    with pytest.raises(ConfigError, match="logits are not the output of its last"):
+        other.scores("grand")
 
 
 def test_a_pruner_that_watches_training_is_refused(network: Network) -> None:
