@@ -51,7 +51,7 @@ def test_who_leads_is_the_most_robust_but_who_is_compared_was_chosen_on_held_out
 )
 def test_a_goal_is_reached_by_what_was_chosen_for_it_alone(full: float, seeds: int, told: str) -> None:
     """The highest of several means is above a goal by chance: another arm's does not count."""
-    table = stacked(PLAIN, runs("ours: random", full, seeds=seeds), runs("lucky: random", 0.99))
+    table = stacked(PLAIN, runs("ours: random", full, seeds=seeds), runs("lucky: random", 0.95))
     text = speedrun_findings(table, ranked(held_out(plain=0.55, full=0.64)), textbook=[], goals=[0.60])
     assert f"- 60 % robust: {told}" in text
 
