@@ -36,10 +36,11 @@ def run(
     from advprune_core.pruners.random import Full
     from advprune_core.study.commands import typed
     from advprune_core.study.evaluations import PGD_40
+    from advprune_core.study.execution import Execution
     from advprune_core.study.grid import Entry
     from advprune_core.study.runner import run_entries
     from advprune_core.study.store import RunStore
-    from advprune_core.study.study import Execution, pruner_label
+    from advprune_core.study.study import pruner_label
     from advprune_core.trainers.config import RunConfig, flat_fields
     from advprune_core.trainers.controls import CONTROLS, check_control, control_arm
     from advprune_core.trainers.sentinel import depth

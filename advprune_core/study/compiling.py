@@ -15,9 +15,9 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.models.base import build_model
 from advprune_core.study.elsewhere import finished, needed_again, untested
 from advprune_core.study.evaluations import EvaluationConfig, compiled_searches
+from advprune_core.study.execution import Execution
 from advprune_core.study.grid import Datasets, Entry, check_entries
 from advprune_core.study.store import RunStore
-from advprune_core.study.study import Execution
 from advprune_core.trainers.arithmetic import arithmetic, run_passes
 from advprune_core.trainers.checks import check_machine
 from advprune_core.trainers.config import RunConfig

@@ -8,9 +8,9 @@ from typing import get_args
 from advprune_core.attacks.compiled import Speed
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.evaluations import EvaluationConfig
+from advprune_core.study.execution import Execution
 from advprune_core.study.records import RunRecord
 from advprune_core.study.store import RunStore
-from advprune_core.study.study import Execution
 from advprune_core.trainers.config import Device, RunConfig
 
 

@@ -26,9 +26,22 @@ _FEW_STEPS = 200
 SEARCH_SIZE = 128
 
 
+def parsed_attacks(specs: Any) -> tuple[Attack, ...]:
+    """The attacks of a test, each listed once: a second finds what the first did.
+
+    Raises
+    ------
+    ConfigError
+        As of `parse_attacks`; an attack that is listed twice.
+    """
+    attacks = parse_attacks(specs)
+    check_distinct(attacks)
+    return attacks
+
+
 Attacks = Annotated[
     tuple[Attack, ...],
-    BeforeValidator(parse_attacks),
+    BeforeValidator(parsed_attacks),
     PlainSerializer(lambda attacks: [attack.spec() for attack in attacks]),
 ]
 
@@ -50,7 +63,7 @@ class EvaluationConfig(Settings):
     speed: Annotated[Speed, Field(description="passes of the searches; verdicts are always plain")] = "exact"
 
     def check(self, dataset: Dataset) -> None:
-        """Refuse more images than there are, and an attack that is listed twice.
+        """Refuse more images than there are.
 
         Raises
         ------
@@ -58,7 +71,6 @@ class EvaluationConfig(Settings):
         """
         if self.images is not None and self.images > len(dataset.test):
             raise ConfigError(f"images = {self.images}, but there are only {len(dataset.test)} test images")
-        check_distinct(self.attacks)
 
     def split(self, dataset: Dataset) -> tuple[Split, Tensor | None]:
         """The images that are attacked, and their places among all test images (None: all in order)."""

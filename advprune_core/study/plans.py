@@ -17,10 +17,10 @@ from advprune_core.models.base import build_model
 from advprune_core.study.alone import timings_lacking
 from advprune_core.study.compiling import checked_entries
 from advprune_core.study.elsewhere import finished, found, needed_again
+from advprune_core.study.execution import Execution
 from advprune_core.study.grid import Datasets, Entry, timed_entries
 from advprune_core.study.runner import expected_total
 from advprune_core.study.store import RunStore
-from advprune_core.study.study import Execution
 from advprune_core.study.tasks import few_steps
 from advprune_core.study.waiting import passes_saved
 from advprune_core.trainers.config import RunConfig

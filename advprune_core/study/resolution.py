@@ -8,9 +8,9 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.study.compiling import tested_thing
 from advprune_core.study.elsewhere import found, tests_that_count
 from advprune_core.study.evaluations import EvaluationConfig
+from advprune_core.study.execution import Execution
 from advprune_core.study.grid import Datasets, Entry
 from advprune_core.study.store import RunStore
-from advprune_core.study.study import Execution
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.controls import expected_passes
 

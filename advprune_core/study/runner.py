@@ -17,12 +17,13 @@ from advprune_core.pruners.base import PRUNERS
 from advprune_core.study.alone import time_alone
 from advprune_core.study.compiling import checked_entries, settle_speed
 from advprune_core.study.driver import Driver
+from advprune_core.study.execution import Execution
 from advprune_core.study.grid import Datasets, Entry, study_grid
 from advprune_core.study.manifest import Manifest, ManifestEntry
 from advprune_core.study.record_files import read_manifest
 from advprune_core.study.resolution import Resolution
 from advprune_core.study.store import RunStore
-from advprune_core.study.study import Execution, StudyConfig
+from advprune_core.study.study import StudyConfig
 from advprune_core.study.table import collect
 from advprune_core.trainers.controls import expected_passes
 

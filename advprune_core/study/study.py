@@ -1,90 +1,24 @@
-"""What a study is: its parameters, and how it is carried out."""
+"""What a study is: its parameters, from notebooks and profiles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from advprune_core.attacks.base import ATTACKS, Attack
-from advprune_core.attacks.geometry import Norm
-from advprune_core.base.environment import results_root
+from advprune_core.attacks.base import Attack
+from advprune_core.attacks.geometry import NormSetting
 from advprune_core.base.settings import ConfigError, Pixels, Seed, Settings, check_names
 from advprune_core.base.yaml_files import read_yaml
 from advprune_core.pruners.base import PRUNERS, Pruner
-from advprune_core.study.engines import EngineName, default_workers
-from advprune_core.study.evaluations import PGD_40
+from advprune_core.study.evaluations import PGD_40, parsed_attacks
+from advprune_core.study.execution import CarriedOut, Execution
 from advprune_core.study.manifest import STUDY_NAME
 from advprune_core.trainers.config import Device, RunConfig
 from advprune_core.trainers.controls import CONTROLS, Control
-
-
-def _checked_resources(resources: dict[str, float]) -> dict[str, float]:
-    for name, need in resources.items():
-        if need > 1 and need != round(need):
-            raise ValueError(f"resources: {name!r} is {need:g}; above 1 they are whole")
-    return resources
-
-
-def _check_cluster(config: Execution | StudyConfig) -> None:
-    if config.engine != "ray" and (config.address is not None or config.resources):
-        raise ValueError("address and resources are those of a cluster: they need engine = 'ray'")
-
-
-Address = Annotated[str | None, Field(min_length=1, description="of a Ray cluster: host:port, auto, ray://host:port")]
-Resources = Annotated[
-    dict[str, Annotated[float, Field(ge=0, le=100_000)]],
-    AfterValidator(_checked_resources),
-    Field(description="what a run takes of a Ray node: {GPU: 0.5}; by default a core for each thread, and a GPU"),
-]
-
-
-class Execution(Settings):
-    """How a grid is carried out; nothing here changes a result."""
-
-    engine: Annotated[EngineName, Field(description="serial; processes: one run per core; ray: a cluster")] = (
-        "processes"
-    )
-    workers: Annotated[
-        int | None, Field(ge=1, le=1024, description="runs at once; none: one per core, or what fits on the cluster")
-    ] = None
-    timed_repeats: Annotated[
-        int, Field(ge=0, le=1000, description="how often the first seed's runs are timed alone")
-    ] = 1
-    data: Annotated[str | None, Field(description="folder of downloads; none: $ADVPRUNE_DATA")] = None
-    results: Annotated[str | None, Field(description="results folder; none: $ADVPRUNE_RESULTS, or the project's")] = (
-        None
-    )
-    checkpoint_seconds: Annotated[
-        float, Field(ge=0, le=1_000_000, description="least time between checkpoints of a run")
-    ] = 30.0
-    retrain: Annotated[
-        bool, Field(description="train runs again whose weights are not here, where a test needs them")
-    ] = False
-    any_device: Annotated[bool, Field(description="a run that another device has trained is not trained again")] = False
-    address: Address = None
-    resources: Resources = {}
-
-    @model_validator(mode="after")
-    def _of_a_cluster(self) -> Execution:
-        _check_cluster(self)
-        return self
-
-    @property
-    def root(self) -> Path:
-        """Results folder."""
-        return results_root(self.results)
-
-    @property
-    def worker_count(self) -> int:
-        """Tasks that are under way at once; of a cluster it is known only when it is there."""
-        if self.engine == "processes":
-            return self.workers or default_workers()
-        return 1 if self.engine == "serial" else self.workers or 1
-
 
 #: Fields of a run that the grid sets.
 OF_THE_GRID = frozenset({"pruner", "fraction", "seed"})
@@ -92,8 +26,8 @@ OF_THE_GRID = frozenset({"pruner", "fraction", "seed"})
 PART_FIELDS = ("variants", "pruners", "fractions", "controls", "seeds", "evaluation", "images")
 
 
-class StudyConfig(Settings):
-    """A study: the fields are exactly the parameters of the experiment notebooks."""
+class Study(Settings):
+    """What a study consists of: a grid of runs and their tests."""
 
     study: Annotated[str, Field(pattern=STUDY_NAME, description="name: tables, figures go to results/<study>/")] = (
         "digits"
@@ -101,7 +35,7 @@ class StudyConfig(Settings):
     dataset: Annotated[Any, Field(description="data set: a name or {name: settings}")] = "digits"
     model: Annotated[Any, Field(description="network: a name, {name: settings} or 'module:factory'")] = "small_cnn"
     trainer: Annotated[Any, Field(description="preset of objective and training attack")] = "pgd_at"
-    norm: Annotated[Norm, Field(description="norm of the threat model: linf or l2")] = "linf"
+    norm: Annotated[NormSetting, Field(description="norm of the threat model: linf or l2")] = "linf"
     eps: Annotated[
         Pixels | None, Field(gt=0, le=100, description="radius in units of [0, 1]; none: the data set's own")
     ] = None
@@ -137,25 +71,13 @@ class StudyConfig(Settings):
         Field(description="grids to carry out instead, one after the other, each with the values above but its own"),
     ] = ()
     device: Annotated[Device, Field(description="auto, cpu or cuda")] = "auto"
-    any_device: Annotated[
-        bool,
-        Field(description="runs that another device has trained count: begun on a laptop, then ended on a GPU"),
-    ] = False
     threads: Annotated[int, Field(ge=1, le=1024, description="CPU threads of a run; changes the bits")] = 1
-    timed_repeats: Annotated[int, Field(ge=0, le=1000)] = 1
-    engine: EngineName = "processes"
-    workers: Annotated[int | None, Field(ge=1, le=1024)] = None
-    address: Address = None
-    resources: Resources = {}
-    data: str | None = None
-    results: str | None = None
 
     @model_validator(mode="after")
-    def _valid_parts(self) -> StudyConfig:
+    def _valid_parts(self) -> Self:
         """Names and values inside the parts are checked here, before anything is loaded."""
         if self.study in ("runs", "reference", "trash", "cache"):
             raise ValueError(f"study = {self.study!r}: results/{self.study}/ has another use; take another name")
-        _check_cluster(self)
         pruners = [PRUNERS.parse(spec) for spec in self.pruners]
         labels = [pruner_label(pruner) for pruner in pruners]
         for repeated in {label for label in labels if labels.count(label) > 1}:
@@ -163,14 +85,12 @@ class StudyConfig(Settings):
         for name, values in (("fractions", self.fractions), ("seeds", self.seeds)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} has repeated values: {list(values)}")
-        labels = [attack.label() for attack in self.attacks]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"evaluation lists an attack twice: {labels}")
+        parsed_attacks(self.evaluation)
         self.ways()
         self.all_parts()
         return self
 
-    def all_parts(self) -> list[StudyConfig]:
+    def all_parts(self) -> list[Self]:
         """The grids that this study is made of, most important first: itself, unless it has parts.
 
         Raises
@@ -237,13 +157,16 @@ class StudyConfig(Settings):
     @property
     def attacks(self) -> tuple[Attack, ...]:
         """Attacks of the test."""
-        return tuple(ATTACKS.parse(spec) for spec in self.evaluation)
+        return parsed_attacks(self.evaluation)
+
+
+class StudyConfig(CarriedOut, Study):
+    """A study, and how it is carried out: the fields are exactly the parameters of the experiment notebooks."""
 
     @property
     def execution(self) -> Execution:
         """How the study is carried out."""
-        names = ("engine", "workers", "address", "resources", "timed_repeats", "data", "results", "any_device")
-        options = {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in CarriedOut.model_fields}
         if self.engine != "ray" and self.workers is None and self.base_config().device == "cuda":
             # Three at once do 2.6 times as much (results/reference/compiled/gpu.csv), but may not fit: to be asked for.
             options["workers"] = 1

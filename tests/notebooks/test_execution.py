@@ -20,7 +20,7 @@ from advprune_core.cli.app import app
 from advprune_core.study.executed import study_of
 from advprune_core.study.grid import study_grid
 from advprune_core.study.notebooks import find_notebook
-from advprune_core.study.study import StudyConfig, read_profile, study_config
+from advprune_core.study.study import Study, StudyConfig, read_profile, study_config
 from tests.executed import cells, undrawn
 from tests.tiny import STUDY
 
@@ -281,5 +281,8 @@ def test_every_parameter_is_used() -> None:
     import advprune_core.study.study
 
     source = inspect.getsource(advprune_core.study.study) + inspect.getsource(advprune_core.study.runner)
-    for name in StudyConfig.model_fields:
+    for name in Study.model_fields:
         assert source.count(name) > 1, name
+    sources = [path.read_text() for path in Path(advprune_core.study.__file__).parent.glob("*.py")]
+    read = re.findall(r"\b(?:execution|ex|self)\.(\w+)", "".join(sources))
+    assert set(StudyConfig.model_fields) - set(Study.model_fields) <= set(read)

@@ -22,9 +22,9 @@ from advprune_core.pruners.base import Context, ScheduledPruner
 from advprune_core.pruners.selection import Selection
 from advprune_core.study import cluster as clusters
 from advprune_core.study.cluster import RayEngine, cluster_device, fitting, needs
+from advprune_core.study.execution import Execution
 from advprune_core.study.grid import study_grid
 from advprune_core.study.runner import run_entries, run_study
-from advprune_core.study.study import Execution
 from advprune_core.study.tasks import TrainTask
 from tests.processes import wait_until
 from tests.study.test_driver import contents

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from advprune_core.attacks import FGSM, PGD, ThreatModel
+from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.evaluations import EvaluationConfig, evaluate_model
 
@@ -64,3 +65,11 @@ def test_few_steps_are_named_where_nothing_was_learnt(
     with pytest.warns(UserWarning, match=f"^{what}{said}"):
         outcome, _ = evaluate_model(Always(label), digits, evaluation, steps=steps)
     assert re.search(f"^{what}{said}", outcome.warnings[-1])
+
+
+def test_an_attack_is_listed_once() -> None:
+    """The second would find what the first did, and both have one column."""
+    for attacks in (["pgd", {"pgd": {"steps": 40}}], (PGD(), PGD())):
+        with pytest.raises(ConfigError, match="an attack is listed twice: pgd40, pgd40"):
+            EvaluationConfig.create(attacks=attacks)
+    assert EvaluationConfig.create(attacks="pgd").attacks == (PGD(),)

@@ -10,8 +10,9 @@ import pytest
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.random import Full
+from advprune_core.study.execution import CarriedOut
 from advprune_core.study.grid import grid, study_grid, timed_entries
-from advprune_core.study.study import read_profile, study_config
+from advprune_core.study.study import StudyConfig, read_profile, study_config
 from advprune_core.trainers.config import RunConfig
 from tests.tiny import tiny_study
 
@@ -39,6 +40,7 @@ from tests.tiny import tiny_study
         ({"study": "../x"}, "pattern"),
         ({"steps": 0}, "greater than or equal to 1"),
         ({"workers": 0}, "greater than or equal to 1"),
+        ({"norm": "l3"}, "allowed: l2, linf"),
     ],
     ids=str,
 )
@@ -52,7 +54,7 @@ def test_parameters_reach_the_runs() -> None:
         {
             "model": {"small_cnn": {"width": 8}},
             "trainer": "standard",
-            "norm": "l2",
+            "norm": "L2",
             "eps": "1/2",
             "steps": 3,
             "epochs": 2,
@@ -67,6 +69,15 @@ def test_parameters_reach_the_runs() -> None:
         batch_size=32, lr=0.05, threads=2, ema=0.9, best_every=2, start="random",
     )  # fmt: skip
     assert config == expected
+
+
+def test_all_that_a_study_says_of_its_execution_reaches_it() -> None:
+    values = {"timed_repeats": 3, "engine": "ray", "workers": 2, "address": "auto", "resources": {"CPU": 1.0}}
+    values |= {"data": "d", "results": "r", "any_device": True}
+    assert set(values) == set(CarriedOut.model_fields)
+    execution = study_config(values).execution
+    assert {name: getattr(execution, name) for name in values} == values
+    assert all(field.description for field in StudyConfig.model_fields.values())
 
 
 def test_grid_has_every_point_once() -> None:
