@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from advprune_core.analysis.verdicts import compare, compare_outcomes
+    from advprune_core.analysis.comparisons import compare, compare_outcomes
     from advprune_core.attacks import APGD, ATTACKS, FGSM, PGD, Attack, AutoAttack, ThreatModel, autoattack, fgsm, pgd
     from advprune_core.attacks.evaluate import Outcome, evaluate
     from advprune_core.base.settings import AdvpruneError
@@ -89,7 +89,7 @@ __all__ = [
 
 #: Where a name comes from. It is imported when it is asked for, because PyTorch takes seconds that help does not need.
 _HOMES = {
-    "analysis.verdicts": ("compare", "compare_outcomes"),
+    "analysis.comparisons": ("compare", "compare_outcomes"),
     "attacks": ("APGD", "ATTACKS", "FGSM", "PGD", "Attack", "AutoAttack", "ThreatModel", "autoattack", "fgsm", "pgd"),
     "attacks.evaluate": ("Outcome", "evaluate"),
     "base.settings": ("AdvpruneError",),

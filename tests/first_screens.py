@@ -9,6 +9,7 @@ from textwrap import fill
 
 import pandas as pd
 
+from advprune_core.analysis.comparisons import compare
 from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.labels import point_label
@@ -17,7 +18,7 @@ from advprune_core.analysis.rivals import at_equal_robustness, deciding
 from advprune_core.analysis.speedrun import results
 from advprune_core.analysis.speedups import MARGIN
 from advprune_core.analysis.summaries import pruner_table, speed_ups
-from advprune_core.analysis.verdicts import Verdict, compare, judge
+from advprune_core.analysis.verdicts import Verdict, judge
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.study.courses import collect_courses
 from advprune_core.study.table import collect_timings

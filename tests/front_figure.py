@@ -27,15 +27,7 @@ from advprune_core.analysis.style import (
     styled,
     tidy,
 )
-from advprune_core.analysis.verdicts import (
-    BETTER,
-    BETTER_ALONE,
-    BETTER_HERE,
-    UNDECIDED,
-    WORSE,
-    WORSE_ALONE,
-    WORSE_HERE,
-)
+from advprune_core.analysis.verdicts import BETTER, BETTER_ALONE, BETTER_HERE, UNDECIDED, WORSE, WORSE_ALONE, WORSE_HERE
 from tests.committed import Row, asks
 
 #: The robust accuracy's, by its verdict.

@@ -22,6 +22,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from advprune_core.analysis.cells import component_name, settings, with_accuracies
+from advprune_core.analysis.comparisons import compare
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
@@ -29,7 +30,6 @@ from advprune_core.analysis.placing import label_lines
 from advprune_core.analysis.seeds import as_a_constant, well_covered
 from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, legend, styled, tidy
 from advprune_core.analysis.summaries import points
-from advprune_core.analysis.verdicts import compare
 from advprune_core.pruners.oracle import Oracle
 
 #: What red, green and blue add to the brightness of a colour (ITU-R BT.709).

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from advprune_core.analysis.cells import specification, with_accuracies
+from advprune_core.analysis.comparisons import compare
 from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, estimate
 from advprune_core.analysis.labels import setting, trainings
 from advprune_core.analysis.reliability import fewer_claimed, sooner_claimed
@@ -27,7 +28,6 @@ from advprune_core.analysis.verdicts import (
     WORSE,
     WORSE_ALONE,
     WORSE_HERE,
-    compare,
     judge,
 )
 from advprune_core.analysis.ways import SAME_COST

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from advprune_core.analysis.cells import with_accuracies
+from advprune_core.analysis.comparisons import Comparison, compare
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import arm_label, point_label
 from advprune_core.analysis.markup import escape, with_names
@@ -19,9 +20,7 @@ from advprune_core.analysis.verdicts import (
     NO_VERDICT,
     WORSE,
     WORSE_HERE,
-    Comparison,
     Verdict,
-    compare,
     how_judged,
     judge,
     method,

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from advprune_core.analysis.cells import setting_names, with_accuracies
+from advprune_core.analysis.comparisons import Comparison, compare
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
@@ -33,7 +34,7 @@ from advprune_core.analysis.style import (
     tidy,
 )
 from advprune_core.analysis.summaries import Point, points, seconds_ratio
-from advprune_core.analysis.verdicts import Comparison, compare, judge, method
+from advprune_core.analysis.verdicts import judge, method
 from advprune_core.analysis.ways import SAME_COST, way_of
 from advprune_core.base.settings import ConfigError
 

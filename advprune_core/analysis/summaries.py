@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 
 from advprune_core.analysis.cells import check_arms, with_accuracies
+from advprune_core.analysis.comparisons import compare
 from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.seeds import planned_seeds, runs_of, was_run
 from advprune_core.analysis.tested import attacks_of
-from advprune_core.analysis.verdicts import Verdict, compare, judge
+from advprune_core.analysis.verdicts import Verdict, judge
 from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, once, variants, way_of, whole_runs
 from advprune_core.trainers.controls import control_arm
 

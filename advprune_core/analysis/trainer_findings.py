@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from advprune_core.analysis.cells import checked, component_name, with_accuracies
+from advprune_core.analysis.comparisons import Comparison, compare
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.findings import bullets, unhappy_runs, with_method
 from advprune_core.analysis.markup import escape, with_names
 from advprune_core.analysis.seeds import well_covered
 from advprune_core.analysis.survival import never_robust
 from advprune_core.analysis.tested import attacks_of
-from advprune_core.analysis.verdicts import Comparison, Verdict, between, compare, judge, method
+from advprune_core.analysis.verdicts import Verdict, between, judge, method
 from advprune_core.analysis.ways import ROUNDING, frontier, full_runs_once, variants, way_labels
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.datasets.base import DATASETS

@@ -28,7 +28,7 @@ def run(
 ) -> None:
     """Train and evaluate one run; what is there is not run again."""
     from advprune_core.analysis.cells import threat_name
-    from advprune_core.analysis.verdicts import on_one_seed
+    from advprune_core.analysis.comparisons import on_one_seed
     from advprune_core.attacks.base import parse_attacks
     from advprune_core.base.files import shown
     from advprune_core.base.settings import check_names
