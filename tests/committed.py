@@ -12,7 +12,7 @@ from advprune_core.analysis.cells import with_accuracies
 from advprune_core.analysis.comparisons import Comparison, compare
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.rivals import at_equal_cost, clean_gain
-from advprune_core.analysis.summaries import Point, points
+from advprune_core.analysis.seeds import Point, points
 from advprune_core.analysis.verdicts import Verdict, judge
 from advprune_core.study.table import collect
 from tests.reference import REFERENCE

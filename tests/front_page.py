@@ -14,9 +14,10 @@ from advprune_core.analysis import fronts
 from advprune_core.analysis.claims import CLAIMS, claims_table
 from advprune_core.analysis.pages import ABOUT, write_page
 from advprune_core.analysis.rivals import at_equal_robustness
+from advprune_core.analysis.seeds import points
 from advprune_core.analysis.speedups import MARGIN
 from advprune_core.analysis.style import write
-from advprune_core.analysis.summaries import markdown, points, pruner_table
+from advprune_core.analysis.summaries import markdown, pruner_table
 from advprune_core.analysis.verdicts import BETTER, BETTER_ALONE, BETTER_HERE, UNDECIDED, WORSE, WORSE_ALONE
 from advprune_core.analysis.ways import frontier, once
 from advprune_core.base.files import write_text

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from advprune_core.analysis.labels import point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
+from advprune_core.analysis.seeds import points
 from advprune_core.analysis.style import BLACK, COLLAPSED_MARK, GREY, caption, styled
-from advprune_core.analysis.summaries import points
 from advprune_core.trainers.controls import matched_arm
 
 NOT_MEASURED = (

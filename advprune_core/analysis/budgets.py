@@ -27,9 +27,8 @@ from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.placing import label_lines
-from advprune_core.analysis.seeds import as_a_constant, well_covered
+from advprune_core.analysis.seeds import as_a_constant, points, well_covered
 from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, legend, styled, tidy
-from advprune_core.analysis.summaries import points
 from advprune_core.pruners.oracle import Oracle
 
 #: What red, green and blue add to the brightness of a colour (ITU-R BT.709).

@@ -16,9 +16,8 @@ from advprune_core.analysis.estimates import Estimate, crossed_bootstrap, estima
 from advprune_core.analysis.labels import setting, trainings
 from advprune_core.analysis.reliability import fewer_claimed, sooner_claimed
 from advprune_core.analysis.said import CLAIMS, HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, so_far, together
-from advprune_core.analysis.seeds import both_outcomes, runs_of, was_run
+from advprune_core.analysis.seeds import both_outcomes, points, runs_of, was_run
 from advprune_core.analysis.speedups import cheaper, level, without_loss
-from advprune_core.analysis.summaries import points
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.verdicts import (
     BETTER,

@@ -13,8 +13,8 @@ from advprune_core.analysis.estimates import SAME, Signs, holm, p_told, sign_tes
 from advprune_core.analysis.labels import arm_label, point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
+from advprune_core.analysis.seeds import Point, points
 from advprune_core.analysis.style import caption, styled
-from advprune_core.analysis.summaries import Point, points
 from advprune_core.trainers.controls import control_arm, matched_arm
 
 #: Why a seed has nothing to get near to.

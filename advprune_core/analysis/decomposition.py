@@ -20,7 +20,7 @@ from advprune_core.analysis.estimates import estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.rivals import is_random
-from advprune_core.analysis.seeds import by_seed
+from advprune_core.analysis.seeds import Point, by_seed, points
 from advprune_core.analysis.style import (
     BLUE,
     GREEN,
@@ -36,7 +36,6 @@ from advprune_core.analysis.style import (
     styled,
     tidy,
 )
-from advprune_core.analysis.summaries import Point, points
 from advprune_core.analysis.ways import SAME_COST, ways
 from advprune_core.trainers.controls import control_arm
 

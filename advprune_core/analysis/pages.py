@@ -16,16 +16,9 @@ from advprune_core.analysis.findings import accuracy_findings, pruner_findings
 from advprune_core.analysis.labels import settings_told
 from advprune_core.analysis.markup import escape
 from advprune_core.analysis.rivals import equal_cost_findings, equal_robustness_findings
-from advprune_core.analysis.seeds import well_covered
+from advprune_core.analysis.seeds import points, well_covered
 from advprune_core.analysis.speedups import MARGIN
-from advprune_core.analysis.summaries import (
-    after_attacks,
-    markdown,
-    points,
-    printable,
-    printable_ways,
-    pruner_table,
-)
+from advprune_core.analysis.summaries import after_attacks, markdown, printable, printable_ways, pruner_table
 from advprune_core.analysis.survival import survival_findings
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.analysis.trainer_findings import trainer_findings

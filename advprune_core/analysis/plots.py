@@ -23,6 +23,7 @@ from advprune_core.analysis.labels import arm_label as arm_label
 from advprune_core.analysis.labels import point_label as point_label
 from advprune_core.analysis.labels import sample, setting
 from advprune_core.analysis.markup import plain, with_names
+from advprune_core.analysis.seeds import Point
 from advprune_core.analysis.style import (
     BLACK,
     BLUE,
@@ -38,7 +39,7 @@ from advprune_core.analysis.style import (
     share_looks,
     styled,
 )
-from advprune_core.analysis.summaries import Point, speed_ups
+from advprune_core.analysis.summaries import speed_ups
 from advprune_core.analysis.tested import attacks_told
 from advprune_core.analysis.ways import full_costs
 from advprune_core.trainers.controls import control_of, matched_arm

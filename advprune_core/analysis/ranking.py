@@ -9,8 +9,8 @@ import pandas as pd
 from pydantic import Field
 
 from advprune_core.analysis.cells import with_accuracies
-from advprune_core.analysis.seeds import as_a_constant
-from advprune_core.analysis.summaries import Point, mean_seconds, points
+from advprune_core.analysis.seconds import mean_seconds
+from advprune_core.analysis.seeds import Point, as_a_constant, points
 from advprune_core.analysis.ways import once
 from advprune_core.base.settings import ConfigError, Seed, Settings
 from advprune_core.datasets.base import DATASETS

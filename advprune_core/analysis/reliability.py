@@ -11,7 +11,7 @@ import pandas as pd
 from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Signs, holm, sign_test
 from advprune_core.analysis.said import HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, together
-from advprune_core.analysis.summaries import Point
+from advprune_core.analysis.seeds import Point
 from advprune_core.analysis.survival import lives_of, never_robust
 from advprune_core.analysis.verdicts import LEVEL
 from advprune_core.trainers.controls import control_arm

@@ -20,7 +20,8 @@ from advprune_core.analysis.comparisons import Comparison, compare
 from advprune_core.analysis.estimates import Estimate, accuracy, estimate
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
-from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, by_seed
+from advprune_core.analysis.seconds import seconds_ratio
+from advprune_core.analysis.seeds import MIN_SEEDS, Point, as_a_constant, by_seed, points
 from advprune_core.analysis.style import (
     canvas,
     caption,
@@ -33,7 +34,6 @@ from advprune_core.analysis.style import (
     styled,
     tidy,
 )
-from advprune_core.analysis.summaries import Point, points, seconds_ratio
 from advprune_core.analysis.verdicts import judge, method
 from advprune_core.analysis.ways import SAME_COST, way_of
 from advprune_core.base.settings import ConfigError

@@ -1,4 +1,4 @@
-"""Runs by seed: those of an arm, whether two arms' can be paired, and what is enough of them to say anything."""
+"""Runs by arm and seed: those of a point, whether two can be paired, and what is enough of them to say anything."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from advprune_core.analysis.cells import check_arms
 from advprune_core.attacks.evaluate import as_constant, unpack_bits
 from advprune_core.base.settings import ConfigError, check_names
 
+#: An arm at a fraction.
+Point = tuple[str, float]
 #: Fewer allow no verdict, and no place among the best.
 MIN_SEEDS = 3
+
+
+def points(table: pd.DataFrame, *, by: str = "matched_fraction") -> dict[Point, pd.DataFrame]:
+    """The rows of each arm at each of its fractions, in order of appearance; `by`: the column of fractions."""
+    check_arms(table)
+    found = dict.fromkeys(zip(table["arm"], table[by], strict=True))
+    return {(arm, fraction): table[(table["arm"] == arm) & (table[by] == fraction)] for arm, fraction in found}
 
 
 def runs_of(table: pd.DataFrame, arm: str, fraction: float) -> pd.DataFrame:

@@ -14,9 +14,9 @@ from advprune_core.analysis.estimates import Estimate, accuracy
 from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.ranking import first_places, level_with, places_of
-from advprune_core.analysis.seeds import MIN_SEEDS, as_a_constant, well_covered
+from advprune_core.analysis.seconds import mean_seconds
+from advprune_core.analysis.seeds import MIN_SEEDS, Point, as_a_constant, points, well_covered
 from advprune_core.analysis.style import canvas, caption, key, legend, reach, share_looks, styled, tidy
-from advprune_core.analysis.summaries import Point, mean_seconds, points
 from advprune_core.analysis.verdicts import judge, method
 from advprune_core.analysis.ways import once
 from advprune_core.study.plans import duration

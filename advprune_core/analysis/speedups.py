@@ -11,8 +11,8 @@ from advprune_core.analysis.cells import component_settings
 from advprune_core.analysis.comparisons import compare
 from advprune_core.analysis.rivals import at_equal_robustness, deciding, known_as_robust
 from advprune_core.analysis.said import HELD, NOT_HELD, NOT_MEASURED, OPEN, Claim, so_far, together
+from advprune_core.analysis.seconds import seconds_ratio, seconds_ratios
 from advprune_core.analysis.seeds import as_a_constant, runs_of, well_covered
-from advprune_core.analysis.summaries import seconds_ratio, seconds_ratios
 from advprune_core.analysis.verdicts import LEVEL
 from advprune_core.study.unfinished import Missing
 

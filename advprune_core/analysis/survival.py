@@ -21,8 +21,8 @@ from advprune_core.analysis.estimates import holm, p_told
 from advprune_core.analysis.labels import point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
+from advprune_core.analysis.seeds import Point, points
 from advprune_core.analysis.style import caption, styled
-from advprune_core.analysis.summaries import Point, points
 from advprune_core.analysis.verdicts import LEVEL
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.trainers.controls import control_of, matched_arm

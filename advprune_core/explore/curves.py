@@ -14,7 +14,7 @@ from advprune_core.analysis.cells import setting_of, settings
 from advprune_core.analysis.estimates import accuracy
 from advprune_core.analysis.markup import plain
 from advprune_core.analysis.plots import arm_label, point_label
-from advprune_core.analysis.summaries import Point, points
+from advprune_core.analysis.seeds import Point, points
 from advprune_core.analysis.tested import attacks_of
 from advprune_core.explore.pictures import COLOURS, MARKS, blank
 from advprune_core.explore.sources import Source

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from advprune_core.analysis.estimates import accuracy, estimate
-from advprune_core.analysis.summaries import Point
+from advprune_core.analysis.seeds import Point
 from advprune_core.attacks.base import Attack, parse_attacks
 from advprune_core.base.settings import ConfigError
 from advprune_core.explore.curves import metrics_of

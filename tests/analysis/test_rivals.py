@@ -14,7 +14,7 @@ from advprune_core.analysis.rivals import (
     equal_cost_findings,
     equal_robustness_findings,
 )
-from advprune_core.analysis.summaries import mean_seconds
+from advprune_core.analysis.seconds import mean_seconds
 from advprune_core.attacks.evaluate import pack_bits
 from advprune_core.base.settings import ConfigError
 from tests.made_up import seeded_runs, stacked

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from advprune_core.analysis.summaries import after_attacks, points, printable, printable_ways, pruner_table, summary
+from advprune_core.analysis.seeds import points
+from advprune_core.analysis.summaries import after_attacks, printable, printable_ways, pruner_table, summary
 from advprune_core.base.settings import ConfigError
 from tests.made_up import TRAINERS, pruners_table, trainers_table
 
