@@ -26,7 +26,8 @@ registered with `ATTACKS`::
             there = fgsm(model, x, y, threat=threat)
             return pgd(model, x, y, threat=threat, steps=self.steps, start=there, seed=seed, ids=ids)
 
-What it returns need not lie in the ball: images that do not, or are not in [0, 1], count as unbroken.
+What it returns need not lie in the ball: images that do not, or are not in [0, 1], count as unbroken, and how many they
+are stands in the outcome's warnings.
 """
 
 from advprune_core.attacks.apgd import APGD, APGDT, apgd, apgd_targeted
