@@ -24,11 +24,11 @@ lab: $(VENV)/.package  ## JupyterLab on this machine only, at its start page; it
 	@$(BIN)/python -c 'import importlib.util as i, sys; sys.exit(None if i.find_spec("jupyterlab") else "make lab needs JupyterLab, which $(VENV) lacks: $(BIN)/python -m pip install --editable .[lab]")'
 	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $$([ "$$(id -u)" != 0 ] || echo --allow-root) notebooks/README.ipynb
 
-student: $(VENV)/.package  ## the course's lessons with open exercises, in build/course/student; nothing is executed
-	$(BIN)/python notebooks/course/editions.py build/course --student
+student: $(VENV)/.package  ## the course's lessons with open exercises, in lessons/student; nothing is executed
+	$(BIN)/python notebooks/course/editions.py lessons --student
 
-course: $(VENV)/.package  ## the course's editions for students and, executed, for instructors, in build/course
-	$(BIN)/python notebooks/course/editions.py build/course
+course: $(VENV)/.package  ## the course's editions for students and, executed, for instructors, in lessons
+	$(BIN)/python notebooks/course/editions.py lessons
 
 docs: $(VENV)/.docs  ## the site, in build/docs/html: results, components, course, and the package's reference
 	rm -rf build/docs
@@ -85,7 +85,7 @@ bench: $(VENV)/.bench  ## beside other libraries, on a machine that does nothing
 bench-long: $(VENV)/.bench  ## the rows that take hours
 	$(BENCH) --long
 
-clean:  ## the environment and caches; never results
+clean:  ## the environment and caches; never results or answers
 	rm -rf $(VENV) .venv-pinned build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find advprune_core tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

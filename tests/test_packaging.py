@@ -157,7 +157,17 @@ def test_make_has_the_target(target: str) -> None:
 
 
 def test_students_are_not_kept_waiting_for_the_solutions() -> None:
-    assert rules()["student"] == ["$(BIN)/python notebooks/course/editions.py build/course --student"]
+    assert rules()["student"] == ["$(BIN)/python notebooks/course/editions.py lessons --student"]
+
+
+def test_answers_outlive_make_clean_and_are_not_committed() -> None:
+    folders = {line.split("editions.py ")[1].split()[0] for name in ("student", "course") for line in rules()[name]}
+    assert folders == {"lessons"}
+    assert not any(word.startswith("lessons") for line in rules()["clean"] for word in line.split())
+    assert "lessons/" in (ROOT / ".gitignore").read_text().splitlines()
+    course = (ROOT / "notebooks" / "course" / "README.md").read_text()
+    assert "`lessons/student`" in course
+    assert "build/course" not in course
 
 
 def test_make_lab_opens_the_start_page() -> None:
@@ -202,7 +212,7 @@ def test_make_lab_starts_for_root_too_and_reaches_all_of_the_checkout(
     given = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert given[0] == "lab"
     assert ("--allow-root" in given) == allowed
-    assert "--ServerApp.root_dir=." in given, "build/course/student lies beside the start page's folder"
+    assert "--ServerApp.root_dir=." in given, "lessons/student lies beside the start page's folder"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")

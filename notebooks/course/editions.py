@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "instructor's (solved, executed: some minutes) to FOLDER/instructor."
     )
     parser.add_argument(
-        "folder", metavar="FOLDER", nargs="?", type=Path, default="build/course", help="default: %(default)s"
+        "folder", metavar="FOLDER", nargs="?", type=Path, default="lessons", help="default: %(default)s"
     )
     parser.add_argument("--student", action="store_true", help="only the student's edition; nothing is executed")
     chosen = parser.parse_args(arguments)
