@@ -204,9 +204,16 @@ def pursue(atoms, target, k):
     return chosen, nnls(atoms[chosen].T.double().numpy(), target.double().numpy())[0]
 """,
     ],
-    "gram": [
-        "def gram(errors, features):\n    return errors @ errors.T",
-        "def gram(errors, features):\n    return (errors @ errors.T) @ (features @ features.T)",
+    "correlations": [
+        # The features are forgotten.
+        "def correlations(errors, features, residual):\n    return (errors @ residual).sum(1)",
+        # The gradients are written down.
+        """
+def correlations(errors, features, residual):
+    return (errors[:, :, None] * features[:, None, :]).flatten(1) @ residual.flatten()
+""",
+        # They are taken from above, where they were written down.
+        "def correlations(errors, features, residual):\n    return gradients @ residual.flatten()",
     ],
     "suspects": [
         "def suspects(margins, count):\n    return np.argsort(-margins)[:count]",
