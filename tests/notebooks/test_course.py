@@ -11,6 +11,10 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from advprune_core.analysis.verdicts import BETTER, BETTER_ALONE, UNDECIDED, WORSE, WORSE_ALONE
+from tests.committed import answer_rows
+from tests.reference import REFERENCE
+
 ROOT = Path(__file__).parents[2]
 COURSE = ROOT / "notebooks" / "course"
 EDITIONS: dict[str, Any] = runpy.run_path(str(COURSE / "editions.py"))
@@ -222,7 +226,7 @@ def correlations(errors, features, residual):
     "own-pruner": [
         # Of all images, not of each class.
         """
-class HighestAUM(Pruner):
+class HighestAUM(ScheduledPruner):
     name = "highest_aum_of_the_course"
 
     def select(self, context):
@@ -230,7 +234,7 @@ class HighestAUM(Pruner):
 """,
         # The hard ones.
         """
-class HighestAUM(Pruner):
+class HighestAUM(ScheduledPruner):
     name = "highest_aum_of_the_course"
 
     def select(self, context):
@@ -356,7 +360,7 @@ def test_checks_pass_what_is_right_and_say_what_is_wrong(path: Path) -> None:
     everything = nbformat.v4.new_notebook(cells=cells, metadata=lesson.metadata)
     execute(everything, allow_errors=True)
 
-    figures = 0
+    figures, said = 0, ""
     for cell in everything.cells:
         if cell.cell_type != "code":
             continue
@@ -366,9 +370,84 @@ def test_checks_pass_what_is_right_and_say_what_is_wrong(path: Path) -> None:
         if wanted:
             assert len(message.split()) >= 5, f"no sentence: {message!r}"
         figures += any("image/png" in output.get("data", {}) for output in cell.outputs)
+        said += "".join(output.get("text", "") or output.data.get("text/markdown", "") for output in shown(cell))
         if marked(cell, "grade") and not wanted:
             assert "Right" in "".join(output.get("text", "") for output in cell.outputs)
     assert figures >= 1
+    # What is compared costs the same, and a fall is what the sentence says that it is.
+    costs = set(re.findall(r"(\d+)(?: passes)? a training image", said))
+    assert len(costs) == (path.stem in ("5_enough_data", "7_wrong_labels")), costs
+    falls = re.findall(r"(is|is not) seen in the longer.* is (\d+)% at its best .* (\d+)% at the lowest", flat(said))
+    assert len(falls) == (path.stem == "4_collapse")
+    assert all((seen == "is") == (int(best) - int(lowest) > 20) for seen, best, lowest in falls)
+
+
+def shown(cell: NotebookNode) -> list[NotebookNode]:
+    """What a cell has printed or displayed."""
+    return [output for output in cell.outputs if output.output_type in ("stream", "display_data")]
+
+
+def flat(text: str) -> str:
+    """A text without its line breaks."""
+    return " ".join(text.split())
+
+
+def test_what_is_tried_is_not_scored_on_the_test_images() -> None:
+    (lesson,) = (read(path) for path in LESSONS if path.stem == "8_budget")
+    (check,) = (cell for cell in lesson.cells if "digits.test" in cell.source)
+    assert name_of(check) == "best-settings-check"
+    assert "images=digits.val_stop" in "".join(cell.source for cell in lesson.cells)
+
+
+def test_what_lessons_say_of_the_records_is_so() -> None:
+    rows = answer_rows()
+    says = {name: row.verdict.says for name, row in rows.items()}
+    wrong = [rows[f"{share} wrong, cifar"] for share in ("fewest", "few", "many")]
+    cifar = [f"{name}, least" for name in ("cifar", "cifar, no crops", "fast", "trades", "bullet", "resnet18")]
+    sentences: dict[str, dict[str, bool]] = {
+        "5_enough_data": {
+            "On the digits, under seven steps, the fifth is less robust beyond chance.": says["digits, least"] == WORSE,
+            "On CIFAR-10, in each of the settings": {says[name] for name in cifar} == {UNDECIDED},
+            "and on CIFAR-100, in one, no difference is seen": says["trades, 100, least"] == UNDECIDED,
+        },
+        "7_wrong_labels": {
+            "half of the images by AUM are less robust": says["few wrong, half"] == WORSE,
+            "and 80 % are more robust, both beyond chance": says["few wrong"] == BETTER,
+            "60 % were measured where 40 % are wrong, and are more robust as well": says["many wrong"] == BETTER,
+            "gain clean accuracy alone": {row.verdict.says for row in wrong} == {UNDECIDED}
+            and min(row.case.clean.low for row in wrong) > 0,
+            "half of the digits by AUM lose robustness beyond chance": half_of_the_right("when_pruning_wins")
+            == {"worse beyond chance"},
+            "and no difference of robustness on CIFAR-10": half_of_the_right("noise_cifar10_cpu")
+            == {"not significant"},
+        },
+        "8_budget": {
+            "on the digits seven steps on a part are less robust beyond chance": says["cheaper, digits"] == WORSE,
+            "on CIFAR-10 beside N-FGSM by themselves": says["cheaper"] == WORSE_ALONE,
+            "beside Fast AT no difference is seen, but in clean accuracy a large one": says["cheaper, fast"]
+            == UNDECIDED
+            and rows["cheaper, fast"].case.clean.high < -0.05,
+            "on Fashion-MNIST ten seeds see a small gain, not beyond chance": says["carried"] == BETTER_ALONE,
+            "a quarter of the data loses points at the cost of six epochs": says["carried, cifar"] == WORSE,
+            "shows no difference at that of two": says["carried, cifar, least"] == UNDECIDED,
+        },
+    }
+    for path in LESSONS:
+        text = flat(" ".join(cell.source for cell in read(path).cells))
+        for sentence, holds in sentences.pop(path.stem, {}).items():
+            assert sentence in text, f"{path.stem} says otherwise now"
+            assert holds, f"{path.stem}: {sentence}"
+    assert not sentences
+
+
+def half_of_the_right(study: str) -> set[str]:
+    """What the page of a study says of half the images by AUM, none mislabelled, beside all of them at equal cost."""
+    text = (REFERENCE / study / "README.md").read_text()
+    found = re.search(r"^- \*\*plain first, none wrong: aum .*, 50 %\*\*:.*\n((?:  - .*\n)+)", text, re.MULTILINE)
+    assert found is not None
+    beside = [line for line in found[1].splitlines() if "none wrong: all the data*:" in line]
+    assert len(beside) == 2, "with the plain phase and without"
+    return {line.rpartition("; ")[2].partition(" (")[0] for line in beside}
 
 
 def test_both_editions_are_written_and_an_error_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
