@@ -477,3 +477,31 @@ def test_clean_accuracy_at_chance_is_said(right: int, doubted: bool) -> None:
     assert all(
         f"{5 * right:.1f} % of 20 images, where guessing one of 4 classes is right for 25.0 %" in s for s in said
     )
+
+
+class Noisy(Attack):
+    """One of one's own that draws from torch's generator, and notes what it drew."""
+
+    name = "noisy"
+    drawn: ClassVar[list[float]] = []
+
+    def label(self) -> str:
+        return "noisy"
+
+    def perturb(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, seed: int, ids: Tensor | None = None
+    ) -> Tensor:
+        self.drawn.append(float(torch.rand(1)))
+        return x
+
+
+def test_noise_that_an_attack_draws_itself_is_other_in_each_batch_and_the_same_again() -> None:
+    Noisy.drawn.clear()
+    state = torch.get_rng_state()
+    for _ in range(2):
+        evaluate(Parity(), numbered(6), [Noisy()], threat=ThreatModel(eps=0.1), batch_size=2)
+        torch.rand(3)
+    first, again = Noisy.drawn[:3], Noisy.drawn[3:]
+    assert first == again
+    assert len(set(first)) == 3
+    torch.set_rng_state(state)
