@@ -87,7 +87,7 @@ def test_what_is_no_adversarial_images_is_named(case: str) -> None:
     with pytest.raises(ConfigError, match=message):
         evaluate(linear(), split(), own(does), eps=EPS)
     with pytest.raises(ConfigError, match=message):
-        autoattack(linear(), *vars(split()).values(), eps=EPS, version=[own(does)])
+        autoattack(linear(), split().images, split().labels, eps=EPS, version=[own(does)])
 
 
 @pytest.mark.parametrize("batch_size", [3, 500])
