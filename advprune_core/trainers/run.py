@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,15 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Dataset
 from advprune_core.models.mode import no_trace
 from advprune_core.models.passes import NotFiniteError
-from advprune_core.objectives.base import Outputs, Passes, check_losses, check_outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import Context, Pruner, keep
 from advprune_core.pruners.selection import check_selected
-from advprune_core.trainers.arithmetic import autocast, check_precision, run_passes
-from advprune_core.trainers.awp import perturbed_weights
-from advprune_core.trainers.batches import batch_of, epoch_order
+from advprune_core.trainers.arithmetic import check_precision, run_passes
 from advprune_core.trainers.config import RunConfig
+from advprune_core.trainers.epoch import train_epoch
 from advprune_core.trainers.result import TrainResult
-from advprune_core.trainers.schedules import rate_at
 from advprune_core.trainers.sentinel import checks, onset
 from advprune_core.trainers.state import SCOUT, RunState
-from advprune_core.trainers.tally import Tally
 from advprune_core.trainers.validation import validate
 from advprune_core.trainers.warmups import shared_key
 
@@ -257,101 +252,6 @@ class Run:
         return run.state.model, run.state.pruner, run.state.policy
 
     def _epoch(self, epoch: int, *, share: float) -> dict[str, Any]:
-        config, state, size = self.config, self.state, self.config.optimisation.batch_size
-        budget, choosing = config.optimisation.cost_budget, state.counters.choosing
-        state.model.train()
-        self.last_batch = None
-        n, whole, by_images = len(self.dataset.train), len(state.selection), self._counts_images()
-        ids = epoch_order(config.seed, epoch, n, state.selection, share)
-        state.queue.add(ids, epoch, state.selection)
-        attack = config.attack.bind(state.model, seed=config.seed, state=state.policy)
-        plain = epoch < config.optimisation.plain_epochs
-        objective = config.plain_objective if plain else config.objective
-        tally, waiting, rate = Tally.on(state.device), len(state.queue), config.optimisation.lr
-        for batch_ids, epochs, weights in state.queue.batches():
-            # Progress before this step: what of this epoch has been trained on, in epochs; or what was spent.
-            position, before = (len(ids) - waiting) / whole, state.ledger.cost
-            waiting -= len(batch_ids)
-            done = epoch + position
-            if by_images:
-                done = (state.counters.visited + tally.images) / n
-            # The schedule spans the training: what choosing costs shortens that, and is no part of it.
-            paid = (before - choosing) / max(budget - choosing, 1) if budget else 0.0
-            progress = max(done / config.optimisation.epochs, paid)
-            progress = min(max(progress, 0.0), 1.0)
-            rate = rate_at(config.optimisation.schedule, progress, peak=config.optimisation.lr)
-            for group in state.optimiser.param_groups:
-                group["lr"] = rate
-            batch = batch_of(
-                self.split,
-                batch_ids,
-                epochs,
-                weights,
-                seed=config.seed,
-                crop_padding=config.optimisation.crop_padding,
-                flip=config.optimisation.flip,
-            )
-            if len(batch_ids) > size:
-                with state.ledger.phase("select"), no_trace(state.model):
-                    batch = config.pruner.narrow(state.model, batch, size)
-                if len(batch.x) != size or batch.ids.shape != (size,) or batch.weights.shape != (size,):
-                    raise ConfigError(
-                        f"narrow of the pruner {config.pruner.name!r} returned {len(batch.x)} images with "
-                        f"{tuple(batch.ids.shape)} ids and {tuple(batch.weights.shape)} weights, not {size} of each"
-                    )
-                batch_ids = batch.ids.cpu().numpy()
-            steps = state.counters.steps
-            with autocast(config):
-                outputs = objective.step(state.model, batch, attack, partial(self._update, batch))
-            check_outputs(outputs, len(batch.x))
-            if state.counters.steps == steps:
-                raise ConfigError(f"the objective {objective.name!r} took a step that never calls update(passes)")
-            self.last_batch = batch
-            if not plain:
-                config.attack.steps.observe(batch, outputs.logits, state.policy)
-            self.observer.observe(batch, outputs, state.pruner)
-            tally.add(outputs, batch.y)
-            state.seen[batch_ids] = True
-            # Another batch like this one would end further from the budget.
-            if budget and 3 * state.ledger.cost - before > 2 * budget:
-                state.counters.spent = True
-                break
-        state.counters.visited += tally.images
-        ratio = state.selection.step_ratio
-        return {
-            "epoch": epoch,
-            "lr": rate,
-            **tally.row(),
-            "images": tally.images,
-            "kept": whole,
-            **({"plain": True} if plain else {}),
-            **({"cost": state.ledger.cost} if budget else {}),
-            **({} if ratio is None else {"step_ratio": ratio}),
-        }
-
-    def _counts_images(self) -> bool:
-        """Whether the schedule goes by images trained on, over as many as a full run has: once any are left out."""
-        config, n, size = self.config, len(self.dataset.train), self.config.optimisation.batch_size
-        left_out = any(len(selection) < n for selection in self.state.selections.values())
-        narrowed = config.pruner.candidates(size, config.fraction) > size
-        return config.optimisation.schedule_span == "full_run" and (left_out or narrowed)
-
-    def _update(self, batch: Batch, passes: Passes) -> Outputs:
-        state, gamma = self.state, self.config.optimisation.awp
-        state.optimiser.zero_grad(set_to_none=True)
-
-        def weighted(losses: Tensor) -> Tensor:
-            check_losses(losses, len(batch.x))
-            state.ledger.full_backward()  # of the pass that gave them
-            return (losses * batch.weights).sum() / len(losses)
-
-        awp = perturbed_weights(state.model, lambda: weighted(passes()[0]), gamma=gamma) if gamma else nullcontext()
-        with awp:
-            losses, logits = passes()
-            weighted(losses).backward()
-        state.optimiser.step()
-        torch.clear_autocast_cache()  # its copies are of the weights before this step
-        state.counters.steps += 1
-        if state.average is not None:
-            state.average.update_parameters(state.model)
-        return Outputs(losses.detach(), logits.detach())
+        """Train one; its row of metrics."""
+        row, self.last_batch = train_epoch(self.config, self.state, self.split, self.observer, epoch, share=share)
+        return row

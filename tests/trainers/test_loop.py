@@ -29,7 +29,7 @@ from advprune_core.pruners.base import Context, Pruner, ScheduledPruner
 from advprune_core.pruners.keep_modes import KeepHard
 from advprune_core.pruners.random import Random
 from advprune_core.pruners.selection import Selection
-from advprune_core.trainers import state
+from advprune_core.trainers import epoch, state
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train, train_warmup
 from advprune_core.trainers.result import TrainResult
@@ -190,15 +190,14 @@ def test_cost_is_the_fraction_and_every_batch_is_full() -> None:
 def followed(config: RunConfig) -> tuple[list[float], TrainResult]:
     """Progress at each step of a run, and its result."""
     progress: list[float] = []
-    schedule = config.optimisation.schedule
-    spy = type(schedule).factor
+    spy = epoch.rate_at
 
-    def factor(self: Any, at: float) -> float:
+    def rate_at(schedule: Any, at: float, *, peak: float) -> float:
         progress.append(at)
-        return spy(self, at)
+        return spy(schedule, at, peak=peak)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(schedule), "factor", factor)
+        patch.setattr(epoch, "rate_at", rate_at)
         result = train(config, data(config))
     return progress, result
 
@@ -473,15 +472,15 @@ def test_average_is_the_exponential_average_of_the_steps() -> None:
     dataset = data(config)
     history: list[Tensor] = []
 
-    update = Run._update
+    update = epoch.update
 
-    def spy(self: Any, batch: Any, passes: Any) -> Outputs:
-        outputs = update(self, batch, passes)
-        history.append(self.state.model[1][0].bias.detach().clone())
+    def spy(config: RunConfig, state: RunState, batch: Any, passes: Any) -> Outputs:
+        outputs = update(config, state, batch, passes)
+        history.append(state.model[1][0].bias.detach().clone())
         return outputs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_update", spy)
+        patch.setattr(epoch, "update", spy)
         result = train(config, dataset)
     # The weights of a step count 0.8 times as much as those of the next, and all of them together 1.
     shares = 0.8 ** np.arange(len(history))[::-1].astype(np.float64)
