@@ -411,13 +411,6 @@ def test_the_schedule_of_the_full_run_goes_by_images_trained_on(pruner: str) -> 
     assert progress[first:] == pytest.approx(visited[first:])
 
 
-def test_seeds_pair_runs() -> None:
-    """Runs of one seed share initial weights, and the attack noise of the images they share."""
-    dataset = data(tiny_run())
-    one, other = (build_model(tiny_run(seed=3, fraction=f, pruner="random").model, dataset, seed=3) for f in (1.0, 0.3))
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-
-
 class BreaksItself(nn.Module):
     """A loss that is a number, and a gradient that is none: the root's at 0."""
 
@@ -464,29 +457,6 @@ def test_an_own_network_ends_with_the_weights_of_the_result() -> None:
         last = train(config, data(config), model=model).last
         assert last.keys() == model.state_dict().keys()
         assert all(torch.equal(value, last[name]) for name, value in model.state_dict().items())
-
-
-def test_average_is_the_exponential_average_of_the_steps() -> None:
-    """Against a hand-made loop over recorded weights."""
-    config = tiny_run(ema=0.8, epochs=1)
-    dataset = data(config)
-    history: list[Tensor] = []
-
-    update = epoch.update
-
-    def spy(config: RunConfig, state: RunState, batch: Any, passes: Any) -> Outputs:
-        outputs = update(config, state, batch, passes)
-        history.append(state.model[1][0].bias.detach().clone())
-        return outputs
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(epoch, "update", spy)
-        result = train(config, dataset)
-    # The weights of a step count 0.8 times as much as those of the next, and all of them together 1.
-    shares = 0.8 ** np.arange(len(history))[::-1].astype(np.float64)
-    average = sum(share * value.double() for share, value in zip(shares / shares.sum(), history, strict=True))
-    assert torch.allclose(result.last["1.0.bias"].double(), average, atol=1e-6)
-    assert shares[0] / shares.sum() < 0.2 * 0.8 ** (len(history) - 1) * 1.1
 
 
 def test_the_average_of_a_constant_is_that_constant_whatever_the_weights_before() -> None:
