@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from advprune_core.trainers import validation
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from advprune_core.trainers.run import Run
-from advprune_core.trainers.sentinel import checks, depth, held_out, hollow, suspected
+from advprune_core.trainers.sentinel import checks, depth, held_out, hollow
 from tests.tiny import tiny_run
 
 
@@ -99,23 +98,29 @@ def test_what_withstands_the_attack_on_the_images_it_is_trained_on_has_overfitte
     assert (result.status, result.collapse_epoch) == ("ok", None)
 
 
-def test_images_that_are_trained_on_are_attacked_where_a_collapse_is_suspected_and_there_alone() -> None:
-    """As many as are held out, of those that are kept."""
-    config = RunConfig.flat(trainer="fgsm", eps="5.5/16", pruner="random", fraction=0.3, epochs=60, best_every=10)
-    dataset = data(config)
-    model = build_model(config.model, dataset)
-    result = train(config, dataset, model=model)
-    course = checks(result.metrics)
-    checked = [row for row in result.metrics if "val_pgd" in row]
-    for end, row in enumerate(checked, 1):
-        by_then = [*course[: end - 1], replace(course[end - 1], on_training=None)]
-        assert ("train_pgd" in row) == suspected(by_then, drop=config.collapse_drop)
-    assert "train_pgd" in result.metrics[-1]
-    assert "train_pgd" not in checked[0]
-    kept = dataset.train.take(torch.from_numpy(result.selections[0].indices))
-    some = kept.take(kept.spread(len(dataset.val_stop)))
-    again = accuracy_under(model, some, PGD(steps=10), threat=config.threat, seed=config.seed)
-    assert result.metrics[-1]["train_pgd"] == again
+# Courses with the epochs whose check, alone or not, shows a fall or a hollow network.
+LOOKS = [
+    (COURSES[0][:2], [2, 3]),
+    (COURSES[1][:2], []),
+    (COURSES[2][:2], []),
+    (COURSES[3][:2], [2]),
+    (COURSES[4][:2], [3]),
+    (COURSES[5][:2], []),
+    (COURSES[6][:2], [1, 2]),
+    (COURSES[7][:2], [3]),
+]
+
+
+@pytest.mark.parametrize("on_training", [0.0, 0.6])
+@pytest.mark.parametrize(("course", "looks"), LOOKS)
+def test_images_that_are_trained_on_are_attacked_where_a_collapse_is_suspected_and_there_alone(
+    course: tuple[list[float], list[float]], looks: list[int], on_training: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever that look finds; which images it is at is tested below."""
+    result = collapsing(monkeypatch, *course, on_training=on_training)
+    assert {row["epoch"]: row["train_pgd"] for row in result.metrics if "train_pgd" in row} == dict.fromkeys(
+        looks, on_training
+    )
 
 
 @pytest.mark.parametrize("steps", [{"partial": {"share": 0.25}}, {"bullet": {"robust": 0}}], ids=str)
@@ -190,7 +195,8 @@ def test_the_sentinel_looks_at_the_weights_that_are_trained_and_not_at_their_ave
     assert [row["val_pgd_trained"] for row in result.metrics] == trained
 
 
-def test_each_check_is_of_the_weights_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_check_is_of_the_weights_and_images_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On training images it is of as many as are held out, of those that are kept."""
     monkeypatch.setattr(validation, "suspected", lambda *args, **kwargs: True)
     pruner = {"redraw": {"every": 1}}
     config = tiny_run(epochs=3, best_every=1, ema=0.99, eps="1/64", schedule="constant", pruner=pruner, fraction=0.8)

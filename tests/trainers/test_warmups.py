@@ -128,24 +128,17 @@ def same(left: TrainResult, right: TrainResult) -> bool:
 def test_a_run_goes_on_from_a_shared_warmup_to_the_same_bits(
     pruners: tuple[str, str], options: dict[str, Any], tmp_path: Path
 ) -> None:
+    """That of the first pruner serves the second, which keeps another fraction."""
     first, other = (pruned(name, **options | more) for name, more in zip(pruners, ({}, {"fraction": 0.7}), strict=True))
-    data, shared = load_dataset(first.dataset), tmp_path / "warmup"
+    data, shared, begun = load_dataset(first.dataset), tmp_path / "warmup", list[int]()
     assert warmup_key(first, data) == warmup_key(other, data)
     train_warmup(first, data, work=shared)
-    for number, config in enumerate((first, other)):
-        begun: list[int] = []
-        result = train(
-            config,
-            data,
-            work=tmp_path / str(number),
-            start=shared / "checkpoint.pt",
-            on_epoch=lambda row, begun=begun: begun.append(row["epoch"]),
-        )
-        alone = train(config, data)
-        assert same(result, alone)
-        trained = {row["epoch"] for row in alone.metrics}
-        diverged = alone.status == "diverged"
-        assert diverged or set(begun) == trained - {0, 1}, "the warm-up is not trained again"
+    start = shared / "checkpoint.pt"
+    result = train(other, data, work=tmp_path, start=start, on_epoch=lambda row: begun.append(row["epoch"]))
+    alone = train(other, data)
+    assert same(result, alone)
+    trained = {row["epoch"] for row in alone.metrics}
+    assert alone.status == "diverged" or set(begun) == trained - {0, 1}, "the warm-up is not trained again"
 
 
 def test_a_warmup_that_cannot_be_believed_is_trained_again(tmp_path: Path) -> None:
