@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 from advprune_core.datasets.base import DATASETS, DataError, load_dataset
 
@@ -101,12 +103,63 @@ def test_the_folder_may_come_from_the_environment(fashion: Path, monkeypatch: py
 NAMES = ["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
 
 
+def published(name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of bytes as the set has them, grey, of colours last or of colours first, and all labels in a row."""
+    shape = {"mnist": (28, 28), "fashion_mnist": (28, 28), "svhn": (3, 32, 32)}.get(name, (32, 32, 3))
+    images = np.random.default_rng(count).integers(0, 256, (count, *shape), dtype=np.uint8)
+    return images, (3 * np.arange(count) + count) % 7
+
+
+def stand_in(name: str, real: Any) -> Any:
+    """A class of torchvision with seven training images and four test images, which it has in its own types."""
+
+    def fill(self: Any, *, train: bool, download: bool) -> None:
+        assert download
+        images, labels = published(name, 7 if train else 4)
+        grey = name in ("mnist", "fashion_mnist")
+        self.data = torch.from_numpy(images) if grey else images
+        if name == "svhn":
+            self.labels = labels
+        else:
+            self.targets = torch.from_numpy(labels) if grey else labels.tolist()
+
+    def of_a_flag(self: Any, root: str, train: bool = True, download: bool = False) -> None:
+        fill(self, train=train, download=download)
+
+    def of_a_part(self: Any, root: str, split: str = "train", download: bool = False) -> None:
+        fill(self, train={"train": True, "test": False}[split], download=download)
+
+    return type(real.__name__, (real,), {"__init__": of_a_part if name == "svhn" else of_a_flag})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_images_are_for_training_and_test_images_for_tests(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each array is the published one, whose labels stay with their images; colours come first in the splits."""
+    cls = DATASETS.classes()[name]
+    real = getattr(torchvision.datasets, cls.torchvision_class)
+    monkeypatch.setattr(torchvision.datasets, cls.torchvision_class, stand_in(name, real))
+    found = cls().arrays(tmp_path)
+    for part, count in (("train", 7), ("test", 4)):
+        images, labels = published(name, count)
+        assert np.array_equal(found[f"x_{part}"], images)
+        assert found[f"y_{part}"].tolist() == labels.tolist()
+    dataset = load_dataset({name: {"val_select": 0, "val_stop": 0}}, folder=tmp_path)
+    for split, count in ((dataset.train, 7), (dataset.test, 4)):
+        images, labels = published(name, count)
+        if images.ndim == 3:
+            images = images[:, None]
+        elif name != "svhn":
+            images = images.transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(split.pixels(slice(0, count)).numpy(), images / 255, atol=1e-6)
+        assert split.labels.tolist() == labels.tolist()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_files_and_no_network_say_what_to_do(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torchvision
-
     tried = []
 
     def download(self: Any) -> None:
