@@ -15,6 +15,7 @@ from advprune_core.objectives.base import OBJECTIVES, Outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners import Context
+from advprune_core.pruners.branches import Branch, SplitOutputs
 
 EPS = 0.15
 
@@ -81,6 +82,26 @@ def context(
         "epochs": 30.0,
     }
     return Context(**(made | given))
+
+
+def told(
+    fraction: float,
+    labels: np.ndarray,
+    *,
+    logits: Tensor | None = None,
+    features: Tensor | None = None,
+    adversarial: bool = False,
+    **given: Any,
+) -> Context:
+    """A context of black images of which no more is known than these outputs, clean or adversarial."""
+    n, x = len(labels), np.zeros((len(labels), 4, 4), np.float32)
+    dataset = dataset_from_arrays(x, labels, x, labels, val_select=0, val_stop=0)
+    branch = Branch(
+        torch.zeros(n, dataset.classes) if logits is None else logits,
+        torch.zeros(n, 0) if features is None else features,
+    )
+    outputs = SplitOutputs(dataset.train.labels, **{"adversarial" if adversarial else "clean": branch})
+    return context(fraction, dataset=dataset, outputs=outputs, **given)
 
 
 def watched(pruner: Any, n: int, classes: int, *, epochs: int = 12, seed: int = 0) -> dict[str, Tensor]:

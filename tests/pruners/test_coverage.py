@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import NearestNeighbors
 
-from advprune_core.pruners.coverage import herding, k_center, median_distance
+from advprune_core.pruners.coverage import Herding, KCenter, Moderate, herding, k_center, median_distance
 from advprune_core.pruners.craig import Craig, distances, facility_location
-from advprune_core.pruners.d2 import d2, nearest
+from advprune_core.pruners.d2 import D2, d2, nearest
 from advprune_core.pruners.grad_match import GradMatch
-from tests.contexts import context
+from tests.contexts import context, told
 
 
 def points(n: int, d: int, seed: int) -> np.ndarray:
@@ -104,6 +104,44 @@ def test_k_center_is_at_most_twice_the_best_radius(n: int, seed: int, data: st.D
 def test_distances_to_the_median_by_hand() -> None:
     x = torch.tensor([[0.0, 0], [2, 0], [9, 4], [5, 5], [7, 9]])
     assert median_distance(x, torch.tensor([0, 0, 0, 1, 1])).tolist() == pytest.approx([2, 0, 65**0.5, 5**0.5, 5**0.5])
+
+
+EVERY_OTHER = np.arange(10) % 2
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values)[:, None]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_herding_keeps_those_of_each_class(seed: int) -> None:
+    """The classes 0, 3, 6, 7 and 17, 16, 13, 10 by turns, of which three each as by hand, in whatever order."""
+    made = told(0.75, EVERY_OTHER[:8], features=column(0, 17, 3, 16, 6, 13, 7, 10), seed=seed)
+    assert Herding().select(made).indices.tolist() == [0, 2, 3, 4, 5, 7]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_k_center_keeps_one_of_each_cloud(seed: int) -> None:
+    """Whichever image is the first: another of its cloud is always nearer than those of the others."""
+    made = told(1 / 3, np.arange(9) % 3, features=column(0, 10, 30, 0.1, 10.1, 30.1, 0.2, 10.2, 30.2), seed=seed)
+    assert (KCenter().select(made).indices % 3).tolist() in [list(p) for p in permutations(range(3))]
+
+
+def test_moderate_keeps_the_middle_ranks_of_distances() -> None:
+    """Medians 3 and 106; distances 3, 2, 0, 4, 12 and 6, 5, 0, 1, 14, of which 2, 3, 4 and 5 have the ranks 4 to 7."""
+    made = told(0.4, EVERY_OTHER, features=column(0, 100, 1, 101, 3, 106, 7, 107, 15, 120))
+    assert Moderate().select(made).indices.tolist() == [0, 2, 3, 6]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("k", "gamma", "kept"), [(3, 1.0, [0, 1, 3]), (2, 1.0, [0, 1]), (2, 0.1, [0, 3])])
+def test_d2_keeps_by_the_difficulty_of_each_label(k: int, gamma: float, kept: list[int], seed: int) -> None:
+    """The two pairs of neighbours below: EL2N is root 2 times what the label's probability lacks."""
+    lacking, labels = torch.tensor([4.0, 3.9, 1.0, 2.0]) / 5, EVERY_OTHER[:4]
+    probabilities = torch.stack([1 - lacking, lacking], 1)
+    probabilities[1::2] = probabilities[1::2].flip(1)
+    made = told(k / 4, labels, logits=probabilities.log(), features=column(0, 1, 10, 11), seed=seed)
+    assert D2(neighbours=1, gamma=gamma).select(made).indices.tolist() == kept
 
 
 def test_d2_by_hand() -> None:

@@ -16,12 +16,13 @@ from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.augmentation import Crops
 from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.datasets.splits import Dataset
+from advprune_core.objectives.base import Outputs
 from advprune_core.objectives.batch import Batch
 from advprune_core.pruners.base import keep
 from advprune_core.pruners.infobatch import InfoBatch, infobatch
 from advprune_core.pruners.loss_top import LossTop, loss_top
 from advprune_core.pruners.random import Redraw
-from tests.contexts import context
+from tests.contexts import context, told
 
 
 @settings(max_examples=40)
@@ -178,6 +179,24 @@ def test_only_well_learned_images_are_dropped(losses: list[float], fraction: flo
 
 def losses_of(made: Any) -> dict[str, torch.Tensor]:
     return {"losses": torch.from_numpy(np.random.default_rng(3).exponential(size=made.n)).float()}
+
+
+def test_infobatch_drops_images_of_low_loss_in_the_last_epoch() -> None:
+    """Six of ten are below the mean of 2.3, three of them are dropped, the others of them count twice."""
+    last = torch.tensor([0.1, 5.0, 0.5, 6.0, 0.2, 0.3, 5.5, 0.4, 4.5, 0.5])
+    low = (last < 2.3).numpy()
+    state, pruner, labels, kept = dict[str, torch.Tensor](), InfoBatch(), np.arange(10) % 2, np.zeros(10, int)
+    for losses in (6 - last, last):
+        for ids in torch.tensor([7, 0, 4, 9, 2, 1, 5, 3, 8, 6]).split(4):
+            batch = Batch(torch.zeros(len(ids), 1, 1, 1), ids % 2, ids, ids * 0, ids * 0 + 1.0)
+            pruner.observe(batch, Outputs(losses[ids], torch.zeros(len(ids), 2)), state)
+    for seed in range(30):
+        found = pruner.select(told(0.7, labels, state=state, seed=seed))
+        assert len(found) == 7
+        assert found.weights.tolist() == np.where(low, 2.0, 1.0)[found.indices].tolist()
+        kept[found.indices] += 1
+    assert (kept[~low] == 30).all()
+    assert (kept[low] < 30).all()
 
 
 def test_infobatch_draws_anew_and_ends_on_all_data() -> None:

@@ -14,6 +14,8 @@ from scipy import stats
 from torch import Tensor
 
 from advprune_core.base.settings import ConfigError
+from advprune_core.objectives.base import Outputs
+from advprune_core.objectives.batch import Batch
 from advprune_core.pruners import PRUNERS
 from advprune_core.pruners.aum import AUM, aum, note_margin
 from advprune_core.pruners.base import ModelPruner
@@ -22,7 +24,7 @@ from advprune_core.pruners.dynamic_uncertainty import DynamicUncertainty, dynami
 from advprune_core.pruners.forgetting import forgetting, note_forgetting
 from advprune_core.pruners.history import completed
 from advprune_core.pruners.tdds import TDDS, note_change, tdds
-from tests.contexts import context, watched
+from tests.contexts import context, told, watched
 
 EPOCHS, N, CLASSES = 9, 40, 5
 
@@ -55,6 +57,27 @@ def test_forgetting_by_hand() -> None:
 def test_aum_by_hand() -> None:
     logits = torch.tensor([[[3.0, 1.0, 2.0]], [[1.0, 4.0, 0.0]]])
     assert aum(note_all(note_margin, logits, y=torch.tensor([0])), 1).tolist() == [(1 - 3) / 2]
+
+
+@pytest.mark.parametrize("of", ["logits", "probabilities"])
+def test_ccs_on_aum_drops_the_lowest_margins(of: str) -> None:
+    """Its recipe: of ten images three are cut as the hardest, and one of each half of what is left is kept."""
+    margins = torch.tensor([4.0, -3, 6, -1, 0, 1, -2, 3, 5, 2])
+    labels = torch.arange(10) % 2
+    pruner = AUM.create(of=of, keep={"stratified": {"strata": 2, "hard_cutoff": 0.3}})
+    state: dict[str, Tensor] = {}
+    for shift in (0.5, -0.5):  # the mean of both epochs is what is said above
+        lead = margins + shift
+        logits = torch.stack([torch.where(labels == 0, lead, 0.0), torch.where(labels == 1, lead, 0.0)], 1)
+        for ids in torch.tensor([7, 0, 4, 9, 2, 1, 5, 3, 8, 6]).split(4):
+            batch = Batch(torch.zeros(len(ids), 1, 1, 1), labels[ids], ids, ids * 0, ids * 0 + 1.0)
+            pruner.observe(batch, Outputs(torch.zeros(len(ids)), logits[ids]), state)
+    made = told(0.7, labels.numpy(), state=state)
+    assert pruner.select(made).indices.tolist() == [0, 2, 4, 5, 7, 8, 9]
+    kept = [
+        pruner.scores(made)[pruner.select(told(0.2, labels.numpy(), state=state, seed=s)).indices] for s in range(9)
+    ]
+    assert len({tuple(scores.tolist()) for scores in kept}) > 1
 
 
 class Recorded:

@@ -24,7 +24,7 @@ from advprune_core.pruners.outputs import scoring_policy, split_outputs
 from advprune_core.pruners.scores import KINDS, Score, split_scores
 from advprune_core.pruners.steps_to_break import steps_to_break
 from advprune_core.trainers.config import RunConfig
-from tests.contexts import blobs, context
+from tests.contexts import blobs, context, told
 
 #: Logits with probabilities (1/2, 1/4, 1/4), label 0, and (1/8, 3/4, 1/8), label 2; features (2, 2) and (0, 0).
 BRANCH = Branch(torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]]).log() + 3, torch.tensor([[2.0, 2], [0, 0]]))
@@ -56,6 +56,36 @@ class Line(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         light = x.mean((1, 2, 3)) - 0.5
         return torch.stack([-light, light], 1)
+
+
+CUT: Any = {"stratified": {"hard_cutoff": 0.3}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hardest_that_are_cut_are_the_least_sure_of_their_label(kind: str) -> None:
+    """Whether such an image's score is high or low; of one feature each, GraNd is in proportion to EL2N."""
+    label = torch.tensor([0.8, 0.55, 0.9, 0.6, 0.65, 0.95, 0.5, 0.7, 0.85, 0.75])
+    probabilities = torch.stack([label, 1 - label], 1)
+    probabilities[1::2] = probabilities[1::2].flip(1)
+    given = {"logits": probabilities.log(), "features": torch.ones(10, 1), "adversarial": True}
+    made = told(0.7, np.arange(10) % 2, **given)  # type: ignore[arg-type]
+    assert Score.create(score=kind, keep=CUT).select(made).indices.tolist() == [0, 2, 4, 5, 7, 8, 9]
+    lowest = sorted({"margin": [6, 1, 3]}.get(kind, [5, 2, 8]))
+    made = replace(made, fraction=0.3)
+    assert Score.create(score=kind, keep="lowest").select(made).indices.tolist() == lowest
+
+
+def test_the_hardest_that_are_cut_are_broken_by_the_fewest_steps() -> None:
+    """Steps of 0.05 in the mean pixel, from distances of 0.4 to -0.1 on one side of the boundary and the other."""
+    distances = np.array([0.04, 0.4, 0.13, 0.23, -0.1, 0.28, 0.08, 0.33, 0.18, -0.02])
+    labels = np.arange(10) % 2
+    light = 0.5 + np.where(labels == 1, distances, -distances)
+    images = np.broadcast_to(light[:, None, None], (10, 2, 2)).astype(np.float32)
+    dataset = dataset_from_arrays(images, labels, images, labels, val_select=0, val_stop=0)
+    attack = AttackPolicy.create(eps=0.5, steps={"fixed": {"count": 10, "step_size": 0.05}})
+    made = context(0.7, dataset=dataset, model=Line(), attack=attack)
+    kept = Score.create(score="steps_to_break", keep=CUT).select(made)
+    assert kept.indices.tolist() == [1, 2, 3, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5])
@@ -217,15 +247,21 @@ SCORING: list[tuple[Any, int | None, int, float]] = [
 ]
 
 
-@pytest.mark.parametrize(("training", "told", "steps", "length"), SCORING)
-def test_steps_to_break_by_the_training_attack(training: Any, told: int | None, steps: int, length: float) -> None:
-    """On a line the count is the distance in steps, so it tells how many there were and how long they were."""
+@pytest.mark.parametrize(("norm", "unit"), [("linf", 1.0), ("l2", 2.0)])
+@pytest.mark.parametrize(("training", "asked", "steps", "length"), SCORING)
+def test_steps_to_break_by_the_training_attack(
+    training: Any, asked: int | None, steps: int, length: float, norm: str, unit: float
+) -> None:
+    """On a line the count is the distance in steps, so it tells how many there were and how long they were.
+
+    Of four pixels each has to move by the distance of the mean: in L2 twice as far.
+    """
     distances = np.array([-0.02, 0.003, 0.033, 0.052, 0.073, 0.101, 0.123, 0.2])
-    images = np.broadcast_to((0.5 + np.append(distances, 0))[:, None, None], (9, 2, 2)).astype(np.float32)
+    images = np.broadcast_to((0.5 + np.append(distances, 0) / unit)[:, None, None], (9, 2, 2)).astype(np.float32)
     labels = np.append(np.ones(8, int), 0)  # the last image is there because classes begin at 0
     dataset = dataset_from_arrays(images, labels, images, labels, val_select=0, val_stop=0)
-    attack = AttackPolicy.create(eps=EPS, steps=training)
-    found = split_scores(context(dataset=dataset, model=Line(), attack=attack), "steps_to_break", steps=told)
+    attack = AttackPolicy.create(norm=norm, eps=EPS, steps=training)
+    found = split_scores(context(dataset=dataset, model=Line(), attack=attack), "steps_to_break", steps=asked)
     within = np.ceil(np.round(distances / length, 6)).clip(0)
     expected = np.where((within > steps) | (distances > EPS), steps + 1, within)
     assert found[:8].tolist() == expected.tolist()
