@@ -85,6 +85,16 @@ def test_what_lies_beyond_the_rank_is_filled_and_counted() -> None:
         assert 0 < selection.n_filled < made.k
 
 
+@pytest.mark.parametrize(("k", "filled"), [(1, 0), (2, 0), (3, 1), (5, 3), (6, 4), (12, 10)])
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_beyond_the_first_that_say_it_all_are_counted(k: int, filled: int, seed: int) -> None:
+    """Twelve equal gradients: one batch of two has their mean, and all images of others are filled in."""
+    equal = LastLayerGradients((torch.tensor([[1.0, -1.0]]).double().expand(12, 2),), (torch.ones(12, 1).double(),))
+    found = grad_match_by_batch(equal, k, batch_size=2, rng=np.random.default_rng(seed))
+    assert len(set(found.indices.tolist())) == k
+    assert found.n_filled == filled
+
+
 def test_images_of_a_batch_share_its_weight() -> None:
     found = grad_match_by_batch(gradients_of(context()), 50, batch_size=8, rng=np.random.default_rng(0))
     assert len(set(found.indices.tolist())) == 50

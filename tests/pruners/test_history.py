@@ -61,10 +61,10 @@ def test_aum_by_hand() -> None:
 
 @pytest.mark.parametrize("of", ["logits", "probabilities"])
 def test_ccs_on_aum_drops_the_lowest_margins(of: str) -> None:
-    """Its recipe: of ten images three are cut as the hardest, and one of each half of what is left is kept."""
+    """Its recipe, of ten images: the three of the lowest margins are cut as the hardest, and seven are kept."""
     margins = torch.tensor([4.0, -3, 6, -1, 0, 1, -2, 3, 5, 2])
     labels = torch.arange(10) % 2
-    pruner = AUM.create(of=of, keep={"stratified": {"strata": 2, "hard_cutoff": 0.3}})
+    pruner = AUM.create(of=of, keep={"stratified": {"hard_cutoff": 0.3}})
     state: dict[str, Tensor] = {}
     for shift in (0.5, -0.5):  # the mean of both epochs is what is said above
         lead = margins + shift
@@ -74,10 +74,6 @@ def test_ccs_on_aum_drops_the_lowest_margins(of: str) -> None:
             pruner.observe(batch, Outputs(torch.zeros(len(ids)), logits[ids]), state)
     made = told(0.7, labels.numpy(), state=state)
     assert pruner.select(made).indices.tolist() == [0, 2, 4, 5, 7, 8, 9]
-    kept = [
-        pruner.scores(made)[pruner.select(told(0.2, labels.numpy(), state=state, seed=s)).indices] for s in range(9)
-    ]
-    assert len({tuple(scores.tolist()) for scores in kept}) > 1
 
 
 class Recorded:

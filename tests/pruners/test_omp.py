@@ -138,6 +138,25 @@ def test_at_the_rank_limit_it_stops_and_another_pursuit_fills() -> None:
     assert (found.weights > 0).all()
 
 
+SHORT = {
+    # The first and the third make (3, 1) exactly; what correlates with nothing of it has the least weight there is.
+    "filled": ([[0, 1], [-1, -1], [1, 0], [-1, 0], [0, -1]], [2, 0, 4, 3], [3, 1, 1, 1]),
+    # The long atoms first; then the short ones say it again, and each pursuit counts half.
+    "again": ([[0, 1], [1, 0], [0, 2], [2, 0]], [3, 2, 1, 0], [0.75, 0.25, 1.5, 0.5]),
+    # Nothing correlates: all are filled in, those that are least against it first.
+    "nothing": ([[-2, 0], [-1, 0], [0, -9], [-1, 1], [-9, -9]], [3, 1, 0, 2], [1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("case", SHORT)
+def test_two_atoms_and_a_shortfall_of_two_by_hand(case: str) -> None:
+    rows, indices, weights = SHORT[case]
+    found = omp_exactly(DenseAtoms(torch.tensor(rows).double()), torch.tensor([3.0, 1.0]).double(), 4)
+    assert found.indices.tolist() == indices
+    np.testing.assert_allclose(found.weights, weights)
+    assert found.n_filled == (4 if case == "nothing" else 2)
+
+
 def test_float32_stops_at_the_rank_as_float64_does() -> None:
     matrix = dictionary(500, 12, positive=0.3)
     counts = []

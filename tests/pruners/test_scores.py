@@ -190,6 +190,15 @@ def test_scores_of_logits_alone_need_no_last_layer(model: nn.Module, steps: int)
         split_scores(made, "grand", steps=steps)
 
 
+def test_noise_of_the_scoring_attack_is_of_the_epochs_that_the_model_was_trained_for() -> None:
+    """A network trained before the run is scored at epoch 0 as it would be at the end of its training."""
+    trained, before = context(epoch=12), context(epoch=0)
+    expected = split_scores(trained, "loss")
+    assert not np.array_equal(split_scores(before, "loss"), expected)
+    assert np.array_equal(split_scores(replace(before, model_epoch=12), "loss"), expected)
+    assert np.array_equal(split_scores(replace(trained, model_epoch=0), "loss"), split_scores(before, "loss"))
+
+
 def test_scores_without_features_are_those_beside_features() -> None:
     made = context(objective="pgd_at")
     outputs = split_outputs(made, made.dataset.train, adversarial=True)

@@ -16,6 +16,7 @@ from advprune_core.datasets.splits import Dataset
 from advprune_core.pruners import Context, Selection, budget
 from advprune_core.pruners.base import ScheduledPruner, keep
 from advprune_core.pruners.random import Full, Random, Redraw
+from advprune_core.pruners.selection import with_every_class
 from tests.contexts import blobs
 
 
@@ -126,6 +127,50 @@ def test_every_class_keeps_as_many_as_are_asked_for(counts: list[int], fraction:
     quotas = context.quotas()
     assert quotas.sum() == context.k
     assert ((quotas >= floors) & (quotas <= counts)).all()
+
+
+EXCHANGED = [
+    # (least, what image of class 0 or 1 leaves, by weight): the fullest class is 0, whose lightest is image 1.
+    (1, [1]),
+    # Then the lightest that it has left; 5 of class 1 is lighter than both, and stays.
+    (2, [1, 2]),
+    # Class 1 lacks one as well, and class 2 has no more than two: 0 has three, and no class can give more.
+    (3, [1]),
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("least", "left"), EXCHANGED)
+def test_the_lightest_of_the_fullest_class_are_exchanged(least: int, left: list[int], seed: int) -> None:
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
+    given = Selection([0, 1, 2, 3, 5, 6], [3, 1, 2, 5, 0.5, 4])
+    found = with_every_class(given, labels, np.random.default_rng(seed), least=least)
+    weights = dict(zip(found.indices.tolist(), found.weights.tolist(), strict=True))
+    kept = dict(zip(given.indices.tolist(), given.weights.tolist(), strict=True))
+    places = sorted(kept.pop(index) for index in left)
+    assert {index: weight for index, weight in weights.items() if index in kept} == kept
+    assert sorted(weight for index, weight in weights.items() if index not in kept) == places
+    assert {labels[index] for index in weights if index not in kept} == ({1} if least == 3 else {2})
+    assert found.n_filled == len(left)
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "least", "quotas"),
+    [
+        # 19 of 94 are 6, 12 and 1 in proportion: the class that keeps most gives two.
+        ([30, 60, 4], 0.2, 3, [6, 10, 3]),
+        # 24 of 48 are 10, 12 and 2; there are no more than four of the last class.
+        ([20, 24, 4], 0.5, 4, [10, 10, 4]),
+        ([20, 24, 4], 0.5, 9, [10, 10, 4]),
+        # 5 of 10 are 3, 1 and 1 (or 4, 1 and 0 without a promise): the one class above its floor gives one.
+        ([7, 2, 1], 0.5, 1, [3, 1, 1]),
+    ],
+)
+def test_floors_are_taken_from_the_class_that_keeps_most(
+    counts: list[int], fraction: float, least: int, quotas: list[int]
+) -> None:
+    found = Context(dataset=data(counts), fraction=fraction, seed=0, min_per_class=least).quotas()
+    assert found.tolist() == quotas
 
 
 def test_a_class_that_would_keep_nothing_is_named() -> None:
