@@ -21,7 +21,9 @@ with suppress(ModuleNotFoundError):  # the tests of a GPU run without it
     import hypothesis
 
     # Nothing is timed in tests: on a busy machine an example takes as long as it takes.
-    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.register_profile("untimed", deadline=None, derandomize=True)
+    # Other examples in each run, and more of them: what a person looks for faults with, not what a commit waits for.
+    hypothesis.settings.register_profile("search", deadline=None, max_examples=1000)
     hypothesis.settings.load_profile("untimed")
 
 KNOWN_GOOD = Path(__file__).with_name("known_good.txt")
