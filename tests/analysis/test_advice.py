@@ -99,6 +99,17 @@ def test_of_pruned_plans_the_best_that_lies_above_all_the_data_is_taken() -> Non
     assert not sure.plan.pruned
 
 
+@pytest.mark.parametrize(("spread", "pruned"), [(0.01, True), (0.1, False)])
+def test_pruned_lies_above_every_run_on_all_the_data_and_not_above_the_best_alone(spread: float, pruned: bool) -> None:
+    """One that is worse on average, and known less well, may be as good as the pruned one."""
+    fast = ('{"steps": 1}', "full", 1.0, 30.0, 90.0, 0.55)
+    rows = points([FULL, fast, ("{}", "aum", 0.5, 60.0, 100.0, 0.65)])
+    seeds = json.dumps([0.55 - spread, 0.55, 0.55 + spread])
+    found = choose(rows.assign(robust=rows["robust"].where(rows["trainer"] == "{}", seeds)), 100)
+    assert found is not None
+    assert found.plan.pruned == pruned
+
+
 def test_what_is_much_cheaper_on_all_the_data_compares_with_nothing() -> None:
     brief = ("{}", "full", 1.0, 1.5, 5.0, 0.30)
     found = choose(points([brief, ("{}", "aum", 0.5, 30.0, 50.0, 0.65)]), 50)
@@ -147,6 +158,34 @@ def test_the_nearest_setting(asked: Situation, place: tuple[str, float, float]) 
     row = found.iloc[0]
     assert (row["dataset"], row["wrong_labels"]) == place[:2]
     assert row["eps"] == pytest.approx(place[2])
+
+
+#: What the nearest setting is chosen by, the first before all others, and what lies further away in it than `DIGITS`.
+FURTHER = {
+    "wrong_labels": {"wrong_labels": 0.4},
+    "dataset": {"dataset": "cifar10", "shape": "1x8x8", "images": 1100},
+    "size": {"images": 2200},
+    "norm": {"norm": "l2"},
+    "eps": {"eps": 0.25},
+    "model": {"model": "wrn"},
+}
+
+
+@pytest.mark.parametrize("first", FURTHER)
+def test_what_is_asked_for_first_outweighs_all_that_comes_after(first: str) -> None:
+    """A setting that is further away in all that comes after, and has fewer points, is nearer than one in it alone."""
+    asked = replace(DIGITS, dataset="npz") if first == "size" else DIGITS  # which counts among other data sets only
+    after: dict[str, Any] = {}
+    for name in list(FURTHER)[list(FURTHER).index(first) + 1 :]:
+        after |= FURTHER[name]
+    near, far = (points([FULL]).assign(test=test) for test in ("near", "far"))
+    table = pd.concat([far.assign(**FURTHER[first]), near.assign(**after), far.assign(**FURTHER[first])])
+    assert nearest(table, asked)["test"].tolist() == ["near"]
+
+
+def test_of_two_settings_that_are_as_near_the_one_with_most_points_is_taken() -> None:
+    few, many = points([FULL]).assign(test="a"), points([FULL, SHORT]).assign(test="b")
+    assert nearest(pd.concat([few, many]), DIGITS)["test"].tolist() == ["b"] * 2
 
 
 def told(request: Request, measured: pd.DataFrame | None = None, **settings: Any) -> str:

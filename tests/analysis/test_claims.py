@@ -106,6 +106,15 @@ def test_a_speed_up_is_one_of_seconds_too() -> None:
     assert alone["measured"][2] == f"{seconds} (pruned from the start)"
 
 
+def test_a_speed_up_is_a_mean_over_seeds_whose_costs_differ() -> None:
+    uneven = headline(0.26, 0.20)
+    full, fifth = (uneven["fraction"] == fraction for fraction in (1.0, 0.2))
+    uneven.loc[full, "cost"], uneven.loc[fifth, "cost"] = [800, 100, 100, 100, 100], [200, 100, 50, 50, 100]
+    uneven.loc[full, "cost_seconds"] = 10 * uneven.loc[full, "cost"]
+    uneven.loc[fifth, "cost_seconds"] = 5 * uneven.loc[fifth, "cost"]
+    assert claims_table({"cifar10_cpu": uneven})["measured"][2].startswith("2.00x in passes, 4.00x in processor sec")
+
+
 def test_what_is_pruned_later_saves_less() -> None:
     """The first paper trains on all the data first."""
     later = seeded_runs("PGD-7: random warmup_epochs=5", 0.2, fraction=0.2, cost=50, **FACTS)

@@ -61,6 +61,40 @@ def test_what_costs_less_is_a_rival_where_nothing_costs_as_much_and_its_cost_is_
     assert labels.count("against cheap: all the data, which costs 0.60 of it") == 2
 
 
+@pytest.mark.parametrize(
+    ("cost", "rivals"),
+    [(93, {"near", "cheap"}), (96, {"near"}), (104, {"near"}), (107, {"cheap"})],
+)
+def test_what_costs_as_much_is_within_five_per_cent(cost: float, rivals: set[str]) -> None:
+    """Above that no rival; below that none that costs as much, so that all that costs less stand there."""
+    table = stacked(
+        seeded_runs("way: aum", 0.65, fraction=0.5, pruner="aum"),
+        seeded_runs("near: random", 0.60, cost=cost),
+        seeded_runs("cheap: random", 0.50, cost=60),
+    )
+    found = at_equal_cost(table)
+    assert set(found) == {(("way: aum", 0.5), (f"{rival}: random", 1.0)) for rival in rivals}
+    judged = [line for line in equal_cost_findings(table).splitlines() if "no verdict, as it costs less" not in line]
+    assert any("against *near" in line for line in judged) == (rivals == {"near"})
+
+
+@pytest.mark.parametrize(("cost", "listed"), [(93, True), (97, False)])
+def test_what_costs_five_per_cent_less_is_not_yet_cheaper(cost: float, listed: bool) -> None:
+    table = stacked(seeded_runs("full: random", 0.6), seeded_runs("full: half", 0.6, fraction=0.5, cost=cost))
+    text = equal_robustness_findings(table, reference="full: random", margin=0.02)
+    assert ("full: half" in text) == listed
+
+
+def test_a_speed_up_is_the_mean_of_those_of_the_seeds() -> None:
+    """Their costs may differ: 4, 1, 2, 2 and 1 times as cheap, 2 on average; their sums stand as 1200 to 500."""
+    full = seeded_runs("full: random", 0.6).assign(cost=[800, 100, 100, 100, 100])
+    half = seeded_runs("full: half", 0.6, fraction=0.5).assign(cost=[200, 100, 50, 50, 100])
+    full["cost_seconds"], half["cost_seconds"] = 10 * full["cost"], 5 * half["cost"]
+    found = at_equal_robustness(stacked(full, half), reference="full: random", margin=0.02).set_index("arm")
+    assert found.loc["full: half", "speed_up"] == pytest.approx(2)
+    assert found.loc["full: half", "speed_up_seconds"] == pytest.approx(4)
+
+
 def test_a_shorter_run_on_all_data_is_a_rival_and_no_pruned_run() -> None:
     control = seeded_runs("way: same_cost(random)", 0.58, cost=100, control="same_cost", pruner="full")
     pairs = at_equal_cost(stacked(TABLE, control))

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from advprune_core.analysis.seeds import points
-from advprune_core.analysis.summaries import after_attacks, printable, printable_ways, pruner_table, summary
+from advprune_core.analysis.summaries import after_attacks, printable, printable_ways, pruner_table, speed_ups, summary
 from advprune_core.base.settings import ConfigError
-from tests.made_up import TRAINERS, pruners_table, trainers_table
+from tests.made_up import TRAINERS, pruners_table, timing_table, trainers_table
 
 
 def table() -> pd.DataFrame:
@@ -43,6 +43,16 @@ def test_the_summary_by_hand() -> None:
     assert got["cost"].tolist() == pytest.approx([1.0, 0.4, 0.4])
     assert got["speed_up"].tolist() == pytest.approx([1.0, 2.5, 2.5])
     assert got["robust_high"].tolist()[1] == pytest.approx(0.52 + 12.7062 * 0.02, rel=1e-4)
+
+
+def test_seconds_of_speed_ups_are_medians_of_unequal_timings() -> None:
+    """One that something else on the machine held up changes neither side; the range is of the extremes."""
+    rows = [("random", 1.0, seconds) for seconds in (9.0, 30.0, 8.0)]
+    rows += [("random", 0.4, seconds) for seconds in (3.0, 20.0, 4.5)]
+    found = speed_ups(table(), timing_table(rows)).query("fraction == 0.4").iloc[0]
+    assert (found["cpu_seconds"], found["seconds_ratio"], found["speed_up_seconds"]) == (4.5, 0.5, 2.0)
+    assert (found["speed_up_seconds_low"], found["speed_up_seconds_high"]) == (8 / 20, 30 / 3)
+    assert found["timings"] == 3
 
 
 @pytest.mark.parametrize("told", [summary, printable, pruner_table, printable_ways, after_attacks, points])

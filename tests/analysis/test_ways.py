@@ -19,7 +19,7 @@ from advprune_core.analysis.summaries import printable
 from advprune_core.analysis.ways import dearest_costs, frontier, full_costs, full_runs_once, once, ways
 from advprune_core.explore.curves import threats_of
 from tests.analysis.figure_checks import texts
-from tests.made_up import TRAINERS, study_table, trainers_table
+from tests.made_up import TRAINERS, WAYS, study_table, trainers_table
 
 
 def test_a_shared_run_stands_once_by_its_arm_or_by_its_way_of_training() -> None:
@@ -58,6 +58,12 @@ def test_a_seed_without_its_full_run_is_held_against_the_others_of_its_way() -> 
     table.loc[(table["variant"] == "carried") & (table["fraction"] == 1) & (table["seed"] == 1), "cost"] = np.nan
     pruned = (table["variant"] == "carried") & (table["fraction"] < 1)
     assert (table["cost"] / full_costs(table))[pruned].tolist() == pytest.approx([0.4, 0.4])
+    wider = trainers_table(WAYS)
+    of_its_way = (wider["variant"] == "carried") & (wider["fraction"] == 1)
+    wider["cost"] = wider["cost"].astype(float)
+    wider.loc[of_its_way, "cost"] = [400, 800, np.nan]
+    pruned = (wider["variant"] == "carried") & (wider["fraction"] < 1)
+    assert full_costs(wider)[pruned].tolist() == [400, 800, 600], "the mean of the others, whichever comes first"
 
 
 def test_only_runs_that_were_checked_are_known_to_have_collapsed_or_not() -> None:
