@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 import re
 import subprocess
@@ -20,7 +19,7 @@ from advprune_core.cli.app import app
 from advprune_core.study.executed import study_of
 from advprune_core.study.grid import study_grid
 from advprune_core.study.notebooks import find_notebook
-from advprune_core.study.study import Study, StudyConfig, read_profile, study_config
+from advprune_core.study.study import StudyConfig, read_profile, study_config
 from tests.executed import cells, undrawn
 from tests.tiny import STUDY
 
@@ -273,16 +272,3 @@ def test_plain_papermill_runs_a_profile_and_refuses_unknown_names(tmp_path: Path
         for cell in bad["cells"]
         if "run_watched" in "".join(cell["source"]) and cell.get("execution_count", 0) and not cell["outputs"]
     ]
-
-
-def test_every_parameter_is_used() -> None:
-    """A field of the study that nothing reads would be a promise that is not kept."""
-    import advprune_core.study.runner
-    import advprune_core.study.study
-
-    source = inspect.getsource(advprune_core.study.study) + inspect.getsource(advprune_core.study.runner)
-    for name in Study.model_fields:
-        assert source.count(name) > 1, name
-    sources = [path.read_text() for path in Path(advprune_core.study.__file__).parent.glob("*.py")]
-    read = re.findall(r"\b(?:execution|ex|self)\.(\w+)", "".join(sources))
-    assert set(StudyConfig.model_fields) - set(Study.model_fields) <= set(read)

@@ -10,9 +10,10 @@ import pytest
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.pruners.random import Full
+from advprune_core.study import execution
 from advprune_core.study.execution import CarriedOut
 from advprune_core.study.grid import grid, study_grid, timed_entries
-from advprune_core.study.study import StudyConfig, read_profile, study_config
+from advprune_core.study.study import Study, StudyConfig, read_profile, study_config
 from advprune_core.trainers.config import RunConfig
 from tests.tiny import tiny_study
 
@@ -71,13 +72,57 @@ def test_parameters_reach_the_runs() -> None:
     assert config == expected
 
 
+#: Of every parameter of a study another value than its default.
+CHANGED: dict[str, Any] = {
+    "study": "another",
+    "dataset": {"digits": {"limit": 300}},
+    "model": {"small_cnn": {"width": 8}},
+    "trainer": "trades",
+    "norm": "l2",
+    "eps": "1/16",
+    "steps": 3,
+    "epochs": 2,
+    "batch_size": 32,
+    "lr": 0.05,
+    "settings": {"optimisation.ema": 0.9},
+    "variants": {"FGSM": {"trainer": "fgsm"}},
+    "pruners": ["redraw"],
+    "fractions": [1.0, 0.5],
+    "controls": [],
+    "seeds": [7],
+    "evaluation": ["fgsm"],
+    "images": 10,
+    "parts": [{"fractions": [0.5]}],
+    "device": "cuda",
+    "threads": 2,
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_no_parameter_of_a_study_is_ignored(name: str) -> None:
+    """Each changes a run, a test, or which runs there are; the name alone only where tables and figures go."""
+    assert set(CHANGED) == set(Study.model_fields)
+    usual, other = study_config({}), study_config({name: CHANGED[name]})
+    assert (study_grid(other) == study_grid(usual)) == (name == "study")
+    assert (other.folder == usual.folder) == (name != "study")
+
+
 def test_all_that_a_study_says_of_its_execution_reaches_it() -> None:
     values = {"timed_repeats": 3, "engine": "ray", "workers": 2, "address": "auto", "resources": {"CPU": 1.0}}
     values |= {"data": "d", "results": "r", "any_device": True}
     assert set(values) == set(CarriedOut.model_fields)
-    execution = study_config(values).execution
-    assert {name: getattr(execution, name) for name in values} == values
+    reached = study_config(values).execution
+    assert {name: getattr(reached, name) for name in values} == values
     assert all(field.description for field in StudyConfig.model_fields.values())
+
+
+def test_all_that_is_said_of_execution_is_read() -> None:
+    """A field that nothing reads would be a promise that is not kept."""
+    folder = Path(execution.__file__).parent
+    sources = "".join(path.read_text() for path in folder.glob("*.py"))
+    read = re.findall(r"\b(?:execution|ex)\.(\w+)", sources)
+    read += re.findall(r"\bself\.(\w+)", (folder / "execution.py").read_text())
+    assert set(CarriedOut.model_fields) <= set(read)
 
 
 def test_grid_has_every_point_once() -> None:
