@@ -98,7 +98,15 @@ def test_the_own_attack_of_its_page_works(tmp_path: Path, monkeypatch: pytest.Mo
     assert strong < weak
 
 
-@pytest.mark.parametrize("path", SHOWN, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize(
+    "path",
+    [
+        # The front page is made of all the studies.
+        pytest.param(path, marks=pytest.mark.slow(seconds=100) if path == ROOT / "README.md" else ())
+        for path in SHOWN
+    ],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
 def test_what_is_shown_is_what_records_and_code_say(path: Path) -> None:
     assert filled(path) == path.read_text(), "write it again: `python -m tests.front_page`"
 

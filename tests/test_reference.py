@@ -41,6 +41,13 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
 UNDER_WAY = {"gradient_matching_cifar10_cpu"}
+#: About how many seconds one look at all the records of a large study takes.
+LARGE = {"collapse_by_fraction": 50, "collapse_by_fraction_large": 45, "pruners": 40}
+LARGE |= {"convergence_reliability": 20, "trainers": 20, "cifar10_cpu": 20}
+#: The studies for tests that look at all records.
+WHOLE = [
+    pytest.param(study, marks=pytest.mark.slow(seconds=LARGE[study]) if study in LARGE else ()) for study in STUDIES
+]
 
 
 def test_there_are_studies_and_each_is_one_file_of_records() -> None:
@@ -58,7 +65,7 @@ def test_every_study_is_a_profile_that_make_carries_out() -> None:
     assert {study.removesuffix(CHOICE) for study in STUDIES} <= set(made)
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", WHOLE)
 def test_records_are_as_they_were_written(study: str) -> None:
     found = check_results(REFERENCE / study)
     if study in UNDER_WAY:
@@ -118,7 +125,7 @@ def test_tables_say_what_the_records_say(study: str) -> None:
     assert (folder / "table.tex").read_text() == printable(table).to_latex(index=False, escape=True)
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", WHOLE)
 def test_pages_say_what_the_records_say(study: str) -> None:
     written = (REFERENCE / study / "README.md").read_text()
     assert written == page(REFERENCE / study, study), "write it again: `python -m tests.front_page`"

@@ -46,6 +46,7 @@ def held_back() -> Iterator[tuple[str, Plan, float]]:
                 yield f"{place[0]}, {place[-1]}, {cost:.0f}", found.plan, float(np.mean(robust))
 
 
+@pytest.mark.slow(seconds=40)
 def test_held_back_budgets_lie_within_the_advised_interval() -> None:
     """At least ten budgets, eight of ten within; every interval is narrow enough to be given."""
     asked = list(held_back())
