@@ -128,7 +128,7 @@ def test_average_is_the_exponential_average_of_the_steps() -> None:
 
 
 #: Everything of a run that its weights depend on, beside components, which `test_components` changes.
-REACHING = [*Optimisation.model_fields, "seed", "precision", *(set(AttackPolicy.model_fields) - {"norm"})]
+REACHING = [*Optimisation.model_fields, "seed", "precision", *sorted(set(AttackPolicy.model_fields) - {"norm"})]
 #: Where the other value of `RUN_OPTIONS` shows nothing in so short a run.
 OTHERS = {"cost_budget": 1500, "plain_epochs": 1, "ema": 0.9}
 #: Selects after an epoch, so that the span of the schedule counts.
