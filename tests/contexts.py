@@ -29,6 +29,15 @@ def blobs(counts: tuple[int, ...] = (90, 50, 20, 12), *, seed: int = 0, val_sele
     return dataset_from_arrays(images, labels, images, labels, val_select=val_select, val_stop=0)
 
 
+def beside_a_boundary() -> Dataset:
+    """Ten images of two classes, each some way on the right side of the mean pixel 0.5; two on the wrong one."""
+    distances = np.array([0.04, 0.4, 0.13, 0.23, -0.1, 0.28, 0.08, 0.33, 0.18, -0.02])
+    labels = np.arange(10) % 2
+    light = 0.5 + np.where(labels == 1, distances, -distances)
+    images = np.broadcast_to(light[:, None, None], (10, 2, 2)).astype(np.float32)
+    return dataset_from_arrays(images, labels, images, labels, val_select=0, val_stop=0)
+
+
 def network(classes: int, *, seed: int = 0) -> nn.Module:
     """A convolution with BatchNorm and two layers: it has buffers and modes to leave alone."""
     with torch.random.fork_rng():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -76,19 +76,6 @@ def _check_perturb(attack: Attack) -> None:
         inspect.signature(own).bind(attack, None, None, None, threat=None, seed=0, ids=None)
     except TypeError as error:
         raise ConfigError(f"the attack {attack.label()} cannot be called as {whole}: {error}") from None
-
-
-def check_distinct(attacks: Sequence[Attack]) -> None:
-    """Refuse an attack that is listed twice: the second finds what the first did.
-
-    Raises
-    ------
-    ConfigError
-        With the attacks.
-    """
-    labels = [attack.label() for attack in attacks]
-    if len(set(labels)) < len(labels):
-        raise ConfigError(f"an attack is listed twice: {', '.join(labels)}")
 
 
 @ATTACKS.register

@@ -25,7 +25,7 @@ from advprune_core.attacks.geometry import ThreatModel, inside, per_image
 from advprune_core.base.files import read_sealed, write_sealed
 from advprune_core.base.ledger import count_passes, passes_counted
 from advprune_core.base.progress import attack_bar
-from advprune_core.base.randomness import stream, torch_stream
+from advprune_core.base.randomness import stream
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.splits import Split
 from advprune_core.models.mode import device_of, quiet_logits, true_float32, untouched
@@ -218,8 +218,9 @@ def propose(
     ConfigError
         What it gives are no floats of the images' shape.
     """
-    # One of one's own may draw from torch's generators: other noise in each batch, the same in each evaluation.
-    with untouched(model), torch_stream(seed, "attack", int(ids[0])):
+    with untouched(model):  # and torch's generators
+        # One of one's own may draw from these: other noise in each batch, the same in each evaluation.
+        torch.manual_seed(stream(seed, "attack", int(ids[0])))
         proposed = attack.perturb(model, x, y, threat=threat, seed=seed, ids=ids)
     if isinstance(proposed, Tensor) and proposed.is_floating_point() and proposed.shape == x.shape:
         return proposed.detach().to(x.device, torch.float32)

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
 from torch import nn
+
+N = TypeVar("N", int, float)
 
 _ACTIVE: ContextVar[Ledger | None] = ContextVar("ledger", default=None)
 
@@ -42,6 +44,11 @@ def count_passes(passes: int) -> None:
     ledger = _ACTIVE.get()
     if ledger is not None:
         ledger.add(passes)
+
+
+def cost_of(by_phase: Mapping[str, N]) -> N:
+    """What a run is judged by, of passes or seconds by phase: those of training and selection."""
+    return by_phase.get("train", 0) + by_phase.get("select", 0)
 
 
 def passes_counted() -> int:
@@ -103,7 +110,7 @@ class Ledger:
     @property
     def cost(self) -> int:
         """Forward-equivalents of training and selection so far: what a run is judged by."""
-        return self.passes.get("train", 0) + self.passes.get("select", 0)
+        return cost_of(self.passes)
 
     def full_backward(self) -> None:
         """Count the full backward pass of all images in the graph."""

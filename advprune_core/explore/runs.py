@@ -36,11 +36,6 @@ def command(config: RunConfig, attacks: Sequence[Attack] = PGD_40) -> str:
     return run_command([*options_of(config).items(), *(("evaluation", attack.spec()) for attack in tests)])
 
 
-def config_of(record: RunRecord) -> RunConfig:
-    """The settings of a run; older records know one speed."""
-    return RunConfig.create(**{"speed": "exact", **record.config})
-
-
 def attacks_of_row(source: Source, row: pd.Series) -> tuple[Attack, ...]:
     """The attacks that a row of a study's table was tested with."""
     found = source.store.evaluation(row["key"], row["evaluation"])

@@ -20,7 +20,7 @@ from advprune_core.explore.curves import (
 )
 from advprune_core.explore.live import course_figure
 from advprune_core.explore.pictures import png
-from advprune_core.explore.runs import attacks_of_row, command, config_of, cost_by_phase, point_summary
+from advprune_core.explore.runs import attacks_of_row, command, cost_by_phase, point_summary
 from advprune_core.explore.sources import Source, name_of, sources
 from advprune_core.explore.views import View, dropdown, fill, picture, table_html, tick, titled
 
@@ -138,7 +138,7 @@ class StudyExplorer(View):
         assert record is not None  # the table is made of records
         name = f"{self.point.label}, seed {row['seed']}"
         self.course.value = png(course_figure({name: record.epochs}, {}))
-        typed = command(config_of(record), attacks_of_row(self.source, row))
+        typed = command(record.run_config, attacks_of_row(self.source, row))
         parts = [
             titled("Cost by phase", table_html(cost_by_phase(record))),
             titled("The same again", f"<pre>{html.escape(typed)}</pre>"),

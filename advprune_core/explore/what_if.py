@@ -15,7 +15,6 @@ from advprune_core.analysis.style import BLUE, GREEN, ORANGE
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
 from advprune_core.explore.pictures import blank
-from advprune_core.explore.runs import config_of
 from advprune_core.explore.sources import Source
 from advprune_core.study.plans import duration, measured_pace
 
@@ -65,7 +64,7 @@ def machine_time(source: Source, table: pd.DataFrame, budget: float) -> MachineT
     rows = table[(table["arm"] == best["arm"]) & (table["matched_fraction"] == best["matched_fraction"])]
     record = source.store.run(rows["key"].iloc[0])
     assert record is not None
-    config = config_of(record)
+    config = record.run_config
     pace = measured_pace(config.replace(device="cpu"), load_dataset(config.dataset), seconds=TIMING)
     passes = float(rows["cost"].mean())
     return MachineTime(passes * pace.low, passes * pace.high)

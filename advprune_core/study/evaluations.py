@@ -10,7 +10,7 @@ import torch
 from pydantic import BeforeValidator, Field, PlainSerializer
 from torch import Tensor
 
-from advprune_core.attacks.base import PGD, Attack, check_distinct, parse_attacks
+from advprune_core.attacks.base import PGD, Attack, parse_attacks
 from advprune_core.attacks.compiled import CompiledPasses, Speed, compiled_passes
 from advprune_core.attacks.evaluate import Outcome, inspected
 from advprune_core.attacks.geometry import L2_VERSION, ThreatModel
@@ -35,7 +35,9 @@ def parsed_attacks(specs: Any) -> tuple[Attack, ...]:
         As of `parse_attacks`; an attack that is listed twice.
     """
     attacks = parse_attacks(specs)
-    check_distinct(attacks)
+    labels = [attack.label() for attack in attacks]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"an attack is listed twice: {', '.join(labels)}")
     return attacks
 
 

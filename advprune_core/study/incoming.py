@@ -18,7 +18,6 @@ from advprune_core.study.packed import Files
 from advprune_core.study.record_files import read_manifest, read_record
 from advprune_core.study.records import FILES, OWN_WEIGHTS, EvaluationRecord, RunRecord, Timing
 from advprune_core.study.store import RunStore, timing_of
-from advprune_core.trainers.config import RunConfig
 
 R = TypeVar("R", RunRecord, EvaluationRecord, Timing)
 
@@ -214,7 +213,7 @@ def _marked(record: R, *, in_place: bool) -> R:
 def _key_today(record: RunRecord) -> str | None:
     """The key that today's code gives to the settings of a record."""
     try:
-        config = RunConfig.create(**{"speed": "exact", **record.config})  # older records know no other
+        config = record.run_config
     except (AdvpruneError, ValidationError):
         return None
     return content_key(config.identity(record.dataset.get("train_hash", "")))

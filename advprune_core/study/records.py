@@ -9,8 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from advprune_core.attacks.evaluate import Outcome, pack_bits, unpack_bits, wilson
 from advprune_core.base.keys import content_key
+from advprune_core.base.ledger import cost_of
 from advprune_core.datasets.splits import Dataset
 from advprune_core.study.columns import Column, derived
+from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.result import TrainResult
 from advprune_core.trainers.sentinel import depth, held_out
 
@@ -163,12 +165,17 @@ class RunRecord(_Keyed):
     @property
     def cost(self) -> int:
         """Forward-equivalents of training and selection: what pruning is judged by."""
-        return self.passes.get("train", 0) + self.passes.get("select", 0)
+        return cost_of(self.passes)
 
     @property
     def cost_seconds(self) -> float:
         """The same in processor seconds, which also count what is no forward pass, such as a pursuit."""
-        return self.cpu_seconds.get("train", 0.0) + self.cpu_seconds.get("select", 0.0)
+        return float(cost_of(self.cpu_seconds))
+
+    @property
+    def run_config(self) -> RunConfig:
+        """The run's settings; older records know one speed. Their device may be none of this machine's."""
+        return RunConfig.create(**{"speed": "exact", **self.config})
 
 
 def _last_kept(result: TrainResult, dataset: Dataset) -> np.ndarray:

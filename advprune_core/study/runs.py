@@ -35,7 +35,7 @@ class StoredRun:
     @property
     def config(self) -> RunConfig:
         """The run's configuration; its device may be none of this machine's."""
-        return RunConfig.create(**{"speed": "exact", **self.record.config})
+        return self.record.run_config
 
     @property
     def evaluations(self) -> list[EvaluationRecord]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from advprune_core.base.ledger import cost_of
 from advprune_core.pruners.selection import Selection
 from advprune_core.trainers.state import Weights
 
@@ -72,8 +73,7 @@ class TrainResult:
     @property
     def cost(self) -> int:
         """Forward-equivalents of training and selection: what pruning is judged by."""
-        passes = self.ledger["passes"]
-        return int(passes.get("train", 0) + passes.get("select", 0))
+        return int(cost_of(self.ledger["passes"]))
 
     def __repr__(self) -> str:
         passes = sum(self.ledger.get("passes", {}).values())

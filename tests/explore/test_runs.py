@@ -12,7 +12,7 @@ import torch
 
 from advprune_core.attacks.base import PGD, parse_attacks
 from advprune_core.cli.options import value_of
-from advprune_core.explore.runs import command, config_of, cost_by_phase, point_summary
+from advprune_core.explore.runs import command, cost_by_phase, point_summary
 from advprune_core.trainers.config import RunConfig
 from tests.made_up import run_record, study_table
 from tests.reference import committed_records
@@ -34,8 +34,8 @@ def test_the_command_of_every_committed_run_is_that_run() -> None:
     different = {json.dumps({**record.config, "seed": 0}): record for record in committed_records()}
     assert len(different) > 100
     for record in different.values():
-        options, _ = typed(command(config_of(record)))
-        assert RunConfig.flat(**options) == config_of(record), record.key
+        options, _ = typed(command(record.run_config))
+        assert RunConfig.flat(**options) == record.run_config, record.key
 
 
 @pytest.mark.parametrize(

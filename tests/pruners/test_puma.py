@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from advprune_core.attacks.geometry import Norm
 from advprune_core.base.ledger import Ledger
-from advprune_core.datasets.base import dataset_from_arrays
 from advprune_core.models.mode import no_trace
 from advprune_core.objectives.policy import AttackPolicy
 from advprune_core.pruners.puma import OVERSHOOT, PUMA, boundary_distance
-from tests.contexts import context
+from tests.contexts import beside_a_boundary, context
 
 
 class Bent(nn.Module):
@@ -126,13 +125,16 @@ def test_puma_keeps_the_nearest_in_the_norm_of_the_run() -> None:
 
 def test_the_hardest_that_are_cut_are_the_nearest() -> None:
     """On one side of the boundary and the other; 0.5 is where it is."""
-    distances = np.array([0.04, 0.4, 0.13, 0.23, -0.1, 0.28, 0.08, 0.33, 0.18, -0.02])
-    labels = np.arange(10) % 2
-    light = 0.5 + np.where(labels == 1, distances, -distances)
-    images = np.broadcast_to(light[:, None, None], (10, 2, 2)).astype(np.float32)
-    dataset = dataset_from_arrays(images, labels, images, labels, val_select=0, val_stop=0)
     pruner = PUMA.create(keep={"stratified": {"hard_cutoff": 0.3}})
-    assert pruner.select(context(0.7, dataset=dataset, model=Bent())).indices.tolist() == [1, 2, 3, 5, 6, 7, 8]
+    assert pruner.select(context(0.7, dataset=beside_a_boundary(), model=Bent())).indices.tolist() == [
+        1,
+        2,
+        3,
+        5,
+        6,
+        7,
+        8,
+    ]
 
 
 def test_what_broken_images_and_standing_ones_cost() -> None:

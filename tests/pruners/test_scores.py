@@ -24,7 +24,7 @@ from advprune_core.pruners.outputs import scoring_policy, split_outputs
 from advprune_core.pruners.scores import KINDS, Score, split_scores
 from advprune_core.pruners.steps_to_break import steps_to_break
 from advprune_core.trainers.config import RunConfig
-from tests.contexts import blobs, context, told
+from tests.contexts import beside_a_boundary, blobs, context, told
 
 #: Logits with probabilities (1/2, 1/4, 1/4), label 0, and (1/8, 3/4, 1/8), label 2; features (2, 2) and (0, 0).
 BRANCH = Branch(torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]]).log() + 3, torch.tensor([[2.0, 2], [0, 0]]))
@@ -77,13 +77,8 @@ def test_the_hardest_that_are_cut_are_the_least_sure_of_their_label(kind: str) -
 
 def test_the_hardest_that_are_cut_are_broken_by_the_fewest_steps() -> None:
     """Steps of 0.05 in the mean pixel, from distances of 0.4 to -0.1 on one side of the boundary and the other."""
-    distances = np.array([0.04, 0.4, 0.13, 0.23, -0.1, 0.28, 0.08, 0.33, 0.18, -0.02])
-    labels = np.arange(10) % 2
-    light = 0.5 + np.where(labels == 1, distances, -distances)
-    images = np.broadcast_to(light[:, None, None], (10, 2, 2)).astype(np.float32)
-    dataset = dataset_from_arrays(images, labels, images, labels, val_select=0, val_stop=0)
     attack = AttackPolicy.create(eps=0.5, steps={"fixed": {"count": 10, "step_size": 0.05}})
-    made = context(0.7, dataset=dataset, model=Line(), attack=attack)
+    made = context(0.7, dataset=beside_a_boundary(), model=Line(), attack=attack)
     kept = Score.create(score="steps_to_break", keep=CUT).select(made)
     assert kept.indices.tolist() == [1, 2, 3, 5, 6, 7, 8]
 
