@@ -19,7 +19,7 @@ from advprune_core.analysis.ways import SAME_COST, way_labels
 COST = 2.5
 #: A line of text at a row, the space between rows, what stands around an axis.
 _LINE, _SPACE, _FRAME = 0.115, 0.055, 0.55
-#: With more points than this, only those of the front are named against the cost.
+#: With more points than this, only those of the front, and few runs on all the data, are named against the cost.
 _NAMED = 6
 #: With more than this the panels stand below: names against the cost need the width.
 _BESIDE = 4
@@ -155,7 +155,9 @@ class Block:
     def names(self) -> dict[tuple[float, float], str]:
         """What stands beside points against the cost."""
         told = self.told
-        shown = told if len(self.rows) <= _NAMED else [row for row in self.front if row in told]
+        whole = [row for row in told if row.share == 1]
+        best = self.front + whole * (len(whole) <= _FEW)
+        shown = told if len(self.rows) <= _NAMED else [row for row in told if row in best]
         return {row.place: fill(_with_share(row), 34, break_long_words=False) for row in shown}
 
     @staticmethod
