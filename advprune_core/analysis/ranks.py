@@ -91,7 +91,7 @@ class Block:
     @property
     def shared(self) -> Row | None:
         """The run on all the data, if there is one for all, and parts of the data beside it."""
-        whole = [row for row in self.rows if row.share == 1 and not row.point["control"]]
+        whole = [row for row in self.whole if not row.point["control"]]
         return whole[0] if len(whole) == 1 and len(self.rows) > 1 else None
 
     @property
@@ -101,10 +101,15 @@ class Block:
         return arms if len(self.rows) - len(arms) > _MANY else self.rows
 
     @property
+    def whole(self) -> list[Row]:
+        """Of these the runs on all the data."""
+        return [row for row in self.told if row.share == 1]
+
+    @property
     def panels(self) -> list[tuple[float, list[Row]]]:
         """Fractions and the rows of their panels; few runs on all the data stand among those on parts of it."""
         parts = sorted({row.share for row in self.told}, reverse=True)
-        few = len(parts) > 1 and sum(row.share == 1 for row in self.told) <= _FEW
+        few = len(parts) > 1 and len(self.whole) <= _FEW
         found = []
         for part in parts:
             guests = few and self.shared is None
@@ -154,10 +159,8 @@ class Block:
 
     def names(self) -> dict[tuple[float, float], str]:
         """What stands beside points against the cost."""
-        told = self.told
-        whole = [row for row in told if row.share == 1]
-        best = self.front + whole * (len(whole) <= _FEW)
-        shown = told if len(self.rows) <= _NAMED else [row for row in told if row in best]
+        best = self.front + self.whole * (len(self.whole) <= _FEW)
+        shown = [row for row in self.told if len(self.rows) <= _NAMED or row in best]
         return {row.place: fill(_with_share(row), 34, break_long_words=False) for row in shown}
 
     @staticmethod
