@@ -11,7 +11,7 @@ import pandas as pd
 
 from advprune_core.analysis.comparisons import compare
 from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
-from advprune_core.analysis.estimates import Estimate, accuracy
+from advprune_core.analysis.estimates import Estimate, accuracy, p_told
 from advprune_core.analysis.labels import point_label
 from advprune_core.analysis.ranking import CHOICE, first_places, ranked
 from advprune_core.analysis.rivals import at_equal_robustness, deciding
@@ -26,7 +26,7 @@ from tests.committed import answer_rows, of
 from tests.reference import REFERENCE
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-STUDY_OF = {"accuracy_vs_fraction": "digits", "runtime": "digits"}
+STUDY_OF = {"accuracy_vs_fraction": "digits_20_seeds", "runtime": "digits"}
 
 
 def _judged(verdict: Verdict) -> str:
@@ -173,7 +173,8 @@ def convergence_reliability() -> str:
     return (
         "Convergence: of PGD-AT runs on the digits these reach 95 % of the full run's held-out robust accuracy: "
         f"{each}. A run on {100 * largest:g} % is sooner than one for fewer epochs at its cost in {beside.lower} of "
-        f"{beside.pairs} seeds, and later in {beside.higher} (sign test: p = {beside.p:.2f}). Reliability: {_falls()}."
+        f"{beside.pairs} seeds, and later in {beside.higher} {p_told(beside.p, test='sign test:')}. "
+        f"Reliability: {_falls()}."
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -12,6 +14,8 @@ import pandas as pd
 import pytest
 
 from advprune_core import attacks, objectives
+from advprune_core.analysis.comparisons import Comparison
+from advprune_core.analysis.estimates import Estimate
 from advprune_core.attacks.base import ATTACKS
 from advprune_core.attacks.evaluate import evaluate
 from advprune_core.datasets.base import load_dataset
@@ -23,6 +27,7 @@ from advprune_core.study.notebooks import find_notebook, find_profile, is_profil
 from advprune_core.trainers.config import RunConfig
 from advprune_core.trainers.loop import train
 from benchmarks import autoattack
+from tests.committed import answer_rows, paid
 from tests.first_screens import ANSWERS, FIRST_CELLS
 from tests.front_page import SHOWN, filled
 from tests.reference import REFERENCE, STUDIES
@@ -147,3 +152,14 @@ def test_links_and_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {"test", "cluster", "bench"} <= set(extras)
+
+
+def test_a_second_look_at_the_seeds_of_a_row_counts() -> None:
+    known = Comparison(Estimate(0.01, 0.0, 0.02, 20), 20, p=0.02, p_images=0.7)
+    for name, looks in (("digits, least", 2), ("digits, L2, least", 1)):
+        found = paid(name, known)
+        assert (found.p, found.p_images) == (pytest.approx(0.02 * looks), pytest.approx(min(1.0, 0.7 * looks)))
+        unknown = paid(name, replace(known, p_images=float("nan")))
+        assert math.isnan(unknown.p_images)
+    row = answer_rows()["digits, least"]
+    assert row.verdict.p >= 2 * row.case.comparison.p_images > 0

@@ -63,7 +63,8 @@ def claims_table(
         without loss, in forward-equivalents, is that of the cheapest pruned run whose robust accuracy is known to be
         within `MARGIN` of the reference's, with an interval over all that are as cheap as claimed (Bonferroni); where
         one of these may be, nobody can tell, nor where the reference is never robust. Convergence and
-        reliability are judged by sign tests over seeds, those of a claim that ask the same together (Holm, 5 %):
+        reliability are judged by sign tests over seeds, those of a claim that ask the same together (Holm, 5 %, or
+        less where seeds were added):
         whether a part of the data is better than all of it, and then, whether it is so beside the control that is as
         short, or with as many steps. A way of training whose runs on all the data were never robust is no answer.
     """

@@ -300,9 +300,9 @@ def sign_test(first: Sequence[float] | pd.Series, second: Sequence[float] | pd.S
     return Signs(lower, higher, len(a), p)
 
 
-def p_told(p: float) -> str:
-    """``(Holm p = 0.012)``, of a corrected p value."""
-    return f"(Holm p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
+def p_told(p: float, *, test: str = "Holm") -> str:
+    """``(Holm p = 0.012)``, of a p value of this test, or so corrected."""
+    return f"({test} p {'< 0.001' if p < 0.001 else f'= {p:.3f}'})"
 
 
 def holm(p: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:

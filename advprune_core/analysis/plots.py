@@ -132,7 +132,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
     fractions = sorted(table["matched_fraction"].unique())  # one axis for all, whatever one of them was run with
     for row, (name, rows) in zip(axes, found, strict=True):
         titles = {
-            "clean": f"{name}\n" * bool(name) + "clean test images",
+            "clean": f"{name}: " * bool(name) + "clean test images",
             "robust": f"under attack ({threat(rows)}; {attacks_told(rows)})",
         }
         for axis, (value, title) in zip(row, titles.items(), strict=True):

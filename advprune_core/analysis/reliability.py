@@ -48,7 +48,7 @@ def sooner_claimed(claim: Claim, courses: pd.DataFrame) -> tuple[str, str]:
         at = f" at {100 * row['cost']:.0f} %" if np.isfinite(row["cost"]) else ""
         return f"{row['reached']:.0f} of {row['seeds']:.0f} runs{at}"
 
-    full, short_says = _says(beside_full), _says(beside_short)
+    full, short_says = (_says(tests, looks=claim.looks) for tests in (beside_full, beside_short))
     whole = told((claim.reference, 1.0))
     measured = [f"95 % of the full run's robustness reached, at a median share of its cost: {whole}"]
     verdicts = {}
@@ -60,10 +60,10 @@ def sooner_claimed(claim: Claim, courses: pd.DataFrame) -> tuple[str, str]:
     return "; ".join(measured), together(verdicts)
 
 
-def _says(tests: Mapping[K, Signs | None]) -> dict[K, Says]:
+def _says(tests: Mapping[K, Signs | None], *, looks: int) -> dict[K, Says]:
     """What sign tests say of the first of their pairs, together (Holm); nothing of a test that could not be made."""
     made = {name: test for name, test in tests.items() if test is not None}
-    beyond = dict(zip(made, holm([test.p for test in made.values()]) <= LEVEL, strict=True))
+    beyond = dict(zip(made, holm([test.p for test in made.values()]) <= LEVEL / looks, strict=True))
     says: dict[K, Says] = dict.fromkeys(tests)
     for name, test in made.items():
         if beyond[name]:
@@ -98,7 +98,7 @@ def fewer_claimed(claim: Claim, lifetimes: pd.DataFrame) -> tuple[str, str]:
         tests[way, "as long"] = sign_test(as_long, full)
         if not never_robust(lives[arm, claim.fraction]):
             tests[way, "pruned"] = sign_test(pruned, full)
-    says = _says(tests)
+    says = _says(tests, looks=claim.looks)
     for way, arm in ways.items():
         part, longer = (lives[point, claim.fraction] for point in _both(arm))
         if (way, "pruned") in tests:

@@ -273,7 +273,7 @@ def test_labels_that_somebody_is_to_make_wrong_are_named() -> None:
     [
         ({"eps": "1/16"}, "extrapolated to L-inf 1/16"),
         ({"eps": "4/255"}, "extrapolated to L-inf 4/255;"),
-        ({"norm": "l2"}, "extrapolated to L2 0.5"),
+        ({"norm": "l2", "eps": 0.25}, "extrapolated to L2 0.25"),
         ({"model": {"small_cnn": {"width": 4}}}, 'extrapolated to the network {"small_cnn": {"width": 4}}'),
         ({"dataset": {"digits": {"limit": 500}}}, "extrapolated to 424 training images"),
     ],

@@ -75,4 +75,4 @@ def test_equal_robustness_is_that_of_the_runs() -> None:
         own = by_arm[labels[label]]
         assert float(times) == pytest.approx((full["cost"] / own["cost"]).mean(), abs=0.006)
         assert float(points) == pytest.approx(100 * (own["robust"] - full["robust"]).mean(), abs=0.06)
-    assert text.count("TRADES, BulletTrain: all the data: ") == 1, "as its own control it does not come again"
+    assert text.count("robust: TRADES, BulletTrain: all the data: ") == 1, "as its own control it does not come again"

@@ -232,6 +232,19 @@ WAYS = {
 }
 
 
+def test_panels_of_several_settings_are_told_apart() -> None:
+    points = {("one", "pgd_at", f): (17 * f, [0.7 * f, 0.72 * f]) for f in (1.0, 0.5)}
+    table = trainers_table(points)
+    both = pd.concat([table, table.assign(dataset="fashion_mnist")], ignore_index=True)
+    for drawn, expected in (
+        (table, ["clean test images"]),
+        (both, ["digits, L-inf 2/16: clean", "fashion_mnist, L-inf 2/16: clean"]),
+    ):
+        titles = [axis.get_title() for axis in accuracy_vs_fraction(drawn).axes if "clean" in axis.get_title()]
+        assert len(titles) == len(expected)
+        assert all(title.startswith(name) for title, name in zip(titles, expected, strict=True)), titles
+
+
 def test_settings_with_other_fractions_share_ticks_and_fills() -> None:
     """One axis has the fractions of all, one legend the fills."""
     few = trainers_table({("few", "pgd_at", f): (17 * f, [0.7 * f, 0.72 * f]) for f in (1.0, 0.5)})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
+from advprune_core.analysis import claims
 from advprune_core.analysis.claims import claims_table
 from advprune_core.analysis.reliability import (
     AS_FEWER_EPOCHS,
@@ -51,8 +54,10 @@ _FULL, _NEVER, _SHORTER = [0.5] * 10, [float("inf")] * 10, ("same_cost(random)",
     ],
 )
 def test_convergence_is_judged_beside_the_full_run_and_fewer_epochs(
-    at_60: list[float], shorter: list[float] | None, expected: str
+    monkeypatch: pytest.MonkeyPatch, at_60: list[float], shorter: list[float] | None, expected: str
 ) -> None:
+    # As if all seeds had been there at the first look: the next test adds some.
+    monkeypatch.setattr(claims, "CLAIMS", tuple(replace(claim, looks=1) for claim in CLAIMS))
     costs = {("random", 1.0): _FULL, ("random", 0.6): at_60} | ({} if shorter is None else {_SHORTER: shorter})
     study = "convergence_reliability"
     found = claims_table({}, courses={study: courses(costs)}).iloc[_CONVERGENCE]
@@ -67,6 +72,17 @@ def test_convergence_is_judged_beside_the_full_run_and_fewer_epochs(
     both = costs | {("random", 0.2): _FULL[: len(at_60)]}
     found = claims_table({}, courses={study: courses(both)}).iloc[_CONVERGENCE]
     assert found["verdict"] == (OPEN if expected == OPEN else f"{expected} (60 %); {OPEN} (20 %)")
+
+
+@pytest.mark.parametrize(("looks", "late", "expected"), [(1, 2, HELD), (2, 2, OPEN), (2, 1, HELD)])
+def test_seeds_added_after_a_look_are_paid_for(
+    monkeypatch: pytest.MonkeyPatch, looks: int, late: int, expected: str
+) -> None:
+    (claim,) = (replace(claim, looks=looks) for claim in CLAIMS if claim.kind == "convergence")
+    monkeypatch.setattr(claims, "CLAIMS", (claim,))
+    at_60 = [0.4] * (12 - late) + [float("inf")] * late  # p = 0.04 and 0.006; in two tests, that of equals being 1
+    costs = {("random", 1.0): [0.5] * 12, ("random", 0.6): at_60, _SHORTER: [0.5] * 12}
+    assert claims_table({}, courses={claim.study: courses(costs)})["verdict"].tolist() == [expected]
 
 
 def lifetimes(collapsed: dict[tuple[str, float], int], *, runs: int = 30) -> pd.DataFrame:

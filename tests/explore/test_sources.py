@@ -31,7 +31,7 @@ def test_own_studies_and_those_of_the_checkout(tmp_path: Path) -> None:
         name_of("trainer", known)
     table = overview(tmp_path)
     assert table.loc["digits", "arms and fractions"] == 1
-    assert table.loc["trainers (reference)", "seeds"] == 5
+    assert table.loc["trainers (reference)", "seeds"] == 20
     assert table.loc["freshness (reference)", "data set"] == "fashion_mnist"
 
 
