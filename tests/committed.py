@@ -58,7 +58,7 @@ class Row:
 
 _RULES = ("keep_easy", "keep_hard", "keep_middle", "keep_fragile")
 _STANDARD, _APGD = ", by AutoAttack", ", by AutoAttack's APGD"
-_DIGITS = "digits_20_seeds"
+_DIGITS, _L2 = "digits_20_seeds", "the digits, within an L2 ball of 0.5"
 _MATCHING, _MATCHING_100 = "gradient_matching_cifar10_cpu", "gradient_matching_cifar100_cpu"
 _AFTER = "PGD-7: same_cost(random warmup_epochs=5)"
 FIFTH = 0.2
@@ -74,7 +74,7 @@ def answer_rows() -> dict[str, Row]:
     """What README answers with, by name: the largest and the smallest fixed subsets; where pruning wins."""
     cases = {
         **_random_subsets("digits", _DIGITS, "L-inf 2/16: ", "the digits", ends=("least",)),
-        **_random_subsets("digits, L2", _DIGITS, "L2 0.5: ", "the digits, within an L2 ball of 0.5", ends=("least",)),
+        **_random_subsets("digits, L2", _DIGITS, "L2 0.5: ", _L2, ends=("least",)),
         **_random_subsets("cifar", "cifar10_cpu", "PGD-7: ", f"CIFAR-10, crops as in the papers{_STANDARD}"),
         **_random_subsets("cifar, no crops", "cifar10_cpu", "PGD-7, no crops: ", f"CIFAR-10, no crops{_STANDARD}"),
         **_random_subsets("resnet18", "cifar10_resnet18", "", f"CIFAR-10, PreActResNet-18, one-step attack{_APGD}"),
@@ -103,11 +103,15 @@ def answer_rows() -> dict[str, Row]:
             data=f"CIFAR-10, such an attack, no crops{_APGD}",
         ),
         "cheaper, digits": _beside_one_step_on_the_digits(),
+        "cheaper, digits, L2": _beside_one_step_in_l2(),
         "cheaper": _beside_one_step_on_cifar(),
         "cheaper, fast": _beside_fast_on_cifar(),
         "few wrong, half": _wrong_labels("when_pruning_wins", 20, 0.5, "the digits"),
         "few wrong": _wrong_labels("when_pruning_wins", 20, 0.8, "the digits"),
         "many wrong": _wrong_labels("when_pruning_wins", 40, 0.6, "the digits"),
+        "few wrong, half, L2": _wrong_labels("when_pruning_wins_l2", 20, 0.5, _L2),
+        "few wrong, L2": _wrong_labels("when_pruning_wins_l2", 20, 0.8, _L2),
+        "many wrong, L2": _wrong_labels("when_pruning_wins_l2", 40, 0.6, _L2),
         "fewest wrong, cifar": _wrong_labels("noise_cifar10_cpu", 10, 0.9, "CIFAR-10", _APGD),
         "few wrong, cifar": _wrong_labels("noise_cifar10_cpu", 20, 0.8, "CIFAR-10", _APGD),
         "many wrong, cifar": _wrong_labels("noise_cifar10_cpu", 40, 0.6, "CIFAR-10", _APGD),
@@ -186,6 +190,11 @@ def _beside_one_step_on_the_digits() -> Case:
     return _cheaper(table, (arm, share), ("N-FGSM: random", 1.0), data="the digits")
 
 
+def _beside_one_step_in_l2() -> Case:
+    """As large a part of the digits beside N-FGSM on all of them, within a ball of the other norm."""
+    return _cheaper(of(_DIGITS), ("L2 0.5: random", 0.4), ("L2 0.5, N-FGSM: random", 1.0), data=_L2)
+
+
 def _cheaper(
     table: pd.DataFrame,
     point: Point,
@@ -236,6 +245,11 @@ def _the_best_first(found: dict[str, Comparison]) -> dict[str, Comparison]:
 def one_step_on_all_digits() -> Comparison:
     """N-FGSM beside PGD-7, both on all the digits: what a cheaper attack is worth by itself."""
     return compare(of("trainers"), "N-FGSM: random", "PGD-AT: random", fraction=1.0)
+
+
+def one_step_in_l2() -> Comparison:
+    """The same within an L2 ball of 0.5."""
+    return compare(of(_DIGITS), "L2 0.5, N-FGSM: random", "L2 0.5: random", fraction=1.0)
 
 
 def one_step_within_3_16() -> Comparison:

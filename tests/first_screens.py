@@ -94,7 +94,8 @@ def trainers() -> str:
     }, "the sentence says: all of them, and none"
     return (
         f"On the digits N-FGSM on all the data costs {cheap:.2f} of PGD-AT, and PGD-AT on a random {100 * share:g} % "
-        f"costs {pruned:.2f}: the pruned run is {_judged(row.verdict)}. That is within 2/16. Within 5.5/16, for "
+        f"costs {pruned:.2f}: the pruned run is {_judged(row.verdict)}. That is within 2/16; within an L2 ball of 0.5 "
+        f"it is {_judged(answer_rows()['cheaper, digits, L2'].verdict)}. Within 5.5/16, for "
         f"{fell['FGSM']['epochs'].max():g} epochs, FGSM and N-FGSM withstand their own attack alone in each of "
         f"{len(fell['FGSM'])} runs [{100 * wilson(len(fell['FGSM']), len(fell['FGSM']))[0]:.0f}, 100 %], and PGD-AT is "
         f"{accuracy(fell['PGD-AT']['robust']).text()} % robust."
@@ -144,8 +145,9 @@ def when_pruning_wins() -> str:
         "Where labels are wrong: training on the images whose labels a first phase without attacks finds most "
         "plausible, beside the best way to train on all of them at the same cost. On the digits, 80 % of them where "
         f"20 % of the labels are wrong gain {told('few wrong')}, 60 % where 40 % are wrong {told('many wrong')}; half "
-        f"of them, fewer than are right, where 20 % are wrong {told('few wrong, half')}. On CIFAR-10 90 % are "
-        f"{told('fewest wrong, cifar')} where 10 % are wrong, 80 % {told('few wrong, cifar')} where 20 % are, 60 % "
+        f"of them, fewer than are right, where 20 % are wrong {told('few wrong, half')}. That is within 2/16; within "
+        f"an L2 ball of 0.5, 80 and 60 % are {told('few wrong, L2')} and {told('many wrong, L2')}. On CIFAR-10 90 % "
+        f"are {told('fewest wrong, cifar')} where 10 % are wrong, 80 % {told('few wrong, cifar')} where 20 % are, 60 % "
         f"{told('many wrong, cifar')} where 40 % are."
     )
 

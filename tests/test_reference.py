@@ -42,8 +42,9 @@ NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
 UNDER_WAY = {"gradient_matching_cifar10_cpu"}
 #: About how many seconds one look at all the records of a large study takes.
-LARGE = {"collapse_by_fraction": 50, "collapse_by_fraction_large": 45, "pruners": 40}
-LARGE |= {"convergence_reliability": 20, "trainers": 20, "cifar10_cpu": 20}
+LARGE = {"collapse_by_fraction": 50, "collapse_by_fraction_large": 45, "pruners": 50, "convergence_reliability": 40}
+LARGE |= {"digits_20_seeds": 40, "when_pruning_wins": 30, "trainers": 25, "cifar10_cpu": 20, "gradient_matching": 20}
+LARGE |= {"digits_n_fgsm": 15, "when_pruning_wins_l2": 15}
 #: The studies for tests that look at all records.
 WHOLE = [
     pytest.param(study, marks=pytest.mark.slow(seconds=LARGE[study]) if study in LARGE else ()) for study in STUDIES

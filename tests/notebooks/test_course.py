@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from advprune_core.analysis.verdicts import BETTER, BETTER_ALONE, UNDECIDED, WORSE, WORSE_ALONE
+from advprune_core.analysis.verdicts import BETTER, BETTER_ALONE, BETTER_HERE, UNDECIDED, WORSE, WORSE_ALONE
 from tests.committed import answer_rows
 from tests.reference import REFERENCE
 
@@ -414,6 +414,7 @@ def test_what_lessons_say_of_the_records_is_so() -> None:
             "half of the images by AUM are less robust": says["few wrong, half"] == WORSE,
             "and 80 % are more robust, both beyond chance": says["few wrong"] == BETTER,
             "60 % were measured where 40 % are wrong, and are more robust as well": says["many wrong"] == BETTER,
+            "and known of these test images alone": {says["few wrong, L2"], says["many wrong, L2"]} == {BETTER_HERE},
             "gain clean accuracy alone": {row.verdict.says for row in wrong} == {UNDECIDED}
             and min(row.case.clean.low for row in wrong) > 0,
             "half of the digits by AUM lose robustness beyond chance": half_of_the_right("when_pruning_wins")
