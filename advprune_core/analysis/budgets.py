@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from advprune_core.analysis.labels import point_label, sample, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.placing import label_lines
 from advprune_core.analysis.seeds import as_a_constant, points, well_covered
-from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, legend, styled, tidy
+from advprune_core.analysis.style import COLUMN, PAGE, canvas, caption, in_lines, legend, styled, tidy
 from advprune_core.pruners.oracle import Oracle
 
 #: What red, green and blue add to the brightness of a colour (ITU-R BT.709).
@@ -197,7 +196,7 @@ def iso_cost_map(table: pd.DataFrame) -> Figure:
     for axis in axes.ravel()[len(found) :]:
         axis.set_visible(False)
     for axis, (name, arms) in zip(axes.ravel(), found, strict=False):
-        axis.set_title(fill(name, 46))
+        axis.set_title(in_lines(name, 46))
         axis.set_xlabel("images visited / training images")
         axis.set_ylabel("cost of each image visited")
         if len(arms):

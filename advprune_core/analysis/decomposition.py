@@ -7,8 +7,6 @@ steps of a weighted selection, and the rule in place of chance is *selection*. T
 
 from __future__ import annotations
 
-from textwrap import fill
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -30,6 +28,7 @@ from advprune_core.analysis.style import (
     Look,
     canvas,
     caption,
+    in_lines,
     key,
     legend,
     reach,
@@ -170,7 +169,7 @@ def decomposition_figure(table: pd.DataFrame) -> Figure:
     for axis, (name, groups) in zip(axes[:, 0], found, strict=True):
         for place, rows in enumerate(groups):
             _waterfall(axis, rows, place)
-        axis.set_yticks(range(len(groups)), [fill(_name(rows), 48) for rows in groups])
+        axis.set_yticks(range(len(groups)), [in_lines(_name(rows), 48) for rows in groups])
         axis.set_ylim(max(1, len(groups)) - 0.5, -0.5)
         axis.set_title(name)
         tidy(axis)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,6 +17,7 @@ from advprune_core.analysis.style import (
     Look,
     canvas,
     caption,
+    in_lines,
     key,
     legend,
     middles,
@@ -63,7 +63,7 @@ def accuracy_dots(table: pd.DataFrame) -> Figure:
         for tick, (_, runs) in zip(pair[0].yaxis.get_major_ticks(), own, strict=True):
             tick.label1.set_fontweight("bold" if runs is None else "normal")
         pair[0].set_title(f"{name}\n" * bool(name) + "clean test images")
-        pair[1].set_title(fill(f"under attack ({threat(group)}; {attacks_told(group)})", 34))
+        pair[1].set_title(in_lines(f"under attack ({threat(group)}; {attacks_told(group)})", 34))
         for axis, value in zip(pair, ("clean", "robust"), strict=True):
             tidy(axis, grid="x")
             axis.set_ylim(sum(high), 0)
@@ -89,7 +89,7 @@ def _rows(table: pd.DataFrame, arms: Sequence[str]) -> list[tuple[str, pd.DataFr
             runs = here[here["arm"] == arm]
             label = point_label(arm, 1.0, arms, whole=True) if fraction == 1 else arm_label(arm, arms)
             share = runs["share"].mean()
-            rows.append((fill(f"{label} ({share:.2f})" if share == share else label, _LETTERS), runs))
+            rows.append((in_lines(f"{label} ({share:.2f})" if share == share else label, _LETTERS), runs))
     return rows
 
 

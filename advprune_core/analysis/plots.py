@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from advprune_core.analysis.style import (
     Look,
     canvas,
     caption,
+    in_lines,
     key,
     legend,
     legend_columns,
@@ -84,7 +84,7 @@ def panels(
     for axis in axes[max(1, len(names)) :]:
         axis.set_visible(False)
     for place, axis in enumerate(axes[: len(names)]):
-        axis.set_title(fill(titles[place], 36))
+        axis.set_title(in_lines(titles[place], 36))
         if place + columns >= len(names):  # the last of its column
             axis.set_xlabel(xlabel)
             axis.tick_params(labelbottom=True)
@@ -139,7 +139,7 @@ def accuracy_vs_fraction(table: pd.DataFrame) -> Figure:
             for place, arm in enumerate(_arms(rows)):
                 own = rows[(rows["arm"] == arm) & rows[value].notna()]
                 _line(axis, own, value, look=drawn[arm], shift=0.008 * place, label=labels[arm])
-            axis.set_title(fill(title, 46))
+            axis.set_title(in_lines(title, 46))
             axis.set_xticks(fractions, [f"{100 * fraction:g}" for fraction in fractions])
         row[0].set_ylabel("accuracy, %")
     for axis in axes[-1]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from advprune_core.analysis.labels import arm_label, point_label, with_share
-from advprune_core.analysis.style import COLLAPSED_MARK, CONTROL_MARK, Look, paler, pruner_look, trainer_look
+from advprune_core.analysis.style import COLLAPSED_MARK, CONTROL_MARK, Look, in_lines, paler, pruner_look, trainer_look
 from advprune_core.analysis.ways import SAME_COST, way_labels
 
 #: Inches: the height of the panel of the cost.
@@ -155,13 +154,13 @@ class Block:
     def text(self, row: Row) -> str:
         """What stands at a row, in as many lines as it needs."""
         wide = 60 if len(self.panels) < 2 and (self.one_cost or not self.beside) else 34 if self.beside else 28
-        return fill(row.label, wide, break_long_words=False)
+        return in_lines(row.label, wide, cut_words=False)
 
     def names(self) -> dict[tuple[float, float], str]:
         """What stands beside points against the cost."""
         best = self.front + self.whole * (len(self.whole) <= _FEW)
         shown = [row for row in self.told if len(self.rows) <= _NAMED or row in best]
-        return {row.place: fill(_with_share(row), 34, break_long_words=False) for row in shown}
+        return {row.place: in_lines(_with_share(row), 34, cut_words=False) for row in shown}
 
     @staticmethod
     def places(rows: list[Row]) -> NDArray[np.float64]:

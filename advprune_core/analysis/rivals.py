@@ -8,7 +8,6 @@ full run, if it loses no more than a margin that was stated before?
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from advprune_core.analysis.seeds import MIN_SEEDS, Point, as_a_constant, by_see
 from advprune_core.analysis.style import (
     canvas,
     caption,
+    in_lines,
     key,
     legend,
     middles,
@@ -179,10 +179,10 @@ def _blocks(
     for name, pruned in rivals.items():
         for ours, others in pruned.items():
             rows = blocks.setdefault(name, [])
-            rows.append((fill(_named(ours, tested), _LETTERS), None))
+            rows.append((in_lines(_named(ours, tested), _LETTERS), None))
             for rival in others:
                 text = f"against {_named(rival, tested)}{_cheaper(tested[ours], tested[rival])}"
-                rows.append((fill(text, _LETTERS), (ours, rival)))
+                rows.append((in_lines(text, _LETTERS), (ours, rival)))
     return blocks
 
 
@@ -214,7 +214,7 @@ def equal_cost_figure(table: pd.DataFrame) -> Figure:
                 axis.errorbar(100 * gain.mean, place, xerr=spread, marker=look.mark, color=look.colour)
         axis.set_ylim(sum(high) or row_height(""), 0)
         axis.axvline(0, color="0.4", linewidth=0.8)
-        axis.set_title(fill(name, 46), loc="left")
+        axis.set_title(in_lines(name, 46), loc="left")
     axes[-1, 0].set_xlabel("robust accuracy, bold minus the rival's, points\n(right: bold wins)")
     over = "seeds and images" if any(each.other_images for each in found.values()) else "seeds"
     caption(figure, setting(table), f"paired by seed, {sample(table)}, 95 % interval over {over}")

@@ -200,10 +200,15 @@ def middles(heights: Sequence[float]) -> NDArray[np.float64]:
     return np.cumsum(heights) - np.asarray(heights) / 2
 
 
+def in_lines(text: str, letters: int, *, cut_words: bool = True) -> str:
+    """A text in lines of so many letters, which no number is parted from its per cent sign by."""
+    return fill(text.replace(" %", "\xa0%"), letters, break_long_words=cut_words).replace("\xa0", " ")
+
+
 def caption(figure: Figure, *texts: str) -> None:
     """What a figure is of, above it: data, threat model, seeds."""
     line = int(_ON_AN_INCH * figure.get_figwidth())
-    figure.suptitle("\n".join(fill(text, line) for text in texts if text))
+    figure.suptitle("\n".join(in_lines(text, line) for text in texts if text))
 
 
 def legend(figure: Figure, handles: Sequence[Any]) -> None:

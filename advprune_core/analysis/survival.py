@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from advprune_core.analysis.labels import point_label, setting
 from advprune_core.analysis.markup import escape, plain, with_names
 from advprune_core.analysis.plots import panels
 from advprune_core.analysis.seeds import Point, points
-from advprune_core.analysis.style import caption, styled
+from advprune_core.analysis.style import caption, in_lines, styled
 from advprune_core.analysis.verdicts import LEVEL
 from advprune_core.attacks.evaluate import wilson
 from advprune_core.trainers.controls import control_of, matched_arm
@@ -166,7 +165,7 @@ def _collapsed(lives: Mapping[Point, Survival], arm: str) -> str:
         of = "" if len(runs) == 1 else f" of {life.runs}"
         control = "control" if len(controls) == 1 else control_of(name)
         told.append(f"{share if name == arm else f'its {control}'}: {life.collapsed}{of}")
-    return f"collapsed{f' of {runs.pop()} runs' if len(runs) == 1 else ''}\n{fill('; '.join(told), _TITLE)}"
+    return f"collapsed{f' of {runs.pop()} runs' if len(runs) == 1 else ''}\n{in_lines('; '.join(told), _TITLE)}"
 
 
 def survival_findings(table: pd.DataFrame) -> str:

@@ -28,7 +28,7 @@ from advprune_core.analysis.figures import FIGURES, figures_of, redraw
 from advprune_core.analysis.gallery import gallery
 from advprune_core.analysis.plots import accuracy_vs_fraction, robust_vs_cost
 from advprune_core.analysis.report import _figures
-from advprune_core.analysis.style import COLUMN, PAGE, canvas, looks, pruner_look, styled, trainer_look, write
+from advprune_core.analysis.style import COLUMN, PAGE, canvas, in_lines, looks, pruner_look, styled, trainer_look, write
 from advprune_core.datasets.splits import Split
 from advprune_core.objectives.base import OBJECTIVES
 from advprune_core.pruners.base import PRUNERS
@@ -128,6 +128,15 @@ WAYS = {
     ("PGD-AT", "pgd_at", 0.4): (6.8, [0.62, 0.64]),
     ("TRADES", "trades", 1.0): (27.0, [0.71, 0.73]),
 }
+
+
+@pytest.mark.parametrize("letters", range(8, 24))
+def test_no_line_parts_a_number_from_its_per_cent_sign(letters: int) -> None:
+    text = "plain first, 20 % wrong: aum, 80 %"
+    lines = in_lines(text, letters).split("\n")
+    assert " ".join(lines) == text
+    assert all(len(line) <= letters for line in lines)
+    assert not any(line.startswith("%") for line in lines)
 
 
 @pytest.mark.parametrize(
