@@ -46,8 +46,7 @@ lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 # The studies of results/reference again: first what all will take, then one after the other; what is finished stays.
 RESULTS ?= results
 DIGITS := digits digits_20_seeds digits_autoattack digits_n_fgsm pruners trainers carried collapse when_pruning_wins \
-          when_pruning_wins_l2 \
-          convergence_reliability collapse_by_fraction collapse_by_fraction_large \
+          when_pruning_wins_l2 convergence_reliability collapse_by_fraction collapse_by_fraction_large \
           gradient_matching speedrun
 FASHION_MNIST := freshness
 CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 both_worlds_cifar10_cpu \

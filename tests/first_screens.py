@@ -83,7 +83,7 @@ def trainers() -> str:
         for (arm, fraction), rows in table[table["control"].isna()].groupby(["arm", "fraction"])
     }
     whole = cost["PGD-AT: random", 1.0]
-    row = answer_rows()["cheaper, digits"]
+    row, ball = (answer_rows()[name] for name in ("cheaper, digits", "cheaper, digits, L2"))
     cheap, pruned = (cost[point] / whole for point in (("N-FGSM: random", 1.0), ("PGD-AT: random", share)))
     collapsed = of("collapse")
     fell = {way: collapsed[collapsed["arm"] == f"{way}: random"] for way in ("FGSM", "N-FGSM", "PGD-AT")}
@@ -95,7 +95,7 @@ def trainers() -> str:
     return (
         f"On the digits N-FGSM on all the data costs {cheap:.2f} of PGD-AT, and PGD-AT on a random {100 * share:g} % "
         f"costs {pruned:.2f}: the pruned run is {_judged(row.verdict)}. That is within 2/16; within an L2 ball of 0.5 "
-        f"it is {_judged(answer_rows()['cheaper, digits, L2'].verdict)}. Within 5.5/16, for "
+        f"it is {_judged(ball.verdict)}. Within 5.5/16, for "
         f"{fell['FGSM']['epochs'].max():g} epochs, FGSM and N-FGSM withstand their own attack alone in each of "
         f"{len(fell['FGSM'])} runs [{100 * wilson(len(fell['FGSM']), len(fell['FGSM']))[0]:.0f}, 100 %], and PGD-AT is "
         f"{accuracy(fell['PGD-AT']['robust']).text()} % robust."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from advprune_core.analysis.style import (
     Look,
     canvas,
     caption,
+    in_lines,
     key,
     legend,
     middles,
@@ -89,4 +89,4 @@ def _interval(axis: Axes, found: Estimate, place: int, look: Look) -> None:
 def _name(row: Row) -> str:
     seeds = row.case.comparison.difference.seeds
     kept = f"{re.split(':|,? [(]', row.case.kept)[0]} ({seeds} seeds)"
-    return fill(f"{row.case.data}: {kept}".replace(" %", "\xa0%").replace(" seeds", "\xa0seeds"), 44)
+    return in_lines(f"{row.case.data}: {kept}", 44)

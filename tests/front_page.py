@@ -84,8 +84,7 @@ def answer() -> str:
     updates = of("pruners").query("fraction == 1 and control.isna()").eval("optimiser_steps / epochs").mean()
     assert {says["few wrong, half"], says["few wrong, half, L2"]} == {WORSE}, "the sentence says that it loses"
     assert {says["few wrong"], says["many wrong"]} == {BETTER}, "the sentence says that it wins"
-    here = says["few wrong, L2"], says["many wrong, L2"]
-    assert set(here) == {BETTER_HERE}, "the sentence says: on these images, open for others"
+    assert {says["few wrong, L2"], says["many wrong, L2"]} == {BETTER_HERE}, "the sentence says: on these images"
     cifar = [rows[f"{share} wrong, cifar"] for share in ("fewest", "few", "many")]
     assert min(row.case.clean.low for row in cifar) > 0, "the sentence says that it wins"
     assert {row.verdict.says for row in cifar} == {UNDECIDED}, "the sentence says: in clean accuracy alone"

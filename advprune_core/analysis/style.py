@@ -201,8 +201,9 @@ def middles(heights: Sequence[float]) -> NDArray[np.float64]:
 
 
 def in_lines(text: str, letters: int, *, cut_words: bool = True) -> str:
-    """A text in lines of so many letters, which no number is parted from its per cent sign by."""
-    return fill(text.replace(" %", "\xa0%"), letters, break_long_words=cut_words).replace("\xa0", " ")
+    """A text in lines of so many letters; a number stays with its per cent sign or its seeds."""
+    kept = text.replace(" %", "\xa0%").replace(" seeds", "\xa0seeds")
+    return fill(kept, letters, break_long_words=cut_words).replace("\xa0", " ")
 
 
 def caption(figure: Figure, *texts: str) -> None:

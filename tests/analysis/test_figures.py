@@ -137,6 +137,7 @@ def test_no_line_parts_a_number_from_its_per_cent_sign(letters: int) -> None:
     assert " ".join(lines) == text
     assert all(len(line) <= letters for line in lines)
     assert not any(line.startswith("%") for line in lines)
+    assert in_lines("a random fifth (20 seeds)", 10 + letters).endswith("(20 seeds)")
 
 
 @pytest.mark.parametrize(
