@@ -226,16 +226,16 @@ def by_rule() -> dict[str, Comparison]:
     return _the_best_first(found)
 
 
-def by_rule_on_the_digits() -> dict[str, Comparison]:
-    """The same of the digits, after one epoch."""
-    found = {rule: compare(of("pruners"), rule, f"same_cost({rule})", fraction=FIFTH) for rule in _RULES}
+def by_rule_on_the_digits(study: str = "pruners") -> dict[str, Comparison]:
+    """The same of the digits, after one epoch; within an L2 ball in ``pruners_l2``."""
+    found = {rule: compare(of(study), rule, f"same_cost({rule})", fraction=FIFTH) for rule in _RULES}
     return _the_best_first(found)
 
 
-def balanced_rule_on_the_digits() -> Comparison:
+def balanced_rule_on_the_digits(study: str = "pruners") -> Comparison:
     """The rule that the first paper's code has for each class by itself, beside fewer epochs."""
     rule = "keep_fragile balanced=True"
-    return compare(of("pruners"), rule, f"same_cost({rule})", fraction=FIFTH)
+    return compare(of(study), rule, f"same_cost({rule})", fraction=FIFTH)
 
 
 def _the_best_first(found: dict[str, Comparison]) -> dict[str, Comparison]:
