@@ -81,6 +81,7 @@ def answer_rows() -> dict[str, Row]:
         **_random_subsets("fast", "cifar10_cpu", "Fast AT: ", f"CIFAR-10, Fast AT{_APGD}", ends=("least",)),
         **_random_subsets("trades", _MATCHING, "TRADES: ", f"CIFAR-10, TRADES{_STANDARD}"),
         **_random_subsets("bullet", _MATCHING, "TRADES, BulletTrain: ", f"CIFAR-10, TRADES, BulletTrain{_STANDARD}"),
+        **_random_subsets("100", "cifar100_cpu", "", f"CIFAR-100, crops as in the papers{_STANDARD}", ends=("least",)),
         **_random_subsets("trades, 100", _MATCHING_100, "TRADES: ", f"CIFAR-100, TRADES{_STANDARD}", ends=("least",)),
         "chosen": _chosen(),
         "easy": _easy(),

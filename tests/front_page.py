@@ -18,27 +18,16 @@ from advprune_core.analysis.seeds import points
 from advprune_core.analysis.speedups import MARGIN
 from advprune_core.analysis.style import write
 from advprune_core.analysis.summaries import markdown, pruner_table
-from advprune_core.analysis.verdicts import BETTER, BETTER_ALONE, BETTER_HERE, UNDECIDED, WORSE, WORSE_ALONE
 from advprune_core.analysis.ways import frontier, once
 from advprune_core.base.files import write_text
 from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.store import RunStore
 from advprune_core.study.table import collect_timings, table_columns
 from advprune_core.study.unfinished import unfinished
-from tests.committed import (
-    about_wrong_labels,
-    answer_rows,
-    balanced_rule_on_the_digits,
-    by_rule,
-    by_rule_on_the_digits,
-    half_of_some_wrong,
-    of,
-    one_step_in_l2,
-    one_step_on_all_digits,
-    one_step_within_3_16,
-)
+from tests.committed import answer_rows, of
 from tests.first_screens import FIRST_CELLS, first_cell
 from tests.front_figure import gains
+from tests.front_sentences import answer, further
 from tests.reference import REFERENCE, STUDIES
 
 README = Path(__file__).parents[1] / "README.md"
@@ -47,89 +36,8 @@ FIGURE = REFERENCE / "answer.png"
 
 
 def equal_cost() -> str:
-    """What pruning gains or loses against all the data at equal cost, row by row."""
-    return markdown(pd.DataFrame([row.shown() for row in answer_rows().values()]))
-
-
-def answer() -> str:
-    """What a fixed subset is worth beside a shorter run of its cost, and where pruning wins."""
-    rows = answer_rows()
-    says = {name: row.verdict.says for name, row in rows.items()}
-    gain = {name: f"{100 * row.case.comparison.difference.mean:+.1f}" for name, row in rows.items()}
-    right = {name: said for name, said in says.items() if not about_wrong_labels(name)}
-    assert not {BETTER, BETTER_HERE} & set(right.values()), "the sentence says: none is known to be more robust"
-    assert {says["digits, least"], says["digits, L2, least"]} == {WORSE}, "the sentence says that it loses"
-    settings = ("cifar", "cifar, no crops", "fast", "trades", "bullet", "resnet18", "trades, 100")
-    large = [f"{name}, least" for name in settings]
-    assert {says[name] for name in large} == {UNDECIDED}, "the sentence says: no difference"
-    fifths = [rows[name].case.comparison.over_images for name in large]
-    ends = min(fifth.low for fifth in fifths), max(fifth.high for fifth in fifths)
-    rules, digits, digits_l2 = (
-        [found.over_images for found in each.values()]
-        for each in (by_rule(), by_rule_on_the_digits(), by_rule_on_the_digits("pruners_l2"))
-    )
-    assert max(rule.high for rule in (*rules, *digits, *digits_l2)) < 0, "the sentence says that all of them lose"
-    assert says["chosen"] == WORSE_ALONE, "the sentence says: the least by itself"
-    most = max(right, key=lambda name: rows[name].case.comparison.difference.mean)
-    assert (most, says[most]) == ("carried", BETTER_ALONE), "the sentence says which, and: by itself"
-    assert says["carried, cifar"] == WORSE, "the sentence says that it loses"
-    assert says["carried, cifar, least"] == UNDECIDED, "the sentence says: not significant"
-    assert {says["cheaper, digits"], says["cheaper, digits, L2"]} == {WORSE}, "the sentence says that it saves more"
-    assert says["cheaper"] == WORSE_ALONE, "the sentence says: by itself"
-    assert says["cheaper, fast"] == UNDECIDED, "the sentence says: not significant"
-    dearer = rows["cheaper, fast"].case.clean
-    assert dearer.high < 0, "the sentence says that it loses"
-    one_step, farther = one_step_on_all_digits().over_images, one_step_within_3_16().over_images
-    assert one_step.low > 0 > farther.high, "the sentence says that it gains, and loses within 3/16"
-    ball = one_step_in_l2().over_images
-    assert ball.low < 0 < ball.high, "the sentence says: not significant"
-    balanced, balanced_l2 = (
-        100 * balanced_rule_on_the_digits(study).over_images.mean for study in ("pruners", "pruners_l2")
-    )
-    updates = of("pruners").query("fraction == 1 and control.isna()").eval("optimiser_steps / epochs").mean()
-    assert {says["few wrong, half"], says["few wrong, half, L2"]} == {WORSE}, "the sentence says that it loses"
-    assert {says["few wrong"], says["many wrong"]} == {BETTER}, "the sentence says that it wins"
-    assert {says["few wrong, L2"], says["many wrong, L2"]} == {BETTER_HERE}, "the sentence says: on these images"
-    cifar = [rows[f"{share} wrong, cifar"] for share in ("fewest", "few", "many")]
-    assert min(row.case.clean.low for row in cifar) > 0, "the sentence says that it wins"
-    assert {row.verdict.says for row in cifar} == {UNDECIDED}, "the sentence says: in clean accuracy alone"
-    clean = "{}, {} and {}".format(*(f"{100 * row.case.clean.mean:+.1f}" for row in cifar))
-    half = [case.clean for case in half_of_some_wrong()]
-    assert all(
-        case.comparison.over_images.high > 0 and case.clean.mean > row.case.clean.mean
-        for case, row in zip(half_of_some_wrong(), cifar[1:], strict=True)
-    ), "the sentence says that half does as well"
-    smoothed = [name for name, row in rows.items() if about_wrong_labels(name) and "smoothing" in row.case.other]
-    assert smoothed == ["many wrong", "many wrong, L2", "many wrong, cifar"], "the sentence says beside which"
-    told = (
-        "**Where labels are right, nothing pruned is known to be more robust than all the data at the same cost, that "
-        "is for fewer epochs.** Points of robust accuracy: a random fifth is "
-        f"{gain['digits, least']} on the digits ({gain['digits, L2, least']} within an L2 ball); on CIFAR-10 (six "
-        "settings) and CIFAR-100 (one) no difference is "
-        f"seen, but few seeds leave room for {100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}. Fifths chosen by "
-        f"Kaufmann's four rules are {100 * rules[0].mean:+.1f} (by itself, see below) to {100 * rules[-1].mean:+.1f} "
-        f"on CIFAR-10, after five epochs on all the data, and {100 * digits[0].mean:+.1f} to "
-        f"{100 * digits[-1].mean:+.1f} on the digits, after one ({updates:.0f} updates; {balanced:+.1f} by the rule "
-        f"that has each class keep its share), within an L2 ball {100 * digits_l2[0].mean:+.1f} to "
-        f"{100 * digits_l2[-1].mean:+.1f} ({balanced_l2:+.1f}). "
-        f"The largest gain, {gain[most]} on Fashion-MNIST, is one by itself; the same idea is {gain['carried, cifar']} "
-        f"on CIFAR-10 at the cost of six epochs, {gain['carried, cifar, least']} (not significant) at that of two.",
-        "**On the digits a cheaper attack saves more than fewer images, within 2/16 and an L2 ball of 0.5.** Beside "
-        f"one step on all the data, which costs less, seven steps on a part are {gain['cheaper, digits']} and "
-        f"{gain['cheaper, digits, L2']} there (N-FGSM, which is {100 * one_step.mean:+.1f} and "
-        f"{100 * ball.mean:+.1f}, not significant, beside seven steps on all of them, too; within 3/16, "
-        f"{100 * farther.mean:+.1f}); on CIFAR-10 {gain['cheaper']} (N-FGSM; "
-        f"by itself) and {gain['cheaper, fast']} (Fast AT; not significant, but {100 * dearer.mean:+.1f} clean).",
-        "**Where labels are wrong, pruning wins on the digits, within 2/16**, if about as many are kept as are right, "
-        f"which must be known: {gain['few wrong']} where 20 % are wrong, {gain['many wrong']} where 40 % are (planned "
-        f"after half of them, where 20 % are wrong, had lost: {gain['few wrong, half']}). Within an L2 ball it gains "
-        f"less, {gain['few wrong, L2']} and {gain['many wrong, L2']} on these test images, and nobody can tell of "
-        f"others (half, where 20 % are wrong: {gain['few wrong, half, L2']}). On CIFAR-10 it wins clean "
-        f"accuracy alone, {clean} where 10, 20 and 40 % are, and as much with half of the images "
-        f"({100 * half[0].mean:+.1f} and {100 * half[1].mean:+.1f} where 20 and 40 % are). More label smoothing was "
-        "set beside all these where 40 % are wrong alone.",
-    )
-    return "\n".join(f"* {text}" for text in told)
+    """What pruning gains or loses against all the data at equal cost: further sentences, and row by row."""
+    return f"{further()}\n\n{markdown(pd.DataFrame([row.shown() for row in answer_rows().values()]))}"
 
 
 def claims() -> str:
