@@ -97,9 +97,9 @@ def further() -> str:
         f"Fifths chosen by Kaufmann's four rules are {_ends(rules)} on CIFAR-10 (the best by itself, see below), after "
         f"five epochs on all the data, and {_ends(digits)} on the digits, after one ({updates:.0f} updates; "
         f"{balanced:+.1f} by the rule that has each class keep its share), within an L2 ball {_ends(digits_l2)} "
-        f"({balanced_l2:+.1f}). The largest gain, {gain[most]} on Fashion-MNIST, is one by itself; the same idea is "
-        f"{gain['carried, cifar']} on CIFAR-10 at the cost of six epochs, {gain['carried, cifar, least']} (not "
-        "significant) at that of two.",
+        f"({balanced_l2:+.1f}). The largest gain, {gain[most]} on Fashion-MNIST, where each attack starts at the "
+        f"last epoch's, is one by itself; on CIFAR-10 such a part is {gain['carried, cifar']} at the cost of six "
+        f"epochs, {gain['carried, cifar, least']} (not significant) at that of two.",
         f"A cheaper attack: on the digits it is N-FGSM, which is {100 * one_step.mean:+.1f} and, within the L2 ball, "
         f"{100 * ball.mean:+.1f} (not significant) beside seven steps on all of them, too; within 3/16, "
         f"{100 * farther.mean:+.1f}. On CIFAR-10 a part is {gain['cheaper']} beside N-FGSM (by itself) and "
