@@ -62,6 +62,8 @@ _DIGITS, _L2 = "digits_20_seeds", "the digits, within an L2 ball of 0.5"
 _MATCHING, _MATCHING_100 = "gradient_matching_cifar10_cpu", "gradient_matching_cifar100_cpu"
 _AFTER = "PGD-7: same_cost(random warmup_epochs=5)"
 FIFTH = 0.2
+#: Rows of a random fifth, by what comes before ", least" in their names, each of a setting of its own.
+CIFAR_10, CIFAR_100 = ("cifar", "cifar, no crops", "fast", "trades", "bullet", "resnet18"), ("100", "trades, 100")
 #: Rows for which seeds were added after a look at the first ones.
 LOOKED_AT_TWICE = {
     *("digits, least", "cheaper, digits", "few wrong, half", "few wrong", "many wrong"),
@@ -141,6 +143,11 @@ def asks(name: str) -> str:
     if about_wrong_labels(name):
         return "some labels wrong"
     return "beside a cheaper attack, at less cost" if name.startswith("cheaper") else "beside fewer epochs"
+
+
+def wrong_on_cifar() -> list[Row]:
+    """The rows of CIFAR-10 in which so many labels are wrong as images are left out: 10, 20 and 40 %."""
+    return [answer_rows()[f"{share} wrong, cifar"] for share in ("fewest", "few", "many")]
 
 
 def about_wrong_labels(name: str) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from advprune_core.analysis.estimates import Estimate
 from advprune_core.analysis.verdicts import BETTER, BETTER_ALONE, BETTER_HERE, UNDECIDED, WORSE, WORSE_ALONE
 from tests.committed import (
+    CIFAR_10,
+    CIFAR_100,
     Row,
     about_wrong_labels,
     answer_rows,
@@ -16,10 +20,8 @@ from tests.committed import (
     one_step_in_l2,
     one_step_on_all_digits,
     one_step_within_3_16,
+    wrong_on_cifar,
 )
-
-#: The settings of which the first sentence sees no difference.
-_LARGE = ("cifar", "cifar, no crops", "fast", "trades", "bullet", "resnet18", "100", "trades, 100")
 
 
 def answer() -> str:
@@ -29,7 +31,8 @@ def answer() -> str:
     right = {said for name, said in says.items() if not about_wrong_labels(name)}
     assert not {BETTER, BETTER_HERE} & right, "the sentence says: none is known to be more robust"
     assert says["digits, least"] == WORSE, "the sentence says that it loses"
-    large = [f"{name}, least" for name in _LARGE]
+    assert (len(CIFAR_10), len(CIFAR_100)) == (6, 2), "the sentence says how many"
+    large = [f"{name}, least" for name in (*CIFAR_10, *CIFAR_100)]
     assert {says[name] for name in large} == {UNDECIDED}, "the sentence says: no difference"
     fifths = [rows[name].case.comparison.over_images for name in large]
     low, high = min(fifth.low for fifth in fifths), max(fifth.high for fifth in fifths)
@@ -38,7 +41,7 @@ def answer() -> str:
     assert {says["cheaper"], says["cheaper, fast"]} == {WORSE_ALONE, UNDECIDED}, "the sentence says: open"
     assert {says["few wrong"], says["many wrong"]} == {BETTER}, "the sentence says that it wins"
     assert {says["few wrong, L2"], says["many wrong, L2"]} == {BETTER_HERE}, "the sentence says: nobody can tell"
-    cifar = _wrong_on_cifar(rows)
+    cifar = wrong_on_cifar()
     assert min(row.case.clean.low for row in cifar) > 0, "the sentence says that it wins"
     assert {row.verdict.says for row in cifar} == {UNDECIDED}, "the sentence says: in clean accuracy alone"
     return _listed(
@@ -57,7 +60,7 @@ def answer() -> str:
 
 
 def further() -> str:
-    """What else the rows say, and where their studies say more."""
+    """What else the rows say, and the studies that they are of."""
     rows = answer_rows()
     says, gain = _says(rows), _gains(rows)
     assert says["digits, L2, least"] == WORSE, "the sentence says that it loses"
@@ -83,12 +86,13 @@ def further() -> str:
     updates = of("pruners").query("fraction == 1 and control.isna()").eval("optimiser_steps / epochs").mean()
     assert {says["few wrong, half"], says["few wrong, half, L2"]} == {WORSE}, "the sentence says that it loses"
     assert {says["few wrong, L2"], says["many wrong, L2"]} == {BETTER_HERE}, "the sentence says: on these images"
-    cifar = _wrong_on_cifar(rows)
+    cifar = wrong_on_cifar()
+    half = half_of_some_wrong()
     clean = "{}, {} and {}".format(*(f"{100 * row.case.clean.mean:+.1f}" for row in cifar))
-    half = [case.clean for case in half_of_some_wrong()]
+    clean_half = "{} and {}".format(*(f"{100 * case.clean.mean:+.1f}" for case in half))
     assert all(
         case.comparison.over_images.high > 0 and case.clean.mean > row.case.clean.mean
-        for case, row in zip(half_of_some_wrong(), cifar[1:], strict=True)
+        for case, row in zip(half, cifar[1:], strict=True)
     ), "the sentence says that half does as well"
     smoothed = [name for name, row in rows.items() if about_wrong_labels(name) and "smoothing" in row.case.other]
     assert smoothed == ["many wrong", "many wrong, L2", "many wrong, cifar"], "the sentence says beside which"
@@ -108,8 +112,8 @@ def further() -> str:
         f"{gain['few wrong, half']}. Within an L2 ball it gains less, {gain['few wrong, L2']} and "
         f"{gain['many wrong, L2']} on these test images (half, where 20 % are wrong: {gain['few wrong, half, L2']}). "
         f"On CIFAR-10 it gains {clean} clean where 10, 20 and 40 % are wrong, and as much with half of the images "
-        f"({100 * half[0].mean:+.1f} and {100 * half[1].mean:+.1f} where 20 and 40 % are). More label smoothing was "
-        "set beside all these where 40 % are wrong alone.",
+        f"({clean_half} where 20 and 40 % are). More label smoothing was set beside all these where 40 % are wrong "
+        "alone.",
     )
 
 
@@ -121,10 +125,7 @@ def _gains(rows: dict[str, Row]) -> dict[str, str]:
     return {name: f"{100 * row.case.comparison.difference.mean:+.1f}" for name, row in rows.items()}
 
 
-def _wrong_on_cifar(rows: dict[str, Row]) -> list[Row]:
-    return [rows[f"{share} wrong, cifar"] for share in ("fewest", "few", "many")]
-
-
+@cache
 def _rules() -> list[list[Estimate]]:
     """The first paper's rules, the best first: on CIFAR-10, on the digits, and on these within an L2 ball."""
     found = (by_rule(), by_rule_on_the_digits(), by_rule_on_the_digits("pruners_l2"))
