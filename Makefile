@@ -50,8 +50,8 @@ DIGITS := digits digits_20_seeds digits_autoattack digits_n_fgsm pruners pruners
           collapse_by_fraction collapse_by_fraction_large gradient_matching speedrun
 FASHION_MNIST := freshness
 CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 both_worlds_cifar10_cpu \
-             noise_cifar10_cpu gradient_matching_cifar10_cpu budget_cifar10_cpu speedrun_cifar10_cpu \
-             collapse_cifar10_cpu collapse_cifar10_cpu_large
+             noise_cifar10_cpu gradient_matching_cifar10_cpu gradient_matching_cifar10_30_cpu budget_cifar10_cpu \
+             speedrun_cifar10_cpu collapse_cifar10_cpu collapse_cifar10_cpu_large gradient_matching_cifar10_mart_cpu
 CIFAR100_CPU := gradient_matching_cifar100_cpu cifar100_cpu
 CIFAR_GPU := cifar10_resnet18 noise_cifar10_resnet18
 each = set -e; for study in $(1); do $(BIN)/advprune study $$study --out $(RESULTS) $(2); done
