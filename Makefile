@@ -47,7 +47,7 @@ lint: $(VENV)/.tests  ## style, formatting and types, notebooks included
 RESULTS ?= results
 DIGITS := digits digits_20_seeds digits_autoattack digits_n_fgsm pruners pruners_l2 trainers carried collapse \
           when_pruning_wins when_pruning_wins_l2 convergence_reliability convergence_reliability_l2 \
-          collapse_by_fraction collapse_by_fraction_large gradient_matching speedrun
+          collapse_by_fraction collapse_by_fraction_large collapse_by_fraction_l2 gradient_matching speedrun
 FASHION_MNIST := freshness
 CIFAR_CPU := cifar10_cpu_lr_pgd cifar10_cpu_crop cifar10_cpu cifar10_cpu_bfloat16 both_worlds_cifar10_cpu \
              noise_cifar10_cpu gradient_matching_cifar10_cpu gradient_matching_cifar10_30_cpu budget_cifar10_cpu \
