@@ -147,7 +147,7 @@ def check_machine(config: RunConfig) -> None:
         raise ConfigError(f"threads = {config.threads}, but this machine has {cores} cores: at most {4 * cores}")
     if config.init is not None:
         config.init.check()
-    if config.precision == "bfloat16" and config.device == "cpu" and _emulates_bfloat16():
+    if is_emulated(config):
         warnings.warn(
             "precision = 'bfloat16', but this processor has no AVX-512: PyTorch emulates it, in ten to thirty times "
             "the time of float32, which is another run; train these on a processor with AVX-512 BF16 or AMX, or a GPU",
@@ -155,9 +155,10 @@ def check_machine(config: RunConfig) -> None:
         )
 
 
-def _emulates_bfloat16() -> bool:
-    """Whether convolutions in bfloat16 are made of float32 ones number by number, as on x86 before AVX-512."""
-    return torch.backends.cpu.get_cpu_capability() in ("NO AVX", "AVX2")
+def is_emulated(config: RunConfig) -> bool:
+    """Whether a run's convolutions in bfloat16 are made of float32 ones number by number, as on x86 before AVX-512."""
+    before = torch.backends.cpu.get_cpu_capability() in ("NO AVX", "AVX2")
+    return config.precision == "bfloat16" and config.device == "cpu" and before
 
 
 def check_weights(model: nn.Module, config: RunConfig) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from advprune_core.base.settings import ConfigError
 from advprune_core.datasets.base import load_dataset
@@ -141,3 +143,20 @@ def test_what_a_processor_cannot_train_is_tested_there(tmp_path: Path) -> None:
     trained_there(tmp_path, **options)
     tested = run_study(study(tmp_path, **options), progress=False)
     assert (tested.trained, tested.evaluated, tested.failed) == (0, 1, {})
+
+
+def test_that_bfloat16_is_emulated_is_told_of_what_is_still_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    options: dict[str, Any] = {"settings": {"precision": "bfloat16"}, "seeds": [0], "controls": []}
+
+    def told() -> bool:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run_study(study(tmp_path, **options), progress=False)
+        return any("PyTorch emulates it" in str(warning.message) for warning in caught)
+
+    trained_there(tmp_path, **options)
+    assert told(), "it is still to be tested"
+    assert not told()
