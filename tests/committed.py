@@ -234,6 +234,19 @@ def by_rule() -> dict[str, Comparison]:
     return _the_best_first(found)
 
 
+def by_rule_from_the_start() -> dict[str, Comparison]:
+    """The same, chosen before any training, beside as much less of it as a random fifth costs from the start."""
+    beside = "PGD-7: same_cost(random)"
+    found = {rule: compare(of("cifar10_cpu"), _later(rule, 0), beside, fraction=FIFTH) for rule in _RULES}
+    return _the_best_first(found)
+
+
+def classes_left_out() -> dict[str, tuple[int, int]]:
+    """Of how many classes these rules keep no image of themselves: the fewest and the most over seeds, by rule."""
+    filled = of("cifar10_cpu").groupby("arm")["n_filled"]
+    return {rule: (int(filled.min()[_later(rule, 0)]), int(filled.max()[_later(rule, 0)])) for rule in _RULES}
+
+
 def by_rule_on_the_digits(study: str = "pruners") -> dict[str, Comparison]:
     """The same of the digits, after one epoch; within an L2 ball in ``pruners_l2``."""
     found = {rule: compare(of(study), rule, f"same_cost({rule})", fraction=FIFTH) for rule in _RULES}
@@ -270,8 +283,8 @@ def half_of_some_wrong() -> list[Case]:
     return [_wrong_labels("noise_cifar10_cpu", wrong, 0.5, "CIFAR-10", _APGD) for wrong in (20, 40)]
 
 
-def _later(rule: str) -> str:
-    return f"PGD-7: {rule} warmup_epochs=5"
+def _later(rule: str, epochs: int = 5) -> str:
+    return f"PGD-7: {rule} warmup_epochs={epochs}"
 
 
 def _chosen() -> Case:

@@ -14,7 +14,9 @@ from tests.committed import (
     answer_rows,
     balanced_rule_on_the_digits,
     by_rule,
+    by_rule_from_the_start,
     by_rule_on_the_digits,
+    classes_left_out,
     half_of_some_wrong,
     of,
     one_step_in_l2,
@@ -48,7 +50,8 @@ def answer() -> str:
         "**Where labels are right, nothing pruned is known to be more robust than all the data at the same cost, that "
         f"is for fewer epochs.** A random fifth is {gain['digits, least']} points of robust accuracy on the digits; "
         "on CIFAR-10 (six settings) and CIFAR-100 (two) no difference is seen, but few seeds leave room for "
-        f"{100 * low:+.1f} to {100 * high:+.1f}. One that Kaufmann's rules choose is {100 * best_rule:+.1f} at best.",
+        f"{100 * low:+.1f} to {100 * high:+.1f}. One that Kaufmann's rules choose, after some training, is "
+        f"{100 * best_rule:+.1f} at best.",
         "**On the digits a cheaper attack saves more than fewer images, within 2/16 and an L2 ball of 0.5.** Beside "
         f"one step on all the data, which costs less, seven steps on a part are {gain['cheaper, digits']} and "
         f"{gain['cheaper, digits, L2']} there; on CIFAR-10 that is open ({gain['cheaper']} and "
@@ -101,9 +104,9 @@ def further() -> str:
         f"Fifths chosen by Kaufmann's four rules are {_ends(rules)} on CIFAR-10 (the best by itself, see below), after "
         f"five epochs on all the data, and {_ends(digits)} on the digits, after one ({updates:.0f} updates; "
         f"{balanced:+.1f} by the rule that has each class keep its share), within an L2 ball {_ends(digits_l2)} "
-        f"({balanced_l2:+.1f}). The largest gain, {gain[most]} on Fashion-MNIST, where each attack starts at the "
-        f"last epoch's, is one by itself; on CIFAR-10 such a part is {gain['carried, cifar']} at the cost of six "
-        f"epochs, {gain['carried, cifar, least']} (not significant) at that of two.",
+        f"({balanced_l2:+.1f}). {_before_training()} The largest gain, {gain[most]} on Fashion-MNIST, where each "
+        f"attack starts at the last epoch's, is one by itself; on CIFAR-10 such a part is {gain['carried, cifar']} at "
+        f"the cost of six epochs, {gain['carried, cifar, least']} (not significant) at that of two.",
         f"A cheaper attack: on the digits it is N-FGSM, which is {100 * one_step.mean:+.1f} and, within the L2 ball, "
         f"{100 * ball.mean:+.1f} (not significant) beside seven steps on all of them, too; within 3/16, "
         f"{100 * farther.mean:+.1f}. On CIFAR-10 a part is {gain['cheaper']} beside N-FGSM (by itself) and "
@@ -130,6 +133,25 @@ def _rules() -> list[list[Estimate]]:
     """The first paper's rules, the best first: on CIFAR-10, on the digits, and on these within an L2 ball."""
     found = (by_rule(), by_rule_on_the_digits(), by_rule_on_the_digits("pruners_l2"))
     return [[comparison.over_images for comparison in each.values()] for each in found]
+
+
+def _before_training() -> str:
+    """What the first paper's rules keep, and what that is worth, where nothing is learned yet."""
+    (best, level), *others = by_rule_from_the_start().items()
+    left_out = classes_left_out()
+    assert best == "keep_fragile", "the sentence says which"
+    assert left_out[best][1] <= 1, "the sentence says: at most one class"
+    gain, rest = level.over_images, [other.over_images for _, other in others]
+    assert gain.low < 0 < gain.high, "the sentence says: not significant"
+    assert [estimate.high < 0 for estimate in rest] == [True, True, False], (
+        "the sentence says of which that is not known"
+    )
+    few, many = (ends(left_out[rule][end] for rule, _ in others) for end, ends in enumerate((min, max)))
+    return (
+        "Before any training, when a network ranks images by class, three of them keep next to nothing of "
+        f"{few} to {many} of CIFAR-10's ten classes and are {_ends(rest)} (the last not significant), and "
+        f"{best}, which then draws nearly at random, is {gain.points()} (not significant)."
+    )
 
 
 def _ends(rules: list[Estimate]) -> str:

@@ -40,7 +40,7 @@ from tests.reference import REFERENCE, STUDIES
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
-UNDER_WAY = {"gradient_matching_cifar10_cpu"}
+UNDER_WAY: set[str] = set()
 #: About how many seconds one look at all the records of a large study takes.
 LARGE = {"collapse_by_fraction": 50, "collapse_by_fraction_large": 45, "pruners": 50, "convergence_reliability": 40}
 LARGE |= {"digits_20_seeds": 40, "when_pruning_wins": 30, "trainers": 25, "cifar10_cpu": 20, "gradient_matching": 20}
