@@ -15,6 +15,11 @@ def print_plan(entries: list[Any], execution: Any) -> None:
     print(plan(entries, execution))
 
 
+def not_by_its_rule(filled: int) -> str:
+    """How many images a pruner's rule fell short of: one of each class that it would have left without any."""
+    return f", {filled} of them not by its own rule" if filled else ""
+
+
 def report_left_out(names: list[str]) -> None:
     """Say which runs a new attack had to leave out."""
     if names:

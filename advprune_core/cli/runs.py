@@ -10,7 +10,7 @@ import typer
 from advprune_core.base.settings import ConfigError
 from advprune_core.cli.interrupts import interruptible
 from advprune_core.cli.options import Data, DryRun, Out, Retrain, assignments, value_of
-from advprune_core.cli.reports import print_plan, report_failures, report_left_out
+from advprune_core.cli.reports import not_by_its_rule, print_plan, report_failures, report_left_out
 
 
 def run(
@@ -87,6 +87,8 @@ def run(
         print(f"{title}: status {record.status}{when}, {record.cost:,} forward-equivalents")
         threat = entries[number].config.threat
         print(f"  trained and attacked within {threat_name(threat.norm, threat.eps)}")
+        if record.n_filled:
+            print(f"  keeps {record.kept} of {record.n} images{not_by_its_rule(record.n_filled)}")
         if record.wrong_labels is not None:
             print(f"  of the labels it kept {100 * record.wrong_labels:.1f} % are wrong")
         found = store.evaluation(key, driver.grid.evaluation_key(number))

@@ -9,6 +9,7 @@ import typer
 from advprune_core.base.settings import ConfigError
 from advprune_core.cli.interrupts import interruptible
 from advprune_core.cli.options import value_of
+from advprune_core.cli.reports import not_by_its_rule
 
 
 def select(
@@ -59,7 +60,7 @@ def select(
             drawn=picture is not None,
         )
     save_selection(selection, out)
-    filled = f", {selection.n_filled} of them not by its own rule" if selection.n_filled else ""
+    filled = not_by_its_rule(selection.n_filled)
     print(f"{pruner} keeps {len(selection)} of {len(split)} images{filled}: indices and weights in {out}")
     if picture is not None:
         from advprune_core.analysis.gallery import gallery

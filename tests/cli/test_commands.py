@@ -219,6 +219,20 @@ def test_run_trains_once_and_prints_the_same_again(advprune: Command, tmp_path: 
     assert snapshot(tmp_path) == before
 
 
+def test_run_says_how_many_classes_a_rule_left_without_an_image(advprune: Command, tmp_path: Path) -> None:
+    """A network as it is drawn ranks images by class."""
+    untrained = ["--pruner", "keep_hard", "--set", "pruner.warmup_epochs=0", "--fraction", "0.2"]
+    code, out, _ = advprune(*RUN, *untrained, *QUICK)
+    (line,) = re.findall(r"keeps (\d+) of (\d+) images, (\d+) of them not by its own rule", out)
+    kept, n, filled = map(int, line)
+    (key,) = (store := RunStore(tmp_path / "results")).run_keys()
+    record = store.run(key)
+    assert record is not None
+    assert (code, kept, n, filled) == (0, record.kept, record.n, record.n_filled)
+    assert 0 < filled < 10
+    assert "own rule" not in advprune(*RUN, "--pruner", "random", "--fraction", "0.2", *QUICK)[1]
+
+
 def test_collect_prints_and_writes_tables(advprune: Command, tmp_path: Path) -> None:
     (tmp_path / "results" / "runs").mkdir(parents=True)
     assert advprune("collect")[:2] == (0, "no runs\n")
