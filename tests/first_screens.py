@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from textwrap import fill
@@ -14,13 +15,15 @@ from advprune_core.analysis.convergence import by_seed, cost_to_reach, sooner
 from advprune_core.analysis.estimates import Estimate, accuracy, p_told
 from advprune_core.analysis.labels import point_label
 from advprune_core.analysis.ranking import CHOICE, first_places, ranked
+from advprune_core.analysis.reliability import AS_FEWER_STEPS, fewer_claimed
 from advprune_core.analysis.rivals import at_equal_robustness, deciding
+from advprune_core.analysis.said import CLAIMS
 from advprune_core.analysis.speedrun import results
 from advprune_core.analysis.speedups import MARGIN
 from advprune_core.analysis.summaries import pruner_table, speed_ups
 from advprune_core.analysis.verdicts import Verdict, judge
 from advprune_core.attacks.evaluate import wilson
-from advprune_core.study.courses import collect_courses
+from advprune_core.study.courses import collect_courses, collect_lifetimes
 from advprune_core.study.table import collect_timings
 from tests.committed import answer_rows, of
 from tests.reference import REFERENCE
@@ -157,7 +160,7 @@ def convergence_reliability() -> str:
     return (
         "Convergence: of PGD-AT runs on the digits these reach 95 % of the full run's held-out robust accuracy: "
         f"{_near('convergence_reliability')}. That is within 2/16; within an L2 ball of 0.5, "
-        f"{_near('convergence_reliability_l2')}. Reliability: {_falls()}."
+        f"{_near('convergence_reliability_l2')}. Reliability: {_falls()}; {_falls_in_l2()}."
     )
 
 
@@ -188,21 +191,34 @@ def _near(study: str) -> str:
 
 def _falls() -> str:
     """How many runs of which way of training overfit catastrophically, by share of the data."""
-    table = of("collapse_by_fraction")
-    fell = table.assign(fell=table["status"] == "collapsed").groupby(["arm", "matched_fraction"])["fell"]
-    counts, (runs,) = fell.sum(), set(fell.size())
-    depth = table["collapse_depth"].max()
+    depth = of("collapse_by_fraction")["collapse_depth"].max()
     assert depth < 0.2, "the sentence says: none falls"
-    places = (("{}: random", 1.0), ("{}: random", 0.3), ("{}: same_steps(random)", 0.3))
-    told = [
-        f"{way} {' / '.join(str(counts[arm.format(way), share]) for arm, share in places)}"
-        for way in ("FGSM", "Fast AT", "PGD-2")
-    ]
+    runs, told = _collapsed("collapse_by_fraction", ("FGSM", "Fast AT", "PGD-2"))
     return (
         f"within 5.5/16, of {runs} runs on all the images / on 30 % / on 30 % for as many steps, so many learn "
         f"to withstand their own attack alone, without ever having been very robust (none falls by more than "
-        f"{100 * depth:.0f} points): {', '.join(told)} (0 of {runs} may be up to {100 * wilson(0, runs)[1]:.0f} %)"
+        f"{100 * depth:.0f} points): {told} (0 of {runs} may be up to {100 * wilson(0, runs)[1]:.0f} %)"
     )
+
+
+def _falls_in_l2() -> str:
+    """The same within a ball of the other norm."""
+    study = "collapse_by_fraction_l2"
+    (claim,) = (replace(claim, study=study) for claim in CLAIMS if claim.kind == "reliability")
+    _, verdict = fewer_claimed(claim, collect_lifetimes(REFERENCE / study, study=study))
+    assert f"{AS_FEWER_STEPS} (N-FGSM)" in verdict, "the sentence says: as these are fewer steps"
+    _, told = _collapsed(study, ("FGSM", "Fast AT", "N-FGSM", "PGD-2"))
+    return f"within an L2 ball of 1.25, {told}: fewer of N-FGSM's on 30 % as these are fewer steps"
+
+
+def _collapsed(study: str, ways: Sequence[str]) -> tuple[int, str]:
+    """Of how many runs how many collapsed: on all the data, on 30 %, and with as many steps."""
+    table = of(study)
+    fell = table.assign(fell=table["status"] == "collapsed").groupby(["arm", "matched_fraction"])["fell"]
+    counts, (runs,) = fell.sum(), set(fell.size())
+    places = (("{}: random", 1.0), ("{}: random", 0.3), ("{}: same_steps(random)", 0.3))
+    told = [f"{way} {' / '.join(str(counts[arm.format(way), share]) for arm, share in places)}" for way in ways]
+    return runs, ", ".join(told)
 
 
 def speedrun() -> str:

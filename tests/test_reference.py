@@ -42,7 +42,13 @@ NOTEBOOKS = sorted(REFERENCE.glob("*/*.ipynb"))
 #: Studies of which more runs are to come.
 UNDER_WAY: set[str] = set()
 #: About how many seconds one look at all the records of a large study takes.
-LARGE = {"collapse_by_fraction": 50, "collapse_by_fraction_large": 45, "pruners": 50, "convergence_reliability": 40}
+LARGE = {
+    "collapse_by_fraction": 50,
+    "collapse_by_fraction_large": 45,
+    "collapse_by_fraction_l2": 45,
+    "pruners": 50,
+    "convergence_reliability": 40,
+}
 LARGE |= {"digits_20_seeds": 40, "when_pruning_wins": 30, "trainers": 25, "cifar10_cpu": 20, "gradient_matching": 20}
 LARGE |= {"digits_n_fgsm": 15, "when_pruning_wins_l2": 15}
 #: The studies for tests that look at all records.
