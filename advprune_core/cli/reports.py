@@ -16,7 +16,7 @@ def print_plan(entries: list[Any], execution: Any) -> None:
 
 
 def not_by_its_rule(filled: int) -> str:
-    """How many images a pruner's rule fell short of: one of each class that it would have left without any."""
+    """How many images a pruner's rule fell short of, as of a class that it would have left without any."""
     return f", {filled} of them not by its own rule" if filled else ""
 
 

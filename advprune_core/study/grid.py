@@ -230,7 +230,7 @@ def check_entries(
     Warns
     -----
     UserWarning
-        Batches that are cut.
+        Batches that are cut; of what is still to do, what `check_machine` warns of.
     """
     sources = dict.fromkeys(entry.config.dataset for entry in entries)
     datasets = {source: load_dataset(source, folder=data) for source in sources}
